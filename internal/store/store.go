@@ -1,0 +1,135 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// NewJob is a job to be created.
+type NewJob struct {
+	ID           string // chosen by the caller, ordered by time (UUIDv7)
+	Owner        string
+	Name         string
+	SubmissionID string // unique for an owner when not empty
+	Document     []byte // given back byte for byte
+	Submitted    time.Time
+	Status       Status
+	Event        Event // the first history line; Sequence is set by the store
+}
+
+// Job is a job without its document.
+type Job struct {
+	ID           string
+	Owner        string
+	Name         string
+	SubmissionID string
+	DocumentSum  [32]byte // SHA-256 of the document
+	Submitted    time.Time
+	Status       Status
+	Revision     int64 // of Status: grows with each write, across all jobs
+}
+
+// Status is a job's mutable part. The store keeps it and reads only Final.
+type Status struct {
+	Phase      string     `json:"phase"` // of the broker's state table
+	Final      bool       `json:"final,omitempty"`
+	Reason     string     `json:"reason,omitempty"`
+	Attempt    int        `json:"attempt,omitempty"`
+	Placement  *Placement `json:"placement,omitempty"`
+	ExitStatus *int       `json:"exitStatus,omitempty"`
+	Signal     string     `json:"signal,omitempty"`
+	Started    time.Time  `json:"started,omitzero"`
+	Ended      time.Time  `json:"ended,omitzero"`
+	NotBefore  time.Time  `json:"notBefore,omitzero"` // a retry waits until then
+	Cancel     bool       `json:"cancel,omitempty"`   // its end was asked for
+	Suspend    bool       `json:"suspend,omitempty"`  // it is to be kept from running
+	Sequence   int        `json:"sequence"`           // of the newest history line; set by the store
+}
+
+// Placement is one attempt at one site.
+type Placement struct {
+	Tag    string `json:"tag"`
+	Site   string `json:"site"`
+	Handle []byte `json:"handle,omitempty"` // nil until the site answered
+}
+
+// Event is one history line.
+type Event struct {
+	Sequence int       `json:"sequence"`
+	Time     time.Time `json:"time"`
+	Phase    string    `json:"phase"`
+	Event    string    `json:"event"`
+	Site     string    `json:"site,omitempty"`
+	Attempt  int       `json:"attempt,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+}
+
+// Change replaces one job's Status and appends its events, if the job is still
+// at Revision.
+type Change struct {
+	ID       string
+	Revision int64
+	Status   Status
+	Events   []Event
+}
+
+// Changed is the outcome of one Change: the new revision, or fail.Conflict (the
+// job moved on), fail.NotFound, or what the store itself met.
+type Changed struct {
+	Revision int64
+	Err      error
+}
+
+// ListOptions selects jobs, newest first.
+type ListOptions struct {
+	Owner  string // "" for everybody's
+	Before string // only jobs with an id below this; "" from the newest
+	Limit  int    // at most so many; 0 is 1000
+}
+
+// Store remembers. Methods may be called at once from many goroutines. Errors
+// are fail errors: Exhausted when disk or quota is full (reads still work),
+// Unavailable when it can't be reached, Uncertain when a write's answer was lost.
+type Store interface {
+	// Create makes the job durable. Alike calls at the same time are committed
+	// together; a lone one is not delayed. An owner's SubmissionID that exists
+	// with the same document gives the existing job and created false; with
+	// another document it is fail.Conflict.
+	Create(context.Context, NewJob) (job Job, created bool, err error)
+	// Get gives the jobs that exist among ids.
+	Get(ctx context.Context, ids ...string) (map[string]Job, error)
+	// Document gives the job's document, byte for byte.
+	Document(ctx context.Context, id string) ([]byte, error)
+	// Update applies each change by itself; one may fail while another is done.
+	// Every write is guarded by s: once its lease is lost, all fail with
+	// fail.Conflict.
+	Update(ctx context.Context, s Session, changes ...Change) []Changed
+	// History gives a job's lines with Sequence above after.
+	History(ctx context.Context, id string, after int) ([]Event, error)
+	List(context.Context, ListOptions) ([]Job, error)
+	// Count gives how many jobs an owner has; "" counts everybody's.
+	Count(ctx context.Context, owner string) (int64, error)
+	// Live gives every job that is not final, oldest first, without reading those
+	// that are.
+	Live(context.Context) ([]Job, error)
+	// Watch calls emit with jobs that were created or changed after the revision,
+	// in order, until ctx ends or the store cannot go on (fail.Unavailable, or
+	// fail.Conflict when the revision is too old: read Live and start again).
+	Watch(ctx context.Context, after int64, emit func([]Job)) error
+	// Setting gives a named value and whether it is there.
+	Setting(ctx context.Context, name string) ([]byte, bool, error)
+	SetSetting(ctx context.Context, name string, value []byte) error
+	// Join registers a replica under a lease. The same replica name takes over
+	// from a dead process of its own at once.
+	Join(ctx context.Context, replica string) (Session, error)
+	// Health gives nil, or why writes are refused at present.
+	Health(context.Context) error
+	Close() error
+}
+
+// Session is a replica's lease: while it lives, its holder owns the jobs.
+type Session interface {
+	// Lost is closed when the lease is gone.
+	Lost() <-chan struct{}
+	Close() error
+}
