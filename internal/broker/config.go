@@ -1,0 +1,174 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/jsdl"
+)
+
+// Site is one place where jobs run.
+type Site struct {
+	Name    string // unique; a CandidateHost of this name pins a job to it
+	Adapter adapters.Adapter
+}
+
+// Permission is something that a principal may be allowed to do.
+type Permission string
+
+// The permissions.
+const (
+	Submit  Permission = "submit"  // create activities, and see and steer one's own
+	Manage  Permission = "manage"  // stop and start the taking of new activities
+	Oversee Permission = "oversee" // see and steer everybody's activities
+)
+
+// Config says what a Broker works with. Store, Sites and BaseURL are required;
+// the zero value of everything else works.
+type Config struct {
+	Store   store.Store
+	Replica string // names this process across restarts; default "gateway"
+	Sites   []Site // at most 64
+	// BaseURL gives the external address of the BES endpoint; it is asked for each
+	// reference, as the address may be known only once the listener is up.
+	BaseURL func() string
+	// Authorise gives nil when the principal may; its error goes to the caller as
+	// fail.Denied. Nil lets everybody Submit and Manage, and nobody Oversee.
+	Authorise func(soap.Principal, Permission) error
+	Log       *slog.Logger
+
+	CommonName      string
+	LongDescription string
+	// JSDL says how documents are read that come without having been read.
+	JSDL jsdl.Options
+	// Alone says that no other process writes to the store, so that it need not
+	// be watched.
+	Alone bool
+
+	Limits Limits
+	Retry  Retry
+	Hooks  Hooks
+	// Retention is how long a site keeps the output of a job that ended; default
+	// 30 days, negative for ever.
+	Retention time.Duration
+	// PollInterval is how often a site that can't push evidence is asked, for all
+	// of its jobs at once; default 2 s.
+	PollInterval time.Duration
+	// AuditInterval is how often every site is asked about all of its jobs, in
+	// case pushed evidence was missed, and about its capacity; default 30 s.
+	AuditInterval time.Duration
+	// Jitter gives numbers in [0,1) that spread retries; default random.
+	Jitter func() float64
+}
+
+// Limits bound what a Broker takes on. Zero means the default.
+type Limits struct {
+	Live         int           // jobs that are not final; default 1 000 000
+	LivePerOwner int           // the same of one owner; default 100 000
+	Document     int           // bytes; default 1 MiB
+	Listed       int           // references in the factory attributes; default 512
+	Waiters      int           // status requests held back at once; default 4096
+	Wait         time.Duration // one is held back at most so long; default 5 min
+	Output       int           // bytes of one chunk; default 1 MiB
+	// Ahead is how many jobs a site is given beyond its slots, so that a slot that
+	// falls free finds work at the site; default the slots again, at least 16.
+	Ahead int
+	// Read is how many queued jobs are kept in memory with their documents read;
+	// default 4096. The others are read again when their turn comes.
+	Read int
+}
+
+// Retry says how failed attempts are repeated.
+type Retry struct {
+	First time.Duration // after the first failure; doubles each time; default 1 s
+	Most  time.Duration // default 5 min
+	Lost  int           // placements that may be lost before they ran; default 5
+}
+
+// Hooks are told what happens, for metrics. Any may be nil; all are called from
+// many goroutines and must return at once.
+type Hooks struct {
+	Submitted func(site string)                                   // a job was accepted; site when pinned
+	Stepped   func(from, to, event string)                        // a job's step is durable
+	Committed func(changes int, took time.Duration)               // one write of the committer
+	Placed    func(site string, jobs int, took time.Duration)     // one Submit call of an adapter
+	Site      func(site string, up bool)                          // a site came or went
+	Gauges    func(live, queued int)                              // after each round of the dispatcher
+	Illegal   func(phase, event string)                           // the table does not name this
+	Ended     func(site, phase string, waited, ran time.Duration) // a job is final
+}
+
+// EnsureDefaults fills in what was left out.
+func (c *Config) EnsureDefaults() {
+	def(&c.Replica, "gateway")
+	def(&c.CommonName, "Portolan")
+	def(&c.Limits.Live, 1_000_000)
+	def(&c.Limits.LivePerOwner, 100_000)
+	def(&c.Limits.Document, 1<<20)
+	def(&c.Limits.Listed, 512)
+	def(&c.Limits.Waiters, 4096)
+	def(&c.Limits.Wait, 5*time.Minute)
+	def(&c.Limits.Output, 1<<20)
+	def(&c.Limits.Read, 4096)
+	def(&c.Retry.First, time.Second)
+	def(&c.Retry.Most, 5*time.Minute)
+	def(&c.Retry.Lost, 5)
+	def(&c.Retention, 30*24*time.Hour)
+	def(&c.PollInterval, 2*time.Second)
+	def(&c.AuditInterval, 30*time.Second)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Jitter == nil {
+		c.Jitter = rand.Float64
+	}
+	if c.Authorise == nil {
+		c.Authorise = func(_ soap.Principal, p Permission) error {
+			if p == Oversee {
+				return errors.New("nobody oversees others' activities here")
+			}
+			return nil
+		}
+	}
+}
+
+func def[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// Validate says what can't work.
+func (c *Config) Validate() error {
+	switch {
+	case c.Store == nil:
+		return errors.New("broker: no store")
+	case c.BaseURL == nil:
+		return errors.New("broker: no base URL")
+	case len(c.Sites) == 0:
+		return errors.New("broker: no sites: jobs would have nowhere to run")
+	case len(c.Sites) > maxSites:
+		return fmt.Errorf("broker: %d sites; at most %d", len(c.Sites), maxSites)
+	}
+	seen := map[string]bool{}
+	for _, s := range c.Sites {
+		if s.Name == "" || s.Adapter == nil {
+			return errors.New("broker: a site needs a name and an adapter")
+		}
+		if seen[s.Name] {
+			return fmt.Errorf("broker: two sites are called %q", s.Name)
+		}
+		seen[s.Name] = true
+	}
+	return nil
+}
+
+// maxSites is the width of siteSet.
+const maxSites = 64
