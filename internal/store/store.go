@@ -35,6 +35,8 @@ type Status struct {
 	Final      bool       `json:"final,omitempty"`
 	Reason     string     `json:"reason,omitempty"`
 	Attempt    int        `json:"attempt,omitempty"`
+	Lost       int        `json:"lost,omitempty"`    // placements lost before they ran
+	Refused    []string   `json:"refused,omitempty"` // sites that refused it for good; never changed in place
 	Placement  *Placement `json:"placement,omitempty"`
 	ExitStatus *int       `json:"exitStatus,omitempty"`
 	Signal     string     `json:"signal,omitempty"`
