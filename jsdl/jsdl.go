@@ -72,6 +72,7 @@ type Application struct {
 type Text struct {
 	Value      string
 	FileSystem string
+	Attributes []Attribute // foreign
 }
 
 // EnvironmentVariable is one variable; the name is an NCName.
@@ -148,6 +149,7 @@ type FileSystem struct {
 	Name        string // @name, an NCName, unique in the document
 	Type        string // "", swap, temporary, spool or normal
 	Description *string
+	MountSource *string // not in the schema: lenient reading only
 	MountPoint  *string
 	DiskSpace   *RangeValue
 	Foreign     Foreign
@@ -181,19 +183,22 @@ type RangeValue struct {
 
 // Bound is one end.
 type Bound struct {
-	Value     float64
-	Exclusive bool
+	Value      float64
+	Exclusive  bool
+	Attributes []Attribute // foreign
 }
 
 // Exact is a value with a width to either side, inclusive.
 type Exact struct {
-	Value   float64
-	Epsilon float64
+	Value      float64
+	Epsilon    float64
+	Attributes []Attribute // foreign
 }
 
 // Range is an interval.
 type Range struct {
 	Lower, Upper Bound
+	Attributes   []Attribute // foreign
 }
 
 // DataStaging is one file that is moved in or out.

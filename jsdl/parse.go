@@ -1,6 +1,9 @@
 package jsdl
 
 import (
+	"errors"
+	"slices"
+
 	"github.com/beevik/etree"
 
 	"github.com/portolan-project/portolan/internal/xmldoc"
@@ -9,51 +12,51 @@ import (
 // Options changes how documents are read. The zero value is strict.
 type Options struct {
 	File    string   // named in problems; may be empty
-	Lenient bool     // take what standards' E1 lists (missing CreationFlag, order, FileSystemName…) with a warning
+	Lenient bool     // take the habits of real clients that lenient.go lists, each with a warning
 	Ignore  []string // namespaces whose elements may be ignored though they could change what runs
 }
-
-// Severity says what a problem means for the document.
-type Severity uint8
-
-// The severities.
-const (
-	Warning     Severity = iota // worth saying; the document is taken
-	Unsupported                 // valid, but not to be had here: UnsupportedFeature
-	Invalid                     // breaks the standard: InvalidRequestMessage
-)
-
-// Problem is one finding in a document.
-type Problem struct {
-	File     string
-	Pos      xmldoc.Position
-	Element  string // path of the element: "/JobDefinition/JobDescription/Resources"
-	Severity Severity
-	What     string // what is wrong
-	Want     string // what would be right
-}
-
-// Problems are findings in document order.
-type Problems []Problem
 
 // Parse reads a JSDL document. The definition is nil when the document cannot
 // be read at all; the problems say what stands against taking it. A document
 // with neither Invalid nor Unsupported problems can be run as it says.
-func Parse(b []byte, o Options) (*JobDefinition, Problems) { panic("to be written") }
-
-// Decode reads the JobDefinition at e, an element of d.
-func Decode(d *xmldoc.Document, e *etree.Element, o Options) (*JobDefinition, Problems) {
-	panic("to be written")
+func Parse(b []byte, o Options) (*JobDefinition, Problems) {
+	doc, err := xmldoc.ReadBytes(b, xmldoc.Limits{})
+	if err != nil {
+		p := Problem{File: o.File, Severity: Invalid, What: err.Error(), Want: "expected a well-formed XML document"}
+		if x, ok := errors.AsType[*xmldoc.Error](err); ok {
+			p.Pos, p.What = x.Pos, x.What
+			switch x.Reason {
+			case xmldoc.TooLarge:
+				p.Want = "make the document smaller"
+			case xmldoc.Forbidden:
+				p.Want = "remove it"
+			case xmldoc.Encoding:
+				p.Want = "write the document in UTF-8"
+			case xmldoc.Malformed:
+			}
+		}
+		return nil, Problems{p}
+	}
+	return Decode(doc, doc.Root(), o)
 }
 
-// Element writes the definition with fixed prefixes: the same value gives the same tree.
-func (j *JobDefinition) Element() *etree.Element { panic("to be written") }
-
-// Marshal writes the definition as a UTF-8 document.
-func (j *JobDefinition) Marshal() []byte { panic("to be written") }
-
-// Program gives what the job runs, of whichever application it has.
-func (j *JobDefinition) Program() Program { panic("to be written") }
-
-// Name gives the job's name, or "".
-func (j *JobDefinition) Name() string { panic("to be written") }
+// Decode reads the JobDefinition at e, an element of doc.
+func Decode(doc *xmldoc.Document, e *etree.Element, o Options) (*JobDefinition, Problems) {
+	d := decoder{doc: doc, opts: o}
+	if n := d.name(e); n.Space != NS || n.Local != "JobDefinition" {
+		d.invalid(e, "the document is a "+n.String()+", not a job definition",
+			"expected the root JobDefinition in the namespace "+NS)
+		return nil, d.problems
+	}
+	j := new(JobDefinition)
+	read(&d, e, j, &jobDefinitionType)
+	d.rules(j)
+	// Problems are found in the order of the walk; people read from the top.
+	slices.SortStableFunc(d.problems, func(a, b Problem) int {
+		if c := a.Pos.Line - b.Pos.Line; c != 0 {
+			return c
+		}
+		return a.Pos.Column - b.Pos.Column
+	})
+	return j, d.problems
+}
