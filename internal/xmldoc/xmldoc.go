@@ -1,22 +1,56 @@
 package xmldoc
 
-import (
-	"fmt"
-
-	"github.com/beevik/etree"
-)
+import "fmt"
 
 // Limits bounds one document. The zero value of a field means its default.
 type Limits struct {
 	Bytes                int64 // of the document as received; default 8 MiB
 	Depth                int   // nesting of elements; default 64
-	Elements             int   // in the document; default 200 000
+	Elements             int   // in the document, comments and CDATA sections counted too; default 200 000
 	Attributes           int   // in the document, namespace declarations included; default 400 000
 	AttributesPerElement int   // default 128
 	Namespaces           int   // declarations in scope at one place; default 256
 	Name                 int   // bytes of a qualified name; default 1024
 	AttributeValue       int   // bytes of an attribute value; default 64 KiB
 	Text                 int   // bytes of one text node; default 4 MiB
+}
+
+// The defaults of Limits.
+const (
+	defaultBytes                = 8 << 20
+	defaultDepth                = 64
+	defaultElements             = 200_000
+	defaultAttributes           = 400_000
+	defaultAttributesPerElement = 128
+	defaultNamespaces           = 256
+	defaultName                 = 1024
+	defaultAttributeValue       = 64 << 10
+	defaultText                 = 4 << 20
+
+	// A document's offsets are kept in 32 bits.
+	maxBytes = 1 << 30
+)
+
+// EnsureDefaults gives l with its zero fields filled in.
+func (l Limits) EnsureDefaults() Limits {
+	fill := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	if l.Bytes <= 0 {
+		l.Bytes = defaultBytes
+	}
+	l.Bytes = min(l.Bytes, maxBytes)
+	fill(&l.Depth, defaultDepth)
+	fill(&l.Elements, defaultElements)
+	fill(&l.Attributes, defaultAttributes)
+	fill(&l.AttributesPerElement, defaultAttributesPerElement)
+	fill(&l.Namespaces, defaultNamespaces)
+	fill(&l.Name, defaultName)
+	fill(&l.AttributeValue, defaultAttributeValue)
+	fill(&l.Text, defaultText)
+	return l
 }
 
 // Position is a place in a document: the line and the column of a character,
@@ -65,19 +99,3 @@ type Error struct {
 
 // Error gives the place and the sentence.
 func (e *Error) Error() string { return e.Pos.String() + ": " + e.What }
-
-// Document is one document, read. The tree under Root belongs to the caller;
-// Raw, Position and Path speak of the elements as they were read.
-type Document struct {
-	root *etree.Element
-	src  []byte // the document in UTF-8
-	meta map[*etree.Element]meta
-}
-
-type meta struct {
-	pos        Position
-	space      string // resolved namespace
-	start, end int    // offsets in src of the element, from '<' to past the last '>'
-	tagEnd     int    // offset past the start tag's '>' (for an empty-element tag: end)
-	nameEnd    int    // offset past the element's name in the start tag
-}
