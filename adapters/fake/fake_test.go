@@ -1,0 +1,180 @@
+package fake_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/adapters/adaptertest"
+	"github.com/portolan-project/portolan/adapters/fake"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/jsdl"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// define puts a behaviour into the fake's own words.
+func define(b adaptertest.Behaviour) *jsdl.JobDefinition {
+	var steps []string
+	if b.Missing {
+		steps = append(steps, "missing there is no such program")
+	}
+	if b.Stdout != "" {
+		steps = append(steps, "out "+b.Stdout)
+	}
+	if b.Stderr != "" {
+		steps = append(steps, "err "+b.Stderr)
+	}
+	if b.Hang {
+		steps = append(steps, "hang")
+	}
+	if b.Sleep > 0 {
+		steps = append(steps, fmt.Sprintf("sleep %d", b.Sleep))
+	}
+	if b.Signal != "" {
+		steps = append(steps, "signal "+b.Signal)
+	}
+	steps = append(steps, fmt.Sprintf("exit %d", b.Exit))
+	return script(strings.Join(steps, "; "))
+}
+
+func script(s string) *jsdl.JobDefinition { return adaptertest.Command("fake:" + s) }
+
+func harness(o fake.Options) adaptertest.Harness {
+	return adaptertest.Harness{
+		Site: func(t testing.TB) any {
+			w := fake.NewWorld(8)
+			t.Cleanup(w.Close)
+			return w
+		},
+		Open:   func(_ testing.TB, site any) adapters.Adapter { return site.(*fake.World).Open(o) },
+		Define: define,
+		Starts: func(site any, tag adapters.Tag) int { return site.(*fake.World).Starts(tag) },
+	}
+}
+
+func TestSuite(t *testing.T) { adaptertest.Run(t, harness(fake.Options{})) }
+
+func TestSuitePlain(t *testing.T) {
+	adaptertest.Run(t, harness(fake.Options{NoPush: true, NoSuspend: true, MaxBatch: 7}))
+}
+
+// Hours pass at once, and a suspended job's clock stands still.
+func TestTimeIsTheCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := fake.NewWorld(1)
+		a := w.Open(fake.Options{})
+		p := a.Submit(t.Context(), []adapters.Job{{Tag: "a", Definition: script("sleep 3600; exit 2")}, {Tag: "b", Definition: script("sleep 1h")}})
+		s := a.(adapters.Suspender)
+		phase := func(i int) adapters.Phase {
+			t.Helper()
+			e, err := a.Status(t.Context(), []adapters.Handle{p[i].Handle})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e[0].Phase
+		}
+		time.Sleep(30 * time.Minute)
+		if errs := s.Suspend(t.Context(), []adapters.Handle{p[0].Handle}); errs[0] != nil {
+			t.Fatal(errs[0])
+		}
+		time.Sleep(5 * time.Hour)
+		if phase(0) != adapters.Suspended || phase(1) != adapters.Queued {
+			t.Fatalf("after five hours of suspension: %v, %v", phase(0), phase(1))
+		}
+		if errs := s.Resume(t.Context(), []adapters.Handle{p[0].Handle}); errs[0] != nil {
+			t.Fatal(errs[0])
+		}
+		time.Sleep(31 * time.Minute)
+		if phase(0) != adapters.Exited || phase(1) != adapters.Running {
+			t.Fatalf("after an hour of running: %v, %v", phase(0), phase(1))
+		}
+		w.Close()
+	})
+}
+
+func TestFaults(t *testing.T) {
+	w := fake.NewWorld(0)
+	t.Cleanup(w.Close)
+	a := w.Open(fake.Options{})
+	lost := fail.Errorf("test", fail.Uncertain, "", "the answer was lost")
+	w.Inject(func(op string, tag adapters.Tag) fake.Fault {
+		switch {
+		case op == "submit" && tag == "lost":
+			return fake.Fault{Err: lost, After: true}
+		case op == "submit" && tag == "down":
+			return fake.Fault{Err: fail.Errorf("test", fail.Unavailable, "", "down")}
+		case op == "status":
+			return fake.Fault{Delay: time.Hour}
+		}
+		return fake.Fault{}
+	})
+	p := a.Submit(t.Context(), []adapters.Job{{Tag: "lost", Definition: script("exit 0")}, {Tag: "down", Definition: script("exit 0")}})
+	if !fail.Is(p[0].Err, fail.Uncertain) || !fail.Is(p[1].Err, fail.Unavailable) {
+		t.Fatalf("answers: %+v", p)
+	}
+	found, err := a.Find(t.Context(), []adapters.Tag{"lost", "down"})
+	if err != nil || len(found) != 1 || w.Starts("lost") != 1 || w.Starts("down") != 0 {
+		t.Errorf("found %v (%v); ledger %v", found, err, w.Ledger())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := a.Status(ctx, []adapters.Handle{found["lost"]}); !fail.Is(err, fail.Unavailable) {
+		t.Errorf("a delayed Status that was given up answers %v", err)
+	}
+	w.Inject(nil)
+	if e, err := a.Status(t.Context(), []adapters.Handle{found["lost"]}); err != nil || e[0].Phase != adapters.Exited {
+		t.Errorf("after the faults: %v, %v", e, err)
+	}
+}
+
+func TestVerbs(t *testing.T) {
+	w := fake.NewWorld(0)
+	t.Cleanup(w.Close)
+	a := w.Open(fake.Options{})
+	for _, s := range []string{"nonsense", "exit x", "exit 256", "signal 9", "sleep soon", "unsupported no MPI here"} {
+		if err := a.Check(script(s)); !fail.Is(err, fail.Unsupported) {
+			t.Errorf("Check of %q gives %v", s, err)
+		}
+	}
+	p := a.Submit(t.Context(), []adapters.Job{
+		{Tag: "reject", Definition: script("reject no")}, {Tag: "lose", Definition: script("lose")},
+		{Tag: "stop", Definition: script("stop too long")}, {Tag: "hold", Definition: script("hold by the owner; exit 1")},
+		{Tag: "hang", Definition: script("hang")}, {Tag: "plain", Definition: adaptertest.Command("/bin/true")},
+	})
+	if !fail.Is(p[0].Err, fail.Unsupported) {
+		t.Errorf("reject gives %+v", p[0])
+	}
+	if err := w.Finish("hang", 4); err != nil {
+		t.Error(err)
+	}
+	status := func() (phases []adapters.Phase) {
+		var handles []adapters.Handle
+		for _, one := range p[1:] {
+			handles = append(handles, one.Handle)
+		}
+		all, err := a.Status(t.Context(), handles)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range all {
+			phases = append(phases, e.Phase)
+		}
+		return phases
+	}
+	if got, want := fmt.Sprint(status()), "[lost stopped held exited exited]"; got != want {
+		t.Errorf("phases %v, want %v", got, want)
+	}
+	if err := w.Release("hold"); err != nil {
+		t.Error(err)
+	}
+	if got, want := fmt.Sprint(status()), "[lost stopped exited exited exited]"; got != want {
+		t.Errorf("phases %v, want %v", got, want)
+	}
+}
