@@ -1,0 +1,75 @@
+# `make` alone lists the targets. `make demo` and `make test` need nothing but
+# Debian, Go and (for what is not installed yet) root: setup installs the rest.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BIN     := bin/portolan
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X main.version=$(VERSION)
+TOOL    := go tool -modfile=internal/tools/go.mod
+FUZZTIME ?= 20s
+
+# What the tests run beside Go: SOAP stacks that we did not write, and libxml2 as
+# the judge of schema validity.
+TEST_PACKAGES := libxml2-utils python3-zeep php-cli php-soap mono-devel mono-mcs
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/portolan
+	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portolan
+
+.PHONY: demo
+demo: build ## start a gateway, run a real JSDL job over SOAP, show its output, stop
+	@docs/examples/demo.sh $(BIN)
+
+.PHONY: setup
+setup: ## install what the tests need (apt, as root; else say what is missing)
+	@.ci/setup $(TEST_PACKAGES)
+
+.PHONY: test
+test: setup ## everything CI runs: vet, unit tests under the race detector, end-to-end tests
+	go vet ./...
+	go test -race -timeout 20m $$(go list ./... | grep -v /internal/e2e)
+	go test -timeout 30m ./internal/e2e/...
+
+.PHONY: check
+check: ## format, vet and short tests: what anyone runs before handing work over
+	@test -z "$$(gofmt -l cmd jsdl bes agreement resourcemodel peers adapters conformance internal 2>/dev/null)" || { gofmt -l .; exit 1; }
+	go vet ./...
+	go test -short ./...
+
+.PHONY: race
+race: ## every test under the race detector
+	go test -race -timeout 40m ./...
+
+.PHONY: bench
+bench: ## the ratios of docs/performance.md, in one run
+	go test -run '^$$' -bench Ratios -benchtime 1x -timeout 20m ./internal/e2e/bench
+
+.PHONY: lint
+lint: ## golangci-lint with the settings of .golangci.yml, gofumpt
+	$(TOOL) golangci-lint run ./...
+	@out=$$($(TOOL) gofumpt -l cmd jsdl bes adapters conformance internal); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (20s)
+	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r p; do \
+	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$p/*_test.go | cut -c6-); do \
+	    echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; done; done
+
+.PHONY: golden
+golden: ## rewrite golden files; then read the diff
+	go test ./jsdl ./bes ./internal/soap ./internal/broker -update
+
+.PHONY: cover
+cover: ## coverage by package
+	go test -short -cover ./...
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist
