@@ -22,7 +22,7 @@ type Options struct {
 func Parse(b []byte, o Options) (*JobDefinition, Problems) {
 	doc, err := xmldoc.ReadBytes(b, xmldoc.Limits{})
 	if err != nil {
-		p := Problem{File: o.File, Severity: Invalid, What: err.Error(), Want: "expected a well-formed XML document"}
+		p := Problem{File: o.File, Severity: Invalid, schema: true, What: err.Error(), Want: "expected a well-formed XML document"}
 		if x, ok := errors.AsType[*xmldoc.Error](err); ok {
 			p.Pos, p.What = x.Pos, x.What
 			switch x.Reason {

@@ -42,6 +42,8 @@ type Problem struct {
 	Severity Severity
 	What     string // what is wrong
 	Want     string // what would be right
+
+	schema bool // the schema itself forbids it, not only the specification's prose
 }
 
 // String gives "file:line:column: element: what; want", leaving out what is not known.

@@ -109,15 +109,27 @@ type mention struct {
 	name string
 }
 
-func (d *decoder) name(e *etree.Element) xmldoc.Name { return d.doc.Name(e) }
+// name gives an element's expanded name. Walking up is cheaper than the
+// document's index, which is made only when there is something to report.
+func (d *decoder) name(e *etree.Element) xmldoc.Name { return xmldoc.NameOf(e) }
+
+// childName is name for a child of an element in the namespace space.
+func (d *decoder) childName(parent *etree.Element, space string, e *etree.Element) xmldoc.Name {
+	if len(e.Attr) == 0 && e.Space == parent.Space {
+		return xmldoc.Name{Space: space, Local: e.Tag}
+	}
+	return xmldoc.NameOf(e)
+}
 
 // invalid reports a breach of the schema.
-func (d *decoder) invalid(e *etree.Element, what, want string) { d.report(e, Invalid, what, want) }
+func (d *decoder) invalid(e *etree.Element, what, want string) {
+	d.report(e, Invalid, true, what, want)
+}
 
 // rule reports a breach of a rule that the schema does not express, in a job that is to run.
 func (d *decoder) rule(e *etree.Element, s Severity, what, want string) {
 	if d.lax == 0 {
-		d.report(e, s, what, want)
+		d.report(e, s, false, what, want)
 	}
 }
 
@@ -130,12 +142,13 @@ func (d *decoder) slip(e *etree.Element, what, want string) {
 	d.invalid(e, what, want)
 }
 
-func (d *decoder) report(e *etree.Element, s Severity, what, want string) {
+func (d *decoder) report(e *etree.Element, s Severity, schema bool, what, want string) {
 	if d.told[s]++; d.told[s] > maxProblems {
 		return
 	}
 	d.problems = append(d.problems, Problem{
-		File: d.opts.File, Pos: d.doc.Position(e), Element: d.doc.Path(e), Name: d.name(e), Severity: s, What: what, Want: want,
+		File: d.opts.File, Pos: d.doc.Position(e), Element: d.doc.Path(e), Name: d.name(e),
+		Severity: s, What: what, Want: want, schema: schema,
 	})
 }
 
@@ -159,19 +172,24 @@ func read[T any](d *decoder, e *etree.Element, t *T, c *content[T]) {
 
 func readSequence[T any](d *decoder, e *etree.Element, t *T, c *content[T]) {
 	var seen [maxParts]int
-	at, stray, strangers := 0, false, false
+	at, stray, strangers, own := 0, false, false, ""
 	for _, token := range e.Child {
 		switch token := token.(type) {
 		case *etree.CharData:
-			if !stray && !blank(token.Data) {
+			// An empty content model has no place for white space either.
+			if !stray && (!blank(token.Data) || len(c.parts) == 0 && !c.any && token.Data != "") {
 				stray = true
 				readStray(d, e, t, c)
 			}
 		case *etree.Element:
-			n := d.name(token)
+			if own == "" {
+				own = d.name(e).Space
+			}
+			n := d.childName(e, own, token)
 			i := find(c.parts, n, at)
-			if i < 0 {
-				if c.any && n.Space != c.space && n.Space != "" {
+			wild := c.any && n.Space != c.space && n.Space != ""
+			if i < 0 || wild && i < at && complete(c.parts, seen[:]) {
+				if wild {
 					at = len(c.parts)
 					readForeign(d, token, n, t, c)
 					continue
@@ -306,7 +324,14 @@ func attributeSpace(e *etree.Element, a *etree.Attr) string {
 	if a.Space == "xml" {
 		return nsXML
 	}
-	return a.NamespaceURI()
+	for ; e != nil; e = e.Parent() {
+		for i := range e.Attr {
+			if e.Attr[i].Key == a.Space && e.Attr[i].Space == "xmlns" {
+				return e.Attr[i].Value
+			}
+		}
+	}
+	return ""
 }
 
 // instance reports whether local is one of the four attributes that XML Schema
@@ -405,6 +430,16 @@ func find[T any](parts []part[T], n xmldoc.Name, at int) int {
 		}
 	}
 	return -1
+}
+
+// complete reports whether every required part stands, so that the wildcard is reached.
+func complete[T any](parts []part[T], seen []int) bool {
+	for i := range parts {
+		if seen[i] < parts[i].min {
+			return false
+		}
+	}
+	return true
 }
 
 func (p *part[T]) is(n xmldoc.Name) bool {
