@@ -3,13 +3,72 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/bes"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/jsdl"
 )
 
 // Broker gives jobs a life. It is a bes.Service and a bes.Controller.
 type Broker struct {
 	cfg   Config
 	ready chan struct{}
+	sites []*site
+
+	settings  sync.Mutex // held while the settings are read or written
+	accepting atomic.Bool
+	unhealthy atomic.Pointer[error] // why the store refuses writes
+
+	wakeCommit   chan struct{}
+	wakeDispatch chan struct{}
+
+	mu       sync.Mutex
+	serving  bool // a session is held and everything was read
+	inbox    []input
+	jobs     map[string]*job // that are not final
+	owners   map[string]int  // live jobs of each, those being created included
+	live     int
+	queue    *queue
+	read     int // jobs in the queue with their documents read
+	waiters  int
+	creating map[string]bool      // jobs on their way into store and memory
+	doubtful map[string]time.Time // creations whose answer was lost, and since when
 }
+
+var (
+	_ bes.Service    = (*Broker)(nil)
+	_ bes.Controller = (*Broker)(nil)
+)
+
+// job is one that is not final. Broker.mu guards it; its status changes in the
+// committer alone.
+type job struct {
+	rec      store.Job
+	def      *jsdl.JobDefinition // nil when it must be read first
+	examined bool                // allowed and why are known
+	allowed  siteSet
+	why      string             // what stands against each other site
+	reserved int                // the site that is being written down for it; -1 for none
+	at       int                // the site in whose count it is; -1 for none
+	queued   *jobHeap           // where it waits; nil when it does not
+	place    int                // its index there
+	last     time.Time          // of the newest history line
+	writing  bool               // the committer has it
+	early    *adapters.Evidence // overtook the handle
+	waiters  map[chan struct{}]struct{}
+}
+
+// candidates gives the sites that may still be tried; all that did not refuse,
+// as long as the document was not looked at.
+func (j *job) candidates() siteSet { return j.allowed }
 
 // New makes a Broker; Run starts it.
 func New(cfg Config) (*Broker, error) {
@@ -17,15 +76,140 @@ func New(cfg Config) (*Broker, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Broker{cfg: cfg, ready: make(chan struct{})}, nil
+	b := &Broker{
+		cfg:          cfg,
+		ready:        make(chan struct{}),
+		wakeCommit:   make(chan struct{}, 1),
+		wakeDispatch: make(chan struct{}, 1),
+		creating:     map[string]bool{},
+		doubtful:     map[string]time.Time{},
+	}
+	for i, s := range cfg.Sites {
+		b.sites = append(b.sites, newSite(b, i, s))
+	}
+	b.reset()
+	return b, nil
 }
 
 // Ready is closed once Run has read what the store remembers; before that, the
 // methods answer fail.Unavailable.
 func (b *Broker) Ready() <-chan struct{} { return b.ready }
 
-// Run works until ctx ends and returns its cause.
+// Run works until ctx ends; it then returns nil. A session that is lost is
+// joined again, and everything is read anew.
 func (b *Broker) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return errors.ErrUnsupported
+	for failures := 0; ; {
+		began := time.Now()
+		err := b.term(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if fail.Is(err, fail.Invalid) || fail.Is(err, fail.Unsupported) {
+			return err // a store of another schema version, say: trying again is no use
+		}
+		if time.Since(began) > time.Minute {
+			failures = 0
+		}
+		failures++
+		wait := min(b.cfg.Retry.backoff(failures, b.cfg.Jitter()), 10*time.Second)
+		b.cfg.Log.Warn("the broker starts over", "cause", err, "after", wait)
+		if !sleep(ctx, wait) {
+			return nil
+		}
+	}
+}
+
+var errSessionLost = errors.New("the session with the store was lost")
+
+// term holds one session: it recovers and then works until the session is lost
+// or ctx ends.
+func (b *Broker) term(ctx context.Context) error {
+	sess, err := b.cfg.Store.Join(ctx, b.cfg.Replica)
+	if err != nil {
+		return fmt.Errorf("joining the store: %w", err)
+	}
+	defer sess.Close() //nolint:errcheck // a lease that can't be given back runs out
+	defer b.stopServing()
+
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		select {
+		case <-sess.Lost():
+			return errSessionLost
+		case <-gctx.Done():
+			return nil
+		}
+	})
+	revision, err := b.recover(gctx)
+	if err != nil {
+		g.Go(func() error { return err })
+		return g.Wait()
+	}
+	g.Go(func() error { return b.commitLoop(gctx, sess) })
+	g.Go(func() error { return b.dispatchLoop(gctx) })
+	g.Go(func() error { return b.settingsLoop(gctx) })
+	g.Go(func() error { return b.retentionLoop(gctx) })
+	if !b.cfg.Alone {
+		g.Go(func() error { return b.watchStore(gctx, revision) })
+	}
+	for _, s := range b.sites {
+		s.run(gctx, g)
+	}
+	return g.Wait()
+}
+
+// stopServing answers everybody who waits.
+func (b *Broker) stopServing() {
+	b.mu.Lock()
+	inbox := b.inbox
+	b.inbox, b.serving = nil, false
+	for _, j := range b.jobs {
+		j.wake()
+	}
+	b.mu.Unlock()
+	for _, in := range inbox {
+		in.answer(errStarting)
+	}
+}
+
+var errStarting = fail.Errorf("broker", fail.Unavailable, "", "the gateway is starting and reads what it remembers; try again in a moment")
+
+// reset empties the memory.
+func (b *Broker) reset() {
+	b.jobs = map[string]*job{}
+	b.owners = map[string]int{}
+	b.live, b.read = 0, 0
+	b.queue = newQueue()
+	for _, s := range b.sites {
+		s.reset()
+	}
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// sleep waits for d, or gives false when ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// backoff gives how long to wait after the n-th failure in a row: doubling, and
+// spread over the upper half so that many do not come back at once.
+func (r Retry) backoff(n int, jitter float64) time.Duration {
+	d := r.Most
+	if n < 30 {
+		d = min(r.Most, r.First<<max(0, n-1))
+	}
+	return d/2 + time.Duration(jitter*float64(d/2))
 }

@@ -1,0 +1,408 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
+)
+
+// input is something that may change a job.
+type input struct {
+	id    string
+	tag   string // when set: of the placement that it speaks of; of another it is void
+	asOf  int    // when set: void unless the job's newest line is still this one
+	facts func(*job, store.Status) []fact
+	reply chan error // when set: gets one answer once the change is durable
+	tries int
+	late  bool // it found the job final
+}
+
+func (in input) answer(err error) {
+	if in.reply != nil {
+		in.reply <- err
+	}
+}
+
+// one is an input of a single fact.
+func one(f fact) func(*job, store.Status) []fact {
+	return func(*job, store.Status) []fact { return []fact{f} }
+}
+
+// errEnded answers a request that found its job final: the store has it.
+var errEnded = fail.Errorf("broker", fail.Conflict, "", "the activity has ended")
+
+// errUnknown answers a request for a job that is not in memory.
+var errUnknown = fail.Errorf("broker", fail.NotFound, "", "no such activity")
+
+// post hands inputs to the committer.
+func (b *Broker) post(ins ...input) {
+	if len(ins) == 0 {
+		return
+	}
+	b.mu.Lock()
+	serving := b.serving
+	if serving {
+		b.inbox = append(b.inbox, ins...)
+	}
+	b.mu.Unlock()
+	if serving {
+		nudge(b.wakeCommit)
+		return
+	}
+	for _, in := range ins {
+		in.answer(errStarting)
+	}
+}
+
+// maxChanges bounds one call of the store's Update.
+const maxChanges = 1024
+
+// commitLoop turns inputs into durable changes, all that wait at once.
+func (b *Broker) commitLoop(ctx context.Context, sess store.Session) error {
+	for failures := 0; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.wakeCommit:
+		}
+		for {
+			plans := b.plan()
+			if plans == nil {
+				break
+			}
+			err := b.commit(ctx, sess, plans)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err == nil {
+				failures = 0
+				continue
+			}
+			if failures++; failures == 1 {
+				b.cfg.Log.Error("changes of jobs can't be written and are tried again", "cause", err)
+			}
+			if !sleep(ctx, min(b.cfg.Retry.backoff(failures, b.cfg.Jitter())/10, time.Second)) {
+				return nil
+			}
+		}
+	}
+}
+
+// plan is what is to become of one job.
+type plan struct {
+	j      *job
+	before store.Status
+	after  store.Status
+	lines  []store.Event
+	do     Action
+	forget []forgetting // placements that are given up
+	ins    []input      // that made it
+	steps  [][3]string  // for the hooks
+}
+
+// plan takes what is in the inbox and applies it; nil when there is nothing.
+func (b *Broker) plan() []*plan {
+	now := time.Now()
+	var plans []*plan
+	var answers []func()
+	b.mu.Lock()
+	byID := make(map[string]*plan, min(len(b.inbox), maxChanges))
+	taken := 0
+	for _, in := range b.inbox {
+		p := byID[in.id]
+		if p == nil && len(plans) >= maxChanges {
+			break
+		}
+		taken++
+		j := b.jobs[in.id]
+		if j == nil {
+			answers = append(answers, func() { in.answer(errUnknown) })
+			continue
+		}
+		if p == nil {
+			p = &plan{j: j, before: j.rec.Status, after: j.rec.Status}
+			byID[in.id], j.writing = p, true
+			plans = append(plans, p)
+		}
+		b.apply(p, in, now)
+	}
+	b.inbox = append(b.inbox[:0], b.inbox[taken:]...)
+	b.mu.Unlock()
+	for _, a := range answers {
+		a()
+	}
+	return plans
+}
+
+// apply adds one input to a plan.
+func (b *Broker) apply(p *plan, in input, now time.Time) {
+	void := in.tag != "" && (p.after.Placement == nil || p.after.Placement.Tag != in.tag) ||
+		in.asOf != 0 && in.asOf != p.after.Sequence+len(p.lines)
+	if in.late = p.after.Final; void || in.late {
+		p.ins = append(p.ins, in)
+		return
+	}
+	for _, f := range in.facts(p.j, p.after) {
+		if f.at.IsZero() {
+			f.at = now
+		}
+		if f.event == Started && f.started.IsZero() {
+			f.started = f.at
+		}
+		next, line, do, err := step(p.after, f)
+		if err != nil {
+			if in.reply != nil {
+				in.reply <- err
+				return
+			}
+			b.cfg.Log.Error("a job's change is not in the table", "job", p.j.rec.ID, "phase", p.after.Phase, "event", string(f.event), "cause", err)
+			call2(b.cfg.Hooks.Illegal, p.after.Phase, string(f.event))
+			break
+		}
+		if line != nil {
+			if line.Time.Before(p.j.last) {
+				line.Time = p.j.last // a site's clock may be behind ours
+			}
+			p.j.last = line.Time
+			p.lines = append(p.lines, *line)
+			p.steps = append(p.steps, [3]string{p.after.Phase, line.Phase, line.Event})
+		}
+		if do&DoForget != 0 && p.after.Placement != nil {
+			h := f.handle
+			if p.after.Placement.Handle != nil {
+				h = p.after.Placement.Handle
+			}
+			p.forget = append(p.forget, forgetting{p.after.Placement.Site, adapters.Handle(h)})
+		}
+		p.do |= do
+		p.after = next
+		if next.Final {
+			break
+		}
+	}
+	p.ins = append(p.ins, in)
+}
+
+// changed reports whether there is anything to write.
+func (p *plan) changed() bool { return len(p.lines) > 0 || !same(p.before, p.after) }
+
+// commit writes plans and then acts on them. Its error says that some could not
+// be written at present; they are in the inbox again.
+func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) error {
+	changes := make([]store.Change, 0, len(plans))
+	written := make([]*plan, 0, len(plans))
+	var done []*plan
+	for _, p := range plans {
+		if !p.changed() {
+			done = append(done, p)
+			continue
+		}
+		changes = append(changes, store.Change{ID: p.j.rec.ID, Revision: p.j.rec.Revision, Status: p.after, Events: p.lines})
+		written = append(written, p)
+	}
+	var again []*plan
+	var trouble error
+	if len(changes) > 0 {
+		began := time.Now()
+		results := b.cfg.Store.Update(ctx, sess, changes...)
+		if b.cfg.Hooks.Committed != nil {
+			b.cfg.Hooks.Committed(len(changes), time.Since(began))
+		}
+		var stale []*plan
+		for i, p := range written {
+			err := error(fail.Errorf("broker.commit", fail.Uncertain, p.j.rec.ID, "the store gave no answer"))
+			if i < len(results) {
+				err = results[i].Err
+			}
+			switch {
+			case err == nil:
+				p.after.Sequence = p.before.Sequence + len(p.lines)
+				b.written(p, results[i].Revision)
+				done = append(done, p)
+			case fail.Is(err, fail.Uncertain):
+				trouble = err
+				stale = append(stale, p)
+			case fail.Is(err, fail.Conflict), fail.Is(err, fail.NotFound):
+				stale = append(stale, p)
+			default:
+				trouble = err
+				again = append(again, p)
+			}
+		}
+		if len(stale) > 0 {
+			select {
+			case <-sess.Lost():
+				b.drop(plans)
+				return errSessionLost
+			default:
+			}
+			settled, unsettled, err := b.reread(ctx, stale)
+			if err != nil {
+				trouble = err
+			}
+			done = append(done, settled...)
+			again = append(again, unsettled...)
+		}
+	}
+	b.act(done)
+	b.mu.Lock()
+	for _, p := range plans {
+		p.j.writing = false
+	}
+	b.mu.Unlock()
+	b.retry(ctx, again, trouble)
+	return trouble
+}
+
+// written makes a durable plan the job's truth.
+func (b *Broker) written(p *plan, revision int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	j := p.j
+	if revision > j.rec.Revision {
+		b.queue.remove(j)
+		j.rec.Status, j.rec.Revision = p.after, revision
+	}
+	j.reserved = -1
+	b.settle(j)
+}
+
+// act does what durable plans call for, and answers who asked.
+func (b *Broker) act(plans []*plan) {
+	h := &b.cfg.Hooks
+	b.mu.Lock()
+	for _, p := range plans {
+		if p.j.reserved >= 0 { // the choice came to nothing
+			p.j.reserved = -1
+			b.settle(p.j)
+		}
+		for _, f := range p.forget {
+			if i := b.siteIndex(f.site); i >= 0 && len(f.handle) > 0 {
+				b.sites[i].toForget(f.handle)
+			}
+		}
+		if s := b.siteOf(&p.j.rec.Status); s != nil && p.do != 0 {
+			s.todo(p.j, p.do)
+		}
+	}
+	b.mu.Unlock()
+	for _, p := range plans {
+		for _, s := range p.steps {
+			if h.Stepped != nil {
+				h.Stepped(s[0], s[1], s[2])
+			}
+		}
+		if st := &p.after; st.Final && !p.before.Final && h.Ended != nil {
+			b.hookEnded(p)
+		}
+		for _, in := range p.ins {
+			if in.late {
+				in.answer(errEnded)
+				continue
+			}
+			in.answer(nil)
+		}
+	}
+}
+
+func (b *Broker) hookEnded(p *plan) {
+	st := &p.after
+	site, waited, ran := "", st.Ended.Sub(p.j.rec.Submitted), time.Duration(0)
+	if st.Placement != nil {
+		site = st.Placement.Site
+	}
+	if !st.Started.IsZero() {
+		waited, ran = st.Started.Sub(p.j.rec.Submitted), st.Ended.Sub(st.Started)
+	}
+	b.cfg.Hooks.Ended(site, st.Phase, waited, ran)
+}
+
+// reread settles writes that met a newer record or whose answer was lost, by
+// what the store now says.
+func (b *Broker) reread(ctx context.Context, stale []*plan) (settled, again []*plan, err error) {
+	ids := make([]string, len(stale))
+	for i, p := range stale {
+		ids[i] = p.j.rec.ID
+	}
+	recs, err := b.cfg.Store.Get(ctx, ids...)
+	if err != nil {
+		return nil, stale, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range stale {
+		j := p.j
+		rec, ok := recs[j.rec.ID]
+		p.after.Sequence = p.before.Sequence + len(p.lines)
+		ours := ok && rec.Revision > j.rec.Revision && rec.Status.Sequence == p.after.Sequence && alike(rec.Status, p.after)
+		j.reserved = -1
+		switch {
+		case !ok:
+			b.forget(j)
+			j.wake()
+		case rec.Revision > j.rec.Revision:
+			b.adopt(rec)
+		default:
+			b.settle(j)
+		}
+		if ours {
+			settled = append(settled, p)
+		} else {
+			again = append(again, p)
+		}
+	}
+	return settled, again, nil
+}
+
+// retry puts the inputs of plans back at the head of the inbox. People are told
+// of trouble at once; evidence is kept until it can be written.
+func (b *Broker) retry(ctx context.Context, plans []*plan, trouble error) {
+	var back []input
+	for _, p := range plans {
+		for _, in := range p.ins {
+			in.tries++
+			switch {
+			case in.reply != nil && trouble != nil && ctx.Err() == nil:
+				in.answer(trouble)
+			case in.reply != nil && in.tries > 10:
+				in.answer(fail.Errorf("broker.commit", fail.Conflict, in.id, "others keep changing the activity; try again"))
+			default:
+				back = append(back, in)
+			}
+		}
+	}
+	if len(back) == 0 {
+		return
+	}
+	b.mu.Lock()
+	b.inbox = append(back, b.inbox...)
+	b.mu.Unlock()
+	nudge(b.wakeCommit)
+}
+
+// drop answers the inputs of plans that will not be written by this session.
+func (b *Broker) drop(plans []*plan) {
+	for _, p := range plans {
+		for _, in := range p.ins {
+			in.answer(errStarting)
+		}
+	}
+}
+
+// alike compares what a store gave back with what was given to it.
+func alike(a, b store.Status) bool {
+	pa, pb := a.Placement, b.Placement
+	if (pa == nil) != (pb == nil) || pa != nil && (pa.Tag != pb.Tag || pa.Site != pb.Site || string(pa.Handle) != string(pb.Handle)) {
+		return false
+	}
+	return a.Phase == b.Phase && a.Attempt == b.Attempt && a.Reason == b.Reason && a.Cancel == b.Cancel && a.Suspend == b.Suspend
+}
+
+func call2(f func(string, string), a, b string) {
+	if f != nil {
+		f(a, b)
+	}
+}

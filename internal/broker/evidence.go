@@ -1,0 +1,278 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
+)
+
+// outcome turns the answer to a Submit into what it means for the job; the
+// caller holds the lock.
+func (s *site) outcome(j *job, st *store.Status, r adapters.Placed) []fact {
+	if r.Err == nil {
+		fs := []fact{{event: Placed, handle: r.Handle, reason: "the site " + s.name + " took it"}}
+		if e := j.early; e != nil && string(e.Tag) == st.Placement.Tag {
+			fs = append(fs, s.facts(j, st, e, true)...)
+		}
+		j.early = nil
+		return fs
+	}
+	return []fact{s.failure(j, st, r.Err)}
+}
+
+// failure turns the refusal of a Submit into what it means for the job.
+func (s *site) failure(j *job, st *store.Status, err error) fact {
+	b := s.b
+	switch {
+	case fail.Is(err, fail.Uncertain) || isContext(err):
+		return fact{event: Uncertain, reason: "the site " + s.name + " gave no clear answer; it is asked whether it has the job"}
+	case fail.Is(err, fail.Unavailable) || fail.Is(err, fail.Exhausted):
+		return fact{
+			event: Deferred, notBefore: b.later(st.Attempt),
+			reason: fmt.Sprintf("the site %s can't take it now (%s); it is tried again", s.name, fail.Sentence(err)),
+		}
+	default:
+		why := fmt.Sprintf("the site %s refused it: %s", s.name, fail.Sentence(err))
+		if b.elsewhere(j, st, s.index) != 0 {
+			return fact{event: Refused, reason: why + "; another site is tried"}
+		}
+		return fact{event: GaveUp, reason: why}
+	}
+}
+
+func isContext(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// later gives when the attempt after the n-th may be made.
+func (b *Broker) later(n int) time.Time {
+	return time.Now().Add(b.cfg.Retry.backoff(n, b.cfg.Jitter()))
+}
+
+// elsewhere gives the sites that a job may still try when this one is out.
+func (b *Broker) elsewhere(j *job, st *store.Status, out int) siteSet {
+	return j.allowed.without(b.refusedBy(st) | only(out))
+}
+
+// facts turns evidence into what it means for the job; the caller holds the lock. Placed says that the handle is known by now.
+func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool) []fact {
+	b := s.b
+	if !placed && e.Handle == nil && st.Placement != nil && st.Placement.Handle == nil {
+		// It overtook the answer to Submit; without the handle, the job's output
+		// could not be found any more.
+		j.early = e
+		return nil
+	}
+	f := fact{
+		reason: e.Reason, handle: e.Handle, exitStatus: e.ExitStatus, signal: e.Signal,
+		started: e.Started, ended: e.Ended,
+	}
+	say := func(general string) {
+		if f.reason == "" {
+			f.reason = general
+		}
+	}
+	neverRan := e.NotRun && st.Started.IsZero()
+	switch e.Phase {
+	case adapters.Unknown:
+		return nil
+	case adapters.Queued:
+		f.event = Waiting
+		if !st.Started.IsZero() && Phase(st.Phase) == Running {
+			say("the site " + s.name + " put it back into its queue")
+		}
+	case adapters.Held, adapters.Suspended:
+		f.event = Paused
+		say("kept from running at the site " + s.name)
+	case adapters.Running:
+		f.event = Started
+		say("running at the site " + s.name)
+	case adapters.Exited:
+		f.event = Exited
+		switch {
+		case e.Signal != "":
+			say("the program was ended by the signal " + e.Signal)
+		case e.ExitStatus != nil:
+			say(fmt.Sprintf("the program ended with exit status %d", *e.ExitStatus))
+		default:
+			say("the program ended")
+		}
+	case adapters.Cancelled:
+		f.event = Ended
+		if st.Cancel {
+			say("terminated as asked")
+		} else {
+			say("cancelled at the site " + s.name)
+		}
+	case adapters.Stopped:
+		f.event = Stopped
+		say("ended by the site " + s.name)
+		if neverRan {
+			f.started = time.Time{}
+			switch {
+			case st.Cancel:
+				f.event = Unrun
+			case b.elsewhere(j, st, s.index) != 0:
+				f.event = Refused
+				f.reason += "; another site is tried"
+			}
+		}
+	case adapters.Lost:
+		f.event = Vanished
+		switch {
+		case neverRan && st.Lost < b.cfg.Retry.Lost || neverRan && st.Cancel:
+			f.event, f.started, f.notBefore = Unrun, time.Time{}, b.later(st.Lost+1)
+			say("lost by the site " + s.name + " before it ran; it is placed again")
+		case neverRan:
+			say(fmt.Sprintf("lost %d times before it could run, the last time by the site %s", st.Lost+1, s.name))
+		default:
+			say("the site " + s.name + " lost it while it ran: how far it came is not known, and it is not run a second time")
+		}
+	}
+	starts := f.event == Exited || f.event == Stopped || f.event == Paused && e.Phase == adapters.Suspended
+	if starts && st.Started.IsZero() && !e.Started.IsZero() && !neverRan && Phase(st.Phase) != Cancelling {
+		// It was not seen to start, but it did: the history says so.
+		begun := fact{event: Started, handle: e.Handle, started: e.Started, reason: "running at the site " + s.name}
+		return []fact{begun, f}
+	}
+	return []fact{f}
+}
+
+// hear posts evidence; asOf, when given, is the newest line of each job when the
+// site was asked, so that an answer that was overtaken does not count unless it
+// is the end.
+func (s *site) hear(es []adapters.Evidence, asked []ticket, asOf []int) {
+	ins := make([]input, 0, len(es))
+	for i := range es {
+		e := &es[i]
+		if e.Phase == adapters.Unknown {
+			continue
+		}
+		in := input{tag: string(e.Tag), facts: func(j *job, st store.Status) []fact { return s.facts(j, &st, e, false) }}
+		if asked != nil {
+			in.id, in.tag = asked[i].id, asked[i].tag
+			if !e.Phase.Final() {
+				in.asOf = asOf[i]
+			}
+		} else if k := strings.LastIndexByte(in.tag, '-'); k > 0 {
+			in.id = in.tag[:k]
+		}
+		ins = append(ins, in)
+	}
+	s.b.post(ins...)
+}
+
+// watchLoop listens to a site that pushes evidence. Each time that it begins to
+// listen, everything is asked once, as something may have been missed.
+func (s *site) watchLoop(ctx context.Context, w adapters.Watcher) error {
+	for failures := 0; ; {
+		began := time.Now()
+		nudge(s.wakeAudit)
+		err := w.Watch(ctx, func(es []adapters.Evidence) {
+			s.hear(es, nil, nil)
+			s.refreshSlots()
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > time.Minute {
+			failures = 0
+		}
+		failures++
+		s.b.cfg.Log.Warn("a site's evidence does not flow; it is listened to again", "site", s.name, "cause", err)
+		if !sleep(ctx, s.b.cfg.Retry.backoff(failures, s.b.cfg.Jitter())) {
+			return nil
+		}
+	}
+}
+
+// refreshSlots lets the dispatcher look again after a change at the site.
+func (s *site) refreshSlots() { nudge(s.b.wakeDispatch) }
+
+// auditLoop asks the site about all of its jobs and its capacity, now and then
+// and when there is a reason to.
+func (s *site) auditLoop(ctx context.Context) error {
+	every := s.b.cfg.AuditInterval
+	if !s.props.Push {
+		every = s.b.cfg.PollInterval
+	}
+	for {
+		s.measure(ctx)
+		s.audit(ctx)
+		t := time.NewTimer(every)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		case <-t.C:
+		case <-s.wakeAudit:
+			t.Stop()
+		}
+	}
+}
+
+// measure asks for the site's capacity.
+func (s *site) measure(ctx context.Context) {
+	cctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	c, err := s.adapter.Capacity(cctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		if s.capacity.Load() == nil {
+			s.health(err) // nothing was ever known of it: it is not open
+		}
+		s.b.cfg.Log.Debug("a site's capacity is not known", "site", s.name, "cause", err)
+		return
+	}
+	first := s.capacity.Swap(&c) == nil
+	s.b.mu.Lock()
+	down := s.down != nil && s.failures > 0 && first
+	s.b.mu.Unlock()
+	if down {
+		s.health(nil)
+	}
+	nudge(s.b.wakeDispatch)
+}
+
+// audit asks about every job that the site has.
+func (s *site) audit(ctx context.Context) {
+	b := s.b
+	var ids []ticket
+	var handles []adapters.Handle
+	var asOf []int
+	b.mu.Lock()
+	if s.inFlight > 0 {
+		for id, j := range b.jobs {
+			if s.has(j) && j.rec.Status.Placement.Handle != nil {
+				ids = append(ids, ticket{id, j.rec.Status.Placement.Tag})
+				handles = append(handles, j.rec.Status.Placement.Handle)
+				asOf = append(asOf, j.rec.Status.Sequence)
+			}
+		}
+	}
+	b.mu.Unlock()
+	for len(ids) > 0 {
+		n := s.batch(len(ids))
+		cctx, cancel := context.WithTimeout(ctx, callTime)
+		es, err := s.adapter.Status(cctx, handles[:n])
+		cancel()
+		if err != nil {
+			if ctx.Err() == nil {
+				b.cfg.Log.Debug("a site does not say how its jobs stand", "site", s.name, "cause", err)
+			}
+			return
+		}
+		if len(es) == n {
+			s.hear(es, ids[:n], asOf[:n])
+		}
+		ids, handles, asOf = ids[n:], handles[n:], asOf[n:]
+	}
+}

@@ -1,0 +1,64 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/bes"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
+)
+
+// GetActivityOutput reads a piece of a stream of the last placement. Before
+// there is one, the piece is empty and More is true.
+func (b *Broker) GetActivityOutput(ctx context.Context, activity soap.EPR, stream bes.Stream, offset int64, max int) (*bes.OutputChunk, error) {
+	const op = "broker.GetActivityOutput"
+	streams := map[bes.Stream]adapters.Stream{bes.Stdout: adapters.Stdout, bes.Stderr: adapters.Stderr}
+	which, ok := streams[stream]
+	if !ok {
+		return nil, fail.Errorf(op, fail.Invalid, string(stream), "there is no stream %q; there are %q and %q", stream, bes.Stdout, bes.Stderr)
+	}
+	if offset < 0 {
+		return nil, fail.Errorf(op, fail.Invalid, "", "the offset %d is negative; offsets count bytes from 0", offset)
+	}
+	recs, errs, err := b.find(ctx, op, []soap.EPR{activity})
+	if err != nil {
+		return nil, err
+	}
+	if errs[0] != nil {
+		return nil, errs[0]
+	}
+	rec := &recs[0]
+	chunk := &bes.OutputChunk{Offset: offset, More: !rec.Status.Final}
+	p := rec.Status.Placement
+	if p == nil || p.Handle == nil {
+		return chunk, nil
+	}
+	s := b.siteOf(&rec.Status)
+	if s == nil {
+		return nil, fail.Errorf(op, fail.Unavailable, rec.ID, "the site %s, which has the output, is not configured here any more", p.Site)
+	}
+	if max <= 0 || max > b.cfg.Limits.Output {
+		max = b.cfg.Limits.Output
+	}
+	r, err := s.adapter.Output(ctx, p.Handle, which, offset)
+	if fail.Is(err, fail.NotFound) && rec.Status.Final {
+		return nil, fail.Errorf(op, fail.NotFound, rec.ID, "the output of the activity is not kept any more").Because(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close() //nolint:errcheck // only read from
+	// One byte more tells whether the stream goes on. Whether the job had ended
+	// was read before the stream: what comes later is then nothing.
+	chunk.Data, err = io.ReadAll(io.LimitReader(r, int64(max)+1))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fail.E(op, fail.Unavailable, rec.ID, err)
+	}
+	if len(chunk.Data) > max {
+		chunk.Data, chunk.More = chunk.Data[:max], true
+	}
+	return chunk, nil
+}

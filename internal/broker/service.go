@@ -1,0 +1,357 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/portolan-project/portolan/bes"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/jsdl"
+)
+
+// createTime bounds the write of one submission. It outlives the request: a
+// client that goes away must not leave a job that nobody takes in.
+const createTime = 30 * time.Second
+
+// caller gives who asks, or why they may not.
+func (b *Broker) caller(ctx context.Context, op string, p Permission) (soap.Principal, error) {
+	who := soap.PrincipalFrom(ctx)
+	if who.Name == "" {
+		who.Name = "anonymous"
+	}
+	if err := b.cfg.Authorise(who, p); err != nil {
+		return who, fail.Errorf(op, fail.Denied, who.Name, "%s may not %s here", who.Name, p).Because(err)
+	}
+	return who, nil
+}
+
+// oversees reports whether the caller sees everybody's activities.
+func (b *Broker) oversees(who soap.Principal) bool { return b.cfg.Authorise(who, Oversee) == nil }
+
+// CreateActivity makes a job durable and gives its reference.
+func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequest) (*bes.CreateActivityResponse, error) {
+	const op = "broker.CreateActivity"
+	who, err := b.caller(ctx, op, Submit)
+	if err != nil {
+		return nil, err
+	}
+	if !b.accepting.Load() {
+		select {
+		case <-b.ready:
+			return nil, fail.Errorf(op, fail.NotAccepting, "", "the gateway takes no new activities at present; its operator has stopped them")
+		default:
+			return nil, errStarting
+		}
+	}
+	if n := len(req.Document); n > b.cfg.Limits.Document {
+		return nil, fail.Errorf(op, fail.Invalid, "", "the job's document has %d bytes; at most %d are taken", n, b.cfg.Limits.Document)
+	}
+	def := req.Job
+	if def == nil {
+		var problems jsdl.Problems
+		def, problems = jsdl.Parse(req.Document, b.cfg.JSDL)
+		if err := judge(def, problems); err != nil {
+			return nil, err
+		}
+	}
+	allowed, why := b.examine(def)
+	if allowed == 0 {
+		return nil, fail.Errorf(op, fail.Unsupported, "", "no site here can ever run this: %s", why)
+	}
+	id, err := newID()
+	if err != nil {
+		return nil, err
+	}
+	if err := b.reserve(who.Name, id); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	st, line, _, err := step(store.Status{}, fact{event: Accepted, at: now, reason: "accepted from " + who.Name})
+	if err != nil {
+		return nil, err
+	}
+	rec, created, err := b.create(ctx, store.NewJob{
+		ID: id, Owner: who.Name, Name: def.Name(), SubmissionID: req.SubmissionID,
+		Document: req.Document, Submitted: now, Status: st, Event: *line,
+	})
+	b.mu.Lock()
+	b.unreserve(who.Name, id)
+	if err == nil && created && b.serving {
+		if j := b.adopt(rec); j != nil && j.def == nil && !j.examined && b.read < b.cfg.Limits.Read {
+			b.queue.remove(j)
+			j.def, j.allowed, j.why, j.examined = def, allowed, why, true
+			b.read++
+			b.settle(j)
+		}
+	}
+	b.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if created && b.cfg.Hooks.Submitted != nil {
+		b.cfg.Hooks.Submitted(b.pinned(allowed))
+	}
+	return &bes.CreateActivityResponse{Activity: b.reference(rec.ID)}, nil
+}
+
+func (b *Broker) pinned(allowed siteSet) string {
+	if allowed.len() == 1 && len(b.sites) > 1 {
+		for i, s := range b.sites {
+			if allowed.has(i) {
+				return s.name
+			}
+		}
+	}
+	return ""
+}
+
+// judge gives the error that problems of a document amount to.
+func judge(def *jsdl.JobDefinition, problems jsdl.Problems) error {
+	worst := jsdl.Warning
+	var says []string
+	for _, p := range problems {
+		worst = max(worst, p.Severity)
+	}
+	for _, p := range problems {
+		if p.Severity != worst {
+			continue
+		}
+		if len(says) == 5 {
+			says = append(says, "and more")
+			break
+		}
+		s := fmt.Sprintf("%s: %s: %s", p.Pos, p.Element, p.What)
+		if p.Want != "" {
+			s += "; " + p.Want
+		}
+		says = append(says, s)
+	}
+	kind := fail.Invalid
+	switch {
+	case worst == jsdl.Unsupported && def != nil:
+		kind = fail.Unsupported
+	case worst == jsdl.Invalid || def == nil:
+		if len(says) == 0 {
+			says = []string{"the document is not a JobDefinition"}
+		}
+	default:
+		return nil
+	}
+	return fail.Errorf("broker.CreateActivity", kind, "", "%s", strings.Join(says, "; "))
+}
+
+// create writes a job. An answer that was lost is settled by reading back.
+func (b *Broker) create(ctx context.Context, n store.NewJob) (store.Job, bool, error) {
+	const op = "broker.CreateActivity"
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTime)
+	defer cancel()
+	rec, created, err := b.cfg.Store.Create(wctx, n)
+	switch {
+	case err == nil:
+		return rec, created, nil
+	case fail.Is(err, fail.Uncertain) || isContext(err):
+		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTime)
+		defer cancel()
+		if recs, rerr := b.cfg.Store.Get(rctx, n.ID); rerr == nil {
+			if rec, ok := recs[n.ID]; ok {
+				return rec, true, nil
+			}
+		}
+		b.mu.Lock()
+		b.doubtful[n.ID] = time.Now()
+		b.mu.Unlock()
+		return rec, false, fail.Errorf(op, fail.Uncertain, n.ID,
+			"it is not known whether the activity was created; ask again with the same SubmissionId, or look for it among your activities").Because(err)
+	case fail.Is(err, fail.Conflict):
+		return rec, false, fail.Errorf(op, fail.Invalid, n.SubmissionID,
+			"the SubmissionId %q belongs to an activity of yours with another document; choose a new one", n.SubmissionID).Because(err)
+	case fail.Is(err, fail.Exhausted):
+		e, _ := errors.AsType[*fail.Error](err)
+		s := "the gateway has no room to store another activity; its operator must make room, and then it takes activities again"
+		if e.Public != "" {
+			s += " (" + e.Public + ")"
+		}
+		return rec, false, fail.Errorf(op, fail.NotAccepting, "", "%s", s).Because(err)
+	}
+	return rec, false, err
+}
+
+// find gives the records of activities, in order; an error for each that does not
+// exist or is none of the caller's business, which they must not tell apart.
+func (b *Broker) find(ctx context.Context, op string, activities []soap.EPR) ([]store.Job, []error, error) {
+	who, err := b.caller(ctx, op, Submit)
+	if err != nil {
+		return nil, nil, err
+	}
+	select {
+	case <-b.ready:
+	default:
+		return nil, nil, errStarting
+	}
+	all := b.oversees(who)
+	recs, errs := make([]store.Job, len(activities)), make([]error, len(activities))
+	ids := make([]string, len(activities))
+	var missing []string
+	b.mu.Lock()
+	for i, a := range activities {
+		if ids[i], errs[i] = idOf(a); errs[i] != nil {
+			continue
+		}
+		if j := b.jobs[ids[i]]; j != nil {
+			recs[i] = j.rec
+		} else {
+			missing = append(missing, ids[i])
+		}
+	}
+	b.mu.Unlock()
+	var stored map[string]store.Job
+	if len(missing) > 0 {
+		if stored, err = b.cfg.Store.Get(ctx, missing...); err != nil {
+			return nil, nil, err
+		}
+	}
+	for i := range activities {
+		if errs[i] != nil {
+			continue
+		}
+		if recs[i].ID == "" {
+			recs[i] = stored[ids[i]]
+		}
+		if recs[i].ID == "" || recs[i].Owner != who.Name && !all {
+			recs[i], errs[i] = store.Job{}, fail.Errorf(op, fail.NotFound, ids[i], "no activity %s of yours is known here", ids[i])
+		}
+	}
+	return recs, errs, nil
+}
+
+// GetActivityStatuses gives states; with Wait, once there is news.
+func (b *Broker) GetActivityStatuses(ctx context.Context, req *bes.StatusRequest) ([]bes.StatusResult, error) {
+	const op = "broker.GetActivityStatuses"
+	if req.Wait > 0 {
+		if err := b.await(ctx, req); err != nil {
+			return nil, err
+		}
+	}
+	recs, errs, err := b.find(ctx, op, req.Activities)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]bes.StatusResult, len(recs))
+	for i, a := range req.Activities {
+		out[i] = bes.StatusResult{Activity: a, Err: errs[i]}
+		if errs[i] == nil {
+			out[i].Status = statusOf(&recs[i])
+		}
+	}
+	return out, nil
+}
+
+// await returns when one of the activities is newer than req.After or final, when
+// there is nothing to wait for, or when the time is up.
+func (b *Broker) await(ctx context.Context, req *bes.StatusRequest) error {
+	recs, errs, err := b.find(ctx, "broker.GetActivityStatuses", req.Activities)
+	if err != nil {
+		return err
+	}
+	news := func(j *store.Job) bool { return j.Status.Final || j.Revision > req.After }
+	wake := make(chan struct{}, 1)
+	var watched []*job
+	b.mu.Lock()
+	if b.waiters >= b.cfg.Limits.Waiters || !b.serving {
+		b.mu.Unlock()
+		return nil
+	}
+	ready := false
+	for i := range recs {
+		if errs[i] != nil {
+			continue
+		}
+		j := b.jobs[recs[i].ID]
+		if j == nil || news(&j.rec) {
+			ready = true // ended, or newer
+			break
+		}
+		watched = append(watched, j)
+	}
+	if ready || len(watched) == 0 {
+		b.mu.Unlock()
+		return nil
+	}
+	for _, j := range watched {
+		if j.waiters == nil {
+			j.waiters = map[chan struct{}]struct{}{}
+		}
+		j.waiters[wake] = struct{}{}
+	}
+	b.waiters++
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		for _, j := range watched {
+			delete(j.waiters, wake)
+		}
+		b.waiters--
+		b.mu.Unlock()
+	}()
+
+	t := time.NewTimer(min(req.Wait, b.cfg.Limits.Wait))
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return fail.E("broker.GetActivityStatuses", fail.Unavailable, "", context.Cause(ctx))
+		case <-t.C:
+			return nil
+		case <-wake:
+		}
+		b.mu.Lock()
+		for _, j := range watched {
+			if b.jobs[j.rec.ID] != j || news(&j.rec) {
+				ready = true
+			}
+		}
+		ready = ready || !b.serving
+		b.mu.Unlock()
+		if ready {
+			return nil
+		}
+	}
+}
+
+// statusOf tells a record in the words of BES.
+func statusOf(rec *store.Job) bes.Status {
+	st := &rec.Status
+	p := Phase(st.Phase)
+	d := &bes.Details{
+		Name: rec.Name, Reason: st.Reason, ExitStatus: st.ExitStatus, Signal: st.Signal,
+		Submitted: rec.Submitted, Started: st.Started, Revision: rec.Revision,
+	}
+	if st.Final {
+		d.Ended = st.Ended
+	}
+	if st.Placement != nil {
+		d.Site = st.Placement.Site
+	}
+	return bes.Status{State: p.State(), SubStates: p.SubStates(), Details: d}
+}
+
+// GetActivityDocuments gives the documents as they were sent.
+func (b *Broker) GetActivityDocuments(ctx context.Context, activities []soap.EPR) ([]bes.DocumentResult, error) {
+	recs, errs, err := b.find(ctx, "broker.GetActivityDocuments", activities)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]bes.DocumentResult, len(recs))
+	for i, a := range activities {
+		out[i] = bes.DocumentResult{Activity: a, Err: errs[i]}
+		if errs[i] == nil {
+			out[i].Document, out[i].Err = b.cfg.Store.Document(ctx, recs[i].ID)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,271 @@
+package broker
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/portolan-project/portolan/bes"
+	"github.com/portolan-project/portolan/internal/xmldoc"
+)
+
+// Phase is where a job stands in the broker; it refines the BES state model.
+type Phase string
+
+// The phases.
+const (
+	Queued     Phase = "Queued"     // waits for a place to run
+	Held       Phase = "Held"       // the user wants it to wait; it never had a place
+	Placing    Phase = "Placing"    // a site was chosen and written down; its answer is not yet here
+	AtSite     Phase = "AtSite"     // the site has it and will start it
+	Running    Phase = "Running"    // it was started
+	Suspended  Phase = "Suspended"  // the site keeps it from running for now
+	Resuming   Phase = "Resuming"   // the user wants it to go on; the site has yet to show it
+	Requeued   Phase = "Requeued"   // lost its place before it ran and waits for another
+	Withheld   Phase = "Withheld"   // as Requeued, and the user wants it to wait
+	Cancelling Phase = "Cancelling" // its end was asked for; the site has yet to show it
+	Finished   Phase = "Finished"
+	Failed     Phase = "Failed"
+	Cancelled  Phase = "Cancelled"
+)
+
+// Event is what happened to a job. Its name is the history's.
+type Event string
+
+// The events.
+const (
+	Accepted  Event = "submitted" // the first of each job; it makes it Queued
+	Chosen    Event = "placing"   // the dispatcher chose a site
+	Placed    Event = "placed"    // the site gave a handle
+	Uncertain Event = "uncertain" // the site's answer was lost
+	Deferred  Event = "deferred"  // the site can't take it now
+	Refused   Event = "refused"   // this site can't run it, another might
+	Absent    Event = "absent"    // the site certainly never got it
+	GaveUp    Event = "gave-up"   // no site is left that could run it
+	Waiting   Event = "waiting"   // evidence: queued at the site
+	Paused    Event = "paused"    // evidence: held or stopped at the site
+	Started   Event = "started"   // evidence: running
+	Exited    Event = "exited"    // evidence: the program ended by itself
+	Stopped   Event = "stopped"   // evidence: the site ended it for a limit or an error
+	Vanished  Event = "lost"      // evidence: its end will never be known
+	Unrun     Event = "unrun"     // evidence: gone, and certainly never ran
+	Ended     Event = "cancelled" // evidence: ended because that was asked for
+	Cancel    Event = "cancel"    // the user asks for its end
+	Suspend   Event = "suspend"   // the user wants it to wait
+	Resume    Event = "resume"    // the user wants it to go on
+)
+
+// Action is what is to be done once a step is durable; several may be joined.
+type Action uint8
+
+// The actions.
+const (
+	DoSubmit  Action = 1 << iota // hand it to the site
+	DoFind                       // ask the site whether it has the tag
+	DoCancel                     // ask the site to end it
+	DoSuspend                    // ask the site to stop it for now
+	DoResume                     // ask the site to let it go on
+	DoForget                     // let the site forget the placement that is given up
+)
+
+type transition struct {
+	to Phase
+	do Action
+}
+
+// transitions is the life of a job. What it does not name is an error. There is
+// nothing from a final phase: terminal is final.
+var transitions = map[Phase]map[Event]transition{
+	"": {
+		Accepted: {to: Queued},
+	},
+	Queued: {
+		Chosen:  {Placing, DoSubmit},
+		GaveUp:  {to: Failed},
+		Cancel:  {to: Cancelled},
+		Suspend: {to: Held},
+		Resume:  {to: Queued},
+	},
+	Held: {
+		Cancel:  {to: Cancelled},
+		Suspend: {to: Held},
+		Resume:  {to: Queued},
+	},
+	Requeued: {
+		Chosen:  {Placing, DoSubmit},
+		GaveUp:  {to: Failed},
+		Cancel:  {to: Cancelled},
+		Suspend: {to: Withheld},
+		Resume:  {to: Requeued},
+	},
+	Withheld: {
+		Cancel:  {to: Cancelled},
+		Suspend: {to: Withheld},
+		Resume:  {to: Requeued},
+	},
+	// Evidence may overtake the site's answer, so it counts here already.
+	Placing: {
+		Placed:    {to: AtSite},
+		Uncertain: {Placing, DoFind},
+		Deferred:  {to: Requeued},
+		Refused:   {to: Requeued},
+		Absent:    {to: Requeued},
+		GaveUp:    {to: Failed},
+		Waiting:   {to: AtSite},
+		Paused:    {to: Suspended},
+		Started:   {to: Running},
+		Exited:    {to: Finished},
+		Stopped:   {to: Failed},
+		Vanished:  {to: Failed},
+		Unrun:     {Requeued, DoForget},
+		Ended:     {to: Cancelled},
+		Cancel:    {to: Cancelling},
+		Suspend:   {to: Placing},
+		Resume:    {to: Placing},
+	},
+	AtSite: {
+		Placed:    {to: AtSite},
+		Uncertain: {to: AtSite},
+		Refused:   {Requeued, DoForget},
+		GaveUp:    {to: Failed},
+		Waiting:   {to: AtSite},
+		Paused:    {to: Suspended},
+		Started:   {to: Running},
+		Exited:    {to: Finished},
+		Stopped:   {to: Failed},
+		Vanished:  {to: Failed},
+		Unrun:     {Requeued, DoForget},
+		Ended:     {to: Cancelled},
+		Cancel:    {Cancelling, DoCancel},
+		Suspend:   {AtSite, DoSuspend},
+		Resume:    {AtSite, DoResume},
+	},
+	Running: {
+		Placed:    {to: Running},
+		Uncertain: {to: Running},
+		Waiting:   {to: AtSite}, // the site put it back into its own queue
+		Paused:    {to: Suspended},
+		Started:   {to: Running},
+		Exited:    {to: Finished},
+		Stopped:   {to: Failed},
+		Vanished:  {to: Failed},
+		Ended:     {to: Cancelled},
+		Cancel:    {Cancelling, DoCancel},
+		Suspend:   {Running, DoSuspend},
+		Resume:    {Running, DoResume},
+	},
+	Suspended: {
+		Placed:    {to: Suspended},
+		Uncertain: {to: Suspended},
+		Refused:   {Requeued, DoForget},
+		GaveUp:    {to: Failed},
+		Waiting:   {to: AtSite},
+		Paused:    {to: Suspended},
+		Started:   {to: Running},
+		Exited:    {to: Finished},
+		Stopped:   {to: Failed},
+		Vanished:  {to: Failed},
+		Unrun:     {Requeued, DoForget},
+		Ended:     {to: Cancelled},
+		Cancel:    {Cancelling, DoCancel},
+		Suspend:   {Suspended, DoSuspend},
+		Resume:    {Resuming, DoResume},
+	},
+	Resuming: {
+		Placed:    {to: Resuming},
+		Uncertain: {to: Resuming},
+		Refused:   {Requeued, DoForget},
+		GaveUp:    {to: Failed},
+		Waiting:   {to: AtSite},
+		Paused:    {to: Resuming}, // of before the site heard of it
+		Started:   {to: Running},
+		Exited:    {to: Finished},
+		Stopped:   {to: Failed},
+		Vanished:  {to: Failed},
+		Unrun:     {Requeued, DoForget},
+		Ended:     {to: Cancelled},
+		Cancel:    {Cancelling, DoCancel},
+		Suspend:   {Suspended, DoSuspend},
+		Resume:    {Resuming, DoResume},
+	},
+	// A program that ends by itself before the request reaches it has finished:
+	// evidence wins. One that was never placed is simply cancelled.
+	Cancelling: {
+		Placed:    {to: Cancelling},
+		Uncertain: {Cancelling, DoFind},
+		Deferred:  {to: Cancelled},
+		Refused:   {to: Cancelled},
+		Absent:    {to: Cancelled},
+		GaveUp:    {to: Cancelled},
+		Waiting:   {to: Cancelling},
+		Paused:    {to: Cancelling},
+		Started:   {to: Cancelling},
+		Exited:    {to: Finished},
+		Stopped:   {to: Failed},
+		Vanished:  {to: Cancelled},
+		Unrun:     {to: Cancelled},
+		Ended:     {to: Cancelled},
+		Cancel:    {to: Cancelling},
+	},
+}
+
+// shown is how each phase looks to BES (GFD.108 §4): the base state and our
+// sub-state. A requeued job stays Running: the model has no way back to Pending.
+var shown = map[Phase]struct {
+	state bes.State
+	sub   string
+}{
+	Queued:     {bes.Pending, "Queued"},
+	Held:       {bes.Pending, "Held"},
+	Placing:    {bes.Running, "Placing"},
+	AtSite:     {bes.Running, "Queued"},
+	Running:    {bes.Running, "Executing"},
+	Suspended:  {bes.Running, "Suspended"},
+	Resuming:   {bes.Running, "Suspended"},
+	Requeued:   {bes.Running, "Requeued"},
+	Withheld:   {bes.Running, "Suspended"},
+	Cancelling: {bes.Running, "Cancelling"},
+	Finished:   {bes.Finished, ""},
+	Failed:     {bes.Failed, ""},
+	Cancelled:  {bes.Cancelled, ""},
+}
+
+// State gives the base state.
+func (p Phase) State() bes.State { return shown[p].state }
+
+// SubStates gives the sub-states, in our namespace; none for a final phase.
+func (p Phase) SubStates() []xmldoc.Name {
+	if sub := shown[p].sub; sub != "" {
+		return []xmldoc.Name{{Space: bes.NSPortolan, Local: sub}}
+	}
+	return nil
+}
+
+// Final reports whether nothing can follow.
+func (p Phase) Final() bool { return shown[p].state.Final() }
+
+// waits reports whether the dispatcher may choose a site for it.
+func (p Phase) waits() bool { return p == Queued || p == Requeued }
+
+// atSite reports whether a site knows of it, or may.
+func (p Phase) atSite() bool {
+	switch p {
+	case Placing, AtSite, Running, Suspended, Resuming, Cancelling:
+		return true
+	case Queued, Held, Requeued, Withheld, Finished, Failed, Cancelled:
+	}
+	return false
+}
+
+// Phases lists all phases, sorted.
+func Phases() []Phase { return slices.Sorted(maps.Keys(shown)) }
+
+// Events lists all events, sorted.
+func Events() []Event {
+	set := map[Event]bool{}
+	for _, row := range transitions {
+		for e := range row {
+			set[e] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(set))
+}

@@ -1,0 +1,149 @@
+package broker
+
+import (
+	"slices"
+	"time"
+
+	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
+)
+
+// fact is an event with what it brings.
+type fact struct {
+	event      Event
+	at         time.Time
+	reason     string // a sentence
+	site       string // Chosen, Refused
+	tag        adapters.Tag
+	handle     []byte
+	exitStatus *int
+	signal     string
+	started    time.Time
+	ended      time.Time
+	notBefore  time.Time
+}
+
+// step applies one fact to a status: the table decides the phase, this function
+// keeps the fields that go with it. The line is nil when nothing was said that
+// the history does not know. It reads no clock and changes nothing in place.
+func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
+	from := Phase(st.Phase)
+	t, ok := transitions[from][f.event]
+	if !ok {
+		return st, nil, 0, fail.Errorf("broker.step", fail.Conflict, "", "a job that is %s can't be changed by %q", from, string(f.event))
+	}
+	old, do := st, t.do
+	line := store.Event{Time: f.at, Event: string(f.event), Phase: string(t.to), Reason: f.reason}
+	st.Phase, st.Final = string(t.to), t.to.Final()
+	if t.to != from || f.reason != "" && tellsWhy(f.event) {
+		st.Reason = f.reason
+	}
+	if p := st.Placement; p != nil {
+		line.Site, line.Attempt = p.Site, st.Attempt
+	}
+	tell := t.to != from
+
+	switch f.event {
+	case Chosen:
+		st.Attempt++
+		st.Placement = &store.Placement{Tag: string(f.tag), Site: f.site}
+		st.NotBefore = time.Time{}
+		line.Site, line.Attempt = f.site, st.Attempt
+	case Deferred, Absent, Refused, GaveUp, Unrun:
+		st.NotBefore = f.notBefore
+		switch f.event {
+		case Refused, GaveUp:
+			if st.Placement != nil && !slices.Contains(st.Refused, st.Placement.Site) {
+				st.Refused = append(slices.Clip(st.Refused), st.Placement.Site)
+			}
+		case Unrun:
+			st.Lost++
+		default:
+		}
+	case Uncertain:
+		tell = t.do != 0 // once the handle is known it no longer matters
+	case Cancel:
+		tell = tell || !st.Cancel
+		st.Cancel = true
+	case Suspend:
+		tell = tell || !st.Suspend
+		st.Suspend = true
+	case Resume:
+		tell = tell || st.Suspend
+		st.Suspend = false
+	case Started:
+		if st.Started.IsZero() {
+			st.Started = f.started
+			line.Time = f.started
+			tell = true
+		}
+	case Exited, Stopped, Vanished, Ended:
+		st.ExitStatus, st.Signal = f.exitStatus, f.signal
+		if st.Started.IsZero() {
+			st.Started = f.started
+		}
+		if !f.ended.IsZero() {
+			line.Time = f.ended
+		}
+	case Accepted, Placed, Waiting, Paused:
+	}
+	if st.Final {
+		st.NotBefore = time.Time{}
+		if st.Ended = f.ended; st.Ended.IsZero() {
+			st.Ended = f.at
+		}
+	}
+	switch {
+	case t.to == Requeued && st.Placement != nil:
+		// The placement is over. What the user asked for meanwhile still holds.
+		st.Placement = nil
+		if st.Suspend {
+			held := string(transitions[Requeued][Suspend].to)
+			st.Phase, line.Phase = held, held
+		}
+	case f.handle != nil && st.Placement != nil && st.Placement.Handle == nil:
+		p := *st.Placement
+		p.Handle = f.handle
+		st.Placement = &p
+		do |= steer(st)
+	}
+	if tell {
+		return st, &line, do, nil
+	}
+	if same(old, st) {
+		return old, nil, do, nil
+	}
+	return st, nil, do, nil
+}
+
+// tellsWhy reports whether the event's reason replaces the status's though the
+// phase stays.
+func tellsWhy(e Event) bool {
+	return e == Waiting || e == Paused || e == Uncertain || e == Suspend || e == Resume
+}
+
+// steer gives what a site must be asked for once it has the job, because the
+// user asked for it before.
+func steer(st store.Status) Action {
+	switch p := Phase(st.Phase); {
+	case st.Final:
+		return 0
+	case p == Cancelling:
+		return DoCancel
+	case st.Suspend && p != Suspended:
+		return DoSuspend
+	case p == Resuming:
+		return DoResume
+	}
+	return 0
+}
+
+// same reports whether writing b over a would change nothing, knowing how step
+// changes a status.
+func same(a, b store.Status) bool {
+	return a.Phase == b.Phase && a.Final == b.Final && a.Reason == b.Reason && a.Attempt == b.Attempt &&
+		a.Lost == b.Lost && len(a.Refused) == len(b.Refused) && a.Placement == b.Placement &&
+		a.ExitStatus == b.ExitStatus && a.Signal == b.Signal && a.Started.Equal(b.Started) &&
+		a.Ended.Equal(b.Ended) && a.NotBefore.Equal(b.NotBefore) && a.Cancel == b.Cancel && a.Suspend == b.Suspend
+}
