@@ -233,7 +233,12 @@ var namespaceBindingType = content[checked]{
 var valuesType = content[checked]{
 	space: nsSweepFunction, anyAttr: true,
 	parts: []part[checked]{el(nsSweepFunction, "Value", several, func(d *decoder, _ *checked, e *etree.Element) {
-		for _, child := range e.ChildElements() { // xsd:anyType
+		for i := range e.Attr { // xsd:anyType, but not nillable
+			if a := &e.Attr[i]; a.Key == "nil" && attributeSpace(e, a) == nsXSI {
+				d.instanceAttribute(e, a, false)
+			}
+		}
+		for _, child := range e.ChildElements() {
 			d.checkLax(child, d.name(child))
 		}
 	})},

@@ -97,12 +97,14 @@ func TestSamplesAgainstTheSchemas(t *testing.T) {
 	}
 }
 
-// values are texts and attribute values that break some type, or nearly do.
+// values are texts and attribute values that break some type, or nearly do. Left
+// out is where libxml2 is known to differ from the standards: it takes "1e" for a
+// number and "http://h:/" for no URI, and reads no integer of more than 24 digits.
 var values = []string{
 	"", " ", "x", "LINUX", " LINUX", "x86_64", "x86_64\n", "swap", "overwrite", "Overwrite", "true", "TRUE", "1", " 0 ", "-1", "+1", "-0",
-	"007", "1.0", "1.", ".5", ".", "1e3", "1E+3", "1e", "1e1.5", "INF", "-INF", "+INF", "inf", "NaN", "nan", "0x10", "1_000", "1,5", "１",
+	"007", "1.0", "1.", ".5", ".", "1e3", "1E+3", "1e1.5", "INF", "-INF", "+INF", "inf", "NaN", "nan", "0x10", "1_000", "1,5", "１",
 	"a:b", "9a", "_a", "a-b.c", "é", "a b", "\ta\n", "http://h/p?q#f", "http://h/%zz", "http://h/%41", "a#b#c", "http://[::1]:80/", "http://[::1",
-	"http://h:port/", "http://u:p@h:1/x", "//h", ":x", "1a:b", "a/b:c", "http://h:/", "x y z", "{}|^`", "scp://HOST:22:path", "http://h/[x]", "?", "#", "é://x",
+	"http://h:port/", "http://u:p@h:1/x", "//h", ":x", "1a:b", "a/b:c", "x y z", "{}|^`", "scp://HOST:22:path", "http://h/[x]", "?", "#", "é://x",
 	"mailto:a@b", "file:///tmp/x", "/tmp/x", "..", "http://a@b@c/", "999999999999999999999", "12345678901234567890.5", "1e400", "--1", "+-1",
 }
 
@@ -252,6 +254,11 @@ func TestMutationsAgainstTheSchemas(t *testing.T) {
 			t.Fatal(name, err)
 		}
 		root := doc.Root()
+		// The schema of WS-Security's tokens is not JSDL's and is not checked here.
+		for _, token := range root.FindElements("//UsernameToken") {
+			token.Space, token.Child = "j", nil
+			token.CreateAttr("xmlns:j", "urn:token")
+		}
 		said := filepath.Base(name)
 		for range 1 + r.IntN(2) {
 			said += ": " + mutate(r, root)

@@ -5,7 +5,7 @@ import (
 	"math/big"
 	"strconv"
 	"strings"
-	"unicode/utf8"
+	"unicode"
 
 	"github.com/portolan-project/portolan/internal/xmldoc"
 )
@@ -143,8 +143,7 @@ func parseInteger(s string) (v *big.Int, ok, readable bool) {
 	return v, true, true
 }
 
-// parseNCName reads xsd:NCName (Namespaces in XML 1.0, with the characters of the
-// fifth edition of XML 1.0).
+// parseNCName reads xsd:NCName (Namespaces in XML 1.0): a name without colon.
 func parseNCName(s string) (string, bool) {
 	s = trim(s)
 	if s == "" {
@@ -154,27 +153,25 @@ func parseNCName(s string) (string, bool) {
 		if !nameStart(r) && (i == 0 || !nameRest(r)) {
 			return s, false
 		}
-		if r == utf8.RuneError {
-			return s, false
-		}
 	}
 	return s, true
 }
 
+// nameStart and nameRest follow the second to fourth editions, which XML Schema 1.0
+// refers to, but read their tables of letters by what Unicode calls letters today.
+// The compatibility area from U+F900 has no name characters in those editions.
 func nameStart(r rune) bool {
-	switch {
-	case r < 0x80:
+	if r < 0x80 {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_'
-	case r >= 0xC0 && r <= 0x2FF:
-		return r != 0xD7 && r != 0xF7
 	}
-	return r >= 0x370 && r <= 0x1FFF && r != 0x37E || r == 0x200C || r == 0x200D || r >= 0x2070 && r <= 0x218F ||
-		r >= 0x2C00 && r <= 0x2FEF || r >= 0x3001 && r <= 0xD7FF || r >= 0xF900 && r <= 0xFDCF ||
-		r >= 0xFDF0 && r <= 0xFFFD || r >= 0x10000 && r <= 0xEFFFF
+	return r >= 0xC0 && r < 0xF900 && (unicode.IsLetter(r) || r == 0x3007 || r >= 0x3021 && r <= 0x3029)
 }
 
 func nameRest(r rune) bool {
-	return r == '-' || r == '.' || r >= '0' && r <= '9' || r == 0xB7 || r >= 0x300 && r <= 0x36F || r == 0x203F || r == 0x2040
+	if r < 0x80 {
+		return r == '-' || r == '.' || r >= '0' && r <= '9'
+	}
+	return r == 0xB7 || r >= 0xC0 && r < 0xF900 && unicode.In(r, unicode.Mn, unicode.Mc, unicode.Nd, unicode.Lm)
 }
 
 // parseURI reads xsd:anyURI: a reference of RFC 3986, in which the characters
