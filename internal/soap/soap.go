@@ -35,6 +35,30 @@ const (
 	V12
 )
 
+// String gives "1.1" or "1.2".
+func (v Version) String() string {
+	if v == V12 {
+		return "1.2"
+	}
+	return "1.1"
+}
+
+// Namespace gives the namespace of the version's envelope.
+func (v Version) Namespace() string {
+	if v == V12 {
+		return NS12
+	}
+	return NS11
+}
+
+// ContentType gives the media type that the version is sent as.
+func (v Version) ContentType() string {
+	if v == V12 {
+		return "application/soap+xml; charset=utf-8"
+	}
+	return "text/xml; charset=utf-8"
+}
+
 // EPR is a wsa:EndpointReference. Reference parameters and metadata are kept as
 // they came, each with the namespaces it uses declared on itself: some stacks
 // lose what is declared higher up.
@@ -55,7 +79,7 @@ type Addressing struct {
 	To        string
 	Action    string
 	MessageID string
-	RelatesTo string
+	RelatesTo string // of an answer: the relationship "reply" if there are several
 	ReplyTo   *EPR
 	FaultTo   *EPR
 	From      *EPR
@@ -72,6 +96,8 @@ type Parsed struct {
 	SOAPAction string         // from SOAPAction or the media type's action, quotes stripped; "" if none
 	Addressing Addressing
 	HTTP       *http.Request // nil for messages that did not come over HTTP
+
+	targeted []*etree.Element // the header blocks that are aimed at us
 }
 
 // Principal is who sent a message.
@@ -115,7 +141,33 @@ type Operation struct {
 	Action      string // wsa:Action and SOAPAction of the request
 	ReplyAction string
 	FaultAction string // wsa:Action of this operation's own faults
-	// Handle answers the message with the reply's body element. Its error becomes
-	// a fault by the endpoint's FaultOf, unless it is a *Fault already.
+	// Handle answers the message with the reply's body element, which declares
+	// the prefixes it uses; nil for a one-way operation. Its error becomes a fault
+	// by the endpoint's FaultOf, unless it is a *Fault already.
 	Handle func(ctx context.Context, m *Verified) (*etree.Element, error)
+}
+
+// Blocks gives the header blocks of that name that are aimed at us, in order.
+func (p *Parsed) Blocks(space, local string) []*etree.Element {
+	var found []*etree.Element
+	for _, b := range p.targeted {
+		if xmldoc.Is(b, space, local) {
+			found = append(found, b)
+		}
+	}
+	return found
+}
+
+// Operations indexes operations by their body element. It panics where two have
+// the same one: that is a mistake in the program.
+func Operations(ops ...Operation) map[xmldoc.Name]*Operation {
+	m := make(map[xmldoc.Name]*Operation, len(ops))
+	for i := range ops {
+		op := &ops[i]
+		if m[op.Name] != nil {
+			panic("soap: two operations for " + op.Name.String())
+		}
+		m[op.Name] = op
+	}
+	return m
 }

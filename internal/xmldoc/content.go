@@ -328,7 +328,7 @@ func (r *reader) declaration() *Error {
 func (r *reader) declaredEncoding(name string) *Error {
 	e, ok := encodingNamed(name)
 	if !ok || e == anyEncoding {
-		return &Error{Reason: Encoding, What: "the character encoding " + quote(name) + " is not supported: send UTF-8 or UTF-16"}
+		return &Error{Reason: Encoding, Charset: name, What: "the character encoding " + quote(name) + " is not supported: send UTF-8 or UTF-16"}
 	}
 	if (e == utf8Encoding) != (r.enc == utf8Encoding) {
 		return &Error{Reason: Encoding, What: "the document is not in the character encoding that it declares, " + quote(name)}

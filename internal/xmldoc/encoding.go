@@ -67,7 +67,7 @@ func encodingNamed(name string) (encoding, bool) {
 func decode(b []byte, charset string) (string, encoding, *Error) {
 	given, ok := encodingNamed(charset)
 	if !ok {
-		return "", 0, &Error{Reason: Encoding, What: "the character encoding " + quote(charset) + " is not supported: send UTF-8 or UTF-16"}
+		return "", 0, &Error{Reason: Encoding, Charset: charset, What: "the character encoding " + quote(charset) + " is not supported: send UTF-8 or UTF-16"}
 	}
 	has := func(prefix string) bool { return len(b) >= len(prefix) && string(b[:len(prefix)]) == prefix }
 	switch {

@@ -2,7 +2,10 @@ package xmldoc
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/beevik/etree"
 )
@@ -116,15 +119,76 @@ func Prefix(e *etree.Element, space string) (string, bool) {
 }
 
 // Detach gives a deep copy of e, without parent, that declares every namespace
-// prefix in scope at e that its content could use.
+// prefix in scope at e that its content could use: those of names, those that
+// stand before a colon in text or an attribute value, and the default one.
 func Detach(e *etree.Element) *etree.Element {
 	c := e.Copy()
-	for _, b := range inScope(e) {
-		if _, own := ownDeclaration(e, b.prefix); !own && b.uri != "" {
-			c.Attr = append(c.Attr, declaration(b))
+	c.Attr = append(c.Attr, Inherited(e)...)
+	return c
+}
+
+// Inherited gives the declarations that Detach adds.
+func Inherited(e *etree.Element) []etree.Attr {
+	if e.Parent() == nil {
+		return nil
+	}
+	used := map[string]bool{"": true}
+	usedPrefixes(e, used)
+	var found []etree.Attr
+	for _, prefix := range slices.Sorted(maps.Keys(used)) {
+		if prefix == "xml" || prefix == "xmlns" {
+			continue
+		}
+		if _, own := ownDeclaration(e, prefix); own {
+			continue
+		}
+		if uri, ok := lookupPrefix(e.Parent(), prefix); ok && uri != "" {
+			found = append(found, declaration(binding{prefix, uri}))
 		}
 	}
-	return c
+	return found
+}
+
+func usedPrefixes(e *etree.Element, used map[string]bool) {
+	used[e.Space] = true
+	for i := range e.Attr {
+		if a := &e.Attr[i]; !isDeclaration(a) {
+			used[a.Space] = true
+			prefixesIn(a.Value, used)
+		}
+	}
+	for _, t := range e.Child {
+		switch t := t.(type) {
+		case *etree.Element:
+			usedPrefixes(t, used)
+		case *etree.CharData:
+			prefixesIn(t.Data, used)
+		}
+	}
+}
+
+// prefixesIn adds what stands before a colon and could be a prefix: QNames in
+// content, in XPath expressions too.
+func prefixesIn(s string, used map[string]bool) {
+	for {
+		i := strings.IndexByte(s, ':')
+		if i < 0 {
+			return
+		}
+		before := s[:i]
+		s = s[i+1:]
+		start := len(before)
+		for start > 0 && (before[start-1] >= utf8.RuneSelf || class[before[start-1]]&cName != 0) {
+			start--
+		}
+		// A name cannot begin with a digit, dash or dot, but can follow one: "5-p:x".
+		for start < len(before) && before[start] < utf8.RuneSelf && class[before[start]]&cNameStart == 0 {
+			start++
+		}
+		if p := before[start:]; p != "" && len(p) <= defaultName && !used[p] {
+			used[strings.Clone(p)] = true
+		}
+	}
 }
 
 func declaration(b binding) etree.Attr {

@@ -28,6 +28,11 @@ func ReadBytes(b []byte, l Limits) (*Document, error) {
 	return read(b, "", l.EnsureDefaults())
 }
 
+// ReadBytesEncoded is ReadBytes where the transport named the encoding.
+func ReadBytesEncoded(b []byte, charset string, l Limits) (*Document, error) {
+	return read(b, charset, l.EnsureDefaults())
+}
+
 func read(b []byte, charset string, l Limits) (*Document, error) {
 	if int64(len(b)) > l.Bytes {
 		return nil, tooLarge("Bytes", l.Bytes, "bytes in the document")

@@ -57,6 +57,9 @@ func appendName(b []byte, space, local string) []byte {
 	return append(b, local...)
 }
 
+// AppendText writes escaped character data at the end of b, as Marshal does.
+func AppendText(b []byte, s string) []byte { return appendEscaped(b, s, false) }
+
 // appendEscaped writes text so that reading gives it back: a carriage return, and
 // in attributes any white space but the space, would be normalised if left bare.
 func appendEscaped(b []byte, s string, attribute bool) []byte {

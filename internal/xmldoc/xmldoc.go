@@ -93,8 +93,11 @@ const (
 type Error struct {
 	Reason Reason
 	Limit  string // for TooLarge: the field of Limits, e.g. "Depth"
-	Pos    Position
-	What   string // one sentence, safe to show to the sender
+	// Charset is, for Encoding, the name of one that is not supported; "" where
+	// the bytes are not of their encoding.
+	Charset string
+	Pos     Position
+	What    string // one sentence, safe to show to the sender
 }
 
 // Error gives the place and the sentence.
