@@ -2,6 +2,7 @@ package jsdl
 
 import (
 	"math/big"
+	"strconv"
 
 	"github.com/beevik/etree"
 
@@ -79,15 +80,15 @@ func limit[T any](c *content[*big.Int], at func(*T) **big.Int) func(*decoder, *T
 var posixLimitType = content[*big.Int]{
 	space: NSPOSIX, anyAttr: true,
 	text: func(d *decoder, v **big.Int, e *etree.Element, s string) {
-		n, ok, readable := parseInteger(s)
-		switch {
-		case !ok, readable && n.Sign() < 0:
+		n, ok, cut := parseInteger(s)
+		if !ok || n.Sign() < 0 {
 			d.invalid(e, quote(trim(s))+" is not a limit", "expected a whole number, 0 or more")
-		case !readable:
-			d.rule(e, Unsupported, "the number has more than 1000 digits", "expected a smaller number; leave the limit out for no limit")
-		default:
-			*v = n
+			return
 		}
+		if cut {
+			d.rule(e, Warning, "the number has more than "+strconv.Itoa(maxDigits)+" digits and is no limit in effect", "leave the limit out")
+		}
+		*v = n
 	},
 }
 
@@ -97,12 +98,10 @@ var posixApplicationType = content[POSIXApplication]{
 	attrs:   []attribute[POSIXApplication]{{"name", false, ncNameAttribute("name", func(p *POSIXApplication) *string { return &p.Name }), ""}},
 	after: func(d *decoder, p *POSIXApplication, e *etree.Element) {
 		d.checkEnvironment(e, NSPOSIX, p.Environment)
-		if p.Executable != nil {
-			d.checkExecutable(e, NSPOSIX, *p.Executable)
-		}
 	},
 	parts: []part[POSIXApplication]{
-		el(NSPOSIX, "Executable", optional, fileName(&posixFileType, func(p *POSIXApplication) **Text { return &p.Executable })),
+		el(NSPOSIX, "Executable", optional, executable(fileName(&posixFileType, func(p *POSIXApplication) **Text { return &p.Executable }),
+			func(p *POSIXApplication) bool { return p.Executable.Value != "" || p.Executable.FileSystem != "" })),
 		el(NSPOSIX, "Argument", repeated, children(&posixArgumentType, func(p *POSIXApplication) *[]Text { return &p.Arguments })),
 		el(NSPOSIX, "Input", optional, fileName(&posixFileType, func(p *POSIXApplication) **Text { return &p.Input })),
 		el(NSPOSIX, "Output", optional, fileName(&posixFileType, func(p *POSIXApplication) **Text { return &p.Output })),
@@ -152,12 +151,10 @@ func hpcApplication(space string) *content[HPCProfileApplication] {
 		attrs:   []attribute[HPCProfileApplication]{{"name", false, ncNameAttribute("name", func(h *HPCProfileApplication) *string { return &h.Name }), ""}},
 		after: func(d *decoder, h *HPCProfileApplication, e *etree.Element) {
 			d.checkEnvironment(e, space, h.Environment)
-			if h.Executable != nil {
-				d.checkExecutable(e, space, Text{Value: *h.Executable})
-			}
 		},
 		parts: []part[HPCProfileApplication]{
-			el(space, "Executable", optional, fileString(text, func(h *HPCProfileApplication) **string { return &h.Executable })),
+			el(space, "Executable", optional, executable(fileString(text, func(h *HPCProfileApplication) **string { return &h.Executable }),
+				func(h *HPCProfileApplication) bool { return *h.Executable != "" })),
 			el(space, "Argument", repeated, children(text, func(h *HPCProfileApplication) *[]string { return &h.Arguments })),
 			el(space, "Input", optional, fileString(text, func(h *HPCProfileApplication) **string { return &h.Input })),
 			el(space, "Output", optional, fileString(text, func(h *HPCProfileApplication) **string { return &h.Output })),

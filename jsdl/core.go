@@ -369,7 +369,7 @@ func claimCredential(d *decoder, s *DataStaging, e *etree.Element, n xmldoc.Name
 		return false
 	}
 	d.checkLax(e, n)
-	s.Foreign.Elements = append(s.Foreign.Elements, xmldoc.Detach(e))
+	d.keep(e, &s.Foreign)
 	return true
 }
 

@@ -1,8 +1,6 @@
 package jsdl
 
 import (
-	"strings"
-
 	"github.com/beevik/etree"
 
 	"github.com/portolan-project/portolan/internal/xmldoc"
@@ -127,8 +125,8 @@ func isNCName(s string) bool  { _, ok := parseNCName(s); return ok }
 func isURI(s string) bool     { _, ok := parseURI(s); return ok }
 
 func isPositive(s string) bool {
-	n, ok, readable := parseInteger(s)
-	return ok && (!readable && !strings.HasPrefix(trim(s), "-") || readable && n.Sign() > 0)
+	n, ok, _ := parseInteger(s)
+	return ok && n.Sign() > 0
 }
 
 const (

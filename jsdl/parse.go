@@ -26,12 +26,10 @@ func Parse(b []byte, o Options) (*JobDefinition, Problems) {
 		if x, ok := errors.AsType[*xmldoc.Error](err); ok {
 			p.Pos, p.What = x.Pos, x.What
 			switch x.Reason {
+			case xmldoc.Forbidden, xmldoc.Encoding:
+				p.Want = "" // these say themselves what to change
 			case xmldoc.TooLarge:
 				p.Want = "make the document smaller"
-			case xmldoc.Forbidden:
-				p.Want = "remove it"
-			case xmldoc.Encoding:
-				p.Want = "write the document in UTF-8"
 			case xmldoc.Malformed:
 			}
 		}
@@ -44,7 +42,14 @@ func Parse(b []byte, o Options) (*JobDefinition, Problems) {
 func Decode(doc *xmldoc.Document, e *etree.Element, o Options) (*JobDefinition, Problems) {
 	d := decoder{doc: doc, opts: o}
 	if n := d.name(e); n.Space != NS || n.Local != "JobDefinition" {
-		d.invalid(e, "the document is a "+n.String()+", not a job definition",
+		what := "the document is a " + n.String() + ", not a job definition"
+		if n.Local == "JobDefinition" {
+			what = "JobDefinition is in no namespace"
+			if n.Space != "" {
+				what = "JobDefinition is in the namespace " + n.Space
+			}
+		}
+		d.invalid(e, what,
 			"expected the root JobDefinition in the namespace "+NS)
 		return nil, d.problems
 	}

@@ -18,7 +18,7 @@ const (
 // quantity reads a RangeValue and says when it can never match.
 func quantity[T any](at func(*T) **RangeValue, kind quantityKind) func(*decoder, *T, *etree.Element) {
 	return func(d *decoder, t *T, e *etree.Element) {
-		r := new(RangeValue)
+		r, before := new(RangeValue), d.told[Invalid]
 		read(d, e, r, &rangeValueType)
 		if d.opts.Lenient && dropNegative(r) {
 			d.rule(e, Warning, "a negative bound is taken for no bound", "leave the bound out")
@@ -27,8 +27,8 @@ func quantity[T any](at func(*T) **RangeValue, kind quantityKind) func(*decoder,
 			}
 		}
 		*at(t) = r
-		if d.lax > 0 {
-			return
+		if d.lax > 0 || d.told[Invalid] > before {
+			return // a range that was not read rightly says nothing
 		}
 		switch {
 		case r.unconstrained():
@@ -167,8 +167,8 @@ func (r *RangeValue) LowestInteger(least int64) (int64, bool) {
 }
 
 // HighestInteger gives the largest whole number, not negative, that satisfies the
-// range: what to set as a limit. It is math.MaxInt64 without an upper bound, and
-// false when there is none.
+// range: what to set as a limit. It is math.MaxInt64 where the bound is above
+// that or missing, and false when there is none.
 func (r *RangeValue) HighestInteger() (int64, bool) {
 	var high int64
 	found := false
@@ -201,14 +201,16 @@ func (v interval) lowest(least int64) (int64, bool) {
 }
 
 func (v interval) highest() (int64, bool) {
-	n := int64(math.MaxInt64)
-	if hi := math.Floor(v.hi); hi < 0 {
+	hi := math.Floor(v.hi)
+	if hi >= two63 {
+		return math.MaxInt64, !v.empty()
+	}
+	if hi < 0 {
 		return 0, false
-	} else if hi < two63 {
-		n = int64(hi)
-		if v.hiOpen && hi == v.hi {
-			n--
-		}
+	}
+	n := int64(hi)
+	if v.hiOpen && hi == v.hi {
+		n--
 	}
 	return n, n >= 0 && v.admitsAbove(n)
 }

@@ -1,6 +1,7 @@
 package jsdl
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,20 +20,14 @@ var wellKnown = []string{"HOME", "ROOT", "TMP", "SCRATCH"}
 
 // WellKnownFileSystem reports whether name is one of the file systems that a job
 // may use without declaring it: HOME, ROOT, TMP and SCRATCH.
-func WellKnownFileSystem(name string) bool {
-	for _, w := range wellKnown {
-		if name == w {
-			return true
-		}
-	}
-	return false
-}
+func WellKnownFileSystem(name string) bool { return slices.Contains(wellKnown, name) }
 
 // rules checks what concerns several elements.
 func (d *decoder) rules(j *JobDefinition) {
 	r := j.Description.Resources
-	declared := make(map[string]bool)
-	if r != nil {
+	var declared map[string]bool
+	if r != nil && len(r.FileSystems) > 0 {
+		declared = make(map[string]bool, len(r.FileSystems))
 		var at []*etree.Element
 		for i := range r.FileSystems {
 			name := r.FileSystems[i].Name
@@ -48,6 +43,8 @@ func (d *decoder) rules(j *JobDefinition) {
 			}
 			declared[name] = true
 		}
+	}
+	if r != nil {
 		d.checkCounts(r)
 	}
 	for _, ref := range d.refs {
@@ -95,7 +92,6 @@ func checkApplication(d *decoder, a *Application, e *etree.Element) {
 	if d.lax > 0 {
 		return
 	}
-	var runs bool
 	if a.POSIX != nil && a.HPC != nil {
 		second := applicationElements(d, e)
 		if why := differ(a.POSIX, a.HPC); !d.opts.Lenient || why != "" {
@@ -108,7 +104,7 @@ func checkApplication(d *decoder, a *Application, e *etree.Element) {
 			d.rule(second, Warning, "the job has two applications that say the same", "leave one of them out")
 		}
 	}
-	runs = a.POSIX != nil && a.POSIX.Executable != nil || a.HPC != nil && a.HPC.Executable != nil
+	runs := a.POSIX != nil && a.POSIX.Executable != nil || a.HPC != nil && a.HPC.Executable != nil
 	if !runs && a.Name != nil && !blank(*a.Name) {
 		at := xmldoc.Child(e, NS, "ApplicationName")
 		if at == nil {
@@ -171,15 +167,16 @@ func differ(p *POSIXApplication, h *HPCProfileApplication) string {
 	return ""
 }
 
-// checkExecutable refuses a program without a name: taking it for a job that runs
-// nothing would obey half of what is asked.
-func (d *decoder) checkExecutable(e *etree.Element, space string, x Text) {
-	if x.Value == "" && x.FileSystem == "" {
-		if at := xmldoc.Child(e, space, "Executable"); at != nil {
-			e = at
+// executable wraps the reading of an Executable. One without a name is refused:
+// taking it for a job that runs nothing would obey half of what is asked.
+func executable[T any](read func(*decoder, *T, *etree.Element), named func(*T) bool) func(*decoder, *T, *etree.Element) {
+	return func(d *decoder, t *T, e *etree.Element) {
+		before := d.told[Invalid]
+		read(d, t, e)
+		if d.told[Invalid] == before && !named(t) {
+			d.rule(e, Unsupported, "Executable is empty and names no program",
+				"expected the name of one file; leave the element out for a job that runs nothing")
 		}
-		d.rule(e, Unsupported, "Executable is empty and names no program",
-			"expected the name of one file; leave the element out for a job that runs nothing")
 	}
 }
 

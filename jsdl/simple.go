@@ -119,28 +119,27 @@ func digits(s string) int {
 	return n
 }
 
-// parseInteger reads xsd:integer. big is false for more digits than are read here.
-func parseInteger(s string) (v *big.Int, ok, readable bool) {
+// parseInteger reads xsd:integer. One of more than maxDigits digits is cut to the
+// nearest that has so many, which no machine tells apart.
+func parseInteger(s string) (v *big.Int, ok, cut bool) {
 	s = trim(s)
 	d := unsigned(s)
 	if d == "" || digits(d) != len(d) {
-		return nil, false, true
+		return nil, false, false
 	}
 	negative := s[0] == '-'
 	d = strings.TrimLeft(d, "0")
-	if len(d) > maxDigits {
-		return nil, true, false
+	if cut = len(d) > maxDigits; cut {
+		d = strings.Repeat("9", maxDigits)
 	}
 	v = new(big.Int)
-	if n, err := strconv.ParseInt(d, 10, 64); err == nil {
-		v.SetInt64(n)
-	} else if d != "" {
+	if d != "" {
 		v.SetString(d, 10)
 	}
 	if negative {
 		v.Neg(v)
 	}
-	return v, true, true
+	return v, true, cut
 }
 
 // parseNCName reads xsd:NCName (Namespaces in XML 1.0): a name without colon.

@@ -90,12 +90,16 @@ const (
 // maxProblems bounds the problems of each severity that one document can cause.
 const maxProblems = 100
 
+// maxForeign bounds the foreign elements that one definition keeps.
+const maxForeign = 1000
+
 // decoder reads one document.
 type decoder struct {
 	doc      *xmldoc.Document
 	opts     Options
 	problems Problems
 	told     [numSeverities]int
+	kept     int // foreign elements that were stored
 	lax      int // >0 inside foreign content: only the schema's rules hold there
 
 	ids       map[string]bool // made with the first xsd:ID
@@ -195,7 +199,7 @@ func readSequence[T any](d *decoder, e *etree.Element, t *T, c *content[T]) {
 					continue
 				}
 				strangers = true
-				d.invalid(token, unknown(n, c.space), expected(c.parts, seen[:], at, c.any)+resembling(c.parts, n))
+				d.invalid(token, unknown(n, c.space), expected(c.parts, seen[:], at, c.any, n))
 				continue
 			}
 			p := &c.parts[i]
@@ -206,7 +210,7 @@ func readSequence[T any](d *decoder, e *etree.Element, t *T, c *content[T]) {
 			case seen[i] > p.max:
 				d.invalid(token, p.local+" stands here "+strconv.Itoa(seen[i])+" times", "expected at most "+strconv.Itoa(p.max))
 			case i < at:
-				d.slip(token, p.local+" stands after "+latest(c.parts, seen[:], i), "expected the order "+order(c.parts))
+				d.slip(token, p.local+" stands after "+latest(c.parts, seen[:], i), "move it before "+earliest(c.parts, seen[:], i))
 			default:
 				at = i
 			}
@@ -245,9 +249,8 @@ func readForeign[T any](d *decoder, e *etree.Element, n xmldoc.Name, t *T, c *co
 	if d.lax > 0 {
 		return
 	}
-	if c.foreign != nil {
-		f := c.foreign(t)
-		f.Elements = append(f.Elements, xmldoc.Detach(e))
+	if c.foreign != nil && !d.keep(e, c.foreign(t)) {
+		return
 	}
 	switch {
 	case slices.Contains(d.opts.Ignore, n.Space):
@@ -258,6 +261,17 @@ func readForeign[T any](d *decoder, e *etree.Element, n xmldoc.Name, t *T, c *co
 		what, want := refusal(n)
 		d.rule(e, Unsupported, what, want)
 	}
+}
+
+// keep stores a foreign element as a document of its own. Each carries the
+// declarations it inherits, so their number is bounded.
+func (d *decoder) keep(e *etree.Element, f *Foreign) bool {
+	if d.kept++; d.kept > maxForeign {
+		d.rule(e, Unsupported, "the document has more than "+strconv.Itoa(maxForeign)+" extension elements", "remove some")
+		return false
+	}
+	f.Elements = append(f.Elements, xmldoc.Detach(e))
+	return true
 }
 
 // readAttributes reports whether the element is nil (XML Schema part 1 §2.6.2).
@@ -282,6 +296,11 @@ func readAttributes[T any](d *decoder, e *etree.Element, t *T, c *content[T]) (n
 			space := attributeSpace(e, a)
 			if space == nsXSI && instance(a.Key) {
 				null = d.instanceAttribute(e, a, c.nillable) || null
+				continue
+			}
+			if j := slices.IndexFunc(c.attrs, func(x attribute[T]) bool { return x.local == a.Key }); j >= 0 && space == c.space {
+				given |= 1 << j
+				d.invalid(e, "the attribute "+a.FullKey()+" is not allowed here", "write "+a.Key+", without a prefix")
 				continue
 			}
 			if !c.anyAttr || space == c.space {
@@ -464,7 +483,10 @@ func unknown(n xmldoc.Name, space string) string {
 }
 
 // expected lists what may stand at a place of a sequence.
-func expected[T any](parts []part[T], seen []int, at int, other bool) string {
+func expected[T any](parts []part[T], seen []int, at int, other bool, n xmldoc.Name) string {
+	if s := resembling(parts, n); s != "" {
+		return s
+	}
 	var names []string
 	for i := at; i < len(parts); i++ {
 		if parts[i].mistaken == "" && seen[i] < parts[i].max {
@@ -487,22 +509,28 @@ func expected[T any](parts []part[T], seen []int, at int, other bool) string {
 	return "expected one of " + strings.Join(names, ", ")
 }
 
-// listing gives the names of a sequence.
+// listing gives the names of a short sequence.
 func listing[T any](before string, parts []part[T]) string {
-	if len(parts) == 0 {
+	if len(parts) == 0 || len(parts) > 6 {
 		return ""
 	}
-	return before + order(parts)
-}
-
-func order[T any](parts []part[T]) string {
 	var names []string
 	for i := range parts {
 		if parts[i].mistaken == "" {
 			names = append(names, parts[i].local)
 		}
 	}
-	return strings.Join(names, ", ")
+	return before + strings.Join(names, ", ")
+}
+
+// earliest gives the name of the first part that stands already, after part i.
+func earliest[T any](parts []part[T], seen []int, i int) string {
+	for j := i + 1; j < len(parts); j++ {
+		if seen[j] > 0 && parts[j].mistaken == "" {
+			return parts[j].local
+		}
+	}
+	return "the elements of other namespaces"
 }
 
 // latest gives the name of the furthest part that stands already, after part i.
@@ -543,13 +571,13 @@ func resembling[T any](parts []part[T], n xmldoc.Name) string {
 	for i := range parts {
 		p := &parts[i]
 		if p.mistaken == "" && p.local == n.Local {
-			return " (" + p.local + " belongs in the namespace " + p.space + ")"
+			return "expected " + p.local + " of the namespace " + p.space
 		}
 	}
 	for i := range parts {
 		p := &parts[i]
 		if p.mistaken == "" && p.space == n.Space && near(p.local, n.Local) {
-			return " (did you mean " + p.local + "?)"
+			return "did you mean " + p.local + "?"
 		}
 	}
 	return ""
