@@ -1,16 +1,21 @@
 package jsdl
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/beevik/etree"
+
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/testenv"
+	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
 // sample is a line of samples/jsdl/INDEX.tsv.
@@ -445,5 +450,54 @@ func TestRangeOracle(t *testing.T) {
 		if n, ok := r.LowestInteger(math.MinInt64 / 2); ok && !r.Contains(float64(n)) {
 			t.Errorf("%s: the lowest integer %d is not in it", f[0], n)
 		}
+	}
+}
+
+// The definitions that eleven client stacks sent, read where they stand: inside
+// an envelope, with prefixes declared anywhere above.
+func TestCapturedDefinitions(t *testing.T) {
+	names, err := filepath.Glob(filepath.Join(testenv.Shared(t), "samples", "captured", "*CreateActivity*.request.http"))
+	if err != nil || len(names) < 10 {
+		t.Fatalf("%d captured requests, %v", len(names), err)
+	}
+	for _, name := range names {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, body, ok := bytes.Cut(b, []byte("\r\n\r\n"))
+			if !ok {
+				t.Fatal("no body")
+			}
+			doc, err := xmldoc.ReadBytes(body, xmldoc.Limits{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var at *etree.Element
+			for _, e := range doc.Root().FindElements("//JobDefinition") {
+				if xmldoc.Is(e, NS, "JobDefinition") {
+					at = e
+				}
+			}
+			if at == nil {
+				t.Fatal("no JobDefinition")
+			}
+			j, ps := Decode(doc, at, Options{})
+			if err := ps.Err(); err != nil {
+				t.Fatal(err)
+			}
+			if j.Program().Executable.Value == "" {
+				t.Errorf("no program: %+v", j.Program())
+			}
+			// What stands on its own says the same.
+			again, ps := Parse(j.Marshal(), Options{})
+			if err := ps.Err(); err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(again.Program(), j.Program()) {
+				t.Errorf("written as %s", j.Marshal())
+			}
+		})
 	}
 }
