@@ -49,10 +49,16 @@ func (x *exchange) address(m *message, to *EPR, action string) {
 	if to == nil {
 		return
 	}
+	m.addReferenceParameters(to)
+}
+
+// addReferenceParameters turns the parameters into headers (WS-Addressing 1.0
+// SOAP binding §2.3): one attribute is added; its prefix must not shadow another.
+func (m *message) addReferenceParameters(to *EPR) {
 	for _, p := range to.ReferenceParameters {
 		h := p.Copy()
 		mark := "wsa"
-		for i := 1; ; i++ { // SOAP binding §2.3: one attribute is added; its prefix must not shadow another
+		for i := 1; ; i++ {
 			uri, ok := ownDeclaration(h, mark)
 			if ok && uri == NSWSA {
 				break
