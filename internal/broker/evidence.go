@@ -78,18 +78,25 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 			f.reason = general
 		}
 	}
+	phase := Phase(st.Phase)
 	neverRan := e.NotRun && st.Started.IsZero()
 	switch e.Phase {
 	case adapters.Unknown:
 		return nil
 	case adapters.Queued:
 		f.event = Waiting
-		if !st.Started.IsZero() && Phase(st.Phase) == Running {
+		switch {
+		case phase == AtSite: // nothing new
+		case st.Started.IsZero():
+			say("waits in the queue of the site " + s.name)
+		default:
 			say("the site " + s.name + " put it back into its queue")
 		}
 	case adapters.Held, adapters.Suspended:
 		f.event = Paused
-		say("kept from running at the site " + s.name)
+		if phase != Suspended && phase != Resuming {
+			say("kept from running at the site " + s.name)
+		}
 	case adapters.Running:
 		f.event = Started
 		say("running at the site " + s.name)
@@ -135,13 +142,16 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 			say("the site " + s.name + " lost it while it ran: how far it came is not known, and it is not run a second time")
 		}
 	}
-	starts := f.event == Exited || f.event == Stopped || f.event == Paused && e.Phase == adapters.Suspended
-	if starts && st.Started.IsZero() && !e.Started.IsZero() && !neverRan && Phase(st.Phase) != Cancelling {
-		// It was not seen to start, but it did: the history says so.
-		begun := fact{event: Started, handle: e.Handle, started: e.Started, reason: "running at the site " + s.name}
-		return []fact{begun, f}
+	// What was not seen to happen, but did, is told too.
+	var fs []fact
+	if phase == Placing && !placed {
+		fs = append(fs, fact{event: Placed, handle: e.Handle, reason: "the site " + s.name + " took it"})
 	}
-	return []fact{f}
+	began := f.event == Exited || f.event == Stopped || f.event == Vanished || f.event == Paused && e.Phase == adapters.Suspended
+	if began && st.Started.IsZero() && !e.Started.IsZero() && !neverRan && phase != Cancelling {
+		fs = append(fs, fact{event: Started, started: e.Started, reason: "running at the site " + s.name})
+	}
+	return append(fs, f)
 }
 
 // hear posts evidence; asOf, when given, is the newest line of each job when the

@@ -3,8 +3,6 @@ package broker
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/portolan-project/portolan/bes"
@@ -110,39 +108,13 @@ func (b *Broker) pinned(allowed siteSet) string {
 	return ""
 }
 
-// judge gives the error that problems of a document amount to.
+// judge gives the error that the problems of a document amount to.
 func judge(def *jsdl.JobDefinition, problems jsdl.Problems) error {
-	worst := jsdl.Warning
-	var says []string
-	for _, p := range problems {
-		worst = max(worst, p.Severity)
+	err := problems.Err()
+	if err == nil && def == nil {
+		err = fail.Errorf("broker.judge", fail.Invalid, "", "the document is not a JobDefinition")
 	}
-	for _, p := range problems {
-		if p.Severity != worst {
-			continue
-		}
-		if len(says) == 5 {
-			says = append(says, "and more")
-			break
-		}
-		s := fmt.Sprintf("%s: %s: %s", p.Pos, p.Element, p.What)
-		if p.Want != "" {
-			s += "; " + p.Want
-		}
-		says = append(says, s)
-	}
-	kind := fail.Invalid
-	switch {
-	case worst == jsdl.Unsupported && def != nil:
-		kind = fail.Unsupported
-	case worst == jsdl.Invalid || def == nil:
-		if len(says) == 0 {
-			says = []string{"the document is not a JobDefinition"}
-		}
-	default:
-		return nil
-	}
-	return fail.Errorf("broker.CreateActivity", kind, "", "%s", strings.Join(says, "; "))
+	return err
 }
 
 // create writes a job. An answer that was lost is settled by reading back.
