@@ -7,4 +7,11 @@
 // done here is a Problem of another severity, so that servers can answer the
 // right fault. Foreign elements and attributes survive reading and writing.
 // The package is pure: no I/O, no clock.
+//
+// The schemas stand here as tables (core.go, application.go, known.go), one for
+// each complex type, and one walker (walk.go) obeys them; rules.go has what only
+// the prose says and lenient.go what real documents are forgiven on request.
+// Where the verdict of this package and that of a validator with the normative
+// schemas differ, this package is the stricter: rules.go lists how. It does not
+// look into the tokens of WS-Security, and takes xsi:type for granted.
 package jsdl

@@ -44,7 +44,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte, lenient bool) {
 		j, ps := Parse(b, Options{Lenient: lenient})
-		if len(ps) > int(numSeverities)*maxProblems {
+		if len(ps) > numSeverities*maxProblems {
 			t.Fatalf("%d problems", len(ps))
 		}
 		if j == nil {

@@ -10,7 +10,9 @@ import (
 	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
-// Element writes the definition with fixed prefixes: the same value gives the same tree.
+// Element writes the definition with fixed prefixes: the same value gives the same
+// tree. It is valid by the schema when the values are; a MountSource, which only
+// lenient reading gives, is not.
 func (j *JobDefinition) Element() *etree.Element {
 	e := etree.NewElement("jsdl:JobDefinition")
 	e.CreateAttr("xmlns:jsdl", NS)

@@ -40,7 +40,7 @@ func Parse(b []byte, o Options) (*JobDefinition, Problems) {
 
 // Decode reads the JobDefinition at e, an element of doc.
 func Decode(doc *xmldoc.Document, e *etree.Element, o Options) (*JobDefinition, Problems) {
-	d := decoder{doc: doc, opts: o}
+	d := decoder{doc: doc, root: e, opts: o}
 	if n := d.name(e); n.Space != NS || n.Local != "JobDefinition" {
 		what := "the document is a " + n.String() + ", not a job definition"
 		if n.Local == "JobDefinition" {

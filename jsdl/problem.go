@@ -17,8 +17,9 @@ const (
 	Warning     Severity = iota // worth saying; the document is taken
 	Unsupported                 // valid, but not to be had here: UnsupportedFeature
 	Invalid                     // breaks the standard: InvalidRequestMessage
-	numSeverities
 )
+
+const numSeverities = int(Invalid) + 1
 
 // String gives the severity in a word.
 func (s Severity) String() string {

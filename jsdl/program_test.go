@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
 func parse(t *testing.T, doc string) *JobDefinition {
@@ -200,5 +201,18 @@ func TestProblemsAreBounded(t *testing.T) {
 		if n := len(ps.Of(s)); n != maxProblems {
 			t.Errorf("%d problems of severity %v, want %d", n, s, maxProblems)
 		}
+	}
+}
+
+// A fault names the element by its place in the definition, not in the envelope.
+func TestPathsBeginWithTheDefinition(t *testing.T) {
+	doc, err := xmldoc.ReadBytes([]byte(`<a><b/><b>`+openJob+"\n"+`<j:Nonsense/>`+closeJob+`</b></a>`), xmldoc.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ps := Decode(doc, doc.Root().FindElement("//JobDefinition"), Options{})
+	if len(ps) != 1 || ps[0].Element != "/JobDefinition/JobDescription/Nonsense" || ps[0].Pos != (xmldoc.Position{Line: 2, Column: 1}) ||
+		ps[0].Name != (xmldoc.Name{Space: NS, Local: "Nonsense"}) {
+		t.Errorf("%+v", ps)
 	}
 }
