@@ -52,7 +52,7 @@ type Status struct {
 type Placement struct {
 	Tag    string `json:"tag"`
 	Site   string `json:"site"`
-	Handle []byte `json:"handle,omitempty"` // nil until the site answered
+	Handle []byte `json:"handle,omitzero"` // nil until the site answered; an empty one is an answer
 }
 
 // Event is one history line.
@@ -96,13 +96,15 @@ type Store interface {
 	// Create makes the job durable. Alike calls at the same time are committed
 	// together; a lone one is not delayed. An owner's SubmissionID that exists
 	// with the same document gives the existing job and created false; with
-	// another document it is fail.Conflict.
+	// another document it is fail.Conflict. The same holds for an ID that exists,
+	// so that a Create whose answer was lost may be repeated.
 	Create(context.Context, NewJob) (job Job, created bool, err error)
 	// Get gives the jobs that exist among ids.
 	Get(ctx context.Context, ids ...string) (map[string]Job, error)
 	// Document gives the job's document, byte for byte.
 	Document(ctx context.Context, id string) ([]byte, error)
 	// Update applies each change by itself; one may fail while another is done.
+	// Of several changes of one job the first is applied and the rest conflict.
 	// Every write is guarded by s: once its lease is lost, all fail with
 	// fail.Conflict.
 	Update(ctx context.Context, s Session, changes ...Change) []Changed
@@ -115,8 +117,11 @@ type Store interface {
 	// that are.
 	Live(context.Context) ([]Job, error)
 	// Watch calls emit with jobs that were created or changed after the revision,
-	// in order, until ctx ends or the store cannot go on (fail.Unavailable, or
-	// fail.Conflict when the revision is too old: read Live and start again).
+	// in the order of their revisions, until ctx ends or the store cannot go on
+	// (fail.Unavailable, or fail.Conflict when the revision is too old: read Live
+	// and start again). The highest revision that Live just gave is never too old,
+	// nor is 0 when it gave no job; jobs that were final already when Live read may
+	// then be left out. A slow emit costs no memory.
 	Watch(ctx context.Context, after int64, emit func([]Job)) error
 	// Setting gives a named value and whether it is there.
 	Setting(ctx context.Context, name string) ([]byte, bool, error)
