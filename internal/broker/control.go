@@ -9,25 +9,9 @@ import (
 	"github.com/portolan-project/portolan/internal/store"
 )
 
-// StateError is why an activity can't be changed: its state. It unwraps to a
-// fail.Conflict.
-type StateError struct {
-	status bes.Status
-	cause  *fail.Error
-}
-
-// Error gives the sentence, with the operation.
-func (e *StateError) Error() string { return e.cause.Error() }
-
-// Unwrap gives the fail error.
-func (e *StateError) Unwrap() error { return e.cause }
-
-// ActivityStatus gives the state that stands in the way.
-func (e *StateError) ActivityStatus() bes.Status { return e.status }
-
 func cantApply(op string, rec *store.Job, what string) error {
 	st := statusOf(rec)
-	return &StateError{st, fail.Errorf(op, fail.Conflict, rec.ID, "the activity is %s and can't be %s", st.State, what)}
+	return &bes.StateError{Status: st, Cause: fail.Errorf(op, fail.Conflict, rec.ID, "the activity is %s and can't be %s", st.State, what)}
 }
 
 // TerminateActivities asks for the end of activities. No error means that it was

@@ -2,10 +2,8 @@ package broker
 
 import (
 	"encoding/binary"
-	"strings"
 	"time"
 
-	"github.com/beevik/etree"
 	"github.com/google/uuid"
 
 	"github.com/portolan-project/portolan/bes"
@@ -13,31 +11,17 @@ import (
 	"github.com/portolan-project/portolan/internal/soap"
 )
 
-// activityID is the reference parameter that names an activity.
-const activityID = "ActivityId"
-
-// reference gives the EPR of a job: the endpoint's own address with the id as
-// its tail, for clients that drop reference parameters, and the id as a
-// reference parameter.
-func (b *Broker) reference(id string) soap.EPR {
-	p := etree.NewElement("pt:" + activityID)
-	p.CreateAttr("xmlns:pt", bes.NSPortolan)
-	p.SetText(id)
-	return soap.EPR{
-		Address:             strings.TrimRight(b.cfg.BaseURL(), "/") + "/" + id,
-		ReferenceParameters: []*etree.Element{p},
-	}
-}
+// reference gives the EPR of a job.
+func (b *Broker) reference(id string) soap.EPR { return bes.NewEPR(b.cfg.BaseURL(), id) }
 
 // idOf gives the id that an EPR names. An EPR of another make names nothing
 // that is known here (fail.NotFound).
 func idOf(e soap.EPR) (string, error) {
-	for _, p := range e.ReferenceParameters {
-		if p.Tag == activityID && p.NamespaceURI() == bes.NSPortolan {
-			return validID(strings.TrimSpace(p.Text()))
-		}
+	id, ok := bes.ActivityID(e)
+	if !ok {
+		return "", errUnknown
 	}
-	return validID(e.Address[strings.LastIndexByte(e.Address, '/')+1:])
+	return validID(id)
 }
 
 func validID(s string) (string, error) {
