@@ -95,6 +95,7 @@ var posixLimitType = content[*big.Int]{
 var posixApplicationType = content[POSIXApplication]{
 	space: NSPOSIX, anyAttr: true,
 	foreign: func(p *POSIXApplication) *Foreign { return &p.Foreign },
+	leaves:  func(p *POSIXApplication) *[]LeafAttribute { return &p.Leaves },
 	attrs:   []attribute[POSIXApplication]{{"name", false, ncNameAttribute("name", func(p *POSIXApplication) *string { return &p.Name }), ""}},
 	after: func(d *decoder, p *POSIXApplication, e *etree.Element) {
 		d.checkEnvironment(e, NSPOSIX, p.Environment)
@@ -148,6 +149,7 @@ func hpcApplication(space string) *content[HPCProfileApplication] {
 	return &content[HPCProfileApplication]{
 		space: space, anyAttr: true,
 		foreign: func(h *HPCProfileApplication) *Foreign { return &h.Foreign },
+		leaves:  func(h *HPCProfileApplication) *[]LeafAttribute { return &h.Leaves },
 		attrs:   []attribute[HPCProfileApplication]{{"name", false, ncNameAttribute("name", func(h *HPCProfileApplication) *string { return &h.Name }), ""}},
 		after: func(d *decoder, h *HPCProfileApplication, e *etree.Element) {
 			d.checkEnvironment(e, space, h.Environment)

@@ -128,6 +128,16 @@ func (g generator) environment(files bool) (out []EnvironmentVariable) {
 	return out
 }
 
+// leaves are attributes of the children of that name.
+func (g generator) leaves(local string, children int) (out []LeafAttribute) {
+	for i := range children {
+		for _, a := range g.attributes() {
+			out = append(out, LeafAttribute{local, i, a})
+		}
+	}
+	return out
+}
+
 func (g generator) posix() *POSIXApplication {
 	p := &POSIXApplication{
 		Name: g.maybeName(), Executable: g.path(), Input: g.path(), Output: g.path(), Error: g.path(), WorkingDirectory: g.path(),
@@ -140,17 +150,23 @@ func (g generator) posix() *POSIXApplication {
 		if g.bool() {
 			n, _ := new(big.Int).SetString(rapid.StringMatching(`0|[1-9][0-9]{0,20}`).Draw(g.T, "limit"), 10)
 			*l.value = n
+			p.Leaves = append(p.Leaves, g.leaves(l.element, 1)...)
 		}
 	}
 	return p
 }
 
 func (g generator) hpc() *HPCProfileApplication {
-	return &HPCProfileApplication{
+	h := &HPCProfileApplication{
 		Name: g.maybeName(), Executable: g.maybe(g.trimmed), Arguments: g.texts(), Input: g.maybe(g.trimmed), Output: g.maybe(g.trimmed),
 		Error: g.maybe(g.trimmed), WorkingDirectory: g.maybe(g.trimmed), Environment: g.environment(false), UserName: g.maybeText(),
 		Foreign: g.foreign(false),
 	}
+	h.Leaves = g.leaves("Argument", len(h.Arguments))
+	if h.UserName != nil {
+		h.Leaves = append(h.Leaves, g.leaves("UserName", 1)...)
+	}
+	return h
 }
 
 func (g generator) float() float64 {

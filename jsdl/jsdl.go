@@ -94,7 +94,16 @@ type POSIXApplication struct {
 	Limits           Limits
 	UserName         *string
 	GroupName        *string
+	Leaves           []LeafAttribute
 	Foreign          Foreign
+}
+
+// LeafAttribute is a foreign attribute of a child element for whose attributes
+// the Go type has no place: a limit, a user name, a text of the HPC profile.
+type LeafAttribute struct {
+	Element string // local name of the child
+	Index   int    // among the children of that name, from 0
+	Attribute
 }
 
 // Limits are the POSIX limits (setrlimit), each a non-negative integer without
@@ -117,6 +126,7 @@ type HPCProfileApplication struct {
 	WorkingDirectory *string
 	Environment      []EnvironmentVariable // FileSystem is always empty
 	UserName         *string
+	Leaves           []LeafAttribute
 	Foreign          Foreign
 }
 

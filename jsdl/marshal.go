@@ -95,6 +95,7 @@ func (p *POSIXApplication) write(e *etree.Element) {
 	}
 	optionalText(e, "posix:UserName", p.UserName)
 	optionalText(e, "posix:GroupName", p.GroupName)
+	writeLeaves(e, p.Leaves)
 	p.Foreign.write(e)
 }
 
@@ -139,6 +140,7 @@ func (h *HPCProfileApplication) write(e *etree.Element) {
 		h.Environment[i].Text.write(x)
 	}
 	optionalText(e, "hpcpa:UserName", h.UserName)
+	writeLeaves(e, h.Leaves)
 	h.Foreign.write(e)
 }
 
@@ -268,6 +270,27 @@ func (f *Foreign) write(e *etree.Element) {
 	writeAttributes(e, f.Attributes)
 	for _, x := range f.Elements {
 		e.AddChild(x.Copy())
+	}
+}
+
+// writeLeaves puts attributes on the children of e that they belong to.
+func writeLeaves(e *etree.Element, leaves []LeafAttribute) {
+	if len(leaves) == 0 {
+		return
+	}
+	type child struct {
+		local string
+		index int
+	}
+	of := make(map[child][]Attribute, len(leaves))
+	for _, l := range leaves {
+		c := child{l.Element, l.Index}
+		of[c] = append(of[c], l.Attribute)
+	}
+	count := make(map[string]int)
+	for _, x := range e.ChildElements() {
+		writeAttributes(x, of[child{x.Tag, count[x.Tag]}])
+		count[x.Tag]++
 	}
 }
 

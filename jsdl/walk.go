@@ -27,6 +27,7 @@ type content[T any] struct {
 
 	foreign  func(t *T) *Foreign                                             // where wildcard content is kept
 	extra    func(t *T) *[]Attribute                                         // where foreign attributes are kept, without foreign
+	leaves   func(t *T) *[]LeafAttribute                                     // where those of children with neither are kept
 	claim    func(d *decoder, t *T, e *etree.Element, n xmldoc.Name) bool    // reads a foreign element that this package knows
 	bareText func(d *decoder, t *T, e *etree.Element, s string) (taken bool) // text where elements belong
 	after    func(d *decoder, t *T, e *etree.Element)                        // checks the whole
@@ -100,8 +101,9 @@ type decoder struct {
 	opts     Options
 	problems Problems
 	told     [numSeverities]int
-	kept     int // foreign elements that were stored
-	lax      int // >0 inside foreign content: only the schema's rules hold there
+	orphans  []Attribute // foreign attributes that wait for the parent to keep them
+	kept     int         // foreign elements that were stored
+	lax      int         // >0 inside foreign content: only the schema's rules hold there
 
 	ids       map[string]bool // made with the first xsd:ID
 	refs      []mention
@@ -225,6 +227,9 @@ func readSequence[T any](d *decoder, e *etree.Element, t *T, c *content[T]) {
 				at = i
 			}
 			p.read(d, t, token)
+			if len(d.orphans) > 0 {
+				adopt(d, t, c, p.local, seen[i]-1)
+			}
 		}
 	}
 	for i := range c.parts {
@@ -339,14 +344,24 @@ func keepAttribute[T any](d *decoder, e *etree.Element, n xmldoc.Name, v string,
 	case c.extra != nil:
 		list = c.extra(t)
 	}
-	what := "is not understood; it has no effect"
-	if list != nil {
-		*list = append(*list, Attribute{Name: n, Value: v})
-		what = "is not understood; it is kept and has no effect"
+	if list == nil {
+		list = &d.orphans
 	}
+	*list = append(*list, Attribute{Name: n, Value: v})
 	if n.Space != nsXML { // xml:lang and its like are everybody's
-		d.rule(e, Warning, "the attribute "+n.String()+" "+what, "")
+		d.rule(e, Warning, "the attribute "+n.String()+" is not understood; it is kept and has no effect", "")
 	}
+}
+
+// adopt keeps a child's attributes with the parent.
+func adopt[T any](d *decoder, t *T, c *content[T], local string, index int) {
+	if c.leaves != nil {
+		list := c.leaves(t)
+		for _, a := range d.orphans {
+			*list = append(*list, LeafAttribute{local, index, a})
+		}
+	}
+	d.orphans = d.orphans[:0]
 }
 
 func attributeSpace(e *etree.Element, a *etree.Attr) string {
