@@ -148,7 +148,7 @@ func flatten(b *strings.Builder, e *etree.Element) {
 		if a.Space == "xmlns" || (a.Space == "" && a.Key == "xmlns") {
 			continue
 		}
-		attrs = append(attrs, fmt.Sprintf(" {%s}%s=%q", a.NamespaceURI(), a.Key, a.Value))
+		attrs = append(attrs, fmt.Sprintf(" {%s}%s=%q", attributeSpace(e, a), a.Key, a.Value))
 	}
 	slices.Sort(attrs)
 	b.WriteString(strings.Join(attrs, "") + ">")
@@ -161,6 +161,18 @@ func flatten(b *strings.Builder, e *etree.Element) {
 		}
 	}
 	b.WriteString("</>")
+}
+
+// attributeSpace gives the namespace of an attribute: its prefix's, or none.
+func attributeSpace(e *etree.Element, a etree.Attr) string {
+	if a.Space == "" {
+		return ""
+	}
+	n, err := xmldoc.ResolveQName(e, a.FullKey())
+	if err != nil {
+		return a.Space
+	}
+	return n.Space
 }
 
 // states are the values of the schema's ActivityStateEnumeration.

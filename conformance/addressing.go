@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -128,10 +129,8 @@ func notEngaged(ctx context.Context, p *probe) (string, error) {
 		return "no Header", nil
 	}
 	for _, b := range rep.head.ChildElements() {
-		for _, a := range b.Attr {
-			if a.Key == "mustUnderstand" && (a.Value == "1" || a.Value == "true") {
-				return "", fmt.Errorf("the reply demands that %s is understood, though the request had no header at all", xmldoc.NameOf(b))
-			}
+		if v, _ := xmldoc.Attr(b, soap.NS11, "mustUnderstand"); v == "1" || v == "true" {
+			return "", fmt.Errorf("the reply demands that %s is understood, though the request had no header at all", xmldoc.NameOf(b))
 		}
 	}
 	return fmt.Sprintf("%d header blocks, none with mustUnderstand", len(rep.head.ChildElements())), nil
@@ -245,14 +244,10 @@ func referenceParameters(ctx context.Context, p *probe) (string, error) {
 	if w == nil || xmldoc.Text(w) != word || blocks[0].SelectAttrValue("class", "") != "c" {
 		return "", fmt.Errorf("the reference parameter came back changed: %s", xmldoc.Marshal(xmldoc.Detach(blocks[0])))
 	}
-	for _, a := range blocks[0].Attr {
-		if a.Key == "IsReferenceParameter" && a.NamespaceURI() == soap.NSWSA {
-			if a.Value == "true" || a.Value == "1" {
-				return "came back, marked", nil
-			}
-		}
+	if v, _ := xmldoc.Attr(blocks[0], soap.NSWSA, "IsReferenceParameter"); v == "true" || v == "1" {
+		return "came back, marked", nil
 	}
-	return "", fmt.Errorf("the header made of the reference parameter has no wsa:IsReferenceParameter=\"true\"")
+	return "", errors.New("the header made of the reference parameter has no wsa:IsReferenceParameter=\"true\"")
 }
 
 func forgedParameter(ctx context.Context, p *probe) (string, error) {

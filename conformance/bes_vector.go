@@ -214,6 +214,11 @@ func inSOAP12(operation string) probeFunc {
 			if err := inspect(operation, it); err != nil {
 				return "", err
 			}
+			if operation == "GetActivityStatuses" {
+				if _, err := stateOf(it); err != nil {
+					return "", err
+				}
+			}
 		}
 		return rep.String(), nil
 	}

@@ -66,7 +66,7 @@ var jsdlChecks = []check{
 	{"JSDL-UNS-3", "BES 1.0 §6.1; JSDL 1.0 §6.4.27", "a million million CPUs are refused, or the activity does not run", unfit(`<jsdl:TotalCPUCount><jsdl:LowerBoundedRange>1e12</jsdl:LowerBoundedRange></jsdl:TotalCPUCount>`)},
 	{"JSDL-UNS-4", "BES 1.0 §6.1; JSDL Parameter Sweep 1.0", "a parameter sweep is done or refused as unsupported, never run as one plain job unannounced", acceptedOrUnsupported(func(p *probe) string {
 		return strings.Replace(job(posix(p.opts.Programs.Echo, "x")), `</jsdl:JobDefinition>`,
-			`<sw:Sweep xmlns:sw="`+jsdl.NSSweep+`" xmlns:fn="`+jsdl.NSSweep+`/functions" xmlns:po="`+jsdl.NSPOSIX+`"><sw:Assignment><sw:Parameter>//po:Argument[1]</sw:Parameter><fn:Values><fn:Value>a</fn:Value><fn:Value>b</fn:Value></fn:Values></sw:Assignment></sw:Sweep></jsdl:JobDefinition>`, 1)
+			`<sw:Sweep xmlns:sw="`+jsdl.NSSweep+`" xmlns:fn="`+jsdl.NSSweep+`/functions"><sw:Assignment><sw:DocumentNode><sw:NamespaceBinding ns="`+jsdl.NSPOSIX+`" prefix="po"/><sw:Match>//po:Argument[1]</sw:Match></sw:DocumentNode><fn:Values><fn:Value>a</fn:Value><fn:Value>b</fn:Value></fn:Values></sw:Assignment></sw:Sweep></jsdl:JobDefinition>`, 1)
 	})},
 }
 

@@ -123,6 +123,9 @@ func upgrade(ctx context.Context, p *probe) (string, error) {
 	}
 	var seen []string
 	for _, e := range blocks[0].ChildElements() {
+		if !xmldoc.Is(e, soap.NS12, "SupportedEnvelope") {
+			return "", fmt.Errorf("the Upgrade block holds %s: wanted SupportedEnvelope", xmldoc.NameOf(e))
+		}
 		n, err := xmldoc.ResolveQName(e, e.SelectAttrValue("qname", ""))
 		if err != nil {
 			return "", fmt.Errorf("a SupportedEnvelope's qname does not resolve: %w", err)

@@ -60,7 +60,7 @@ var soap12Checks = []check{
 		refused(soap.Sender, text(soap.V12, envelope(soap.V12, bodyOf(soap.V12)+`<s:Header/>`)))},
 	{"SOAP12-STR-4", "SOAP 1.2 part 1 §5.1", "an element after the Body is refused",
 		refused(soap.Sender, text(soap.V12, envelope(soap.V12, bodyOf(soap.V12)+`<x:after xmlns:x="urn:x"/>`)))},
-	{"SOAP12-STR-5", "SOAP 1.2 part 1 §5.1.1", "encodingStyle on the Envelope is refused", encodingStyle12},
+	{"SOAP12-STR-5", "SOAP 1.2 part 1 §5.1.1; real clients (SOAP::Lite)", "an encodingStyle on the Envelope, where it may not be, is refused or has no effect", encodingStyle12},
 	{"SOAP12-STR-6", "SOAP 1.2 part 1 §5", "a message that is not well-formed is refused in SOAP 1.2 or 1.1",
 		func(ctx context.Context, p *probe) (string, error) {
 			m := raw(soap.V12, envelope(soap.V12, `<s:Body><a></b></s:Body>`))
@@ -150,8 +150,8 @@ func senderStatus(ctx context.Context, p *probe) (string, error) {
 	return rep.String(), rep.wantFault(soap.Sender)
 }
 
-// encodingStyle12: the attribute is not allowed there; DataEncodingUnknown says
-// so as well as Sender does.
+// encodingStyle12: the attribute is not allowed there, and real clients send it.
+// DataEncodingUnknown says so as well as Sender does.
 func encodingStyle12(ctx context.Context, p *probe) (string, error) {
 	m := plain().with(soap.V12)
 	m.attrs = ` s:encodingStyle="http://www.w3.org/2003/05/soap-encoding"`
@@ -159,7 +159,10 @@ func encodingStyle12(ctx context.Context, p *probe) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if rep.fault != nil && rep.fault.code == codeOf(soap.DataEncodingUnknown, soap.V12) {
+	if rep.fault == nil {
+		return rep.String(), rep.wantPayload(bes.NSFactory, plainResponse)
+	}
+	if rep.fault.code == codeOf(soap.DataEncodingUnknown, soap.V12) {
 		return rep.String(), rep.wantFault(soap.DataEncodingUnknown)
 	}
 	return rep.String(), rep.wantFault(soap.Sender)
