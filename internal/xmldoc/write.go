@@ -162,6 +162,12 @@ func (d *Document) RenamedStandalone(e *etree.Element, prefix string, n Name) []
 	missing := d.inherited(nd)
 	scope := slices.Concat(missing, d.decls[nd.declStart:nd.declEnd])
 	bound := func(p string) (string, bool) {
+		switch p {
+		case "xml":
+			return NSXML, true
+		case "xmlns":
+			return NSXMLNS, true
+		}
 		i := slices.IndexFunc(scope, func(b binding) bool { return b.prefix == p })
 		if i < 0 {
 			return "", false
