@@ -63,9 +63,10 @@ func NewServer(svc Service, o ServerOptions) *soap.Endpoint {
 var _ http.Handler = (*soap.Endpoint)(nil)
 
 type server struct {
-	svc     Service
-	control Controller // nil if the service is none
-	o       ServerOptions
+	svc         Service
+	control     Controller // nil if the service is none
+	o           ServerOptions
+	description description
 }
 
 // handler answers a request with the content of out, the element of the answer.
