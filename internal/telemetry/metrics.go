@@ -2,12 +2,15 @@ package telemetry
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // Metrics are the numbers of one gateway. Its methods fit the hooks of the parts
@@ -30,11 +33,7 @@ type Metrics struct {
 	placeTook  *prometheus.HistogramVec
 	siteUp     *prometheus.GaugeVec
 
-	groupSize prometheus.Histogram
-	groupTook prometheus.Histogram
-
 	requests *prometheus.HistogramVec
-	inFlight prometheus.Gauge
 }
 
 // Seconds of the histograms: what answers a client, and what a job lives.
@@ -75,25 +74,32 @@ func NewMetrics(version string) *Metrics {
 		siteUp: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "portolan_site_up", Help: "1 while the site answers.",
 		}, []string{"site"}),
-		groupSize: histogram("store_group_jobs", "New jobs in one transaction of the store.", sizes),
-		groupTook: histogram("store_group_seconds", "Time of one transaction of new jobs.", quick),
-		requests:  histograms("http_request_seconds", "Time to answer, by endpoint, method and status.", quick, "endpoint", "method", "code"),
-		inFlight:  gauge("http_requests_in_flight", "Requests being answered."),
+		requests: histograms("bes_request_seconds", "Time to answer a BES request, by operation and HTTP status.", quick, "operation", "code"),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "portolan_build_info", Help: "1, labelled with the version."}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(
 		m.submitted, m.steps, m.illegal, m.ended, m.waited, m.ran, m.live, m.queued,
-		m.commitSize, m.commitTook, m.placeSize, m.placeTook, m.siteUp, m.groupSize, m.groupTook,
-		m.requests, m.inFlight, build,
+		m.commitSize, m.commitTook, m.placeSize, m.placeTook, m.siteUp,
+		m.requests, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
 }
 
-// Handler serves the metrics.
-func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 8, Timeout: 10 * time.Second})
+// Handler serves the metrics, and those of others.
+func (m *Metrics) Handler(others ...prometheus.Gatherer) http.Handler {
+	all := append(prometheus.Gatherers{m.registry}, others...)
+	return promhttp.HandlerFor(all, promhttp.HandlerOpts{MaxRequestsInFlight: 8, Timeout: 10 * time.Second})
+}
+
+// Only gives the metrics of g whose names begin with the prefix. The embedded
+// etcd registers its own in a place that it shares with whatever else is linked.
+func Only(prefix string, g prometheus.Gatherer) prometheus.Gatherer {
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		all, err := g.Gather()
+		return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), prefix) }), err
+	})
 }
 
 // Submitted counts an accepted job.
@@ -141,46 +147,8 @@ func (m *Metrics) Site(site string, up bool) {
 	m.siteUp.WithLabelValues(site).Set(v)
 }
 
-// Grouped observes one transaction of new jobs.
-func (m *Metrics) Grouped(jobs int, took time.Duration) {
-	m.groupSize.Observe(float64(jobs))
-	m.groupTook.Observe(took.Seconds())
+// Answered observes one answered request of the BES endpoint; the operation is
+// empty where the message named none.
+func (m *Metrics) Answered(operation string, status int, took time.Duration) {
+	m.requests.WithLabelValues(operation, strconv.Itoa(status)).Observe(took.Seconds())
 }
-
-// Instrument measures the requests to an endpoint.
-func (m *Metrics) Instrument(endpoint string, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		m.inFlight.Inc()
-		defer m.inFlight.Dec()
-		began := time.Now()
-		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-		defer func() {
-			m.requests.WithLabelValues(endpoint, method(r.Method), strconv.Itoa(seen.status)).Observe(time.Since(began).Seconds())
-		}()
-		next.ServeHTTP(seen, r)
-	})
-}
-
-// method bounds the label: a client may send any word.
-func method(s string) string {
-	switch s {
-	case http.MethodGet, http.MethodHead, http.MethodPost:
-		return s
-	}
-	return "other"
-}
-
-// statusWriter remembers the status of an answer.
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-// WriteHeader remembers the status.
-func (w *statusWriter) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap lets http.ResponseController reach the connection.
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

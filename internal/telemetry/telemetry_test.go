@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
 	"github.com/portolan-project/portolan/internal/telemetry"
 )
 
@@ -32,7 +35,7 @@ func TestEachHookShowsInTheMetrics(t *testing.T) {
 	m.Committed(5, time.Millisecond)
 	m.Placed("shell", 3, time.Millisecond)
 	m.Site("shell", true)
-	m.Grouped(9, time.Millisecond)
+	m.Answered("CreateActivity", 200, time.Millisecond)
 	got := scrape(t, m)
 	for _, want := range []string{
 		`portolan_build_info{version="v1.2.3"} 1`,
@@ -48,7 +51,7 @@ func TestEachHookShowsInTheMetrics(t *testing.T) {
 		`portolan_commit_jobs_sum 5`,
 		`portolan_place_jobs_sum{site="shell"} 3`,
 		`portolan_site_up{site="shell"} 1`,
-		`portolan_store_group_jobs_sum 9`,
+		`portolan_bes_request_seconds_count{code="200",operation="CreateActivity"} 1`,
 		`go_goroutines `,
 	} {
 		if !strings.Contains(got, "\n"+want) {
@@ -70,29 +73,18 @@ func TestTwoGatewaysCountApart(t *testing.T) {
 	}
 }
 
-func TestRequestsAreMeasuredWithBoundedLabels(t *testing.T) {
-	m := telemetry.NewMetrics("v")
-	h := m.Instrument("bes", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet {
-			w.WriteHeader(http.StatusMethodNotAllowed)
-			return
-		}
-		if err := http.NewResponseController(w).Flush(); err != nil {
-			t.Errorf("the writer hides what lies under it: %v", err)
-		}
-	}))
-	for _, method := range []string{http.MethodGet, "BREW", "WHEN"} {
-		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), method, "/bes", nil))
-	}
-	got := scrape(t, m)
-	for _, want := range []string{
-		`portolan_http_request_seconds_count{code="200",endpoint="bes",method="GET"} 1`,
-		`portolan_http_request_seconds_count{code="405",endpoint="bes",method="other"} 2`,
-		`portolan_http_requests_in_flight 0`,
-	} {
-		if !strings.Contains(got, want) {
-			t.Errorf("no line %q", want)
-		}
+func TestOnlyWhatIsAskedForIsTakenFromOthers(t *testing.T) {
+	others := prometheus.NewRegistry()
+	others.MustRegister(
+		prometheus.NewGauge(prometheus.GaugeOpts{Name: "etcd_x"}), prometheus.NewGauge(prometheus.GaugeOpts{Name: "noise"}),
+		collectors.NewGoCollector(), // which both have
+	)
+	w := httptest.NewRecorder()
+	telemetry.NewMetrics("v").Handler(telemetry.Only("etcd_", others)).
+		ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	got := w.Body.String()
+	if w.Code != http.StatusOK || !strings.Contains(got, "\netcd_x 0\n") || strings.Contains(got, "\nnoise") || !strings.Contains(got, "\nportolan_jobs_live") {
+		t.Errorf("status %d: %s", w.Code, got)
 	}
 }
 
