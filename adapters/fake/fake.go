@@ -329,29 +329,5 @@ func (a *base) Close() error { return nil }
 
 // Watch delivers evidence as it comes.
 func (p pusher) Watch(ctx context.Context, emit func([]adapters.Evidence)) error {
-	w := p.a.world
-	v := &watcher{pending: map[adapters.Tag]adapters.Evidence{}, wake: make(chan struct{}, 1)}
-	w.mu.Lock()
-	w.watchers[v] = struct{}{}
-	w.mu.Unlock()
-	defer func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.watchers, v)
-	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-v.wake:
-		}
-		w.mu.Lock()
-		batch := make([]adapters.Evidence, 0, len(v.pending))
-		for _, e := range v.pending {
-			batch = append(batch, e)
-		}
-		clear(v.pending)
-		w.mu.Unlock()
-		emit(batch)
-	}
+	return p.a.world.feed.Watch(ctx, emit)
 }

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/jsdl"
 )
@@ -18,7 +17,10 @@ type step struct {
 
 // parse reads the script of a definition.
 func parse(d *jsdl.JobDefinition) ([]step, error) {
-	program := adapters.ProgramOf(d)
+	if d == nil {
+		return nil, fail.Errorf("fake.Check", fail.Invalid, "", "there is no job definition")
+	}
+	program := d.Program()
 	script, ok := strings.CutPrefix(program.Executable.Value, "fake:")
 	if !ok {
 		return nil, nil

@@ -19,14 +19,14 @@ type Fault struct {
 
 // World is the site behind the adapters: its jobs outlive them.
 type World struct {
-	mu       sync.Mutex
-	jobs     map[adapters.Tag]*job
-	order    []*job // queued, first in first out
-	running  int
-	starts   map[adapters.Tag]int
-	slots    int
-	faults   func(op string, tag adapters.Tag) Fault
-	watchers map[*watcher]struct{}
+	mu      sync.Mutex
+	jobs    map[adapters.Tag]*job
+	order   []*job // queued, first in first out
+	running int
+	starts  map[adapters.Tag]int
+	slots   int
+	faults  func(op string, tag adapters.Tag) Fault
+	feed    adapters.Feed
 }
 
 type job struct {
@@ -45,9 +45,7 @@ type job struct {
 
 // NewWorld makes a site that runs so many jobs at once; 0 is no bound.
 func NewWorld(slots int) *World {
-	return &World{
-		jobs: map[adapters.Tag]*job{}, starts: map[adapters.Tag]int{}, slots: slots, watchers: map[*watcher]struct{}{},
-	}
+	return &World{jobs: map[adapters.Tag]*job{}, starts: map[adapters.Tag]int{}, slots: slots}
 }
 
 // Inject sets the faults: f is asked once for each job of each call, with op one
@@ -265,21 +263,5 @@ func (w *World) end(j *job, e adapters.Evidence) {
 
 func (w *World) set(j *job, p adapters.Phase) {
 	j.phase, j.evidence.Phase = p, p
-	for watch := range w.watchers {
-		watch.put(j.evidence)
-	}
-}
-
-// watcher collects evidence, the newest for each job, until it is taken.
-type watcher struct {
-	pending map[adapters.Tag]adapters.Evidence
-	wake    chan struct{}
-}
-
-func (v *watcher) put(e adapters.Evidence) {
-	v.pending[e.Tag] = e
-	select {
-	case v.wake <- struct{}{}:
-	default:
-	}
+	w.feed.Publish(j.evidence)
 }

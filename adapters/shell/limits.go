@@ -1,0 +1,116 @@
+package shell
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// unlimited is the kernel's own number for no limit (RLIM_INFINITY).
+const unlimited = math.MaxUint64
+
+// The limits, by the elements' names.
+const (
+	limitWallTime        = "WallTimeLimit"
+	limitCPUTime         = "CPUTimeLimit"
+	limitFileSize        = "FileSizeLimit"
+	limitCoreDump        = "CoreDumpLimit"
+	limitDataSegment     = "DataSegmentLimit"
+	limitLockedMemory    = "LockedMemoryLimit"
+	limitMemory          = "MemoryLimit"
+	limitOpenDescriptors = "OpenDescriptorsLimit"
+	limitPipeSize        = "PipeSizeLimit"
+	limitStackSize       = "StackSizeLimit"
+	limitProcessCount    = "ProcessCountLimit"
+	limitVirtualMemory   = "VirtualMemoryLimit"
+	limitThreadCount     = "ThreadCountLimit"
+)
+
+// rlimits are those that setrlimit knows.
+var rlimits = map[string]int{
+	limitCPUTime: unix.RLIMIT_CPU, limitFileSize: unix.RLIMIT_FSIZE, limitCoreDump: unix.RLIMIT_CORE,
+	limitDataSegment: unix.RLIMIT_DATA, limitLockedMemory: unix.RLIMIT_MEMLOCK, limitOpenDescriptors: unix.RLIMIT_NOFILE,
+	limitStackSize: unix.RLIMIT_STACK, limitVirtualMemory: unix.RLIMIT_AS,
+}
+
+// wallTime gives the wall time limit.
+func (s *spec) wallTime() (time.Duration, bool) {
+	n, ok := s.Limits[limitWallTime]
+	if !ok || n > uint64(math.MaxInt64/time.Second) {
+		return 0, false
+	}
+	return time.Duration(n) * time.Second, true
+}
+
+// held reports whether the program must be held at its first instruction for
+// limits to be put on it.
+func (s *spec) held() bool {
+	for name := range s.Limits {
+		if name != limitWallTime {
+			return true
+		}
+	}
+	return false
+}
+
+// restrict sets a held program's limits.
+func restrict(pid int, s *spec, t track) error {
+	for name, value := range s.Limits {
+		resource, ok := rlimits[name]
+		if name == limitProcessCount && !t.processes() && os.Geteuid() != 0 {
+			resource, ok = unix.RLIMIT_NPROC, true
+		}
+		if !ok {
+			continue
+		}
+		if err := setLimit(pid, resource, value); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func setLimit(pid, resource int, value uint64) error {
+	limit := unix.Rlimit{Cur: value, Max: value}
+	if resource == unix.RLIMIT_CPU && value < unlimited {
+		limit.Cur = max(value, 1) // the kernel counts seconds from one
+		limit.Max = limit.Cur + 1
+	}
+	err := unix.Prlimit(pid, resource, &limit, nil)
+	if err == nil || !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	// The machine itself allows less than the job's limit: that holds.
+	var have unix.Rlimit
+	if err := unix.Prlimit(pid, resource, nil, &have); err != nil {
+		return err
+	}
+	limit.Cur, limit.Max = min(limit.Cur, have.Max), min(limit.Max, have.Max)
+	return unix.Prlimit(pid, resource, &limit, nil)
+}
+
+// verdict says which limit ended a program, if one did.
+func (s *spec) verdict(signal unix.Signal, cpu time.Duration, oom bool) string {
+	over := func(name, what, unit string) string {
+		n := s.Limits[name]
+		if n == 1 && len(unit) > 1 {
+			unit = unit[:len(unit)-1]
+		}
+		return fmt.Sprintf("%s: the program was stopped because %s more than %d %s", name, what, n, unit)
+	}
+	limited := func(name string) bool { n, ok := s.Limits[name]; return ok && n < unlimited }
+	switch {
+	case signal == unix.SIGXCPU && limited(limitCPUTime),
+		signal == unix.SIGKILL && limited(limitCPUTime) && cpu >= time.Duration(min(max(s.Limits[limitCPUTime], 1), 1<<32))*time.Second:
+		return over(limitCPUTime, "a process used the CPU for", "seconds")
+	case signal == unix.SIGXFSZ && limited(limitFileSize):
+		return over(limitFileSize, "it made a file of", "bytes")
+	case signal == unix.SIGKILL && oom && limited(limitMemory):
+		return over(limitMemory, "it used", "bytes of memory")
+	}
+	return ""
+}

@@ -1,0 +1,445 @@
+package shell
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/jsdl"
+)
+
+// The directories below Options.Dir.
+const (
+	dirJobs    = "jobs"
+	dirSockets = "supervisors"
+	dirStaging = "staging" // on its way in or out
+	fileLock   = "lock"
+	fileLog    = "supervisors.log"
+)
+
+// Adapter is the shell adapter. It suspends and it pushes.
+type Adapter struct {
+	site
+	dir    string
+	lock   *os.File // of the whole directory
+	log    *os.File // what supervisors complain of
+	syncer syncer
+	feed   adapters.Feed
+	// placing is held for reading by Submit: who has held it for writing knows that
+	// no earlier Submit is still under way.
+	placing sync.RWMutex
+	wg      sync.WaitGroup
+
+	mu      sync.Mutex
+	active  map[adapters.Tag]*job // that have not ended
+	queue   []*job                // to be started, first in first out
+	used    int                   // slots
+	idle    []*member
+	members map[*member]struct{}
+	retry   *time.Timer
+	closed  bool
+}
+
+// job is one that has not ended.
+type job struct {
+	tag      adapters.Tag
+	need     int
+	holds    bool // it has its slots
+	evidence adapters.Evidence
+	member   *member       // that has the job, or is to have it
+	ready    chan struct{} // closed once the job can be reached, anew for each member
+	cancel   bool          // asked for: repeated to whoever gets the job
+	deaths   int           // of supervisors before it began
+}
+
+// Open makes the adapter on its directory and takes over what it finds there: jobs
+// that wait are queued in their order, jobs that run are adopted, jobs whose
+// supervisor is dead are ended as lost.
+func Open(o Options) (*Adapter, error) {
+	if err := o.EnsureDefaults(); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"", dirJobs, dirSockets, dirStaging} {
+		if err := os.MkdirAll(filepath.Join(o.Dir, name), 0o700); err != nil {
+			return nil, openError(o.Dir, err)
+		}
+	}
+	a := &Adapter{
+		dir: o.Dir, active: map[adapters.Tag]*job{}, members: map[*member]struct{}{},
+		site: site{machine: inspect(o.HostNames), options: &o, jobs: filepath.Join(o.Dir, dirJobs)},
+	}
+	lock, err := os.OpenFile(filepath.Join(o.Dir, fileLock), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, openError(o.Dir, err)
+	}
+	a.lock = lock
+	if err := flock(lock, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fail.Errorf("shell.Open", fail.Conflict, o.Dir, "another gateway runs jobs in %s; give each gateway a directory of its own", o.Dir)
+		}
+		return nil, openError(o.Dir, err)
+	}
+	if err := a.open(); err != nil {
+		_ = a.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+func openError(dir string, err error) error {
+	return fail.Errorf("shell.Open", fail.Unavailable, dir, "the directory of jobs %s can't be used: %s", dir, why(err)).Because(err)
+}
+
+func (a *Adapter) open() error {
+	var err error
+	if a.log, err = os.OpenFile(filepath.Join(a.dir, fileLog), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
+		return openError(a.dir, err)
+	}
+	sum := sha256.Sum256([]byte(a.dir))
+	if a.track, err = findTrack(a.options.Track, "portolan-"+hex.EncodeToString(sum[:4])); err != nil {
+		return fail.E("shell.Open", fail.Unsupported, a.options.Track, err)
+	}
+	if !a.options.NoSync {
+		if a.syncer.dir, err = os.Open(a.jobs); err != nil {
+			return openError(a.dir, err)
+		}
+	}
+	a.options.Log.Info("shell adapter", "dir", a.dir, "slots", a.options.Slots, "track", a.track.Way, "memoryLimits", a.track.memory(), "processLimits", a.track.processes())
+	return a.takeOver()
+}
+
+// Properties gives what the adapter claims.
+func (a *Adapter) Properties() adapters.Properties {
+	return adapters.Properties{
+		Type: "shell", ManagerURI: "http://portolan-project.org/ns/2026/manager/shell", Version: a.osVersion, Suspend: true, Push: true,
+	}
+}
+
+// Check says what stands against a job here.
+func (a *Adapter) Check(d *jsdl.JobDefinition) error {
+	_, err := a.plan(d, "check")
+	return err
+}
+
+// Submit places jobs. Once it returns they are on disk, and will be run by this
+// gateway or the next.
+func (a *Adapter) Submit(_ context.Context, jobs []adapters.Job) []adapters.Placed {
+	a.placing.RLock()
+	defer a.placing.RUnlock()
+	placed := make([]adapters.Placed, len(jobs))
+	fresh := make([]*job, 0, len(jobs))
+	for i := range jobs {
+		j, err := a.place(&jobs[i])
+		placed[i].Err = err
+		if err == nil {
+			placed[i].Handle = handleOf(jobs[i].Tag)
+		}
+		if j != nil {
+			fresh = append(fresh, j)
+		}
+	}
+	if len(fresh) == 0 {
+		return placed
+	}
+	if err := a.syncer.sync(); err != nil {
+		a.options.Log.Error("syncing the directory of jobs", "error", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, j := range fresh {
+		if a.active[j.tag] == j { // else it was cancelled already
+			a.queue = append(a.queue, j)
+		}
+	}
+	a.dispatch()
+	return placed
+}
+
+// place puts one job on disk. It gives nil without an error for a tag that is there.
+func (a *Adapter) place(spec *adapters.Job) (*job, error) {
+	if err := spec.Tag.Validate(); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	_, known := a.active[spec.Tag]
+	closed := a.closed
+	a.mu.Unlock()
+	if closed {
+		return nil, fail.Errorf("shell.Submit", fail.Unavailable, string(spec.Tag), "the site is being shut down")
+	}
+	if known {
+		return nil, nil
+	}
+	if _, err := os.Lstat(a.path(spec.Tag).path("")); err == nil {
+		return nil, nil
+	}
+	s, err := a.plan(spec.Definition, spec.Tag)
+	if err != nil {
+		return nil, err
+	}
+	s.Owner, s.Submitted = spec.Owner, time.Now()
+	j := newJob(s)
+	// Known before it is there, so that nobody sees a job that no one looks after.
+	a.mu.Lock()
+	if _, known := a.active[spec.Tag]; known {
+		a.mu.Unlock()
+		return nil, nil
+	}
+	a.active[spec.Tag] = j
+	a.mu.Unlock()
+	made, err := place(a.jobs, filepath.Join(a.dir, dirStaging), s)
+	if err == nil && made {
+		return j, nil
+	}
+	a.mu.Lock()
+	delete(a.active, spec.Tag)
+	a.mu.Unlock()
+	if err != nil {
+		kind := fail.Unavailable
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			kind = fail.Exhausted
+		}
+		return nil, fail.Errorf("shell.Submit", kind, string(spec.Tag), "the job could not be written to the site's job directory: %s", why(err)).Because(err)
+	}
+	return nil, nil
+}
+
+func newJob(s *spec) *job {
+	return &job{
+		tag: s.Tag, need: s.Need, ready: make(chan struct{}),
+		evidence: adapters.Evidence{Tag: s.Tag, Handle: handleOf(s.Tag), Phase: adapters.Queued},
+	}
+}
+
+func (a *Adapter) path(tag adapters.Tag) jobDir { return jobDir(filepath.Join(a.jobs, string(tag))) }
+
+// Find gives the handles of the tags that are on disk.
+func (a *Adapter) Find(_ context.Context, tags []adapters.Tag) (map[adapters.Tag]adapters.Handle, error) {
+	a.placing.Lock()
+	defer a.placing.Unlock()
+	found := map[adapters.Tag]adapters.Handle{}
+	for _, tag := range tags {
+		if tag.Validate() != nil {
+			continue
+		}
+		_, err := os.Lstat(string(a.path(tag)))
+		switch {
+		case err == nil:
+			found[tag] = handleOf(tag)
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, fail.Errorf("shell.Find", fail.Unavailable, string(tag), "the directory of jobs can't be read: %s", why(err)).Because(err)
+		}
+	}
+	return found, nil
+}
+
+// Status gives evidence from memory for jobs that have not ended, else from disk.
+func (a *Adapter) Status(_ context.Context, handles []adapters.Handle) ([]adapters.Evidence, error) {
+	evidence := make([]adapters.Evidence, len(handles))
+	for i, h := range handles {
+		tag, err := tagOf(h)
+		if err != nil {
+			evidence[i] = adapters.Evidence{Handle: h, Err: err}
+			continue
+		}
+		evidence[i] = a.evidence(tag)
+	}
+	return evidence, nil
+}
+
+func (a *Adapter) evidence(tag adapters.Tag) adapters.Evidence {
+	a.mu.Lock()
+	j, ok := a.active[tag]
+	var e adapters.Evidence
+	if ok {
+		e = j.evidence
+	}
+	a.mu.Unlock()
+	if ok {
+		return e
+	}
+	return a.recorded(tag)
+}
+
+// recorded gives the evidence of what is on disk.
+func (a *Adapter) recorded(tag adapters.Tag) adapters.Evidence {
+	base := adapters.Evidence{Tag: tag, Handle: handleOf(tag)}
+	b, e, started, err := a.path(tag).read()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		base.Phase, base.Reason = adapters.Lost, "the site has no such job, or has forgotten it"
+	case err != nil:
+		base.Err = fail.Errorf("shell.Status", fail.Unavailable, string(tag), "the job's record can't be read: %s", why(err)).Because(err)
+	case e != nil:
+		return e.evidence(tag)
+	case started:
+		base.Phase = adapters.Running
+		if b != nil {
+			base.Started = b.Started
+		}
+	default:
+		base.Phase = adapters.Queued
+	}
+	return base
+}
+
+// errUnknown refuses to act on a job that is not there.
+func errUnknown(op string, tag adapters.Tag) error {
+	return fail.Errorf(op, fail.NotFound, string(tag), "the site has no job %s, or has forgotten it", tag)
+}
+
+// Output opens a stream.
+func (a *Adapter) Output(_ context.Context, h adapters.Handle, stream adapters.Stream, offset int64) (io.ReadCloser, error) {
+	tag, err := tagOf(h)
+	if err != nil {
+		return nil, err
+	}
+	if offset < 0 || stream != adapters.Stdout && stream != adapters.Stderr {
+		return nil, fail.Errorf("shell.Output", fail.Invalid, string(tag), "there is no stream %d from %d", stream, offset)
+	}
+	d := a.path(tag)
+	s, err := d.spec()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errUnknown("shell.Output", tag)
+	}
+	if err != nil {
+		return nil, fail.E("shell.Output", fail.Unavailable, string(tag), err)
+	}
+	path, other := s.outputs(d)
+	if stream == adapters.Stderr {
+		path = other
+	}
+	// Whatever stands there now, opening it must not wait.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return io.NopCloser(strings.NewReader("")), nil
+	}
+	if err != nil {
+		return nil, fail.Errorf("shell.Output", fail.Unavailable, string(tag), "the job's output %s can't be read: %s", path, why(err)).Because(err)
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		_ = f.Close()
+		return io.NopCloser(strings.NewReader("")), nil // a device keeps nothing
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		_ = f.Close()
+		return nil, fail.E("shell.Output", fail.Unavailable, string(tag), err)
+	}
+	return f, nil
+}
+
+// Forget removes a job that ended, with its outputs and its own directories.
+func (a *Adapter) Forget(_ context.Context, h adapters.Handle) error {
+	tag, err := tagOf(h)
+	if err != nil {
+		return err
+	}
+	e := a.evidence(tag)
+	switch {
+	case e.Err != nil:
+		return e.Err
+	case !e.Phase.Final():
+		return fail.Errorf("shell.Forget", fail.Conflict, string(tag), "the job is %v; only a job that ended can be forgotten", e.Phase)
+	}
+	// Out of sight at once, then away, which may take its time.
+	out, err := os.MkdirTemp(filepath.Join(a.dir, dirStaging), "forget-")
+	if err != nil {
+		return fail.E("shell.Forget", fail.Unavailable, string(tag), err)
+	}
+	if err := os.Rename(string(a.path(tag)), filepath.Join(out, "job")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fail.E("shell.Forget", fail.Unavailable, string(tag), errors.Join(err, os.Remove(out)))
+	}
+	if err := clear(out); err != nil {
+		a.options.Log.Warn("a forgotten job leaves files behind", "dir", out, "error", err)
+	}
+	return nil
+}
+
+// Capacity gives what the machine has and what is free of it.
+func (a *Adapter) Capacity(context.Context) (adapters.Capacity, error) {
+	disk, err := diskFree(a.jobs)
+	if err != nil {
+		return adapters.Capacity{}, fail.E("shell.Capacity", fail.Unavailable, a.jobs, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return adapters.Capacity{
+		Hosts: 1, OperatingSystem: a.os, OSVersion: a.osVersion, CPUArchitecture: a.arch, CPUs: a.cpus, CPUSpeed: a.speed,
+		Memory: a.memory, VirtualMemory: a.virtual, Disk: disk, Slots: a.options.Slots,
+		FreeSlots: max(a.options.Slots-a.used, 0), HostNames: append([]string(nil), a.names...),
+	}, nil
+}
+
+// Watch delivers evidence as it comes.
+func (a *Adapter) Watch(ctx context.Context, emit func([]adapters.Evidence)) error {
+	return a.feed.Watch(ctx, emit)
+}
+
+// Close lets go of the jobs: running ones go on, waiting ones wait for the next Open.
+func (a *Adapter) Close() error {
+	a.mu.Lock()
+	a.closed = true
+	a.queue = nil
+	if a.retry != nil {
+		a.retry.Stop()
+	}
+	for m := range a.members {
+		m.hangUp()
+	}
+	a.mu.Unlock()
+	a.wg.Wait()
+	var errs []error
+	for _, f := range []*os.File{a.log, a.syncer.dir, a.lock} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// syncer makes a directory's entries lasting, for all who ask meanwhile at once.
+type syncer struct {
+	dir  *os.File // nil: nothing is synced
+	mu   sync.Mutex
+	next *syncRound // that new callers join
+	busy sync.Mutex
+}
+
+type syncRound struct {
+	once sync.Once
+	err  error
+}
+
+func (s *syncer) sync() error {
+	if s.dir == nil {
+		return nil
+	}
+	s.mu.Lock()
+	if s.next == nil {
+		s.next = new(syncRound)
+	}
+	round := s.next
+	s.mu.Unlock()
+	s.busy.Lock()
+	defer s.busy.Unlock()
+	round.once.Do(func() {
+		// Who comes from here on may have come too late for this round.
+		s.mu.Lock()
+		s.next = nil
+		s.mu.Unlock()
+		round.err = s.dir.Sync()
+	})
+	return round.err
+}
