@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"portolan": main})
+}
+
+// TestScripts runs testdata/*.txt, one behaviour each. The scripts have these
+// commands beside the usual ones:
+//
+//	gateway NAME FLAG…       start a gateway on $WORK/NAME and wait until it is ready;
+//	                         PORTOLAN_ENDPOINT and BASE are its URLs, its log is NAME.log
+//	stop NAME                SIGTERM; it must exit with 0
+//	kill9 NAME               SIGKILL
+//	exits CODE CMD ARG…      run CMD; its exit code must be CODE
+//	eventually RE CMD ARG…   run CMD again and again until it succeeds and its output matches
+//	setline VAR N            set VAR to line N of the last standard output
+//	get PATH CODE            HTTP GET of BASE/PATH, the body on standard output
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			home := filepath.Join(e.WorkDir, "home")
+			e.Setenv("HOME", home)
+			e.Setenv("XDG_CONFIG_HOME", "")
+			e.Setenv("XDG_STATE_HOME", "")
+			e.Setenv("XDG_DATA_HOME", "")
+			e.Values["gateways"] = map[string]*gateway{}
+			return os.MkdirAll(home, 0o700)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"gateway":    startGateway,
+			"stop":       stopGateway,
+			"kill9":      killGateway,
+			"exits":      exits,
+			"eventually": eventually,
+			"setline":    setLine,
+			"get":        get,
+		},
+	})
+}
+
+// gateway is a process of "portolan serve".
+type gateway struct {
+	cmd  *exec.Cmd
+	log  *os.File
+	done chan error
+}
+
+const patient = 30 * time.Second
+
+func startGateway(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: gateway NAME FLAG…")
+	}
+	name := args[0]
+	log, err := os.OpenFile(ts.MkAbs(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	ts.Check(err)
+	path := strings.Split(ts.Getenv("PATH"), string(filepath.ListSeparator))[0]
+	cmd := exec.Command(filepath.Join(path, "portolan"),
+		append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--data", ts.MkAbs(name)}, args[1:]...)...)
+	cmd.Dir, cmd.Stderr = ts.MkAbs("."), log
+	for _, v := range []string{"HOME", "PATH", "TMPDIR"} {
+		cmd.Env = append(cmd.Env, v+"="+ts.Getenv(v))
+	}
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	g := &gateway{cmd: cmd, log: log, done: make(chan error, 1)}
+	ts.Value("gateways").(map[string]*gateway)[name] = g
+	ts.Defer(func() {
+		if g.cmd != nil {
+			g.cmd.Process.Kill()
+			<-g.done
+		}
+		log.Close()
+	})
+	ready := make(chan bool, 1)
+	go func() {
+		in := bufio.NewScanner(out)
+		up := false
+		for in.Scan() && !up {
+			key, value, _ := strings.Cut(in.Text(), ": ")
+			switch key {
+			case "bes":
+				ts.Setenv("PORTOLAN_ENDPOINT", value)
+				ts.Setenv("BASE", strings.TrimSuffix(value, "/bes"))
+			case "ready":
+				up = true
+				ready <- true
+			}
+		}
+		if !up {
+			ready <- false
+		}
+		_, _ = io.Copy(io.Discard, out)
+		g.done <- cmd.Wait()
+	}()
+	select {
+	case up := <-ready:
+		if !up {
+			ts.Fatalf("the gateway ended before it was ready:\n%s", ts.ReadFile(name+".log"))
+		}
+	case <-time.After(patient):
+		ts.Fatalf("the gateway is not ready:\n%s", ts.ReadFile(name+".log"))
+	}
+}
+
+func end(ts *testscript.TestScript, neg bool, args []string, signal syscall.Signal) error {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: stop NAME")
+	}
+	g := ts.Value("gateways").(map[string]*gateway)[args[0]]
+	if g == nil || g.cmd == nil {
+		ts.Fatalf("no gateway %s runs", args[0])
+	}
+	ts.Check(g.cmd.Process.Signal(signal))
+	select {
+	case err := <-g.done:
+		g.cmd = nil
+		return err
+	case <-time.After(patient):
+		ts.Fatalf("the gateway does not end:\n%s", ts.ReadFile(args[0]+".log"))
+		return nil
+	}
+}
+
+func stopGateway(ts *testscript.TestScript, neg bool, args []string) {
+	if err := end(ts, neg, args, syscall.SIGTERM); err != nil {
+		ts.Fatalf("%v\n%s", err, ts.ReadFile(args[0]+".log"))
+	}
+}
+
+func killGateway(ts *testscript.TestScript, neg bool, args []string) {
+	if err := end(ts, neg, args, syscall.SIGKILL); err == nil {
+		ts.Fatalf("killed, it exits with 0")
+	}
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE CMD ARG…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		e, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = e.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, not %d", got, want)
+	}
+}
+
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: eventually RE CMD ARG…")
+	}
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(patient); ; {
+		if ts.Exec(args[1], args[2:]...) == nil && re.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("no match in time; last:\n%s%s", ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+		}
+	}
+}
+
+func setLine(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: setline VAR N")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	lines := strings.Split(ts.ReadFile("stdout"), "\n")
+	if n < 1 || n > len(lines) || lines[n-1] == "" {
+		ts.Fatalf("no line %d", n)
+	}
+	ts.Setenv(args[0], lines[n-1])
+}

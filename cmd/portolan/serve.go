@@ -1,0 +1,335 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/portolan-project/portolan/adapters/shell"
+	"github.com/portolan-project/portolan/bes"
+	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/internal/store/etcd"
+	"github.com/portolan-project/portolan/internal/telemetry"
+	"github.com/portolan-project/portolan/jsdl"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	dev       bool
+	listen    string
+	data      string
+	endpoints []string // of an etcd cluster; none for the embedded one
+	replica   string
+	slots     int
+	dialect   string
+	lenient   bool
+	arc       bool
+	logFormat string
+	logLevel  string
+}
+
+func (a *app) serveCmd() *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve --dev [--listen ADDR] [--data DIR]",
+		Short: "Run a gateway",
+		Long: `Run a whole gateway on this machine's loopback address: a BES service over HTTP, an embedded
+etcd, and jobs run as programs of this machine, with the rights of whoever started it.
+Nothing needs to be set up, and nobody is asked who they are: whoever can reach the address
+can run programs. This version has no other mode.
+
+When it is up, it prints a line "name: URL" for each thing that it serves, and then "ready".
+Its log goes to standard error.
+
+SIGTERM or SIGINT stop it: requests under way are answered first. Jobs that run go on, and
+the next gateway on the same data takes them up again, as it does after a crash.`,
+		Example: `  portolan serve --dev
+  portolan serve --dev --listen 127.0.0.1:0 --data /var/tmp/portolan
+  portolan serve --dev --etcd-endpoints 10.0.0.1:2379,10.0.0.2:2379`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.check(a); err != nil {
+				return err
+			}
+			log, err := telemetry.NewLogger(a.err, o.logFormat, o.logLevel)
+			if err != nil {
+				return usagef("%v", err)
+			}
+			return a.serve(cmd.Context(), o, log)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.dev, "dev", false, "a gateway for one developer: loopback only, no authentication")
+	f.StringVar(&o.listen, "listen", defaultListen, "loopback address and port; port 0 takes a free one")
+	f.StringVar(&o.data, "data", "", "directory for everything that is kept (default ~/.local/share/portolan)")
+	f.StringSliceVar(&o.endpoints, "etcd-endpoints", nil, "use this etcd cluster in place of the embedded etcd")
+	f.StringVar(&o.replica, "replica", "gateway", "name of this gateway among those on one etcd cluster")
+	f.IntVar(&o.slots, "slots", 0, "CPUs' worth of jobs that run at once (default all)")
+	f.StringVar(&o.dialect, "bes-dialect", "2008", "schema lineage to speak: 2008, or 2007 for clients of the published WSDL")
+	f.BoolVar(&o.lenient, "lenient", false, "take some documents of real clients that break the JSDL schema; see validate --lenient")
+	f.BoolVar(&o.arc, "arc", false, "add to references what ARC's client wants to see")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	cobra.CheckErr(cmd.MarkFlagDirname("data"))
+	for name, words := range map[string][]string{
+		"bes-dialect": {"2008", "2007"}, "log-format": {"text", "json"}, "log-level": {"debug", "info", "warn", "error"},
+	} {
+		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, oneOf(words...)))
+	}
+	for _, name := range []string{"listen", "etcd-endpoints", "replica", "slots"} {
+		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
+	}
+	return cmd
+}
+
+var dialects = map[string]bes.Dialect{"2007": bes.Dialect2007, "2008": bes.Dialect2008}
+
+// check refuses what can't be served, and fills in what follows from the rest.
+func (o *serveOptions) check(a *app) error {
+	if !o.dev {
+		return usagef("this version serves for one developer on loopback only: add --dev")
+	}
+	host, _, err := net.SplitHostPort(o.listen)
+	if err != nil {
+		return usagef("--listen %q is no address: write one like %s", o.listen, defaultListen)
+	}
+	if !loopback(host) {
+		return usagef("--listen %s would let others run programs here, as --dev asks nobody who they are: choose a loopback address like %s", o.listen, defaultListen)
+	}
+	if o.slots < 0 {
+		return usagef("--slots is negative: leave it out to use all CPUs")
+	}
+	if _, ok := dialects[o.dialect]; !ok {
+		return usagef("there is no BES dialect %q: use 2008 or 2007", o.dialect)
+	}
+	if o.data == "" {
+		if o.data, err = a.dir("XDG_DATA_HOME", ".local/share"); err != nil {
+			return usagef("%v: say with --data where to keep things", err)
+		}
+	}
+	o.data, err = filepath.Abs(o.data)
+	if err != nil {
+		return usagef("--data: %v", err)
+	}
+	return nil
+}
+
+// serve makes the parts, ties them together, and runs them until ctx ends.
+func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
+	release, err := lockData(o.data)
+	if err != nil {
+		return err
+	}
+	defer release()
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.listen)
+	if err != nil {
+		return refusedf("%v: choose another address with --listen", err)
+	}
+	defer listener.Close()
+
+	v, _ := build()
+	metrics := telemetry.NewMetrics(v)
+
+	// The two parts that take time to open don't need each other.
+	var st store.Store
+	var site *shell.Adapter
+	var opening errgroup.Group
+	opening.Go(func() error {
+		opts := etcd.Options{Endpoints: o.endpoints, Log: log.With("part", "store")}
+		if len(o.endpoints) == 0 {
+			opts.Dir = filepath.Join(o.data, "etcd")
+		}
+		s, err := etcd.Open(ctx, opts)
+		if err == nil {
+			st = s
+		}
+		return err
+	})
+	opening.Go(func() (err error) {
+		site, err = shell.Open(shell.Options{Dir: filepath.Join(o.data, "shell"), Slots: o.slots, Log: log.With("part", "shell")})
+		return err
+	})
+	err = opening.Wait()
+	if st != nil {
+		defer func() { err = errors.Join(err, closed("the store", st.Close())) }()
+	}
+	if site != nil {
+		defer func() { err = errors.Join(err, closed("the shell adapter", site.Close())) }()
+	}
+	if err != nil {
+		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+	}
+
+	base := url.URL{Scheme: "http", Host: listener.Addr().String(), Path: "/bes"}
+	documents := jsdl.Options{Lenient: o.lenient}
+	var live atomic.Int64
+	b, err := broker.New(broker.Config{
+		Store:   st,
+		Replica: o.replica,
+		Sites:   []broker.Site{{Name: "shell", Adapter: site}},
+		BaseURL: base.String,
+		Log:     log.With("part", "broker"),
+		JSDL:    documents,
+		Alone:   len(o.endpoints) == 0,
+		Limits:  broker.Limits{Wait: 2 * time.Minute},
+		Hooks: broker.Hooks{
+			Submitted: metrics.Submitted,
+			Stepped:   metrics.Stepped,
+			Committed: metrics.Committed,
+			Placed:    metrics.Placed,
+			Site:      metrics.Site,
+			Illegal:   metrics.Illegal,
+			Ended:     metrics.Ended,
+			Gauges: func(n, queued int) {
+				live.Store(int64(n))
+				metrics.Gauges(n, queued)
+			},
+		},
+	})
+	if err != nil {
+		return &exitError{code: exitRefused, err: err}
+	}
+
+	service := bes.NewServer(b, bes.ServerOptions{
+		Verifier: soap.DevVerifier{},
+		Dialect:  dialects[o.dialect],
+		JSDL:     documents,
+		ARC:      o.arc,
+		Log:      log.With("part", "bes"),
+		Observe:  metrics.Answered,
+	})
+	handler := fromHere(soap.NewRouter(map[string]http.Handler{
+		"/bes":        service,
+		"/bes/a/{id}": service, // where the references of activities point
+		"/metrics":    metrics.Handler(telemetry.Only("etcd_", prometheus.DefaultGatherer)),
+		"/healthz":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }),
+		"/readyz":     readiness(b, st),
+	}))
+
+	// Jobs are looked after until the last request is answered, so the broker does
+	// not end with ctx.
+	working, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	group, failing := errgroup.WithContext(working)
+	group.Go(func() error { return b.Run(working) })
+	select {
+	case <-b.Ready():
+	case <-failing.Done():
+		return &exitError{code: exitRefused, err: errors.New(sentence(group.Wait()))}
+	case <-ctx.Done():
+		stopWork()
+		return group.Wait()
+	}
+	server := soap.NewHTTPServer(handler, log.With("part", "http"))
+	requests, stopRequests := context.WithCancel(working)
+	defer stopRequests()
+	server.BaseContext = func(net.Listener) context.Context { return requests }
+	group.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	log.Info("serving", "bes", base.String(), "data", o.data, "version", v)
+	metricsURL := base
+	metricsURL.Path = "/metrics"
+	fmt.Fprintf(a.out, "bes: %s\nmetrics: %s\nready\n", &base, &metricsURL)
+
+	select {
+	case <-ctx.Done():
+	case <-failing.Done():
+	}
+	log.Info("stopping")
+	drain(server, stopRequests)
+	stopWork()
+	if err := group.Wait(); err != nil {
+		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+	}
+	if n := live.Load(); n > 0 {
+		a.complain(fmt.Sprintf("stopped with %d jobs that have not ended: those that run go on, and the next gateway on %s takes all of them up", n, o.data))
+	}
+	return nil
+}
+
+const (
+	// politeTime is how long requests have to end by themselves once the gateway
+	// stops, and lastTime how long they have after they were told to.
+	politeTime = time.Second
+	lastTime   = 10 * time.Second
+)
+
+// drain answers the requests under way and takes no more. Those that are held
+// back for want of news are ended; their clients ask again.
+func drain(server *http.Server, stopRequests func()) {
+	ctx, cancel := context.WithTimeout(context.Background(), politeTime+lastTime)
+	defer cancel()
+	polite := time.AfterFunc(politeTime, stopRequests)
+	defer polite.Stop()
+	if server.Shutdown(ctx) != nil {
+		server.Close() //nolint:errcheck // nothing is left to be saved
+	}
+}
+
+func closed(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &exitError{code: exitRefused, err: fmt.Errorf("closing %s: %s", what, sentence(err))}
+}
+
+// readiness says whether new work can be taken.
+func readiness(b *broker.Broker, st store.Store) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-b.Ready():
+		default:
+			http.Error(w, "starting", http.StatusServiceUnavailable)
+			return
+		}
+		if err := st.Health(r.Context()); err != nil {
+			http.Error(w, sentence(err), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+}
+
+// fromHere refuses what a web page of elsewhere makes a browser send: nobody is
+// asked who they are, and a browser reaches loopback too. Browsers put Origin on
+// every such request (Fetch §3.1); SOAP clients never do.
+func fromHere(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if slices.ContainsFunc(r.Header.Values("Origin"), func(s string) bool {
+			u, err := url.Parse(s)
+			return err != nil || !loopback(u.Hostname())
+		}) {
+			http.Error(w, "web pages of elsewhere may not use this gateway", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// makeData makes the directory that everything is kept in. Documents and outputs
+// are their owner's alone.
+func makeData(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return refusedf("the directory for the gateway's data could not be made: %v: choose another with --data", err)
+	}
+	return nil
+}
