@@ -1,0 +1,117 @@
+package etcd
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash/fnv"
+	"strings"
+)
+
+const (
+	root             = "/portolan/v1/"
+	schemaKey        = root + "schema"
+	jobPrefix        = root + "job/"
+	partPrefix       = jobPrefix + "i/"
+	livePrefix       = jobPrefix + "l/"
+	finalPrefix      = jobPrefix + "f/"
+	docPrefix        = root + "doc/"
+	historyPrefix    = root + "history/"
+	ownerPrefix      = root + "owner/"
+	submissionPrefix = root + "submission/"
+	replicaPrefix    = root + "replica/"
+	settingPrefix    = root + "setting/"
+)
+
+// shards is part of the layout: it never changes within a schema version.
+const shards = 64
+
+func partKey(id string) string { return partPrefix + newest(id) }
+
+// statusKey is where the status of a job is, by whether it is final.
+func statusKey(id string, final bool) string {
+	if final {
+		return finalPrefix + escape(id)
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id))
+	return livePrefix + fmt.Sprintf("%02x/", h.Sum32()%shards) + escape(id)
+}
+
+// statusID gives the id and finality that a status key stands for.
+func statusID(key []byte) (id string, final, ok bool) {
+	if rest, found := bytes.CutPrefix(key, []byte(finalPrefix)); found {
+		id, ok = unescape(rest)
+		return id, true, ok
+	}
+	if rest, found := bytes.CutPrefix(key, []byte(livePrefix)); found && len(rest) > 3 {
+		id, ok = unescape(rest[3:])
+		return id, false, ok
+	}
+	return "", false, false
+}
+
+func documentPrefix(id string, sum [32]byte) string {
+	return docPrefix + escape(id) + hex.EncodeToString(sum[:16]) + "/"
+}
+
+func documentKey(id string, sum [32]byte, n int) string {
+	return documentPrefix(id, sum) + fmt.Sprintf("%04x", n)
+}
+
+func historyKey(id string, sequence int) string {
+	return historyPrefix + escape(id) + string(binary.BigEndian.AppendUint64(nil, uint64(max(sequence, 0))))
+}
+
+func ownerIndex(owner string) string { return ownerPrefix + digest(owner) + "/" }
+
+func ownerKey(owner, id string) string { return ownerIndex(owner) + newest(id) }
+
+func submissionKey(owner, submission string) string {
+	return submissionPrefix + digest(owner) + "/" + submission
+}
+
+// digest stands for an owner's name, which may have any length and bytes.
+func digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:16])
+}
+
+// escape writes an id so that none is the beginning of another and their order
+// stays: a zero byte becomes 00 ff, and 00 00 ends it.
+func escape(id string) string {
+	if strings.IndexByte(id, 0) >= 0 {
+		id = strings.ReplaceAll(id, "\x00", "\x00\xff")
+	}
+	return id + "\x00\x00"
+}
+
+func unescape(b []byte) (string, bool) {
+	b, ok := bytes.CutSuffix(b, []byte{0, 0})
+	if !ok {
+		return "", false
+	}
+	return strings.ReplaceAll(string(b), "\x00\xff", "\x00"), true
+}
+
+// newest writes an id so that greater ones come first.
+func newest(id string) string {
+	b := []byte(escape(id))
+	invert(b)
+	return string(b)
+}
+
+// newestID undoes newest.
+func newestID(b []byte) (string, bool) {
+	b = bytes.Clone(b)
+	invert(b)
+	return unescape(b)
+}
+
+func invert(b []byte) {
+	for i := range b {
+		b[i] = ^b[i]
+	}
+}

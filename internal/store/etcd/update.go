@@ -1,0 +1,172 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
+)
+
+// base is what an update must know of the status that it replaces.
+type base struct {
+	revision int64
+	sequence int
+	final    bool
+}
+
+// Update implements store.Store.
+func (s *Store) Update(ctx context.Context, sess store.Session, changes ...store.Change) []store.Changed {
+	const op = "store.Update"
+	out := make([]store.Changed, len(changes))
+	failAll := func(err error) []store.Changed {
+		for i := range out {
+			out[i].Err = err
+		}
+		return out
+	}
+	if err := s.usable(op); err != nil {
+		return failAll(err)
+	}
+	own, ok := sess.(*session)
+	if !ok || own.s != s || own.isLost() {
+		return failAll(store.LostSession(op, ""))
+	}
+	if ctx.Err() != nil {
+		return failAll(fail.E(op, fail.Unavailable, "", context.Cause(ctx)))
+	}
+	bases, err := s.basesOf(ctx, changes)
+	if err != nil {
+		return failAll(err)
+	}
+	var writes []*write
+	var plans []*plan
+	var at []int
+	seen := make(map[string]bool, len(changes))
+	for i, c := range changes {
+		b, known := bases[c.ID]
+		switch {
+		case !known:
+			out[i].Err = fail.Errorf(op, fail.NotFound, c.ID, "there is no job %s", c.ID)
+			continue
+		case b.revision != c.Revision, seen[c.ID]:
+			out[i].Err = store.MovedOn(op, c.ID)
+			continue
+		}
+		p, err := newPlan(c, b, own)
+		if err != nil {
+			out[i].Err = err
+			continue
+		}
+		seen[c.ID] = true
+		writes, plans, at = append(writes, p.write), append(plans, p), append(at, i)
+	}
+	for k, r := range s.commit(ctx, writes...) {
+		out[at[k]] = s.settle(plans[k], r)
+	}
+	return out
+}
+
+// basesOf gives what the changes start from, reading what is not remembered.
+func (s *Store) basesOf(ctx context.Context, changes []store.Change) (map[string]base, error) {
+	bases := make(map[string]base, len(changes))
+	var unknown []string
+	for _, c := range changes {
+		if b, ok := s.bases.get(c.ID); ok && b.revision >= c.Revision {
+			bases[c.ID] = b
+		} else {
+			unknown = append(unknown, c.ID)
+		}
+	}
+	if len(unknown) == 0 {
+		return bases, nil
+	}
+	jobs, err := s.Get(ctx, unknown...)
+	for id, j := range jobs {
+		bases[id] = base{j.Revision, j.Status.Sequence, j.Status.Final}
+	}
+	return bases, err
+}
+
+// plan is a change on its way.
+type plan struct {
+	*write
+	before, after base
+	status, lines []byte
+}
+
+func newPlan(c store.Change, b base, own *session) (*plan, error) {
+	const op = "store.Update"
+	p := &plan{
+		write:  &write{op: op, id: c.ID, guard: own},
+		before: b,
+		after:  base{sequence: b.sequence + len(c.Events), final: c.Status.Final},
+	}
+	c.Status.Sequence = p.after.sequence
+	var err error
+	if p.status, err = json.Marshal(c.Status); err != nil {
+		return nil, fail.E(op, fail.Invalid, c.ID, err)
+	}
+	from, to := statusKey(c.ID, b.final), statusKey(c.ID, c.Status.Final)
+	p.alone = []string{from, to}
+	p.when = []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(from), "=", c.Revision)}
+	p.or = []clientv3.Op{clientv3.OpGet(own.key), clientv3.OpGet(from), clientv3.OpGet(to)}
+	p.put(to, p.status)
+	if from != to {
+		p.then = append(p.then, clientv3.OpDelete(from))
+	}
+	if len(c.Events) == 0 {
+		return p, nil
+	}
+	events := make([]store.Event, len(c.Events))
+	for i, e := range c.Events {
+		e.Sequence = b.sequence + i + 1
+		events[i] = e
+	}
+	if p.lines, err = json.Marshal(events); err != nil {
+		return nil, fail.E(op, fail.Invalid, c.ID, err)
+	}
+	key := historyKey(c.ID, b.sequence+1)
+	p.or = append(p.or, clientv3.OpGet(key))
+	p.put(key, p.lines)
+	return p, nil
+}
+
+// settle says what became of a change.
+func (s *Store) settle(p *plan, r outcome) store.Changed {
+	switch {
+	case r.err != nil:
+		return store.Changed{Err: r.err}
+	case r.ok:
+		p.after.revision = r.revision
+		s.bases.put(p.id, p.after)
+		return store.Changed{Revision: r.revision}
+	}
+	// It was not done now: because it had been done before, because the session is
+	// not ours any more, or because another was faster.
+	own, from, to := r.found[0].GetResponseRange().Kvs, r.found[1].GetResponseRange().Kvs, r.found[2].GetResponseRange().Kvs
+	if r.repeated && len(to) == 1 && bytes.Equal(to[0].Value, p.status) && to[0].ModRevision > p.before.revision {
+		alike := true
+		if len(r.found) > 3 {
+			lines := r.found[3].GetResponseRange().Kvs
+			alike = len(lines) == 1 && bytes.Equal(lines[0].Value, p.lines) && lines[0].ModRevision == to[0].ModRevision
+		}
+		if alike {
+			p.after.revision = to[0].ModRevision
+			s.bases.put(p.id, p.after)
+			return store.Changed{Revision: to[0].ModRevision}
+		}
+	}
+	if len(own) == 0 || own[0].ModRevision != p.guard.revision {
+		p.guard.lose(fmt.Errorf("the key of the session is gone or is another's"))
+		return store.Changed{Err: store.LostSession(p.op, p.id)}
+	}
+	if len(from) == 0 && len(to) == 0 {
+		return store.Changed{Err: fail.Errorf(p.op, fail.NotFound, p.id, "there is no job %s", p.id)}
+	}
+	return store.Changed{Err: store.MovedOn(p.op, p.id)}
+}
