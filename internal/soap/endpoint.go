@@ -2,6 +2,7 @@ package soap
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
@@ -27,6 +29,8 @@ const (
 	// A body must arrive within bodyTime, without a pause of bodyPause.
 	bodyTime  = 60 * time.Second
 	bodyPause = 10 * time.Second
+
+	defaultInFlight = 64 << 20
 )
 
 // Endpoint serves operations over HTTP, in SOAP 1.1 and 1.2. Its fields are set
@@ -55,6 +59,9 @@ type Endpoint struct {
 	// Strict holds clients to the letter of WS-Addressing: a MessageID on every
 	// request, an action that agrees with the body and with SOAPAction.
 	Strict bool
+	// InFlight is the most bytes of messages held at once; beyond it senders are
+	// told to come again. 0 means 64 MiB. One message is always taken.
+	InFlight int64
 	// Log gets what went wrong, once; nil discards it.
 	Log *slog.Logger
 	// Observe is told of every answered POST; the operation is empty where none
@@ -63,6 +70,8 @@ type Endpoint struct {
 
 	// Tests set these to get the same bytes every time.
 	newID, newReference func() string
+
+	held atomic.Int64 // bytes of messages in flight
 }
 
 var _ http.Handler = (*Endpoint)(nil)
@@ -74,6 +83,7 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		x := &exchange{e: e, w: w, r: r}
 		x.serve()
+		e.held.Add(-x.held)
 		if e.Observe != nil {
 			name := ""
 			if x.op != nil {
@@ -152,7 +162,8 @@ type exchange struct {
 	version Version
 	parsed  *Parsed // nil until there is an envelope
 	op      *Operation
-	status  int // that was sent
+	status  int   // that was sent
+	held    int64 // bytes counted in e.held
 }
 
 // serve is the processing order of SOAP 1.2 part 1 §2.6: nothing has an effect
@@ -261,9 +272,15 @@ func putBuffer(b *bytes.Buffer) {
 func (x *exchange) read(buf *bytes.Buffer, charset string) (*xmldoc.Document, bool) {
 	limits := x.e.Limits.EnsureDefaults()
 	body := &patientReader{r: x.r.Body, control: http.NewResponseController(x.w), until: time.Now().Add(bodyTime)}
-	_, err := buf.ReadFrom(io.LimitReader(body, limits.Bytes+1))
+	_, err := buf.ReadFrom(&countedReader{x, io.LimitReader(body, limits.Bytes+1)})
 	body.done()
 	if err != nil {
+		if errors.Is(err, errBusy) {
+			x.version = sniff(buf.Bytes(), x.version)
+			x.w.Header().Set("Connection", "close")
+			x.fault(&Fault{Code: Receiver, Reason: "too many messages are being worked on: try again later", RetryAfter: busyRetryAfter}, nil)
+			return nil, false
+		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			x.w.Header().Set("Connection", "close")
 			x.plain(http.StatusRequestTimeout, "the message did not arrive in time")
@@ -291,6 +308,25 @@ func (x *exchange) read(buf *bytes.Buffer, charset string) (*xmldoc.Document, bo
 	}
 	x.fault(f, nil)
 	return nil, false
+}
+
+var errBusy = errors.New("soap: too many bytes of messages in flight")
+
+// countedReader counts what it reads as held, so that many large messages at once
+// do not add up to more memory than there is.
+type countedReader struct {
+	x *exchange
+	r io.Reader
+}
+
+func (c *countedReader) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.x.held += int64(n)
+	total := c.x.e.held.Add(int64(n))
+	if total > cmp.Or(c.x.e.InFlight, defaultInFlight) && total > c.x.held {
+		return n, errBusy
+	}
+	return n, err
 }
 
 // sniff guesses the version of a message that could not be read, so that its

@@ -325,3 +325,27 @@ func TestObserve(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// TestInFlight has one large message at work; another is told to come again, and
+// is taken once the first is done.
+func TestInFlight(t *testing.T) {
+	e := echoEndpoint()
+	e.InFlight = 10_000
+	large := envelope(V12, "", "<t:Echo>"+strings.Repeat("x", 20_000)+"</t:Echo>")
+	op := e.Operations[xmldoc.Name{Space: testNS, Local: "Echo"}]
+	inner, nested := op.Handle, answer{}
+	op.Handle = func(ctx context.Context, m *Verified) (*etree.Element, error) {
+		op.Handle = inner
+		nested = post(t, e, "text/xml", large)
+		return inner(ctx, m)
+	}
+	post(t, e, "text/xml", large).wantReply(t)
+	nested.wantFault(t, 503, in(NS12, "Receiver"))
+	if nested.header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	post(t, e, "text/xml", large).wantReply(t)
+	if e.held.Load() != 0 {
+		t.Errorf("%d bytes are still held", e.held.Load())
+	}
+}

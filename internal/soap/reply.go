@@ -171,10 +171,17 @@ func (f *Fault) append12(b []byte) []byte {
 func appendQName(b []byte, name string, q xmldoc.Name) []byte {
 	b = append(b, '<')
 	b = append(b, name...)
+	prefix := "c"
+	switch q.Space {
+	case NSWSA:
+		prefix = "wsa" // what people expect to read
+	case NSWSSE:
+		prefix = "wsse"
+	}
 	if q.Space != "" {
-		b = append(b, ` xmlns:c="`...)
+		b = append(b, " xmlns:"+prefix+`="`...)
 		b = xmldoc.AppendText(b, q.Space) // a namespace name has no quote
-		b = append(b, `">c:`...)
+		b = append(b, `">`+prefix+":"...)
 	} else {
 		b = append(b, '>')
 	}
