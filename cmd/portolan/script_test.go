@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 //
 //	gateway NAME FLAG…       start a gateway on $WORK/NAME and wait until it is ready;
 //	                         PORTOLAN_ENDPOINT and BASE are its URLs, its log is NAME.log
-//	stop NAME                SIGTERM; it must exit with 0
+//	halt NAME                SIGTERM; it must exit with 0
 //	kill9 NAME               SIGKILL
 //	exits CODE CMD ARG…      run CMD; its exit code must be CODE
 //	eventually RE CMD ARG…   run CMD again and again until it succeeds and its output matches
@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"gateway":    startGateway,
-			"stop":       stopGateway,
+			"halt":       stopGateway,
 			"kill9":      killGateway,
 			"exits":      exits,
 			"eventually": eventually,
@@ -125,7 +125,7 @@ func startGateway(ts *testscript.TestScript, neg bool, args []string) {
 
 func end(ts *testscript.TestScript, neg bool, args []string, signal syscall.Signal) error {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: stop NAME")
+		ts.Fatalf("usage: halt NAME or kill9 NAME")
 	}
 	g := ts.Value("gateways").(map[string]*gateway)[args[0]]
 	if g == nil || g.cmd == nil {
