@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // quick are options for servers that say nothing useful.
 func quick(endpoint string) Options {
-	return Options{Endpoint: endpoint, Timeout: 300 * time.Millisecond, Settle: time.Second, Budget: 20 * time.Second}
+	return Options{Endpoint: endpoint, Timeout: 150 * time.Millisecond, Settle: 500 * time.Millisecond, Budget: 20 * time.Second}
 }
 
 // judge runs the kit and gives the report; whatever the server does, there is one.

@@ -1,0 +1,12 @@
+// Package e2e holds the tests that run the real program: built once, started as
+// a process of its own, spoken to over real sockets, killed when it hurts most.
+//
+//	captured_test.go   requests of real clients, byte for byte
+//	samples_test.go    the sample documents and messages, judged as their index says
+//	interop_test.go    SOAP stacks that we did not write, from ?wsdl alone
+//	conformance_test.go the kit against our own gateway
+//	crash_test.go      SIGKILL at random moments under load, and a ledger
+//	faults_test.go     what fails around a job: its status and history say so
+//	hostile_test.go    messages meant to do harm, and the memory that they cost
+//	bench              the four ratios of docs/performance.md
+package e2e
