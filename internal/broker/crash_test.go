@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,8 +24,9 @@ import (
 type schedule struct {
 	jobs    []scriptedJob
 	deaths  []death
-	answers []answer // of the site, one for each call, then none
+	answers []answer // of site and store, one for each call, then none
 	push    bool
+	alone   bool
 	slots   int
 }
 
@@ -65,11 +67,12 @@ func drawSchedule(t *rapid.T) schedule {
 		}), 0, 6).Draw(t, "deaths"),
 		answers: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) answer {
 			return answer{
-				op:   rapid.SampledFrom([]string{"", "", "submit", "find", "status", "cancel", "suspend", "resume"}).Draw(t, "op"),
+				op:   rapid.SampledFrom([]string{"", "", "submit", "find", "status", "cancel", "suspend", "resume", "create", "update", "update", "update"}).Draw(t, "op"),
 				kind: rapid.SampledFrom([]fail.Kind{fail.Unavailable, fail.Uncertain, fail.Exhausted}).Draw(t, "kind"),
 				done: rapid.Bool().Draw(t, "done"),
 			}
 		}), 0, 12).Draw(t, "answers"),
+		alone: rapid.Bool().Draw(t, "alone"),
 		push:  rapid.Bool().Draw(t, "push"),
 		slots: rapid.IntRange(1, 4).Draw(t, "slots"),
 	}
@@ -98,7 +101,10 @@ func (s schedule) play(t *testing.T) error {
 	for _, a := range s.answers {
 		answers[a.op] = append(answers[a.op], a)
 	}
+	var mu sync.Mutex
 	w.Inject(func(op string, _ adapters.Tag) fake.Fault {
+		mu.Lock()
+		defer mu.Unlock()
 		if len(answers[op]) == 0 {
 			return fake.Fault{}
 		}
@@ -125,7 +131,17 @@ func (s schedule) play(t *testing.T) error {
 			l.left, l.after = s.deaths[round].deeds, s.deaths[round].after
 		}
 		g := start(t, Config{
-			Store: mortalStore{st, l},
+			Store: mortalStore{st, l, func(op string) (answer, bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				if len(answers[op]) == 0 {
+					return answer{}, false
+				}
+				a := answers[op][0]
+				answers[op] = answers[op][1:]
+				return a, true
+			}},
+			Alone: s.alone,
 			Sites: []Site{{"here", mortal{w.Open(fake.Options{NoPush: false}), l}}},
 		})
 		if !s.push {
@@ -134,7 +150,7 @@ func (s schedule) play(t *testing.T) error {
 			}
 		}
 		<-g.Ready()
-		end := time.Now().Add(24 * time.Hour)
+		end := time.Now().Add(3 * time.Hour)
 		for !l.gone() && time.Now().Before(end) {
 			if len(todo) > 0 {
 				j := todo[0]

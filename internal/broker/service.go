@@ -234,8 +234,13 @@ func (b *Broker) await(ctx context.Context, req *bes.StatusRequest) error {
 	wake := make(chan struct{}, 1)
 	var watched []*job
 	b.mu.Lock()
-	if b.waiters >= b.cfg.Limits.Waiters || !b.serving {
+	if b.waiters >= b.cfg.Limits.Waiters {
 		b.mu.Unlock()
+		return nil
+	}
+	if !b.serving { // nothing changes now, and whoever asks in a loop must not spin
+		b.mu.Unlock()
+		sleep(ctx, min(req.Wait, time.Second))
 		return nil
 	}
 	ready := false

@@ -215,20 +215,49 @@ func (l *life) gone() bool {
 type mortalStore struct {
 	store.Store
 	life *life
+	sick func(op string) (answer, bool) // when set: faults of the store itself
+}
+
+// ill gives the error that befalls a write, and whether it is done all the same.
+func (m mortalStore) ill(op string) (err error, done bool) {
+	if m.sick == nil {
+		return nil, true
+	}
+	a, ok := m.sick(op)
+	if !ok {
+		return nil, true
+	}
+	return fail.Errorf("store."+op, a.kind, "", "injected"), a.done && a.kind == fail.Uncertain
 }
 
 func (m mortalStore) Create(ctx context.Context, n store.NewJob) (j store.Job, c bool, err error) {
-	if derr := m.life.deed(func() { j, c, err = m.Store.Create(ctx, n) }); derr != nil {
-		return store.Job{}, false, derr
+	ill, done := m.ill("create")
+	if derr := m.life.deed(func() {
+		if done {
+			j, c, err = m.Store.Create(ctx, n)
+		}
+	}); derr != nil {
+		ill = derr
+	}
+	if ill != nil {
+		return store.Job{}, false, ill
 	}
 	return j, c, err
 }
 
 func (m mortalStore) Update(ctx context.Context, s store.Session, cs ...store.Change) (out []store.Changed) {
-	if err := m.life.deed(func() { out = m.Store.Update(ctx, s, cs...) }); err != nil {
+	ill, done := m.ill("update")
+	if derr := m.life.deed(func() {
+		if done {
+			out = m.Store.Update(ctx, s, cs...)
+		}
+	}); derr != nil {
+		ill = derr
+	}
+	if ill != nil {
 		out = make([]store.Changed, len(cs))
 		for i := range out {
-			out[i].Err = err
+			out[i].Err = ill
 		}
 	}
 	return out
