@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +29,8 @@ const (
 	limitThreadCount     = "ThreadCountLimit"
 )
 
-// rlimits are those that setrlimit knows.
+// rlimits are those that setrlimit keeps. RLIMIT_NPROC is none of them: it counts
+// all threads of the account, the gateway's own among them, and does not bind root.
 var rlimits = map[string]int{
 	limitCPUTime: unix.RLIMIT_CPU, limitFileSize: unix.RLIMIT_FSIZE, limitCoreDump: unix.RLIMIT_CORE,
 	limitDataSegment: unix.RLIMIT_DATA, limitLockedMemory: unix.RLIMIT_MEMLOCK, limitOpenDescriptors: unix.RLIMIT_NOFILE,
@@ -58,12 +58,9 @@ func (s *spec) held() bool {
 }
 
 // restrict sets a held program's limits.
-func restrict(pid int, s *spec, t track) error {
+func restrict(pid int, s *spec) error {
 	for name, value := range s.Limits {
 		resource, ok := rlimits[name]
-		if name == limitProcessCount && !t.processes() && os.Geteuid() != 0 {
-			resource, ok = unix.RLIMIT_NPROC, true
-		}
 		if !ok {
 			continue
 		}

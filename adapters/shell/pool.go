@@ -23,9 +23,10 @@ import (
 // member is a supervisor as the gateway sees it.
 type member struct {
 	name string
-	wire *wire // nil until it is connected
-	job  *job  // nil: idle
-	gone bool  // the gateway has hung up
+	wire *wire         // nil until it is connected
+	job  *job          // nil: idle
+	gone bool          // the gateway has hung up
+	dead chan struct{} // closed when the process is reaped; nil for one that was adopted
 }
 
 // hangUp closes the connection; the supervisor ends, or goes on alone.
@@ -33,6 +34,18 @@ func (m *member) hangUp() {
 	m.gone = true
 	if m.wire != nil {
 		_ = m.wire.conn.Close()
+	}
+}
+
+// await waits for an idle supervisor, which has been hung up on, to be gone with
+// its socket and its cgroups.
+func (m *member) await() {
+	if m.dead == nil {
+		return
+	}
+	select {
+	case <-m.dead:
+	case <-time.After(retryAfter): // somebody has stopped it; the next gateway sweeps
 	}
 }
 
@@ -61,7 +74,7 @@ func (a *Adapter) dispatch() {
 			a.give(m, j)
 			continue
 		}
-		m := &member{name: rand.Text(), job: j}
+		m := &member{name: rand.Text(), job: j, dead: make(chan struct{})}
 		j.member = m
 		a.members[m] = struct{}{}
 		a.wg.Go(func() { a.spawn(m) })
@@ -165,7 +178,10 @@ func (a *Adapter) spawn(m *member) {
 		a.give(m, m.job)
 	}
 	a.mu.Unlock()
-	go func() { _, _ = process.Wait() }() // it may outlive the adapter, but not as a zombie
+	go func() { // it may outlive the adapter, but not as a zombie
+		_, _ = process.Wait()
+		close(m.dead)
+	}()
 	a.serve(m)
 }
 
@@ -217,8 +233,11 @@ func (a *Adapter) serve(m *member) {
 	}
 	j, gone := m.job, m.gone
 	a.mu.Unlock()
-	if gone {
-		return // not it, but we have gone
+	if gone { // not it, but we have gone
+		if j == nil {
+			m.await()
+		}
+		return
 	}
 	if j != nil {
 		a.settle(j)

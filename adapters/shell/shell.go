@@ -84,7 +84,7 @@ func Open(o Options) (*Adapter, error) {
 		return nil, openError(o.Dir, err)
 	}
 	a.lock = lock
-	if err := flock(lock, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := a.own(); err != nil {
 		_ = lock.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fail.Errorf("shell.Open", fail.Conflict, o.Dir, "another gateway runs jobs in %s; give each gateway a directory of its own", o.Dir)
@@ -96,6 +96,18 @@ func Open(o Options) (*Adapter, error) {
 		return nil, err
 	}
 	return a, nil
+}
+
+// own takes the directory for this gateway. A process that a killed gateway was
+// just about to start may have the lock for a moment more.
+func (a *Adapter) own() error {
+	for tries := 0; ; tries++ {
+		err := flock(a.lock, syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil || !errors.Is(err, syscall.EWOULDBLOCK) || tries == 100 {
+			return err
+		}
+		<-time.After(10 * time.Millisecond)
+	}
 }
 
 func openError(dir string, err error) error {
@@ -400,6 +412,11 @@ func (a *Adapter) Close() error {
 	}
 	a.mu.Unlock()
 	a.wg.Wait()
+	for _, parent := range []string{a.track.Tree, a.track.Memory, a.track.Pids} {
+		if parent != "" {
+			_ = os.Remove(parent) // which fails while a supervisor is there
+		}
+	}
 	var errs []error
 	for _, f := range []*os.File{a.log, a.syncer.dir, a.lock} {
 		if f != nil {

@@ -1,6 +1,7 @@
 package shell_test
 
 import (
+	"math/big"
 	"os"
 	"testing"
 	"time"
@@ -14,8 +15,13 @@ import (
 
 // TestMain is a supervisor when the adapter starts the test's binary as one.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == shell.SuperviseWord {
-		os.Exit(shell.SuperviseMain(os.Args[2:]))
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case shell.SuperviseWord:
+			os.Exit(shell.SuperviseMain(os.Args[2:]))
+		case gatewayWord:
+			os.Exit(gatewayMain(os.Args[2]))
+		}
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -37,15 +43,38 @@ func harness(change func(*shell.Options)) adaptertest.Harness {
 			return a
 		},
 		Programs: true,
-		Limits: map[string]bool{
-			"WallTimeLimit": true, "CPUTimeLimit": true, "FileSizeLimit": true, "CoreDumpLimit": true, "DataSegmentLimit": true,
-			"LockedMemoryLimit": true, "OpenDescriptorsLimit": true, "StackSizeLimit": true, "VirtualMemoryLimit": true,
-			"MemoryLimit": true, "ProcessCountLimit": true,
-		},
-		Umask: 0o022,
+		Umask:    0o022,
 	}
 }
 
+// able says which limits the machine lets the adapter keep. Those that need a
+// cgroup's controller are asked of the adapter itself, so that the suite sees that
+// it either keeps them or refuses them.
+func able(t *testing.T, way string) map[string]bool {
+	t.Helper()
+	limits := map[string]bool{
+		"WallTimeLimit": true, "CPUTimeLimit": true, "FileSizeLimit": true, "CoreDumpLimit": true, "DataSegmentLimit": true,
+		"LockedMemoryLimit": true, "OpenDescriptorsLimit": true, "StackSizeLimit": true, "VirtualMemoryLimit": true,
+	}
+	o := options(t.TempDir())
+	o.Track = way
+	a, err := shell.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	probe := adaptertest.Command("/bin/true")
+	limit := &probe.Description.Application.POSIX.Limits
+	limit.Memory = big.NewInt(1 << 30)
+	limits["MemoryLimit"] = a.Check(probe) == nil
+	limit.Memory, limit.ProcessCount = nil, big.NewInt(100)
+	limits["ProcessCountLimit"] = a.Check(probe) == nil
+	t.Logf("limits by cgroup: memory %v, processes %v", limits["MemoryLimit"], limits["ProcessCountLimit"])
+	return limits
+}
+
 func TestSuite(t *testing.T) {
-	adaptertest.Run(t, harness(func(*shell.Options) {}))
+	h := harness(func(*shell.Options) {})
+	h.Limits = able(t, "")
+	adaptertest.Run(t, h)
 }

@@ -112,7 +112,7 @@ func hold(pid int, s *spec, t *tree) error {
 	if err := t.enter(pid); err != nil {
 		return err
 	}
-	if err := restrict(pid, s, t.track); err != nil {
+	if err := restrict(pid, s); err != nil {
 		return err
 	}
 	return syscall.PtraceDetach(pid)

@@ -31,7 +31,7 @@ func newTree(t track, name string) (*tree, error) {
 		return tr, nil
 	}
 	tr.group = filepath.Join(t.Tree, name)
-	if err := os.Mkdir(tr.group, 0o755); err != nil {
+	if err := os.MkdirAll(tr.group, 0o755); err != nil {
 		return nil, err
 	}
 	if t.Way == trackCgroup2 {
