@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -114,7 +115,7 @@ func (c *Client) init() {
 			return false, nil
 		}
 		if err != nil {
-			return true, nil
+			return true, nil //nolint:nilerr // what went wrong on the way is what is tried again
 		}
 		switch resp.StatusCode {
 		case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -146,7 +147,7 @@ func (c *Client) Call(ctx context.Context, action string, body *etree.Element, o
 	for _, opt := range opts {
 		opt(&o)
 	}
-	m := message{version: c.Version, body: body, headers: append(c.Headers[:len(c.Headers):len(c.Headers)], o.headers...)}
+	m := message{version: c.Version, body: body, headers: slices.Concat(c.Headers, o.headers)}
 	if m.version == 0 {
 		m.version = V11
 	}

@@ -196,7 +196,7 @@ func TestClientErrors(t *testing.T) {
 		{"proxy, idempotent", canned(502, "text/plain", "bad gateway"), true, fail.Unavailable, "bad gateway"},
 		{"login wanted", canned(401, "text/plain", "who?"), false, fail.Unauthenticated, "401"},
 		{"forbidden", canned(403, "text/plain", "no"), false, fail.Denied, "403"},
-		{"redirect", http.RedirectHandler("http://elsewhere.example/", 302), false, fail.Unavailable, "moved to http://elsewhere.example/"},
+		{"redirect", http.RedirectHandler("http://elsewhere.example/", http.StatusFound), false, fail.Unavailable, "moved to http://elsewhere.example/"},
 		{"garbage", canned(200, "text/xml", "\x00\x01"), true, fail.Unavailable, "nothing that can be read"},
 		{"garbage, not idempotent", canned(200, "text/xml", "<a/>"), false, fail.Uncertain, "may have been"},
 		{"too large", canned(200, "text/xml", strings.Repeat(" ", 5000)+ok), true, fail.Unavailable, "nothing that can be read"},

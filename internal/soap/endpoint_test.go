@@ -2,7 +2,6 @@ package soap
 
 import (
 	"context"
-	"encoding/xml"
 	"fmt"
 	"io"
 	"net/http"
@@ -142,12 +141,6 @@ func (a answer) wantReply(t testing.TB) {
 }
 
 func in(space, local string) string { return xmldoc.Name{Space: space, Local: local}.String() }
-
-func escape(s string) string {
-	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(s))
-	return b.String()
-}
 
 // envelope makes a message; v.Namespace is bound to s, WS-Addressing to wsa.
 func envelope(v Version, header, body string) string {

@@ -2,6 +2,7 @@ package soap
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/beevik/etree"
@@ -152,12 +153,7 @@ func aimedAtUs(block *etree.Element, v Version, roles []string) bool {
 	case role == "", role == next, v == V12 && role == roleUltimate12:
 		return true
 	}
-	for _, r := range roles {
-		if r == role {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(roles, role)
 }
 
 // checkMustUnderstand honours mustUnderstand on all header blocks that are aimed

@@ -3,6 +3,7 @@ package soap
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"slices"
 	"strings"
 
 	"github.com/beevik/etree"
@@ -43,7 +44,7 @@ func (m *message) append(b []byte) []byte {
 	b = append(b, '"')
 	headers := m.headers
 	if m.fault != nil {
-		headers = append(headers[:len(headers):len(headers)], m.fault.Headers...)
+		headers = slices.Concat(headers, m.fault.Headers)
 		if m.version == V11 && len(m.fault.HeaderDetail) > 0 {
 			detail := wsaElement("FaultDetail")
 			for _, d := range m.fault.HeaderDetail {

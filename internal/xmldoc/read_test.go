@@ -314,7 +314,7 @@ func BenchmarkRead(b *testing.B) {
 		for b.Loop() {
 			dec := xml.NewDecoder(bytes.NewReader(doc))
 			for {
-				if _, err := dec.Token(); err == io.EOF {
+				if _, err := dec.Token(); errors.Is(err, io.EOF) {
 					break
 				} else if err != nil {
 					b.Fatal(err)

@@ -2,7 +2,9 @@ package xmldoc
 
 import (
 	"fmt"
+	"hash/maphash"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/beevik/etree"
@@ -41,7 +43,7 @@ func read(b []byte, charset string, l Limits) (*Document, error) {
 	if bad != nil {
 		return nil, bad
 	}
-	rd := &reader{s: s, enc: enc, external: charset != "", lim: l, doc: &Document{src: s}}
+	rd := &reader{seed: maphash.MakeSeed(), s: s, enc: enc, external: charset != "", lim: l, doc: &Document{src: s}}
 	if err := rd.document(); err != nil {
 		if err.Pos.IsZero() {
 			err.Pos = positionAt(s, rd.i)
@@ -70,7 +72,8 @@ type reader struct {
 	doc      *Document
 
 	open  []openElement
-	scope []binding // declarations in scope, innermost last
+	scope []scoped // declarations in scope, innermost last
+	seed  maphash.Seed
 
 	count, attributes int
 
@@ -81,6 +84,13 @@ type reader struct {
 	elementSlab []etree.Element
 	textSlab    []etree.CharData
 	attrSlab    []etree.Attr
+}
+
+// scoped is a declaration in scope. The hash, which no sender can foresee, keeps
+// the search quick where hundreds of prefixes begin alike.
+type scoped struct {
+	hash uint64
+	binding
 }
 
 type openElement struct {
@@ -342,15 +352,16 @@ func (r *reader) declare(prefix, local, uri string) *Error {
 		return malformed("the declaration of the prefix %s is empty: only the default namespace can be undeclared", quote(local))
 	}
 	b := binding{local, uri}
-	r.scope = append(r.scope, b)
+	r.scope = append(r.scope, scoped{maphash.String(r.seed, local), b})
 	r.doc.decls = append(r.doc.decls, b)
 	return nil
 }
 
 func (r *reader) resolve(prefix string) (string, bool) {
-	for i := len(r.scope) - 1; i >= 0; i-- {
-		if r.scope[i].prefix == prefix {
-			return r.scope[i].uri, true
+	hash := maphash.String(r.seed, prefix)
+	for i := range slices.Backward(r.scope) {
+		if b := &r.scope[i]; b.hash == hash && b.prefix == prefix {
+			return b.uri, true
 		}
 	}
 	if prefix == "xml" {
