@@ -140,9 +140,6 @@ func faultElement(err error, op string, d Dialect) *etree.Element {
 		name = faultEventually
 	}
 	if name == "" {
-		if kind == fail.Internal {
-			return nil // there is nothing to tell but the sentence
-		}
 		e := controlPort.message(failure)
 		text(e, "p:Kind", kind.String())
 		text(e, "p:Message", sentence)
@@ -204,11 +201,10 @@ func faultOf(err error, op string, d Dialect) *soap.Fault {
 	}
 	row := faults[kind]
 	f := &soap.Fault{Code: row.code, Reason: fail.Sentence(err), RetryAfter: row.retry}
-	if e := faultElement(err, op, d); e != nil {
-		f.Detail = []*etree.Element{e}
-		if e.Tag != failure {
-			f.RetryAfter = 0 // a BES fault is sent as one, with 500
-		}
+	e := faultElement(err, op, d)
+	f.Detail = []*etree.Element{e}
+	if e.Tag != failure {
+		f.RetryAfter = 0 // a BES fault is sent as one, with 500
 	}
 	return f
 }
@@ -228,9 +224,7 @@ func itemFault(prefix string, err error, op string, d Dialect) *etree.Element {
 	}
 	text(e, "faultcode", code)
 	text(e, "faultstring", fail.Sentence(err))
-	if x := faultElement(err, op, d); x != nil {
-		e.CreateElement("detail").AddChild(x)
-	}
+	e.CreateElement("detail").AddChild(faultElement(err, op, d))
 	return e
 }
 

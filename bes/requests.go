@@ -28,9 +28,14 @@ type request struct {
 	op string
 }
 
+// path is the place of e in the message, from the Body's child on.
+func (r request) path(e *etree.Element) string {
+	return strings.TrimPrefix(r.Document.Path(e), "/Envelope/Body")
+}
+
 // invalid is an InvalidRequestMessage that names the element e.
 func (r request) invalid(e *etree.Element, format string, args ...any) error {
-	path := r.Document.Path(e)
+	path := r.path(e)
 	what := fmt.Sprintf(format, args...)
 	return &requestError{
 		cause:    fail.Errorf("bes."+r.op, fail.Invalid, path, "line %s: %s: %s", r.Document.Position(e), path, what),
@@ -39,7 +44,7 @@ func (r request) invalid(e *etree.Element, format string, args ...any) error {
 }
 
 func (r request) unsupported(e *etree.Element, what string) error {
-	path := r.Document.Path(e)
+	path := r.path(e)
 	return &requestError{
 		cause:    fail.Errorf("bes."+r.op, fail.Unsupported, path, "line %s: %s: %s", r.Document.Position(e), path, what),
 		elements: []string{path + ": " + what},

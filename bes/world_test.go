@@ -123,12 +123,15 @@ func payload(t testing.TB, doc *xmldoc.Document) *xmldoc.Document {
 }
 
 // validate runs libxml2 over documents; schema is a path below the shared
-// folder's schemas, or an absolute one.
+// folder's schemas, below wsdl/ one of ours, or an absolute one.
 func validate(t *testing.T, schema string, docs ...[]byte) {
 	t.Helper()
 	xmllint := testenv.Tool(t, "xmllint", "libxml2-utils")
 	shared := testenv.Shared(t)
-	if !filepath.IsAbs(schema) {
+	switch {
+	case strings.HasPrefix(schema, "wsdl/"):
+		schema = ownSchema(t, strings.TrimPrefix(schema, "wsdl/"))
+	case !filepath.IsAbs(schema):
 		schema = filepath.Join(shared, "schemas", schema)
 	}
 	dir := t.TempDir()
