@@ -142,13 +142,8 @@ func (s schedule) play(t *testing.T) error {
 				return a, true
 			}},
 			Alone: s.alone,
-			Sites: []Site{{"here", mortal{w.Open(fake.Options{NoPush: false}), l}}},
+			Sites: []Site{{"here", mortal{w.Open(fake.Options{}), l, !s.push}}},
 		})
-		if !s.push {
-			for _, site := range g.sites {
-				site.props.Push = false
-			}
-		}
 		<-g.Ready()
 		end := time.Now().Add(3 * time.Hour)
 		for !l.gone() && time.Now().Before(end) {

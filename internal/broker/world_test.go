@@ -275,7 +275,14 @@ func (m mortalStore) Close() error { return nil }
 // mortal is an adapter as used by a process that may die.
 type mortal struct {
 	adapters.Adapter
-	life *life
+	life   *life
+	polled bool // it does not push
+}
+
+func (m mortal) Properties() adapters.Properties {
+	p := m.Adapter.Properties()
+	p.Push = !m.polled
+	return p
 }
 
 func (m mortal) Submit(ctx context.Context, jobs []adapters.Job) []adapters.Placed {
