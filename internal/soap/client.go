@@ -3,15 +3,18 @@ package soap
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/beevik/etree"
@@ -30,7 +33,7 @@ type Client struct {
 	// them to be understood by force: old servers choke on that.
 	Addressing bool
 	Limits     xmldoc.Limits     // of an answer
-	Transport  http.RoundTripper // nil: one of the client's own
+	Transport  http.RoundTripper // nil: one of the client's own, without a proxy
 	Timeout    time.Duration     // of one attempt; 0: 2 min
 	Retries    int               // of idempotent calls; 0: 3, negative: none
 	UserAgent  string            // "portolan" unless set
@@ -83,7 +86,11 @@ type idempotentKey struct{}
 func (c *Client) init() {
 	rt := c.Transport
 	if rt == nil {
-		rt = http.DefaultTransport.(*http.Transport).Clone()
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.Proxy = nil // the environment is the program's business
+		t.MaxResponseHeaderBytes = 256 << 10
+		t.MaxIdleConnsPerHost = 16
+		rt = t
 	}
 	timeout := c.Timeout
 	if timeout == 0 {
@@ -204,9 +211,32 @@ func (c *Client) request(ctx context.Context, m *message, action string, idempot
 // sending it again does no harm.
 func (c *Client) unanswered(err error, safe bool) error {
 	if safe {
-		return fail.Errorf("soap.Call", fail.Unavailable, c.URL, "the endpoint %s could not be reached", c.URL).Because(err)
+		return fail.Errorf("soap.Call", fail.Unavailable, c.URL, "the endpoint %s could not be reached: %s", c.URL, whyUnreached(err)).Because(err)
 	}
 	return c.uncertain(err, "the answer of %s was lost: the request may have been carried out", c.URL)
+}
+
+// whyUnreached says in public words what a transport error was.
+func whyUnreached(err error) string {
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return "its host is not known"
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return "its certificate is not trusted"
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return "it does not speak TLS"
+	}
+	timeout, ok := errors.AsType[net.Error](err)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the connection was refused"
+	case errors.Is(err, context.Canceled):
+		return "the call was cancelled"
+	case errors.Is(err, context.DeadlineExceeded), ok && timeout.Timeout():
+		return "it took too long"
+	}
+	return "the connection broke"
 }
 
 func (c *Client) uncertain(cause error, format string, args ...any) error {
@@ -236,7 +266,9 @@ func (c *Client) answer(resp *http.Response, id string, idempotent bool) (*Reply
 		return nil, c.foreign(resp, buf.Bytes(), err, idempotent)
 	}
 	p.SOAPAction = strings.Trim(resp.Header.Get("SOAPAction"), `" `)
-	_ = parseAddressing(p) // what is wrong with a server's headers does not undo its answer
+	// What is wrong with a server's headers does not undo its answer; nor does a
+	// header that we should understand and do not, such as a timestamp of its own.
+	_ = parseAddressing(p)
 	if rel := p.Addressing.RelatesTo; id != "" && rel != "" && rel != id {
 		err := fmt.Errorf("RelatesTo is %s, wanted %s", bounded(rel), id)
 		if idempotent {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -188,7 +189,7 @@ func TestClientErrors(t *testing.T) {
 		kind       fail.Kind
 		says       string
 	}{
-		{"connection refused", nil, false, fail.Unavailable, "could not be reached"},
+		{"connection refused", nil, false, fail.Unavailable, "could not be reached: the connection was refused"},
 		{"answer lost", hangup, false, fail.Uncertain, "may have been carried out"},
 		{"answer lost, idempotent", hangup, true, fail.Unavailable, "could not be reached"},
 		{"web page", canned(404, "text/html", "<html>Not here</html>"), false, fail.Unavailable, "Not here"},
@@ -330,5 +331,38 @@ func TestClientSendsReferenceParameters(t *testing.T) {
 	}
 	if strings.Contains(seen, "mustUnderstand") {
 		t.Error("old servers choke on mustUnderstand")
+	}
+}
+
+func TestWhyUnreached(t *testing.T) {
+	tlsServer := httptest.NewUnstartedServer(canned(200, "text/xml", ""))
+	tlsServer.Config.ErrorLog = log.New(io.Discard, "", 0)
+	tlsServer.StartTLS()
+	defer tlsServer.Close()
+	plain := httptest.NewServer(canned(200, "text/xml", ""))
+	defer plain.Close()
+	for url, says := range map[string]string{
+		tlsServer.URL: "its certificate is not trusted",
+		strings.Replace(plain.URL, "http:", "https:", 1): "it does not speak TLS",
+	} {
+		c := &Client{URL: url, Retries: -1}
+		_, err := c.Call(t.Context(), "urn:a", echoRequest())
+		if !fail.Is(err, fail.Unavailable) || !strings.Contains(fail.Sentence(err), says) {
+			t.Errorf("%s: %v", url, err)
+		}
+		c.CloseIdle()
+	}
+	for _, c := range []struct {
+		err  error
+		says string
+	}{
+		{&net.DNSError{}, "not known"},
+		{context.DeadlineExceeded, "too long"},
+		{context.Canceled, "cancelled"},
+		{io.EOF, "broke"},
+	} {
+		if got := whyUnreached(fmt.Errorf("w: %w", c.err)); !strings.Contains(got, c.says) {
+			t.Errorf("%v: %s", c.err, got)
+		}
 	}
 }

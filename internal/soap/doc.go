@@ -5,4 +5,13 @@
 // principal); handlers take only the latter. The server answers in the version
 // it was asked in, and never dispatches on an action: real clients send wrong,
 // empty and stale ones. One Endpoint serves any number of operations.
+//
+// The order of work on a message is in exchange.serve: media type, size and XML,
+// the envelope's structure, mustUnderstand, addressing, the Body, the sender, the
+// operation, where the answer goes. Nothing has an effect before all of it holds,
+// and every refusal is a *Fault.
+//
+// A Client tells apart what a caller must know: the server's *Fault, a server
+// that was not reached (fail.Unavailable), and an answer that was lost although
+// the request may have been carried out (fail.Uncertain).
 package soap
