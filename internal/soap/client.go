@@ -224,11 +224,10 @@ func whyUnreached(err error) string {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return "its certificate is not trusted"
 	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return "it does not speak TLS"
-	}
 	timeout, ok := errors.AsType[net.Error](err)
 	switch {
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return "it does not speak TLS"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "the connection was refused"
 	case errors.Is(err, context.Canceled):
