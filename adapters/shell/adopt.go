@@ -103,33 +103,19 @@ func (a *Adapter) takeOver() error {
 	return nil
 }
 
-// giveUp records an end for a job that no one has.
+// giveUp records an end for a job that has none and that no one has.
 func (a *Adapter) giveUp(d jobDir, e ended) {
-	lock, err := d.wait()
+	f, err := d.wait()
 	if err == nil {
-		defer lock.Close() //nolint:errcheck // closing is what frees the lock
-		_, have, started, _ := d.read()
-		switch {
-		case have != nil:
-			return
-		case started:
-			err = d.lose(e)
-		default:
-			err = d.record(e)
+		defer f.Close() //nolint:errcheck // closing is what frees the lock
+		var have *ended
+		if _, have, _, err = d.read(); have == nil && err == nil {
+			err = end(f, e)
 		}
 	}
 	if err != nil {
 		a.options.Log.Error("the end of a job can't be recorded", "dir", string(d), "error", err)
 	}
-}
-
-// record makes a state with its end for a job that nobody began; the caller has the lock.
-func (d jobDir) record(e ended) error {
-	state, err := d.begin(begun{Version: recordVersion})
-	if err != nil {
-		return err
-	}
-	return errors.Join(end(state, e), state.Close())
 }
 
 // settle finds out where a job stands that no known supervisor has: it has ended,
@@ -221,13 +207,13 @@ func (a *Adapter) bury(j *job, b *begun) bool {
 		// still have it.
 		a.endTree(j.tag, b.Groups)
 	}
-	lock, err := d.wait()
+	f, err := d.wait()
 	if err != nil {
 		a.options.Log.Error("a lost job can't be locked", "tag", j.tag, "error", err)
 		<-time.After(retryAfter)
 		return false
 	}
-	defer lock.Close() //nolint:errcheck // closing is what frees the lock
+	defer f.Close() //nolint:errcheck // closing is what frees the lock
 	now, e, _, _ := d.read()
 	if e != nil {
 		return false
@@ -241,7 +227,7 @@ func (a *Adapter) bury(j *job, b *begun) bool {
 		lost.Reason = reasonBroken
 	}
 	for {
-		err := d.lose(lost)
+		err := end(f, lost)
 		if err == nil {
 			return false // read again, and found ended
 		}

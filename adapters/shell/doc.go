@@ -9,21 +9,19 @@
 //
 // A job is a directory, Dir/jobs/TAG:
 //
-//	spec     what is to be run, written before the job exists under its name;
-//	         who runs the job holds an exclusive lock (flock) on it
-//	state    made exclusively by who starts the job, so that a tag can never be
-//	         started twice; its first block says who and when, its second is
-//	         there from the start and takes the end, so that a disk which the job
-//	         has filled still takes its exit status
+//	job      one file, there whole before the job exists under its name. Its
+//	         first block says who began the job and when, its second takes the end,
+//	         and the rest is what is to be run. Both blocks are there from the
+//	         start, so that a disk which the job has filled still takes its exit
+//	         status. Who begins or ends a job holds an exclusive lock (flock) on the
+//	         file, and begins only what nobody has begun or ended: a tag is never
+//	         started twice.
 //	stdout, stderr   where the job names no files
 //	work, tmp, scratch, fs   its directories, made when needed
 //
-// A job that was never started and never will be has its spec renamed to
-// "cancelled" or "stopped".
-//
 // Gateway and supervisor talk over a socket. When the gateway dies, an idle
 // supervisor ends and a busy one goes on; the next gateway finds it by the job's
-// state and connects again. When a supervisor dies, the socket closes, the
+// file and connects again. When a supervisor dies, the socket closes, the
 // gateway ends what is left of the job's tree and records the job as Lost.
 //
 // A job ends when its main process ends. What else is then left of its tree is

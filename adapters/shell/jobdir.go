@@ -22,16 +22,13 @@ func (d jobDir) path(name string) string { return filepath.Join(string(d), name)
 
 // The names in it. See the package's documentation.
 const (
-	nameSpec      = "spec"
-	nameState     = "state"
-	nameCancelled = "cancelled"
-	nameStopped   = "stopped"
-	nameStdout    = "stdout"
-	nameStderr    = "stderr"
-	nameWork      = "work"
-	nameTmp       = "tmp"
-	nameScratch   = "scratch"
-	nameMounts    = "fs"
+	nameJob     = "job"
+	nameStdout  = "stdout"
+	nameStderr  = "stderr"
+	nameWork    = "work"
+	nameTmp     = "tmp"
+	nameScratch = "scratch"
+	nameMounts  = "fs"
 )
 
 const handlePrefix = "shell/1 "
@@ -50,40 +47,36 @@ func tagOf(h adapters.Handle) (adapters.Tag, error) {
 // errTaken means that somebody else has the job, or had it.
 var errTaken = errors.New("the job is taken")
 
-// claim takes the lock of a job that was not started. The lock is held until the
-// file is closed, and it dies with its process.
+// claim takes the lock of a job that nobody has begun or ended. The lock is held
+// until the file is closed, and it dies with its process.
 func (d jobDir) claim() (*os.File, error) {
-	f, err := os.Open(d.path(nameSpec))
+	f, err := d.lock(syscall.LOCK_EX | syscall.LOCK_NB)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, errTaken // cancelled, stopped or forgotten
+		if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, fs.ErrNotExist) {
+			return nil, errTaken // or forgotten
 		}
 		return nil, err
 	}
-	if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, errTaken
-		}
-		return nil, err
+	blocks := make([]byte, 2*block)
+	if _, err := f.ReadAt(blocks, 0); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	// Between the opening and the lock it may have been started and ended, or renamed.
-	_, stateErr := os.Lstat(d.path(nameState))
-	_, specErr := os.Lstat(d.path(nameSpec))
-	if !errors.Is(stateErr, fs.ErrNotExist) || specErr != nil {
+	if !blank(blocks) {
 		_ = f.Close()
 		return nil, errTaken
 	}
 	return f, nil
 }
 
-// wait takes the lock of a job whose supervisor is dying.
-func (d jobDir) wait() (*os.File, error) {
-	f, err := os.Open(d.path(nameSpec))
+// wait takes the lock of a job, once whoever has it lets go.
+func (d jobDir) wait() (*os.File, error) { return d.lock(syscall.LOCK_EX) }
+
+func (d jobDir) lock(how int) (*os.File, error) {
+	f, err := os.OpenFile(d.path(nameJob), os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	if err := flock(f, syscall.LOCK_EX); err != nil {
+	if err := flock(f, how); err != nil {
 		_ = f.Close()
 		return nil, err
 	}
@@ -99,109 +92,52 @@ func flock(f *os.File, how int) error {
 	}
 }
 
-// begin makes the state, which no one else can do any more. The room for the end
-// is taken with it.
-func (d jobDir) begin(b begun) (*os.File, error) {
+// begin writes that the job is being started; the caller has claimed it.
+func begin(f *os.File, b begun) error {
 	first, err := encodeBlock(b)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f, err := os.OpenFile(d.path(nameState), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return nil, errTaken
-		}
-		return nil, err
-	}
-	if _, err := f.Write(append(first, make([]byte, block)...)); err != nil {
-		_ = f.Close()
-		return nil, errors.Join(err, os.Remove(d.path(nameState)))
-	}
-	return f, nil
+	_, err = f.WriteAt(first, 0)
+	return err
 }
 
-// end writes the end into a state.
-func end(state *os.File, e ended) error {
+// end writes the end; the caller has the lock.
+func end(f *os.File, e ended) error {
 	e.Version, e.Reason = recordVersion, clip(e.Reason)
 	second, err := encodeBlock(e)
 	if err != nil {
 		return err
 	}
-	_, err = state.WriteAt(second, block)
+	_, err = f.WriteAt(second, block)
 	return err
 }
 
-// lose records an end for a job whose supervisor is dead; the caller has the lock.
-func (d jobDir) lose(e ended) error {
-	state, err := os.OpenFile(d.path(nameState), os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	return errors.Join(end(state, e), state.Close())
-}
-
-// void makes sure that a job is never started, without needing room on the disk;
-// the caller has the lock.
-func (d jobDir) void(as string) error { return os.Rename(d.path(nameSpec), d.path(as)) }
-
-// read tells what the directory says of a job: begun and ended as parseState
-// gives them, started if there is a state at all.
+// read tells what the file says of a job: begun and ended as parseState gives
+// them, started if anybody ever began it.
 func (d jobDir) read() (b *begun, e *ended, started bool, err error) {
-	f, err := os.Open(d.path(nameState))
-	if err == nil {
-		defer f.Close() //nolint:errcheck // only read
-		data, err := io.ReadAll(io.LimitReader(f, 2*block))
-		if err != nil {
-			return nil, nil, true, err
-		}
-		b, e = parseState(data)
-		if e != nil && e.Started.IsZero() && b != nil && !e.NotRun {
-			e.Started = b.Started
-		}
-		return b, e, true, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	data, err := readBounded(d.path(nameJob), 2*block)
+	if err != nil {
 		return nil, nil, false, err
 	}
-	for as, phase := range map[string]adapters.Phase{nameCancelled: adapters.Cancelled, nameStopped: adapters.Stopped} {
-		info, err := os.Lstat(d.path(as))
-		if err != nil {
-			continue
-		}
-		e := &ended{Version: recordVersion, Phase: phase, NotRun: true, Ended: info.ModTime()}
-		if dir, err := os.Lstat(string(d)); err == nil {
-			e.Ended = dir.ModTime()
-		}
-		if phase == adapters.Stopped {
-			e.Reason = reasonNoRoom
-		}
-		return nil, e, false, nil
+	b, e = parseState(data)
+	if e != nil && e.Started.IsZero() && b != nil && !e.NotRun {
+		e.Started = b.Started
 	}
-	if _, err := os.Lstat(string(d)); err != nil {
-		return nil, nil, false, err
-	}
-	return nil, nil, false, nil
+	return b, e, !blank(data[:min(block, len(data))]), nil
 }
 
-const reasonNoRoom = "the job was not started: its start could not be recorded in the site's job directory (is the disk full?)"
-
-// spec reads what is to be run, also of a job that will not be.
+// spec reads what is to be run.
 func (d jobDir) spec() (*spec, error) {
-	for _, name := range []string{nameSpec, nameCancelled, nameStopped} {
-		data, err := readBounded(d.path(name), maxSpec+1)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		s, err := parseSpec(data)
-		if err != nil {
-			return nil, fmt.Errorf("%s can't be read: %w", d.path(name), err)
-		}
-		return s, nil
+	data, err := readBounded(d.path(nameJob), 2*block+maxSpec+1)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("%s: %w", d.path(nameSpec), fs.ErrNotExist)
+	s, err := parseSpec(data[min(2*block, len(data)):])
+	if err != nil {
+		return nil, fmt.Errorf("%s can't be read: %w", d.path(nameJob), err)
+	}
+	return s, nil
 }
 
 func readBounded(path string, limit int64) ([]byte, error) {
@@ -225,7 +161,7 @@ func place(jobs, staging string, s *spec) (bool, error) {
 		return false, err
 	}
 	undo := func(err error) (bool, error) { return false, errors.Join(err, os.RemoveAll(tmp)) }
-	if err := os.WriteFile(filepath.Join(tmp, nameSpec), data, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(tmp, nameJob), append(make([]byte, 2*block), data...), 0o600); err != nil {
 		return undo(err)
 	}
 	// A job's directory is never empty, so that a rename does not replace one.

@@ -265,12 +265,15 @@ func (a *Adapter) hear(m *member, r report) {
 			a.finish(j, r.End.evidence(j.tag))
 		}
 	case saidNotBegun:
-		a.options.Log.Error("a job's start can't be recorded", "tag", j.tag, "error", r.Error)
-		a.finish(j, a.recorded(j.tag))
+		a.options.Log.Error("a job can't be begun", "tag", j.tag, "error", r.Error)
+		a.requeue(j)
+		j.evidence.Reason = "the site can't record the job's start at present (is its disk full?), and tries again"
+		a.feed.Publish(j.evidence)
+		a.later()
+		m.job = nil
+		m.hangUp()
+		return
 	case saidTaken:
-		if r.Error != "" {
-			a.options.Log.Error("a job can't be claimed", "tag", j.tag, "error", r.Error)
-		}
 		j.member, j.ready = nil, make(chan struct{})
 		a.wg.Go(func() { a.settle(j) })
 	default:
@@ -360,7 +363,7 @@ func (a *Adapter) Cancel(ctx context.Context, handles []adapters.Handle) []error
 // gateway before may have it all the same; then the cancel follows it there.
 func (a *Adapter) cancelQueued(j *job) error {
 	d := a.path(j.tag)
-	lock, err := d.claim()
+	f, err := d.claim()
 	if err != nil {
 		if errors.Is(err, errTaken) {
 			j.cancel = true
@@ -371,11 +374,12 @@ func (a *Adapter) cancelQueued(j *job) error {
 		}
 		return fail.E("shell.Cancel", fail.Unavailable, string(j.tag), err)
 	}
-	defer lock.Close() //nolint:errcheck // closing is what frees the lock
-	if err := d.void(nameCancelled); err != nil {
+	defer f.Close() //nolint:errcheck // closing is what frees the lock
+	e := ended{Phase: adapters.Cancelled, NotRun: true, Ended: time.Now()}
+	if err := end(f, e); err != nil {
 		return fail.E("shell.Cancel", fail.Unavailable, string(j.tag), err)
 	}
-	a.finish(j, a.recorded(j.tag))
+	a.finish(j, e.evidence(j.tag))
 	return nil
 }
 

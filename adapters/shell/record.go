@@ -15,7 +15,7 @@ import (
 // one before it, or say that it does not.
 const recordVersion = 1
 
-// block is the room of one record in a state file.
+// block is the room of one record in a job's file, which begins with two of them.
 const block = 4096
 
 // maxReason bounds a sentence in a record, so that it fits its block even when
@@ -119,7 +119,17 @@ func decodeBlock(data []byte, record any) error {
 	return json.Unmarshal(line, record)
 }
 
-// parseState reads a state file. A nil begun is one that was not written whole;
+// blank reports whether there are only zeros.
+func blank(data []byte) bool {
+	for _, b := range data {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// parseState reads the two blocks. A nil begun is one that was not written, or not whole;
 // a nil ended means that no end is recorded.
 func parseState(data []byte) (*begun, *ended) {
 	var b *begun

@@ -257,33 +257,24 @@ func (v *supervisor) run(tag adapters.Tag) {
 
 // live takes a job through its life and gives what is to be said of its end.
 func (v *supervisor) live(d jobDir, l *life) report {
-	lock, err := d.claim()
+	f, err := d.claim()
 	if errors.Is(err, errTaken) {
 		return report{What: saidTaken}
 	}
 	if err != nil {
-		return report{What: saidTaken, Error: err.Error()}
+		return report{What: saidNotBegun, Error: err.Error()}
 	}
-	defer lock.Close() //nolint:errcheck // closing is what frees the lock
+	defer f.Close() //nolint:errcheck // closing frees the lock; what was written is the kernel's
 	s, err := d.spec()
 	if err != nil {
 		s = &spec{Tag: l.tag, Grace: defaultGrace}
 	}
-	l.spec = s
-	l.began = time.Now()
-	state, beginErr := d.begin(begun{
+	l.spec, l.began = s, time.Now()
+	if err := begin(f, begun{
 		Version: recordVersion, Supervisor: v.Name, Process: os.Getpid(), Started: l.began, Groups: v.tree.groups(s),
-	})
-	if beginErr != nil {
-		if errors.Is(beginErr, errTaken) {
-			return report{What: saidTaken}
-		}
-		if void := d.void(nameStopped); void != nil {
-			return report{What: saidTaken, Error: errors.Join(beginErr, void).Error()}
-		}
-		return report{What: saidNotBegun, Error: beginErr.Error()}
+	}); err != nil {
+		return report{What: saidNotBegun, Error: err.Error()}
 	}
-	defer state.Close() //nolint:errcheck // what it holds is the kernel's
 	var e ended
 	switch {
 	case err != nil:
@@ -295,15 +286,15 @@ func (v *supervisor) live(d jobDir, l *life) report {
 	}
 	e.Ended = time.Now()
 	v.clean(d, s)
-	v.record(state, e)
+	v.record(f, e)
 	return report{What: saidEnded, End: &e}
 }
 
 // record writes the end down. The room for it is there; if the file system says
 // otherwise, the job has not ended for anybody until it is written.
-func (v *supervisor) record(state *os.File, e ended) {
+func (v *supervisor) record(f *os.File, e ended) {
 	for {
-		err := end(state, e)
+		err := end(f, e)
 		if err == nil {
 			return
 		}

@@ -46,7 +46,7 @@ const (
 	saidSuspended = "suspended" // the job is stopped for now
 	saidEnded     = "ended"     // the job has ended, which is on disk
 	saidTaken     = "taken"     // the job was not started: somebody else has it, or had
-	saidNotBegun  = "notbegun"  // the job was not started and never will be
+	saidNotBegun  = "notbegun"  // the job could not be begun, for want of its file
 )
 
 // maxLine bounds a message.
