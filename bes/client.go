@@ -279,6 +279,23 @@ func (c *Client) apply(ctx context.Context, p portType, op string, list []soap.E
 
 // GetActivityDocuments asks for the documents of activities.
 func (c *Client) GetActivityDocuments(ctx context.Context, list []soap.EPR) ([]DocumentResult, error) {
+	out, err := c.documents(ctx, list)
+	if err != nil || len(list) < 2 {
+		return out, err
+	}
+	for i := range out {
+		if fail.Is(out[i].Err, fail.Exhausted) { // there was no room for it in the answer
+			one, err := c.documents(ctx, list[i:i+1])
+			if err != nil {
+				return nil, err
+			}
+			out[i] = one[0]
+		}
+	}
+	return out, nil
+}
+
+func (c *Client) documents(ctx context.Context, list []soap.EPR) ([]DocumentResult, error) {
 	out := make([]DocumentResult, len(list))
 	err := c.items(ctx, factoryPort, opDocuments, list, nil, func(i int, r *soap.Reply, item *etree.Element, err error) {
 		out[i] = DocumentResult{Activity: list[i], Err: err}

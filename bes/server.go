@@ -155,27 +155,45 @@ func (s *server) documents(ctx context.Context, r request, out *etree.Element) e
 	if err != nil {
 		return err
 	}
-	results, err := s.svc.GetActivityDocuments(ctx, list)
-	if err != nil {
-		return err
-	}
-	if err := counted(opDocuments, len(results), len(list)); err != nil {
-		return err
-	}
-	for i, res := range results {
-		item := s.item(factoryPort, out, list[i])
-		err := res.Err
-		if err == nil {
-			var job *etree.Element
-			if job, err = jobElement(res.Document); err == nil {
-				item.AddChild(job)
-				continue
+	size := 0
+	for from := 0; from < len(list); from += documentsAtOnce {
+		part := list[from:min(from+documentsAtOnce, len(list))]
+		var results []DocumentResult
+		if size <= maxDocuments {
+			if results, err = s.svc.GetActivityDocuments(ctx, part); err != nil {
+				return err
+			}
+			if err := counted(opDocuments, len(results), len(part)); err != nil {
+				return err
 			}
 		}
-		item.AddChild(itemFault("bf", err, opDocuments, s.o.Dialect))
+		for i := range part {
+			item := s.item(factoryPort, out, part[i])
+			var job *etree.Element
+			err := error(errTooManyDocuments)
+			if results != nil {
+				if err = results[i].Err; err == nil {
+					size += len(results[i].Document)
+					job, err = jobElement(results[i].Document)
+				}
+			}
+			if err != nil {
+				job = itemFault("bf", err, opDocuments, s.o.Dialect)
+			}
+			item.AddChild(job)
+		}
 	}
 	return nil
 }
+
+const (
+	// One document, asked for a thousand times, must not fill the memory: an answer
+	// takes up no more documents once it holds so many bytes of them.
+	maxDocuments    = 16 << 20
+	documentsAtOnce = 16
+)
+
+var errTooManyDocuments = fail.Errorf("bes."+opDocuments, fail.Exhausted, "", "the documents asked for are too large for one answer; ask for the rest in another request")
 
 // jobElement gives a stored document as the bf:JobDefinition of an answer: in
 // the namespace of bes-factory, with the sender's own content.
