@@ -159,7 +159,7 @@ func (s *server) documents(ctx context.Context, r request, out *etree.Element) e
 	for from := 0; from < len(list); from += documentsAtOnce {
 		part := list[from:min(from+documentsAtOnce, len(list))]
 		var results []DocumentResult
-		if size <= maxDocuments {
+		if size < maxDocuments {
 			if results, err = s.svc.GetActivityDocuments(ctx, part); err != nil {
 				return err
 			}
@@ -172,8 +172,13 @@ func (s *server) documents(ctx context.Context, r request, out *etree.Element) e
 			var job *etree.Element
 			err := error(errTooManyDocuments)
 			if results != nil {
-				if err = results[i].Err; err == nil {
-					size += len(results[i].Document)
+				n := len(results[i].Document)
+				switch err = results[i].Err; {
+				case err != nil:
+				case size > 0 && size+n > maxDocuments:
+					err = errTooManyDocuments
+				default:
+					size += n
 					job, err = jobElement(results[i].Document)
 				}
 			}
@@ -188,8 +193,8 @@ func (s *server) documents(ctx context.Context, r request, out *etree.Element) e
 
 const (
 	// One document, asked for a thousand times, must not fill the memory: an answer
-	// takes up no more documents once it holds so many bytes of them.
-	maxDocuments    = 16 << 20
+	// holds at most so many bytes of documents, but always one.
+	maxDocuments    = 4 << 20
 	documentsAtOnce = 16
 )
 

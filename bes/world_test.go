@@ -102,7 +102,7 @@ func send(t testing.TB, h http.Handler, r *http.Request) (int, *xmldoc.Document)
 	}
 	doc, err := xmldoc.ReadBytes(b, xmldoc.Limits{})
 	if err != nil {
-		t.Fatalf("status %d, the answer is not XML: %v\n%s", rec.Code, err, b)
+		t.Fatalf("status %d, the answer is not XML: %v\n%.2000s", rec.Code, err, b)
 	}
 	return rec.Code, doc
 }
