@@ -2,6 +2,7 @@ package adaptertest
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -32,6 +33,9 @@ type Harness struct {
 	Patience time.Duration
 	// Starts gives how often a tag was really started, where the site knows.
 	Starts func(site any, tag adapters.Tag) int
+	// Parallel says that sites are apart from each other, so that the parts of the
+	// suite may run at once.
+	Parallel bool
 	// Umask is what the adapter gives jobs, e.g. 0o022.
 	Umask int
 }
@@ -79,6 +83,9 @@ func Command(executable string, arguments ...string) *jsdl.JobDefinition {
 	return &jsdl.JobDefinition{Description: jsdl.JobDescription{Application: &jsdl.Application{POSIX: p}}}
 }
 
+// secret is a variable of the gateway's that no job may see.
+const secret = "PORTOLAN_SECRET_OF_THE_GATEWAY"
+
 // Run judges an adapter.
 func Run(t *testing.T, h Harness) {
 	if h.Define == nil {
@@ -95,6 +102,10 @@ func Run(t *testing.T, h Harness) {
 	}
 	if h.Crash == nil {
 		h.Crash = func(a adapters.Adapter) { _ = a.Close() }
+	}
+	// For testCleanEnvironment; t.Setenv allows nothing to be parallel.
+	if err := os.Setenv(secret, "secret"); err != nil { //nolint:usetesting // see above
+		t.Fatal(err)
 	}
 	for _, part := range []struct {
 		name     string
@@ -156,6 +167,9 @@ func Run(t *testing.T, h Harness) {
 		t.Run(part.name, func(t *testing.T) {
 			if part.programs && !h.Programs {
 				t.Skip("skipped: the adapter's jobs are no programs of this machine")
+			}
+			if h.Parallel {
+				t.Parallel()
 			}
 			b := &bench{T: t, h: &h, site: h.Site(t)}
 			b.open()

@@ -54,7 +54,7 @@ func harness(o fake.Options) adaptertest.Harness {
 			return w
 		},
 		Open:   func(_ testing.TB, site any) adapters.Adapter { return site.(*fake.World).Open(o) },
-		Define: define,
+		Define: define, Parallel: true,
 		Starts: func(site any, tag adapters.Tag) int { return site.(*fake.World).Starts(tag) },
 	}
 }

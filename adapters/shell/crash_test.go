@@ -89,6 +89,7 @@ func (g *gateway) kill(t *testing.T) {
 // The gateway is killed at random moments while it places and runs jobs. Every job
 // that it acknowledged runs, none runs twice, and each exit status is found.
 func TestGatewayKilled(t *testing.T) {
+	t.Parallel()
 	rounds, each := 12, 12
 	if testing.Short() {
 		rounds = 4
@@ -246,6 +247,7 @@ func gone(t *testing.T, pid int) {
 // A killed supervisor takes its job's tree with it, and the job is Lost, once and
 // for all, whether a gateway looks on or comes later.
 func TestSupervisorKilled(t *testing.T) {
+	t.Parallel()
 	for _, way := range []string{"", "cgroup1", "process"} {
 		for _, away := range []bool{false, true} {
 			t.Run(fmt.Sprintf("track=%s,away=%v", way, away), func(t *testing.T) {
@@ -300,6 +302,7 @@ func TestSupervisorKilled(t *testing.T) {
 
 // A directory of jobs has one gateway at a time.
 func TestTwoGateways(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	a, err := shell.Open(options(dir))
 	if err != nil {
@@ -314,6 +317,7 @@ func TestTwoGateways(t *testing.T) {
 // A supervisor that can't be run, or that dies at once, is no reason to lose jobs
 // or to try for ever.
 func TestBadSupervisor(t *testing.T) {
+	t.Parallel()
 	o := options(t.TempDir())
 	o.Supervisor = []string{"/bin/false"}
 	a, err := shell.Open(o)
@@ -348,6 +352,7 @@ func TestBadSupervisor(t *testing.T) {
 
 // First in, first out; and a job that wants the machine for itself gets it.
 func TestQueue(t *testing.T) {
+	t.Parallel()
 	o := options(t.TempDir())
 	o.Slots = 1
 	a, err := shell.Open(o)

@@ -151,3 +151,16 @@ func diskFree(path string) (int64, error) {
 	}
 	return int64(min(s.Bavail*uint64(s.Bsize), math.MaxInt64)), nil
 }
+
+// diskFull reports whether not even a block or a file is left where path is.
+func diskFull(path string) bool {
+	var s syscall.Statfs_t
+	if syscall.Statfs(path, &s) != nil || s.Blocks == 0 {
+		return false
+	}
+	left := s.Bavail
+	if os.Geteuid() == 0 {
+		left = s.Bfree
+	}
+	return left == 0 || s.Files > 0 && s.Ffree == 0
+}

@@ -1,6 +1,7 @@
 package shell_test
 
 import (
+	"flag"
 	"math/big"
 	"os"
 	"testing"
@@ -23,6 +24,10 @@ func TestMain(m *testing.M) {
 			os.Exit(gatewayMain(os.Args[2]))
 		}
 	}
+	// The tests wait for processes more than they compute.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -42,8 +47,8 @@ func harness(change func(*shell.Options)) adaptertest.Harness {
 			}
 			return a
 		},
-		Programs: true,
-		Umask:    0o022,
+		Programs: true, Parallel: true, Many: 100,
+		Umask: 0o022,
 	}
 }
 
@@ -74,6 +79,7 @@ func able(t *testing.T, way string) map[string]bool {
 }
 
 func TestSuite(t *testing.T) {
+	t.Parallel()
 	h := harness(func(*shell.Options) {})
 	h.Limits = able(t, "")
 	adaptertest.Run(t, h)

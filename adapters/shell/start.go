@@ -46,6 +46,9 @@ func why(err error) string {
 // start makes the job's directories, opens its files and starts its program, held
 // before its first instruction if the spec asks for limits.
 func (d jobDir) start(s *spec, t *tree) (pid int, err error) {
+	if diskFull(string(d)) {
+		return 0, refuse("the disk is full that holds the site's job directory, so that the job could not write anything")
+	}
 	for _, name := range s.Make {
 		if err := os.MkdirAll(d.path(name), 0o700); err != nil {
 			return 0, refuse("the job's directory %s could not be made: %s", name, why(err))

@@ -355,6 +355,9 @@ func (v *supervisor) execute(d jobDir, l *life) ended {
 	}
 	v.tree.reset(l.spec)
 	e := outcome(l.spec, why, ws, cpu, oom)
+	if e.ExitStatus != nil && *e.ExitStatus != 0 && e.Reason == "" && diskFull(string(d)) {
+		e.Reason = "when the program ended, the disk was full that holds the site's job directory"
+	}
 	e.Started = l.began
 	return e
 }

@@ -13,8 +13,12 @@ import (
 
 // The other ways to hold a tree together pass the same suite.
 func TestSuiteTrack(t *testing.T) {
+	t.Parallel()
 	for _, way := range []string{"cgroup1", "process"} {
 		t.Run(way, func(t *testing.T) {
+			if testing.Short() && way != "process" {
+				t.Skip("skipped: -short")
+			}
 			a, err := shell.Open(shell.Options{Dir: t.TempDir(), Track: way})
 			if fail.Is(err, fail.Unsupported) {
 				t.Skipf("skipped: %v", err)
@@ -34,6 +38,7 @@ func TestSuiteTrack(t *testing.T) {
 
 // An ordinary account has fewer means, and passes the suite with what it has.
 func TestSuiteUnprivileged(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("skipped: the whole of the tests runs without privileges already")
 	}
