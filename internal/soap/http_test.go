@@ -171,6 +171,32 @@ func TestWireHabits(t *testing.T) {
 	if res := raw(t, s.Listener.Addr(), "POST /elsewhere HTTP/1.1\r\nHost: x\r\n"+length+"\r\n"+msg); res.StatusCode != 404 {
 		t.Errorf("elsewhere: %s", res.Status)
 	}
+	for version, header := range map[Version]string{
+		V11: "",
+		V12: `<wsa:To>http://here/elsewhere</wsa:To><wsa:Action>urn:x</wsa:Action>`,
+	} {
+		lost := envelope(version, header, echoBody)
+		res := raw(t, s.Listener.Addr(), fmt.Sprintf("POST /elsewhere HTTP/1.1\r\nHost: x\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n\r\n%s", len(lost), lost))
+		body, _ := io.ReadAll(res.Body)
+		doc, err := xmldoc.ReadBytes(body, xmldoc.Limits{})
+		if err != nil {
+			t.Fatalf("%v: %s", err, body)
+		}
+		p, refused := parseEnvelope(doc, nil)
+		if refused == nil {
+			refused = parseBody(p)
+		}
+		if refused != nil {
+			t.Fatalf("%v: %s", refused, body)
+		}
+		f := decodeFault(p, res)
+		if res.StatusCode != 404 || !strings.Contains(f.Reason, "/echo") {
+			t.Errorf("%v elsewhere: %s %s", version, res.Status, body)
+		}
+		if version == V12 && (len(f.Subcodes) == 0 || f.Subcodes[0].Local != "DestinationUnreachable") {
+			t.Errorf("with addressing: %s", body)
+		}
+	}
 	long := "POST /echo HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 100<<10) + "\r\n\r\n"
 	if res := raw(t, s.Listener.Addr(), long); res.StatusCode != 431 {
 		t.Errorf("long headers: %s", res.Status)

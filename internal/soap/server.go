@@ -1,6 +1,7 @@
 package soap
 
 import (
+	"bytes"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/beevik/etree"
 	"github.com/gorilla/mux"
 )
 
@@ -23,10 +25,47 @@ func NewRouter(mounts map[string]http.Handler) *mux.Router {
 		}
 	}
 	served := strings.Join(paths, ", ")
-	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && strings.Contains(r.Header.Get("Content-Type"), "xml") {
+			nowhere(w, r, served)
+			return
+		}
 		http.Error(w, "nothing is served here; served are "+served, http.StatusNotFound)
 	})
 	return r
+}
+
+// nowhere answers a message to a path that nothing serves with a fault that its
+// sender's stack can read; wsa:DestinationUnreachable where addressing is used
+// (WS-Addressing 1.0 SOAP binding §6.4.3).
+func nowhere(w http.ResponseWriter, r *http.Request, served string) {
+	x := &exchange{e: &Endpoint{}, w: w, r: r}
+	charset, ok := x.media()
+	if !ok {
+		return
+	}
+	buf := buffers.Get().(*bytes.Buffer)
+	defer putBuffer(buf)
+	doc, ok := x.read(buf, charset)
+	if !ok {
+		return
+	}
+	p, fault := parseEnvelope(doc, nil)
+	x.parsed, x.version = p, p.Version
+	if fault == nil {
+		fault = parseAddressing(p)
+	}
+	if fault == nil {
+		fault = &Fault{Code: Sender, Reason: "nothing is served at " + bounded(r.URL.Path) + "; served are " + served}
+		if p.Addressing.Engaged {
+			problem := wsaElement("ProblemIRI")
+			problem.SetText(p.Addressing.To)
+			fault.Subcodes, fault.Action = wsaNames("DestinationUnreachable"), ActionWSAFault
+			fault.HeaderDetail = []*etree.Element{problem}
+		}
+	}
+	fault.Status = http.StatusNotFound
+	x.fault(fault, nil)
 }
 
 // NewHTTPServer gives a server with bounds on what a client can make it wait for
