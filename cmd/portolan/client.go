@@ -65,7 +65,7 @@ func (c *client) controller() (bes.Controller, error) {
 // refused turns what the service answered, or the lack of an answer, into a
 // sentence that says what to do.
 func (c *client) refused(err error) error {
-	if !fail.Is(err, fail.Unavailable) {
+	if !fail.Is(err, fail.Unavailable) || errors.Is(err, context.Canceled) {
 		return refusal(err)
 	}
 	s := sentence(err)
@@ -77,7 +77,7 @@ func (c *client) refused(err error) error {
 	if !c.chosen {
 		s += "\nthis is the default endpoint: start a gateway there with 'portolan serve --dev', or name another with --endpoint"
 	}
-	return &exitError{code: exitRefused, err: errors.New(s)}
+	return &exitError{code: exitRefused, err: errors.New(s), cause: err}
 }
 
 // targets gives the activities that the arguments name, and a client of the

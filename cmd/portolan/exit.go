@@ -20,8 +20,9 @@ const (
 // exitError is an error that knows the exit code. Whatever else a command
 // returns comes from cobra's own checks and is wrong usage.
 type exitError struct {
-	code int
-	err  error // nil: everything is said already
+	code  int
+	err   error // what is said to the user; nil: everything is said already
+	cause error // what came from below, for those who decide by its kind
 }
 
 // Error gives the sentence.
@@ -33,7 +34,7 @@ func (e *exitError) Error() string {
 }
 
 // Unwrap gives the cause.
-func (e *exitError) Unwrap() error { return e.err }
+func (e *exitError) Unwrap() error { return e.cause }
 
 // quietly ends the program without a further word.
 func quietly(code int) error { return &exitError{code: code} }
@@ -60,9 +61,9 @@ func refusal(err error) error {
 		return err
 	}
 	if errors.Is(err, context.Canceled) {
-		return &exitError{code: exitInterrupted, err: errors.New("interrupted")}
+		return &exitError{code: exitInterrupted, err: errors.New("interrupted"), cause: err}
 	}
-	return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+	return &exitError{code: exitRefused, err: errors.New(sentence(err)), cause: err}
 }
 
 // sentence gives the words of an error: the public ones, if it has some.

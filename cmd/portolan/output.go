@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -43,7 +44,7 @@ file's content here.`,
 				tails = slices.DeleteFunc(tails, func(t *tail) bool { return stdout != (t.stream == bes.Stdout) })
 			}
 			if follow {
-				return c.refused(followAll(cmd.Context(), tails))
+				return c.refused(followAll(cmd.Context(), tails, nil))
 			}
 			for _, t := range tails {
 				if _, err := t.drain(cmd.Context()); err != nil {
@@ -106,8 +107,8 @@ func (t *tail) drain(ctx context.Context) (grown bool, err error) {
 
 // followAll copies the streams until the job is at its end. The service has no
 // call that waits for output, so it is asked again, less often while nothing
-// comes.
-func followAll(ctx context.Context, tails []*tail) error {
+// comes, and at once when ended is closed.
+func followAll(ctx context.Context, tails []*tail, ended <-chan struct{}) error {
 	pause := shortPause
 	for {
 		open, grown := false, false
@@ -128,9 +129,16 @@ func followAll(ctx context.Context, tails []*tail) error {
 		if grown {
 			pause = shortPause
 		}
-		pause = min(pause, longPause/5)
-		if err := rest(ctx, &pause); err != nil {
-			return fmt.Errorf("following the output: %w", err)
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return fmt.Errorf("following the output: %w", ctx.Err())
+		case <-ended:
+			t.Stop()
+			ended, pause = nil, shortPause
+		case <-t.C:
+			pause = min(2*pause, longPause/5)
 		}
 	}
 }

@@ -123,15 +123,16 @@ func (a *app) attend(ctx context.Context, c *client, act activity) ([]outcome, e
 	quiet := func(int, outcome) {}
 	p := newProgress(a.err, false, []activity{act})
 	defer p.close()
-	copied := make(chan error, 1)
+	copied, ended := make(chan error, 1), make(chan struct{})
 	cctx, stop := context.WithCancel(ctx)
 	defer stop()
 	if control, err := c.controller(); err == nil {
-		go func() { copied <- followAll(cctx, streams(a, control, act)) }()
+		go func() { copied <- followAll(cctx, streams(a, control, act), ended) }()
 	} else {
 		copied <- err
 	}
 	outcomes, err := c.await(ctx, []activity{act}, quiet, p.away)
+	close(ended)
 	if err != nil {
 		stop()
 		<-copied

@@ -78,8 +78,8 @@ func (a *app) submit(ctx context.Context, flags clientFlags, files []string, sit
 		act, err := c.create(ctx, doc, names[i])
 		if err != nil {
 			refused = err
-			a.complain(refused.Error())
-			if _, ok := errors.AsType[*fail.Error](errors.Unwrap(err)); ok && passing(errors.Unwrap(err)) || ctx.Err() != nil {
+			a.complain(err.Error())
+			if passing(err) || ctx.Err() != nil {
 				break // the others would fare no better
 			}
 			continue
@@ -201,16 +201,16 @@ func (c *client) refusedDocument(err error, document []byte, file string) error 
 		return c.refused(err)
 	}
 	var lines []string
-	_, problems := jsdl.Parse(document, jsdl.Options{File: file, Lenient: true})
+	_, problems := jsdl.Parse(document, jsdl.Options{File: file})
 	for _, p := range problems {
 		if p.Severity != jsdl.Warning {
 			lines = append(lines, problemLine(p))
 		}
 	}
 	if len(lines) == 0 {
-		return &exitError{code: exitRefused, err: fmt.Errorf("%s was refused: %s", file, sentence(err))}
+		return &exitError{code: exitRefused, err: fmt.Errorf("%s was refused: %s", file, sentence(err)), cause: err}
 	}
-	return &exitError{code: exitRefused, err: fmt.Errorf("%s was refused:\n%s", file, strings.Join(lines, "\n"))}
+	return &exitError{code: exitRefused, err: fmt.Errorf("%s was refused:\n%s", file, strings.Join(lines, "\n")), cause: err}
 }
 
 // pin makes a document run at one site only.
