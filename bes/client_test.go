@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/testenv"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
@@ -205,5 +208,18 @@ func TestLostAnswerOfIdempotentCreation(t *testing.T) {
 		case id != "" && (err != nil || !strings.HasSuffix(r.Activity.Address, "/00000001")):
 			t.Errorf("with an id: %v, %v", r, err)
 		}
+	}
+}
+
+// TestSkeletonAnswer is a real answer with a document echoed that is no JSDL.
+func TestSkeletonAnswer(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(testenv.Shared(t), "samples", "soap", "bes-arc-createactivityresponse-gsoap-skeleton.xml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := bes.NewClient(&soap.Client{URL: "http://bes.example", Retries: -1, Transport: answering(200, string(b))})
+	r, err := c.CreateActivity(t.Context(), &bes.CreateActivityRequest{Document: []byte(job)})
+	if err != nil || r.Activity.Address == "" {
+		t.Errorf("%+v, %v", r, err)
 	}
 }

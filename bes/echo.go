@@ -37,6 +37,17 @@ func detachUsed(e *etree.Element) (copied *etree.Element, cost int) {
 	return copied, cost
 }
 
+// inherited counts the prefixes that are declared above e and not on it.
+func inherited(e *etree.Element) int {
+	seen := map[string]bool{}
+	declared(e, func(prefix, _ string) { seen[prefix] = true })
+	own := len(seen)
+	for p := e.Parent(); p != nil; p = p.Parent() {
+		declared(p, func(prefix, _ string) { seen[prefix] = true })
+	}
+	return len(seen) - own
+}
+
 func declared(e *etree.Element, f func(prefix, uri string)) {
 	for i := range e.Attr {
 		switch a := &e.Attr[i]; {

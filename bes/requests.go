@@ -20,6 +20,7 @@ const (
 	maxSubmissionID = 1024    // bytes
 	maxEchoed       = 4 << 20 // bytes of namespace declarations that echoes of references may add
 	maxWait         = 24 * time.Hour
+	maxDeclared     = 120 // attributes of a job's document, inherited declarations included
 )
 
 // request reads one message of a stranger.
@@ -162,6 +163,11 @@ func (r request) createActivity(o jsdl.Options) (*CreateActivityRequest, error) 
 	var problems jsdl.Problems
 	if req.Job, problems = jsdl.Decode(r.Document, job, o); jobError(problems) != nil {
 		return nil, jobError(problems)
+	}
+	// Standing alone, the document declares all that it inherits; it must still be
+	// within the limits of whoever reads it next.
+	if n := len(job.Attr) + inherited(job); n > maxDeclared {
+		return nil, r.invalid(job, "has or inherits %d attributes and namespace declarations, and at most %d are taken; declare only the namespaces that it uses", n, maxDeclared)
 	}
 	req.Document = r.Document.Standalone(job)
 	return req, nil

@@ -204,3 +204,24 @@ func TestDocumentsAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestDocumentsCanBeReadAgain: what a document inherits counts too.
+func TestDocumentsCanBeReadAgain(t *testing.T) {
+	for _, n := range []int{100, 121} {
+		var decls strings.Builder
+		for i := range n {
+			fmt.Fprintf(&decls, ` xmlns:n%d="urn:%d"`, i, i)
+		}
+		svc, h := newServer(bes.ServerOptions{})
+		body := `<bf:CreateActivity xmlns:bf="` + bes.NSFactory + `"` + decls.String() + `><bf:ActivityDocument>` + jobInside + `</bf:ActivityDocument></bf:CreateActivity>`
+		status, doc := post(t, h, soap.V11, body)
+		if (status == 200) != (n == 100) {
+			t.Errorf("%d declarations: status %d, %.300s", n, status, doc.Raw(doc.Root()))
+		}
+		if status == 200 {
+			if _, err := xmldoc.ReadBytes(svc.Document(bes.NewEPR(address, "00000001")), xmldoc.Limits{}); err != nil {
+				t.Errorf("%d declarations: %v", n, err)
+			}
+		}
+	}
+}

@@ -179,7 +179,7 @@ func (s *server) documents(ctx context.Context, r request, out *etree.Element) e
 					err = errTooManyDocuments
 				default:
 					size += n
-					job, err = jobElement(results[i].Document)
+					job, err = jobElement(results[i].Document, s.o.Limits)
 				}
 			}
 			if err != nil {
@@ -202,8 +202,8 @@ var errTooManyDocuments = fail.Errorf("bes."+opDocuments, fail.Exhausted, "", "t
 
 // jobElement gives a stored document as the bf:JobDefinition of an answer: in
 // the namespace of bes-factory, with the sender's own content.
-func jobElement(document []byte) (*etree.Element, error) {
-	doc, err := xmldoc.ReadBytes(document, xmldoc.Limits{})
+func jobElement(document []byte, l xmldoc.Limits) (*etree.Element, error) {
+	doc, err := xmldoc.ReadBytes(document, l)
 	if err != nil {
 		return nil, fail.E("bes.GetActivityDocuments", fail.Internal, "", err)
 	}
