@@ -135,7 +135,7 @@ func (a *app) attend(ctx context.Context, c *client, act activity) ([]outcome, e
 	close(ended)
 	if err != nil {
 		stop()
-		<-copied
+		_ = <-copied // it was told to stop
 		return outcomes, err
 	}
 	if err := <-copied; err != nil && !errors.Is(err, context.Canceled) {

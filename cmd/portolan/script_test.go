@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 // commands beside the usual ones:
 //
 //	gateway NAME FLAG…       start a gateway on $WORK/NAME and wait until it is ready;
-//	                         PORTOLAN_ENDPOINT and BASE are its URLs, its log is NAME.log
+//	                         PORTOLAN_ENDPOINT, BASE and ADDR say where, its log is NAME.log
 //	halt NAME                SIGTERM; it must exit with 0
 //	kill9 NAME               SIGKILL
 //	exits CODE CMD ARG…      run CMD; its exit code must be CODE
@@ -73,7 +73,7 @@ func startGateway(ts *testscript.TestScript, neg bool, args []string) {
 	name := args[0]
 	log, err := os.OpenFile(ts.MkAbs(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	ts.Check(err)
-	path := strings.Split(ts.Getenv("PATH"), string(filepath.ListSeparator))[0]
+	path, _, _ := strings.Cut(ts.Getenv("PATH"), string(filepath.ListSeparator))
 	cmd := exec.Command(filepath.Join(path, "portolan"),
 		append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--data", ts.MkAbs(name)}, args[1:]...)...)
 	cmd.Dir, cmd.Stderr = ts.MkAbs("."), log
@@ -101,7 +101,9 @@ func startGateway(ts *testscript.TestScript, neg bool, args []string) {
 			switch key {
 			case "bes":
 				ts.Setenv("PORTOLAN_ENDPOINT", value)
-				ts.Setenv("BASE", strings.TrimSuffix(value, "/bes"))
+				base := strings.TrimSuffix(value, "/bes")
+				ts.Setenv("BASE", base)
+				ts.Setenv("ADDR", strings.TrimPrefix(base, "http://"))
 			case "ready":
 				up = true
 				ready <- true
