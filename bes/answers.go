@@ -3,6 +3,7 @@ package bes
 import (
 	"encoding/base64"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,12 +26,8 @@ func child(e *etree.Element, locals ...string) *etree.Element {
 		return nil
 	}
 	for _, t := range e.Child {
-		if c, ok := t.(*etree.Element); ok {
-			for _, l := range locals {
-				if c.Tag == l {
-					return c
-				}
-			}
+		if c, ok := t.(*etree.Element); ok && slices.Contains(locals, c.Tag) {
+			return c
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package bes
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/beevik/etree"
@@ -61,7 +62,7 @@ func withARC(e soap.EPR) soap.EPR {
 		p := etree.NewElement("a-rex:" + x.local)
 		p.CreateAttr("xmlns:a-rex", nsARex)
 		p.SetText(x.value)
-		e.ReferenceParameters = append(e.ReferenceParameters[:len(e.ReferenceParameters):len(e.ReferenceParameters)], p)
+		e.ReferenceParameters = append(slices.Clip(e.ReferenceParameters), p)
 	}
 	return e
 }
