@@ -36,8 +36,8 @@
 // batch how much is free, and refuses new jobs at Options.ReserveBytes and all
 // writes at half of it; blocks are set aside in the database's file, as etcd sets
 // them aside in its log, so that what was accepted can be written even when
-// somebody else takes the rest of the disk. New jobs are also refused when nine
-// tenths of the quota are used, so that jobs that exist can be brought to their
+// somebody else takes the rest of the disk. New jobs are also refused when a
+// tenth of the quota is left, so that jobs that exist can be brought to their
 // end; then old revisions are compacted and the file is defragmented (which holds
 // up everything for about a second a gigabyte, and is done only then), and the
 // alarm is taken back when that helped. Old revisions are compacted every

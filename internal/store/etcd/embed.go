@@ -32,7 +32,7 @@ const startTime = 2 * time.Minute
 // The bounds of an embedded etcd; those of an external one are its defaults.
 const (
 	embeddedOps   = 4096
-	embeddedBytes = 8 << 20
+	embeddedBytes = 2 << 20
 	externalOps   = 128
 	externalBytes = 1 << 20
 )
@@ -86,7 +86,13 @@ func startEmbedded(ctx context.Context, o *Options, log *zap.Logger, dead <-chan
 	cfg.AdvertisePeerUrls, cfg.AdvertiseClientUrls = []url.URL{self}, []url.URL{self}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.EnableGRPCGateway = false
+	// Alone, it waits out one election at each start, and loses none.
+	cfg.TickMs, cfg.ElectionMs = 20, 100
+	cfg.WarningApplyDuration, cfg.WarningUnaryRequestDuration = time.Second, 2*time.Second
 	cfg.QuotaBackendBytes = o.QuotaBytes
+	// Nobody follows this member, so little of its log is kept, in memory and on disk.
+	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 1000, 16
+	cfg.MaxWalFiles, cfg.MaxSnapFiles = 2, 2
 	cfg.MaxTxnOps = embeddedOps
 	cfg.MaxRequestBytes = embeddedBytes + 2<<20
 	cfg.AutoCompactionMode = embed.CompactorModePeriodic

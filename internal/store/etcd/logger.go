@@ -40,12 +40,16 @@ type core struct {
 	log *slog.Logger
 }
 
-// ordinary are warnings that etcd gives for how it is embedded here.
+// ordinary are warnings that etcd gives for how it is embedded here, or beside an
+// answer that its client gets anyway.
 var ordinary = []string{
 	"Running http and grpc server on single port",
 	"it isn't recommended to use default name",
 	"exceeded recommended request limit",
 	"simple token is not cryptographically signed",
+	"failed to apply request",
+	"Failed to detect schema version", // of a database that has no term yet: its first start
+	"failed to update storage version",
 }
 
 func (c *core) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }

@@ -42,6 +42,9 @@ func (o *Options) EnsureDefaults() {
 	}
 }
 
+// minQuota leaves room for new jobs below what is kept for those that exist.
+const minQuota = 64 << 20
+
 // Validate reports what cannot be worked with.
 func (o *Options) Validate() error {
 	const op = "store.Open"
@@ -50,8 +53,8 @@ func (o *Options) Validate() error {
 		return fail.Errorf(op, fail.Invalid, "", "the store needs a data directory or the endpoints of an etcd cluster")
 	case o.Dir != "" && len(o.Endpoints) > 0:
 		return fail.Errorf(op, fail.Invalid, "", "the store takes a data directory or the endpoints of an etcd cluster, not both")
-	case o.QuotaBytes < 16<<20:
-		return fail.Errorf(op, fail.Invalid, "", "the store's quota is %d bytes; it needs %d or more", o.QuotaBytes, 16<<20)
+	case o.QuotaBytes < minQuota:
+		return fail.Errorf(op, fail.Invalid, "", "the store's quota is %d bytes; it needs %d or more", o.QuotaBytes, minQuota)
 	case o.ReserveBytes < 0:
 		return fail.Errorf(op, fail.Invalid, "", "the disk space to keep free is %d bytes; it cannot be negative", o.ReserveBytes)
 	case o.CompactionInterval < time.Second:

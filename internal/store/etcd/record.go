@@ -151,8 +151,9 @@ func newCodec() (codec, error) {
 	return codec{enc, dec}, err
 }
 
-// minCompressed is the size below which compressing gains nothing.
-const minCompressed = 256
+// minCompressed is the size below which compressing costs more time than the
+// bytes that it saves.
+const minCompressed = 2 << 10
 
 // pack gives a part for a job, with its whole document in it.
 func (c codec) pack(n *store.NewJob) (*part, error) {

@@ -22,6 +22,7 @@ type session struct {
 	revision int64
 	lost     chan struct{}
 	once     sync.Once
+	given    sync.Once
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
 }
@@ -169,7 +170,7 @@ func (own *session) Lost() <-chan struct{} { return own.lost }
 func (own *session) Close() error {
 	own.lose(nil)
 	own.wg.Wait()
-	own.giveBack()
+	own.given.Do(own.giveBack)
 	return nil
 }
 

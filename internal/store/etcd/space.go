@@ -123,14 +123,20 @@ func (s *Store) room(op string, bytes int64, create bool) error {
 
 // full reports whether new jobs must wait for room.
 func (s *Store) full(bytes int64) bool {
-	return s.etcd.Server.Backend().Size()+bytes > s.opts.QuotaBytes/10*9
+	return s.etcd.Server.Backend().Size()+bytes > s.ceiling()
+}
+
+// ceiling is the database's size above which new jobs are refused: the rest is for
+// those that exist. The file grows by 16 MiB at a time.
+func (s *Store) ceiling() int64 {
+	return s.opts.QuotaBytes - max(s.opts.QuotaBytes/10, 32<<20)
 }
 
 func (s *Store) quotaFull(op string) *fail.Error {
 	if s.etcd == nil {
 		return fail.Errorf(op, fail.Exhausted, "", "the etcd cluster has used up its quota; compact and defragment it, or raise its --quota-backend-bytes")
 	}
-	return fail.Errorf(op, fail.Exhausted, "", "the store has used up its quota of %s; raise the quota, or wait until finished jobs are removed", mebibytes(s.opts.QuotaBytes))
+	return fail.Errorf(op, fail.Exhausted, "", "the store has no room for more jobs within its quota of %s; raise the quota, or wait until finished jobs are removed", mebibytes(s.opts.QuotaBytes))
 }
 
 // tend looks after an embedded etcd until ctx ends.
@@ -185,7 +191,7 @@ func (s *Store) reclaim(ctx context.Context) {
 	_, _ = s.cli.Compact(ctx, at.Header.Revision, clientv3.WithCompactPhysical())
 	s.etcd.Server.Backend().ForceCommit()
 	size, used := s.etcd.Server.Backend().Size(), s.etcd.Server.Backend().SizeInUse()
-	if size > s.opts.QuotaBytes/10*9 && size-used > s.opts.QuotaBytes/20 {
+	if size > s.ceiling() && size-used > s.opts.QuotaBytes/20 {
 		began := time.Now()
 		if err := s.etcd.Server.Backend().Defrag(); err != nil {
 			s.log.Warn("the store could not be defragmented", "cause", err)
@@ -195,7 +201,7 @@ func (s *Store) reclaim(ctx context.Context) {
 		size = s.etcd.Server.Backend().Size()
 		s.log.Info("the store was defragmented", "bytes", size, "took", time.Since(began))
 	}
-	if !s.quota.alarmed.Load() || size > s.opts.QuotaBytes/10*9 {
+	if !s.quota.alarmed.Load() || size > s.ceiling() {
 		return
 	}
 	if _, err := s.cli.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {

@@ -1,0 +1,209 @@
+package etcd_test
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
+
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/internal/store/etcd"
+)
+
+func noiseJob(n, size int) store.NewJob {
+	doc := make([]byte, size)
+	_, _ = rand.Read(doc)
+	return store.NewJob{ID: fmt.Sprintf("%08d", n), Owner: "alice", Document: doc, Submitted: time.Now(), Event: store.Event{Event: "accepted"}}
+}
+
+// fill creates jobs until there is no room, and gives their number.
+func fill(t *testing.T, s *etcd.Store, size int) int {
+	t.Helper()
+	for n := range 10000 {
+		_, _, err := s.Create(t.Context(), noiseJob(n, size))
+		if err == nil {
+			continue
+		}
+		if e, ok := errors.AsType[*fail.Error](err); !ok || e.Kind != fail.Exhausted || e.Public == "" {
+			t.Fatalf("a full store gave %v", err)
+		}
+		t.Logf("full after %d jobs: %v", n, err)
+		return n
+	}
+	t.Fatal("the store is never full")
+	return 0
+}
+
+// stillServes checks that reads, changes and refusals are as they must be when
+// there is no room for new jobs.
+func stillServes(t *testing.T, s *etcd.Store, jobs int) {
+	t.Helper()
+	if err := s.Health(t.Context()); !fail.Is(err, fail.Exhausted) || fail.Sentence(err) == "" {
+		t.Errorf("Health gave %v", err)
+	}
+	all, err := s.List(t.Context(), store.ListOptions{Limit: 100000})
+	if err != nil || len(all) < jobs {
+		t.Fatalf("List gave %d jobs of %d, %v", len(all), jobs, err)
+	}
+	if _, err := s.Document(t.Context(), all[0].ID); err != nil {
+		t.Errorf("Document: %v", err)
+	}
+	sess, err := s.Join(t.Context(), "r")
+	if err != nil {
+		t.Fatalf("Join: %v", err)
+	}
+	defer sess.Close()
+	out := s.Update(t.Context(), sess, store.Change{ID: all[0].ID, Revision: all[0].Revision, Status: store.Status{Phase: "done"}, Events: []store.Event{{Event: "x"}}})
+	if out[0].Err != nil {
+		t.Errorf("a change of a job that exists: %v", out[0].Err)
+	}
+}
+
+// eventually waits for a condition by asking the store, as its callers would.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); <-tick.C {
+		if cond() {
+			return
+		}
+	}
+	t.Fatalf("waited in vain until %s", what)
+}
+
+func TestQuota(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, etcd.Options{Dir: dir, QuotaBytes: 96 << 20})
+	jobs := fill(t, s, 200<<10)
+	if jobs < 50 {
+		t.Errorf("96 MiB were full after %d jobs of 200 KiB", jobs)
+	}
+	stillServes(t, s, jobs)
+	// When room is made, it takes jobs again by itself.
+	if _, err := etcd.Client(s).Delete(t.Context(), "/portolan/v1/doc/", clientv3.WithPrefix()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the store takes jobs again", func() bool {
+		_, _, err := s.Create(t.Context(), noiseJob(99999, 1<<10))
+		return err == nil
+	})
+	if err := s.Health(t.Context()); err != nil {
+		t.Errorf("Health gave %v", err)
+	}
+}
+
+// TestAlarm: etcd's own alarm, which stops every write and outlasts the process.
+func TestAlarm(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, etcd.Options{Dir: dir, QuotaBytes: 64 << 20})
+	job, _, err := s.Create(t.Context(), noiseJob(0, 10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sess, err := s.Join(t.Context(), "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := strings.Repeat("x", 1<<20)
+	for i := 0; err == nil && i < 100; i++ {
+		_, err = etcd.Client(s).Put(t.Context(), fmt.Sprint("/other/", i), big)
+	}
+	if err == nil {
+		t.Fatal("etcd raises no alarm")
+	}
+	c := store.Change{ID: job.ID, Revision: job.Revision, Status: store.Status{Phase: "x"}}
+	if out := s.Update(t.Context(), sess, c); !fail.Is(out[0].Err, fail.Exhausted) {
+		t.Errorf("Update under an alarm gave %v", out[0].Err)
+	}
+	if _, _, err := s.Create(t.Context(), noiseJob(1, 10)); !fail.Is(err, fail.Exhausted) {
+		t.Errorf("Create under an alarm gave %v", err)
+	}
+	if err := s.Health(t.Context()); !fail.Is(err, fail.Exhausted) {
+		t.Errorf("Health under an alarm gave %v", err)
+	}
+	if jobs, err := s.Get(t.Context(), job.ID); err != nil || len(jobs) != 1 {
+		t.Errorf("Get under an alarm gave %v, %v", jobs, err)
+	}
+	_ = s.Close()
+	// A larger quota is the way out that the sentence names.
+	s = open(t, etcd.Options{Dir: dir, QuotaBytes: 160 << 20})
+	sess, err = s.Join(t.Context(), "r")
+	eventually(t, "a larger quota ends the alarm", func() bool {
+		if err != nil {
+			sess, err = s.Join(t.Context(), "r")
+			return false
+		}
+		return s.Update(t.Context(), sess, c)[0].Err == nil
+	})
+}
+
+// TestDiskFull fills a small file system, at first with jobs and then with
+// somebody else's file to the last byte.
+func TestDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=160m"); err != nil {
+		t.Skipf("a small file system can't be mounted here (%v): run as root", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("the small file system can't be unmounted: %v", err)
+		}
+	})
+	s := open(t, etcd.Options{Dir: filepath.Join(dir, "data")})
+	jobs := fill(t, s, 100<<10)
+	if jobs < 50 {
+		t.Errorf("160 MiB were full after %d jobs of 100 KiB", jobs)
+	}
+	stillServes(t, s, jobs)
+
+	other := filepath.Join(dir, "other")
+	f, err := os.Create(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for {
+		if _, err := f.Write(make([]byte, 4096)); err != nil {
+			break
+		}
+	}
+	sess, err := s.Join(t.Context(), "r")
+	if err != nil {
+		t.Logf("Join on a full disk: %v", err)
+	}
+	all, err := s.List(t.Context(), store.ListOptions{})
+	if err != nil || len(all) < jobs {
+		t.Fatalf("List on a full disk gave %d jobs of %d, %v", len(all), jobs, err)
+	}
+	eventually(t, "changes are refused", func() bool {
+		out := s.Update(t.Context(), sess, store.Change{ID: all[0].ID, Revision: all[0].Revision, Status: store.Status{Phase: "done"}})
+		if out[0].Err == nil {
+			all[0].Revision = out[0].Revision
+		}
+		return fail.Is(out[0].Err, fail.Exhausted)
+	})
+	if err := f.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "changes are taken again", func() bool {
+		return s.Update(t.Context(), sess, store.Change{ID: all[0].ID, Revision: all[0].Revision, Status: store.Status{Phase: "done"}})[0].Err == nil
+	})
+	select {
+	case <-s.Failed():
+		t.Error("etcd died of a full disk")
+	default:
+	}
+	if _, _, err := s.Create(t.Context(), noiseJob(99999, 10)); !fail.Is(err, fail.Exhausted) {
+		t.Errorf("Create at the reserve gave %v", err)
+	}
+	_ = s.Close()
+}
