@@ -22,7 +22,7 @@ type write struct {
 	guard  *session
 	when   []clientv3.Cmp
 	then   []clientv3.Op
-	or     []clientv3.Op // reads that say why it was not done
+	or     []string // keys whose reading says why it was not done
 	bytes  int
 
 	taken  atomic.Bool // by the committer, or by a caller who gave up before
@@ -213,7 +213,7 @@ func (s *Store) pause(d time.Duration) bool {
 func (s *Store) transact(ctx context.Context, batch []*write, repeated bool) error {
 	if len(batch) == 1 {
 		w := batch[0]
-		resp, err := s.cli.Txn(ctx).If(w.conditions()...).Then(w.then...).Else(w.or...).Commit()
+		resp, err := s.cli.Txn(ctx).If(w.conditions()...).Then(w.then...).Else(w.reads()...).Commit()
 		if err != nil {
 			return err
 		}
@@ -235,7 +235,7 @@ func (s *Store) transact(ctx context.Context, batch []*write, repeated bool) err
 	}
 	each := make([]clientv3.Op, len(batch))
 	for i, w := range batch {
-		each[i] = clientv3.OpTxn(w.conditions(), w.then, w.or)
+		each[i] = clientv3.OpTxn(w.conditions(), w.then, w.reads())
 	}
 	resp, err := s.cli.Txn(ctx).Then(each...).Commit()
 	if err != nil {
@@ -254,6 +254,14 @@ func (w *write) conditions() []clientv3.Cmp {
 		return w.when
 	}
 	return append(slices.Clip(w.when), w.guard.holds())
+}
+
+func (w *write) reads() []clientv3.Op {
+	ops := make([]clientv3.Op, len(w.or))
+	for i, key := range w.or {
+		ops[i] = clientv3.OpGet(key)
+	}
+	return ops
 }
 
 // flat gives all comparisons and all puts of a batch.

@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"context"
-	"encoding/json"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -31,9 +30,10 @@ func (s *Store) Create(ctx context.Context, n store.NewJob) (store.Job, bool, er
 		return store.Job{}, false, err
 	}
 	n.Status.Sequence = 1
-	status, err := json.Marshal(n.Status)
+	owner := digest(n.Owner)
+	status, err := encodeStatus(owner, &n.Status)
 	if err != nil {
-		return store.Job{}, false, fail.E(op, fail.Invalid, n.ID, err)
+		return store.Job{}, false, err
 	}
 	w := &write{op: op, id: n.ID, create: true}
 	if len(p.document) > maxInside {
@@ -41,18 +41,19 @@ func (s *Store) Create(ctx context.Context, n store.NewJob) (store.Job, bool, er
 			return store.Job{}, false, err
 		}
 	}
-	part := partKey(n.ID)
-	w.alone = []string{part}
-	w.when = []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(part), "=", 0)}
-	w.or = []clientv3.Op{clientv3.OpGet(part)}
-	w.put(part, p.encode())
-	w.put(statusKey(n.ID, n.Status.Final), status)
-	w.put(ownerKey(n.Owner, n.ID), nil)
+	live, final := statusKey(n.ID, false), statusKey(n.ID, true)
+	w.alone = []string{live}
+	w.when = []clientv3.Cmp{absent(live), absent(final)}
+	w.put(partKey(owner, n.ID), p.encode())
+	if n.Status.Final {
+		live = final
+	}
+	w.put(live, status)
 	if n.SubmissionID != "" {
-		key := submissionKey(n.Owner, n.SubmissionID)
+		key := submissionKey(owner, n.SubmissionID)
 		w.alone = append(w.alone, key)
-		w.when = append(w.when, clientv3.Compare(clientv3.CreateRevision(key), "=", 0))
-		w.or = append(w.or, clientv3.OpGet(key))
+		w.when = append(w.when, absent(key))
+		w.or = []string{key}
 		w.put(key, []byte(n.ID))
 	}
 	out := s.commit(ctx, w)[0]
@@ -62,13 +63,18 @@ func (s *Store) Create(ctx context.Context, n store.NewJob) (store.Job, bool, er
 	case !out.ok:
 		return s.existing(ctx, &n, p, out)
 	}
-	job := p.job(out.revision, store.Status{})
-	if err := json.Unmarshal(status, &job.Status); err != nil {
+	_, st, err := decodeStatus(status) // what Get would give
+	if err != nil {
 		return store.Job{}, false, fail.E(op, fail.Internal, n.ID, err)
 	}
-	s.bases.put(n.ID, base{out.revision, 1, n.Status.Final})
+	job := p.job(out.revision, st)
+	s.bases.put(n.ID, base{out.revision, 1, n.Status.Final, owner})
 	s.headers.put(n.ID, p.header)
 	return job, true, nil
+}
+
+func absent(key string) clientv3.Cmp {
+	return clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
 }
 
 func (w *write) put(key string, value []byte) {
@@ -79,20 +85,20 @@ func (w *write) put(key string, value []byte) {
 // existing answers a creation that met a job of the same id or SubmissionId.
 func (s *Store) existing(ctx context.Context, n *store.NewJob, p *part, out outcome) (store.Job, bool, error) {
 	const op = "store.Create"
-	id := ""
-	for i, r := range out.found {
-		if kvs := r.GetResponseRange().Kvs; len(kvs) == 1 && id == "" {
-			id = n.ID
-			if i == 1 {
-				id = string(kvs[0].Value)
-			}
+	ids := []string{n.ID}
+	for _, r := range out.found {
+		for _, kv := range r.GetResponseRange().Kvs {
+			ids = append(ids, string(kv.Value))
 		}
 	}
-	jobs, err := s.Get(ctx, id)
+	jobs, err := s.Get(ctx, ids...)
 	if err != nil {
 		return store.Job{}, false, err
 	}
-	job, ok := jobs[id]
+	job, ok := jobs[n.ID]
+	if !ok {
+		job, ok = jobs[ids[len(ids)-1]]
+	}
 	if !ok {
 		return store.Job{}, false, fail.Errorf(op, fail.Unavailable, n.ID, "the job was not stored and nothing stands in its place; try again")
 	}
@@ -100,7 +106,7 @@ func (s *Store) existing(ctx context.Context, n *store.NewJob, p *part, out outc
 		return store.Job{}, false, err
 	}
 	// What a creation finds when its own first answer was lost is its own job.
-	return job, out.repeated && id == n.ID, nil
+	return job, out.repeated && job.ID == n.ID, nil
 }
 
 // putApart cuts the document into parts under keys of their own. What fits one

@@ -6,20 +6,20 @@
 // All are below /portolan/v1/; what strangers choose is escaped or hashed.
 //
 //	schema                    the version of this layout, checked at every start
-//	job/i/<newest>            a job's immutable part: owner, name, first history line,
-//	                          the document when it is small; the id is inverted, so
-//	                          that a range gives the newest first
-//	job/l/<shard>/<id>        the status of a job that is not final, spread over 64
+//	job/i/<hash>/<newest>     a job's immutable part: owner, name, first history line,
+//	                          the document when it is small; below its owner's hash,
+//	                          the id inverted so that a range gives the newest first
+//	job/l/<shard>/<newest>    the status of a job that is not final, spread over 64
 //	                          shards; what Live reads
-//	job/f/<id>                the status of a final job
+//	job/f/<newest>            the status of a final job
 //	doc/<id>/<sum>/<n>        the parts of a larger document
 //	history/<id>/<sequence>   the lines that one update appended
-//	owner/<hash>/<newest>     the jobs of an owner, for listing and counting
 //	submission/<hash>/<text>  the job that an owner's SubmissionId made
 //	replica/<name>            a session, under a lease
 //	setting/<name>
 //
-// A job's creation writes three keys, an update one or two.
+// A job's creation writes two keys and one for its SubmissionId; an update one for
+// the status and one for its history lines.
 //
 // # Commits
 //

@@ -19,7 +19,6 @@ const (
 	finalPrefix      = jobPrefix + "f/"
 	docPrefix        = root + "doc/"
 	historyPrefix    = root + "history/"
-	ownerPrefix      = root + "owner/"
 	submissionPrefix = root + "submission/"
 	replicaPrefix    = root + "replica/"
 	settingPrefix    = root + "setting/"
@@ -28,26 +27,35 @@ const (
 // shards is part of the layout: it never changes within a schema version.
 const shards = 64
 
-func partKey(id string) string { return partPrefix + newest(id) }
+// partKey is where a job's immutable part is; owner is a digest. Those of an owner
+// are together, so that they can be listed and counted.
+func partKey(owner, id string) string { return ownerParts(owner) + newest(id) }
+
+func ownerParts(owner string) string { return partPrefix + owner + "/" }
 
 // statusKey is where the status of a job is, by whether it is final.
 func statusKey(id string, final bool) string {
 	if final {
-		return finalPrefix + escape(id)
+		return finalPrefix + newest(id)
 	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(id))
-	return livePrefix + fmt.Sprintf("%02x/", h.Sum32()%shards) + escape(id)
+	return shardPrefix(h.Sum32()%shards) + newest(id)
+}
+
+func shardPrefix(n uint32) string {
+	const digits = "0123456789abcdef"
+	return livePrefix + string([]byte{digits[n>>4], digits[n&15], '/'})
 }
 
 // statusID gives the id and finality that a status key stands for.
 func statusID(key []byte) (id string, final, ok bool) {
 	if rest, found := bytes.CutPrefix(key, []byte(finalPrefix)); found {
-		id, ok = unescape(rest)
+		id, ok = newestID(rest)
 		return id, true, ok
 	}
 	if rest, found := bytes.CutPrefix(key, []byte(livePrefix)); found && len(rest) > 3 {
-		id, ok = unescape(rest[3:])
+		id, ok = newestID(rest[3:])
 		return id, false, ok
 	}
 	return "", false, false
@@ -65,18 +73,17 @@ func historyKey(id string, sequence int) string {
 	return historyPrefix + escape(id) + string(binary.BigEndian.AppendUint64(nil, uint64(max(sequence, 0))))
 }
 
-func ownerIndex(owner string) string { return ownerPrefix + digest(owner) + "/" }
-
-func ownerKey(owner, id string) string { return ownerIndex(owner) + newest(id) }
-
 func submissionKey(owner, submission string) string {
-	return submissionPrefix + digest(owner) + "/" + submission
+	return submissionPrefix + owner + "/" + submission
 }
+
+// digestSize is that of a digest.
+const digestSize = 32
 
 // digest stands for an owner's name, which may have any length and bytes.
 func digest(s string) string {
 	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:16])
+	return hex.EncodeToString(sum[:digestSize/2])
 }
 
 // escape writes an id so that none is the beginning of another and their order

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -16,58 +17,50 @@ import (
 
 // Get implements store.Store.
 func (s *Store) Get(ctx context.Context, ids ...string) (map[string]store.Job, error) {
-	found := make(map[string]store.Job, len(ids))
-	if err := s.usable("store.Get"); err != nil {
+	const op = "store.Get"
+	if err := s.usable(op); err != nil {
 		return nil, err
 	}
-	each := min(s.commits.ops/3, 256)
-	for some := range slices.Chunk(ids, each) {
-		if err := s.getInto(ctx, found, some); err != nil {
+	found := make(map[string]store.Job, len(ids))
+	for some := range slices.Chunk(ids, min(s.commits.ops/2, 512)) {
+		ops := make([]clientv3.Op, 0, 2*len(some))
+		for _, id := range some {
+			ops = append(ops, clientv3.OpGet(statusKey(id, false)), clientv3.OpGet(statusKey(id, true)))
+		}
+		statuses, err := s.ranges(ctx, op, ops)
+		if err != nil {
 			return nil, err
+		}
+		jobs, err := s.withHeaders(ctx, statuses)
+		if err != nil {
+			return nil, err
+		}
+		for _, j := range jobs {
+			found[j.ID] = j
 		}
 	}
 	return found, nil
 }
 
-func (s *Store) getInto(ctx context.Context, found map[string]store.Job, ids []string) error {
-	const op = "store.Get"
-	ops := make([]clientv3.Op, 0, 3*len(ids))
-	for _, id := range ids {
-		ops = append(ops, clientv3.OpGet(partKey(id)), clientv3.OpGet(statusKey(id, false)), clientv3.OpGet(statusKey(id, true)))
-	}
+// ranges reads in one transaction.
+func (s *Store) ranges(ctx context.Context, op string, ops []clientv3.Op) ([]*mvccpb.KeyValue, error) {
 	resp, err := call(ctx, s, op, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		return s.cli.Txn(ctx).Then(ops...).Commit()
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for i, id := range ids {
-		kvs := func(k int) []*mvccpb.KeyValue { return resp.Responses[3*i+k].GetResponseRange().Kvs }
-		if len(kvs(0)) == 0 {
-			continue
-		}
-		p, err := decodePart(kvs(0)[0].Value)
-		if err != nil {
-			return fail.E(op, fail.Internal, id, err)
-		}
-		s.headers.put(id, p.header)
-		status := append(kvs(1), kvs(2)...)
-		if len(status) != 1 {
-			return fail.E(op, fail.Internal, id, errPart)
-		}
-		job, err := s.jobOf(&p.header, status[0])
-		if err != nil {
-			return err
-		}
-		found[id] = job
+	var kvs []*mvccpb.KeyValue
+	for _, r := range resp.Responses {
+		kvs = append(kvs, r.GetResponseRange().Kvs...)
 	}
-	return nil
+	return kvs, nil
 }
 
 // jobOf puts a job together, and remembers it for updates.
 func (s *Store) jobOf(h *header, status *mvccpb.KeyValue) (store.Job, error) {
-	var st store.Status
-	if err := json.Unmarshal(status.Value, &st); err != nil {
+	_, st, err := decodeStatus(status.Value)
+	if err != nil {
 		return store.Job{}, fail.E("store.Get", fail.Internal, h.id, err)
 	}
 	job := h.job(status.ModRevision, st)
@@ -77,14 +70,14 @@ func (s *Store) jobOf(h *header, status *mvccpb.KeyValue) (store.Job, error) {
 
 func (s *Store) note(j *store.Job) {
 	if b, ok := s.bases.get(j.ID); !ok || b.revision < j.Revision {
-		s.bases.put(j.ID, base{j.Revision, j.Status.Sequence, j.Status.Final})
+		s.bases.put(j.ID, baseOf(j))
 	}
 }
 
 // Document implements store.Store.
 func (s *Store) Document(ctx context.Context, id string) ([]byte, error) {
 	const op = "store.Document"
-	p, err := s.part(ctx, op, id)
+	p, _, err := s.part(ctx, op, id)
 	if err != nil {
 		return nil, err
 	}
@@ -107,41 +100,37 @@ func (s *Store) Document(ctx context.Context, id string) ([]byte, error) {
 	return s.codec.unpack(p, packed)
 }
 
-// part reads a job's immutable part.
-func (s *Store) part(ctx context.Context, op, id string) (*part, error) {
-	resp, err := call(ctx, s, op, func(ctx context.Context) (*clientv3.GetResponse, error) {
-		return s.cli.Get(ctx, partKey(id))
-	})
+// part reads a job's immutable part, and what else is asked for with it.
+func (s *Store) part(ctx context.Context, op, id string, more ...clientv3.Op) (*part, []*mvccpb.KeyValue, error) {
+	h, ok := s.headers.get(id)
+	if !ok {
+		jobs, err := s.Get(ctx, id)
+		if err != nil {
+			return nil, nil, err
+		}
+		h.owner = jobs[id].Owner
+	}
+	ops := append([]clientv3.Op{clientv3.OpGet(partKey(digest(h.owner), id))}, more...)
+	kvs, err := s.ranges(ctx, op, ops)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if len(resp.Kvs) == 0 {
-		return nil, fail.Errorf(op, fail.NotFound, id, "there is no job %s", id)
+	if len(kvs) == 0 || !bytes.HasPrefix(kvs[0].Key, []byte(partPrefix)) {
+		return nil, nil, fail.Errorf(op, fail.NotFound, id, "there is no job %s", id)
 	}
-	p, err := decodePart(resp.Kvs[0].Value)
+	p, err := decodePart(kvs[0].Value)
 	if err != nil {
-		return nil, fail.E(op, fail.Internal, id, err)
+		return nil, nil, fail.E(op, fail.Internal, id, err)
 	}
-	return p, nil
+	return p, kvs[1:], nil
 }
 
 // History implements store.Store.
 func (s *Store) History(ctx context.Context, id string, after int) ([]store.Event, error) {
 	const op = "store.History"
-	prefix := historyPrefix + escape(id)
-	resp, err := call(ctx, s, op, func(ctx context.Context) (*clientv3.TxnResponse, error) {
-		return s.cli.Txn(ctx).Then(clientv3.OpGet(partKey(id)), clientv3.OpGet(prefix, clientv3.WithPrefix())).Commit()
-	})
+	p, lines, err := s.part(ctx, op, id, clientv3.OpGet(historyPrefix+escape(id), clientv3.WithPrefix()))
 	if err != nil {
 		return nil, err
-	}
-	parts, lines := resp.Responses[0].GetResponseRange().Kvs, resp.Responses[1].GetResponseRange().Kvs
-	if len(parts) == 0 {
-		return nil, fail.Errorf(op, fail.NotFound, id, "there is no job %s", id)
-	}
-	p, err := decodePart(parts[0].Value)
-	if err != nil {
-		return nil, fail.E(op, fail.Internal, id, err)
 	}
 	var events []store.Event
 	if after < 1 {
@@ -182,27 +171,43 @@ func (s *Store) List(ctx context.Context, o store.ListOptions) ([]store.Job, err
 	if o.Limit <= 0 {
 		o.Limit = store.DefaultLimit
 	}
-	prefix := partPrefix
+	// Everybody's jobs are where their statuses are.
+	prefixes := []string{finalPrefix}
 	if o.Owner != "" {
-		prefix = ownerIndex(o.Owner)
+		prefixes = []string{ownerParts(digest(o.Owner))}
+	} else {
+		for n := range uint32(shards) {
+			prefixes = append(prefixes, shardPrefix(n))
+		}
 	}
-	from := prefix
-	if o.Before != "" {
-		from += newest(o.Before) + "\x00"
+	ops := make([]clientv3.Op, len(prefixes))
+	for i, prefix := range prefixes {
+		from := prefix
+		if o.Before != "" {
+			from += newest(o.Before) + "\x00"
+		}
+		ops[i] = clientv3.OpGet(from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(int64(o.Limit)), clientv3.WithKeysOnly())
 	}
-	resp, err := call(ctx, s, op, func(ctx context.Context) (*clientv3.GetResponse, error) {
-		return s.cli.Get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(int64(o.Limit)), clientv3.WithKeysOnly())
-	})
+	kvs, err := s.ranges(ctx, op, ops)
 	if err != nil {
 		return nil, err
 	}
-	ids := make([]string, len(resp.Kvs))
-	for i, kv := range resp.Kvs {
+	ids := make([]string, len(kvs))
+	for i, kv := range kvs {
+		// What stands before an id has a length of its own for each kind of key.
+		from := len(finalPrefix)
+		if o.Owner != "" {
+			from = len(prefixes[0])
+		} else if bytes.HasPrefix(kv.Key, []byte(livePrefix)) {
+			from = len(prefixes[1])
+		}
 		var ok bool
-		if ids[i], ok = newestID(kv.Key[len(prefix):]); !ok {
+		if ids[i], ok = newestID(kv.Key[from:]); !ok {
 			return nil, fail.E(op, fail.Internal, "", errPart)
 		}
 	}
+	slices.SortFunc(ids, func(a, b string) int { return cmp.Compare(b, a) })
+	ids = ids[:min(len(ids), o.Limit)]
 	found, err := s.Get(ctx, ids...)
 	if err != nil {
 		return nil, err
@@ -220,7 +225,7 @@ func (s *Store) List(ctx context.Context, o store.ListOptions) ([]store.Job, err
 func (s *Store) Count(ctx context.Context, owner string) (int64, error) {
 	prefix := partPrefix
 	if owner != "" {
-		prefix = ownerIndex(owner)
+		prefix = ownerParts(digest(owner))
 	}
 	resp, err := call(ctx, s, "store.Count", func(ctx context.Context) (*clientv3.GetResponse, error) {
 		return s.cli.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
@@ -276,7 +281,7 @@ func (s *Store) withHeaders(ctx context.Context, statuses []*mvccpb.KeyValue) ([
 	const op = "store.Get"
 	headers := make(map[string]*header, len(statuses))
 	ids := make([]string, len(statuses))
-	var unknown []string
+	var parts []string
 	for i, kv := range statuses {
 		id, _, ok := statusID(kv.Key)
 		if !ok {
@@ -290,31 +295,28 @@ func (s *Store) withHeaders(ctx context.Context, statuses []*mvccpb.KeyValue) ([
 			headers[id] = &h
 		} else {
 			headers[id] = nil
-			unknown = append(unknown, id)
+			if len(kv.Value) < digestSize {
+				return nil, fail.E(op, fail.Internal, id, errPart)
+			}
+			parts = append(parts, partKey(string(kv.Value[:digestSize]), id))
 		}
 	}
-	for some := range slices.Chunk(unknown, min(s.commits.ops, 512)) {
+	for some := range slices.Chunk(parts, min(s.commits.ops, 512)) {
 		ops := make([]clientv3.Op, len(some))
-		for i, id := range some {
-			ops[i] = clientv3.OpGet(partKey(id))
+		for i, key := range some {
+			ops[i] = clientv3.OpGet(key)
 		}
-		resp, err := call(ctx, s, op, func(ctx context.Context) (*clientv3.TxnResponse, error) {
-			return s.cli.Txn(ctx).Then(ops...).Commit()
-		})
+		kvs, err := s.ranges(ctx, op, ops) // one that was removed since is not there
 		if err != nil {
 			return nil, err
 		}
-		for i, id := range some {
-			kvs := resp.Responses[i].GetResponseRange().Kvs
-			if len(kvs) == 0 {
-				continue // it was removed since
-			}
-			p, err := decodePart(kvs[0].Value)
+		for _, kv := range kvs {
+			p, err := decodePart(kv.Value)
 			if err != nil {
-				return nil, fail.E(op, fail.Internal, id, err)
+				return nil, fail.E(op, fail.Internal, "", err)
 			}
-			headers[id] = &p.header
-			s.headers.put(id, p.header)
+			headers[p.id] = &p.header
+			s.headers.put(p.id, p.header)
 		}
 	}
 	jobs := make([]store.Job, 0, len(statuses))

@@ -37,6 +37,24 @@ func (h *header) job(revision int64, st store.Status) store.Job {
 	}
 }
 
+// encodeStatus writes a status: the digest of the job's owner, which says where
+// its part is, and JSON.
+func encodeStatus(owner string, st *store.Status) ([]byte, error) {
+	b, err := json.Marshal(st)
+	if err != nil {
+		return nil, fail.E("store.Update", fail.Invalid, "", err)
+	}
+	return append([]byte(owner), b...), nil
+}
+
+func decodeStatus(b []byte) (owner string, st store.Status, err error) {
+	if len(b) < digestSize {
+		return "", st, errPart
+	}
+	err = json.Unmarshal(b[digestSize:], &st)
+	return string(b[:digestSize]), st, err
+}
+
 // partVersion begins every encoded part.
 const partVersion = 1
 

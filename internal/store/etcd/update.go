@@ -17,6 +17,7 @@ type base struct {
 	revision int64
 	sequence int
 	final    bool
+	owner    string // digest
 }
 
 // Update implements store.Store.
@@ -87,9 +88,13 @@ func (s *Store) basesOf(ctx context.Context, changes []store.Change) (map[string
 	}
 	jobs, err := s.Get(ctx, unknown...)
 	for id, j := range jobs {
-		bases[id] = base{j.Revision, j.Status.Sequence, j.Status.Final}
+		bases[id] = baseOf(&j)
 	}
 	return bases, err
+}
+
+func baseOf(j *store.Job) base {
+	return base{j.Revision, j.Status.Sequence, j.Status.Final, digest(j.Owner)}
 }
 
 // plan is a change on its way.
@@ -104,17 +109,17 @@ func newPlan(c store.Change, b base, own *session) (*plan, error) {
 	p := &plan{
 		write:  &write{op: op, id: c.ID, guard: own},
 		before: b,
-		after:  base{sequence: b.sequence + len(c.Events), final: c.Status.Final},
+		after:  base{sequence: b.sequence + len(c.Events), final: c.Status.Final, owner: b.owner},
 	}
 	c.Status.Sequence = p.after.sequence
 	var err error
-	if p.status, err = json.Marshal(c.Status); err != nil {
-		return nil, fail.E(op, fail.Invalid, c.ID, err)
+	if p.status, err = encodeStatus(b.owner, &c.Status); err != nil {
+		return nil, err
 	}
 	from, to := statusKey(c.ID, b.final), statusKey(c.ID, c.Status.Final)
 	p.alone = []string{from, to}
 	p.when = []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(from), "=", c.Revision)}
-	p.or = []clientv3.Op{clientv3.OpGet(own.key), clientv3.OpGet(from), clientv3.OpGet(to)}
+	p.or = []string{own.key, from, to}
 	p.put(to, p.status)
 	if from != to {
 		p.then = append(p.then, clientv3.OpDelete(from))
@@ -131,7 +136,7 @@ func newPlan(c store.Change, b base, own *session) (*plan, error) {
 		return nil, fail.E(op, fail.Invalid, c.ID, err)
 	}
 	key := historyKey(c.ID, b.sequence+1)
-	p.or = append(p.or, clientv3.OpGet(key))
+	p.or = append(p.or, key)
 	p.put(key, p.lines)
 	return p, nil
 }
