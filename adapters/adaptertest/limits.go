@@ -5,9 +5,9 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -137,7 +137,7 @@ func (b *bench) pids(path string, n int) []int {
 	b.eventually(fmt.Sprintf("%d process ids in %s", n, path), func() bool {
 		data, _ := os.ReadFile(path)
 		pids = nil
-		for _, f := range strings.Fields(string(data)) {
+		for f := range strings.FieldsSeq(string(data)) {
 			if pid, err := strconv.Atoi(f); err == nil {
 				pids = append(pids, pid)
 			}
@@ -151,20 +151,12 @@ func (b *bench) pids(path string, n int) []int {
 func (b *bench) gone(pids []int) {
 	b.Helper()
 	b.eventually("the processes to be gone", func() bool {
-		for _, pid := range pids {
-			if alive(pid) {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(pids, alive)
 	}, func() string { return fmt.Sprintf("some of %v alive", pids) })
 }
 
 // alive reports whether a process is there and no zombie.
 func alive(pid int) bool {
-	if unix.Kill(pid, 0) == syscall.ESRCH {
-		return false
-	}
 	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return false

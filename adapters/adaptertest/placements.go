@@ -259,14 +259,14 @@ func (b *bench) suspend(h adapters.Handle) {
 }
 
 func testSuspend(b *bench) {
-	s := b.suspender()
+	b.suspender()
 	h := b.submit(b.h.Define(Behaviour{Sleep: 1, Exit: 6}))
 	b.running(h)
 	b.suspend(h)
 	b.suspend(h) // idempotent
 	b.restart()
 	b.until(h, "the suspension after a restart", func(e adapters.Evidence) bool { return e.Phase == adapters.Suspended })
-	s = b.suspender()
+	s := b.suspender()
 	for range 2 {
 		if errs := s.Resume(b.Context(), []adapters.Handle{h}); errs[0] != nil && !b.status(h).Phase.Final() {
 			b.Fatalf("Resume: %v", errs[0])

@@ -241,9 +241,9 @@ func (a *base) Cancel(ctx context.Context, handles []adapters.Handle) []error {
 // Suspend stops running jobs for a while.
 func (s suspender) Suspend(ctx context.Context, handles []adapters.Handle) []error {
 	return s.a.each(ctx, "suspend", handles, func(w *World, j *job) error {
-		switch j.phase {
-		case adapters.Suspended:
-		case adapters.Running:
+		switch {
+		case j.phase == adapters.Suspended:
+		case j.phase == adapters.Running:
 			j.left = j.stopTimer()
 			w.set(j, adapters.Suspended)
 		default:
@@ -256,9 +256,9 @@ func (s suspender) Suspend(ctx context.Context, handles []adapters.Handle) []err
 // Resume lets them go on.
 func (s suspender) Resume(ctx context.Context, handles []adapters.Handle) []error {
 	return s.a.each(ctx, "resume", handles, func(w *World, j *job) error {
-		switch j.phase {
-		case adapters.Running:
-		case adapters.Suspended:
+		switch {
+		case j.phase == adapters.Running:
+		case j.phase == adapters.Suspended:
 			w.set(j, adapters.Running)
 			if j.steps[j.next-1].verb == "sleep" {
 				w.sleep(j, j.left)

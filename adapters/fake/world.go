@@ -2,6 +2,7 @@ package fake
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -69,11 +70,7 @@ func (w *World) Starts(tag adapters.Tag) int {
 func (w *World) Ledger() map[adapters.Tag]int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	ledger := make(map[adapters.Tag]int, len(w.starts))
-	for tag, n := range w.starts {
-		ledger[tag] = n
-	}
-	return ledger
+	return maps.Clone(w.starts)
 }
 
 // Tags lists the jobs that the site keeps.

@@ -107,7 +107,7 @@ func (a *Adapter) takeOver() error {
 func (a *Adapter) giveUp(d jobDir, e ended) {
 	f, err := d.wait()
 	if err == nil {
-		defer f.Close() //nolint:errcheck // closing is what frees the lock
+		defer f.Close() // closing is what frees the lock
 		var have *ended
 		if _, have, _, err = d.read(); have == nil && err == nil {
 			err = end(f, e)
@@ -213,7 +213,7 @@ func (a *Adapter) bury(j *job, b *begun) bool {
 		<-time.After(retryAfter)
 		return false
 	}
-	defer f.Close() //nolint:errcheck // closing is what frees the lock
+	defer f.Close() // closing is what frees the lock
 	now, e, _, _ := d.read()
 	if e != nil {
 		return false
@@ -265,7 +265,7 @@ func (a *Adapter) unbegun(j *job) {
 
 // endTree kills what is left of a job whose supervisor is dead.
 func (a *Adapter) endTree(tag adapters.Tag, groups []string) {
-	for patience := 0; patience < 2000; patience++ {
+	for range 2000 {
 		left := false
 		for _, dir := range groups {
 			if !killGroup(dir) {

@@ -156,7 +156,7 @@ func TestGatewayKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	ran := map[string]int{}
-	for _, tag := range strings.Fields(string(data)) {
+	for tag := range strings.FieldsSeq(string(data)) {
 		ran[tag]++
 	}
 	for tag := range status {

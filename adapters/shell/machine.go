@@ -89,7 +89,7 @@ func cpuSpeed() float64 {
 	if err != nil {
 		return 0
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close() // only read
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		name, value, _ := strings.Cut(lines.Text(), ":")
 		if strings.TrimSpace(name) == "cpu MHz" {

@@ -197,7 +197,7 @@ func (a *Adapter) startSupervisor(name string) (*wire, *os.Process, error) {
 		return nil, nil, err
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "supervisor"), os.NewFile(uintptr(pair[1]), "gateway")
-	defer theirs.Close() //nolint:errcheck // the supervisor has its own
+	defer theirs.Close() // the supervisor has its own
 	conn, err := net.FileConn(ours)
 	_ = ours.Close()
 	if err != nil {
@@ -374,7 +374,7 @@ func (a *Adapter) cancelQueued(j *job) error {
 		}
 		return fail.E("shell.Cancel", fail.Unavailable, string(j.tag), err)
 	}
-	defer f.Close() //nolint:errcheck // closing is what frees the lock
+	defer f.Close() // closing is what frees the lock
 	e := ended{Phase: adapters.Cancelled, NotRun: true, Ended: time.Now()}
 	if err := end(f, e); err != nil {
 		return fail.E("shell.Cancel", fail.Unavailable, string(j.tag), err)

@@ -341,9 +341,14 @@ func (a *Adapter) Output(_ context.Context, h adapters.Handle, stream adapters.S
 	if err != nil {
 		return nil, fail.Errorf("shell.Output", fail.Unavailable, string(tag), "the job's output %s can't be read: %s", path, why(err)).Because(err)
 	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+	info, err := f.Stat()
+	if err != nil {
 		_ = f.Close()
-		return io.NopCloser(strings.NewReader("")), nil // a device keeps nothing
+		return nil, fail.E("shell.Output", fail.Unavailable, string(tag), err)
+	}
+	if !info.Mode().IsRegular() { // a device keeps nothing
+		_ = f.Close()
+		return io.NopCloser(strings.NewReader("")), nil
 	}
 	if _, err := f.Seek(offset, io.SeekStart); err != nil {
 		_ = f.Close()
@@ -412,11 +417,7 @@ func (a *Adapter) Close() error {
 	}
 	a.mu.Unlock()
 	a.wg.Wait()
-	for _, parent := range []string{a.track.Tree, a.track.Memory, a.track.Pids} {
-		if parent != "" {
-			_ = os.Remove(parent) // which fails while a supervisor is there
-		}
-	}
+	a.track.removeParents()
 	var errs []error
 	for _, f := range []*os.File{a.log, a.syncer.dir, a.lock} {
 		if f != nil {

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 			os.Exit(gatewayMain(os.Args[2]))
 		}
 	}
-	// The tests wait for processes more than they compute.
+	// The tests wait for processes more than they compute; fuzzing does not.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}

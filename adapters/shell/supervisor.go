@@ -264,7 +264,7 @@ func (v *supervisor) live(d jobDir, l *life) report {
 	if err != nil {
 		return report{What: saidNotBegun, Error: err.Error()}
 	}
-	defer f.Close() //nolint:errcheck // closing frees the lock; what was written is the kernel's
+	defer f.Close() // closing frees the lock; what was written is the kernel's
 	s, err := d.spec()
 	if err != nil {
 		s = &spec{Tag: l.tag, Grace: defaultGrace}

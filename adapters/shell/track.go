@@ -152,23 +152,35 @@ func findTrack(want, name string) (track, error) {
 // delegate hands the controllers down to the supervisors' cgroups, where the
 // gateway's own cgroup may (cgroup v2: one without processes of its own, or the root).
 func delegate(own, parent string) bool {
-	for _, dir := range []string{own, parent} {
-		for _, c := range []string{"+memory", "+pids"} {
-			_ = write(filepath.Join(dir, "cgroup.subtree_control"), c)
-		}
-	}
+	handDown(own)
+	handDown(parent)
 	enabled, err := os.ReadFile(filepath.Join(parent, "cgroup.subtree_control"))
 	return err == nil && strings.Contains(string(enabled), "memory")
 }
 
+func handDown(dir string) {
+	for _, c := range []string{"+memory", "+pids"} {
+		_ = write(filepath.Join(dir, "cgroup.subtree_control"), c)
+	}
+}
+
+// removeParents removes the directories of the supervisors' cgroups, if nobody
+// needs them any more.
+func (t track) removeParents() {
+	for _, parent := range []string{t.Tree, t.Memory, t.Pids} {
+		if parent != "" {
+			_ = os.Remove(parent) // which fails while there is a child
+		}
+	}
+}
+
 // probe makes parent and sees whether a child of it has the file.
 func probe(parent, file string) bool {
-	if err := os.Mkdir(parent, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return false
-	}
 	child := filepath.Join(parent, "probe")
-	if err := os.Mkdir(child, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return false
+	for tries := 0; os.MkdirAll(child, 0o755) != nil; tries++ {
+		if tries == 2 { // a supervisor that ends may have removed the parent meanwhile
+			return false
+		}
 	}
 	defer os.Remove(child) //nolint:errcheck // a stale one is found and used again
 	f, err := os.OpenFile(filepath.Join(child, file), os.O_WRONLY, 0)
@@ -202,7 +214,7 @@ func groupProcesses(dir string) ([]int, error) {
 
 func numbers(s string) []int {
 	var list []int
-	for _, f := range strings.Fields(s) {
+	for f := range strings.FieldsSeq(s) {
 		if n, err := strconv.Atoi(f); err == nil {
 			list = append(list, n)
 		}

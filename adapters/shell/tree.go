@@ -1,7 +1,6 @@
 package shell
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,8 +30,12 @@ func newTree(t track, name string) (*tree, error) {
 		return tr, nil
 	}
 	tr.group = filepath.Join(t.Tree, name)
+	// The parent may be gone with the last supervisor before this one.
 	if err := os.MkdirAll(tr.group, 0o755); err != nil {
 		return nil, err
+	}
+	if t.Unified {
+		handDown(t.Tree)
 	}
 	if t.Way == trackCgroup2 {
 		fd, err := os.Open(tr.group)
@@ -64,7 +67,7 @@ func (t *tree) prepare(s *spec) error {
 	set := func(parent, file string, value uint64) error {
 		dir := filepath.Join(parent, t.name)
 		if !t.Unified {
-			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return err
 			}
 			t.limited = append(t.limited, dir)
@@ -171,6 +174,7 @@ func (t *tree) dispose() {
 	if t.group != "" {
 		_ = os.Remove(t.group)
 	}
+	t.removeParents()
 }
 
 // processes lists the tree's processes.

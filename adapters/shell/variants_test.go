@@ -50,7 +50,7 @@ func TestSuiteUnprivileged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "unprivileged-")
+	dir, err := os.MkdirTemp("", "unprivileged-") //nolint:usetesting // below t.TempDir only its owner may go
 	if err != nil {
 		t.Fatal(err)
 	}
