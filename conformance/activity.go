@@ -51,15 +51,17 @@ func (p *probe) created(rep *reply) (string, error) {
 	return epr, nil
 }
 
-// sleeper makes an activity that runs until it is ended.
+// sleeper makes an activity that runs until it is ended, which whoever asks for
+// it does as soon as it can.
 func (p *probe) sleeper(ctx context.Context) (string, error) {
 	return p.createActivity(ctx, job(posix(p.opts.Programs.Sleep, "600")))
 }
 
-// two gives two activities that several checks share; they keep running.
+// two gives two activities that several checks share. They end by themselves:
+// what keeps running could take the place that a later check waits for.
 func (p *probe) two(ctx context.Context) (a, b string, err error) {
 	for len(p.shared) < 2 {
-		epr, err := p.sleeper(ctx)
+		epr, err := p.createActivity(ctx, job(posix(p.opts.Programs.True)))
 		if err != nil {
 			return "", "", fmt.Errorf("an activity for this check could not be made: %w", err)
 		}

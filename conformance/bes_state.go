@@ -79,7 +79,7 @@ var stateChecks = []check{
 		if err != nil {
 			return "", err
 		}
-		if _, err := p.sleeper(ctx); err != nil {
+		if _, err := p.createActivity(ctx, job(posix(p.opts.Programs.True))); err != nil {
 			return "", err
 		}
 		after, err := p.readAttributes(ctx)

@@ -2,11 +2,12 @@
 // users would:
 //
 //	wsdl -out:Bes.cs URL?wsdl
-//	mcs -r:System.Web.Services.dll -out:client.exe Bes.cs Client.cs
+//	mcs -r:System.Web.Services.dll -out:client.exe Bes.cs Client.cs Addressing.cs
 //	mono client.exe URL
 //
 // Every operation of the factory and management port types, over SOAP 1.1 and
-// 1.2. Prints a line for each, exits 1 if one failed.
+// 1.2, with and without WS-Addressing (client.exe.config loads that extension).
+// Prints a line for each, exits 1 if one failed.
 using System;
 using System.Linq;
 using System.Web.Services.Protocols;
@@ -71,7 +72,9 @@ static class Client
 		};
 		Check("CreateActivity", mode, () =>
 		{
+			var replies = Addressing.Replies;
 			epr = create();
+			Want(Addressing.On == (Addressing.Replies > replies), "the addressing extension is not loaded");
 			Want(epr.Address.Value.StartsWith("http"), "there is no address");
 			Want(epr.ReferenceParameters.Any.Any(p => p.LocalName == "ActivityId"), "there is no reference parameter");
 		});
@@ -145,8 +148,13 @@ static class Client
 
 	static int Main(string[] args)
 	{
-		Drive(args[0], SoapProtocolVersion.Soap11, "soap11");
-		Drive(args[0], SoapProtocolVersion.Soap12, "soap12");
+		foreach (var addressing in new[] { false, true })
+		{
+			Addressing.On = addressing;
+			var suffix = addressing ? " wsa" : "";
+			Drive(args[0], SoapProtocolVersion.Soap11, "soap11" + suffix);
+			Drive(args[0], SoapProtocolVersion.Soap12, "soap12" + suffix);
+		}
 		return failed ? 1 : 0;
 	}
 }
