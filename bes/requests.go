@@ -17,10 +17,10 @@ import (
 
 // Bounds on parts of requests.
 const (
-	maxSubmissionID = 1024    // bytes
-	maxEchoed       = 4 << 20 // bytes of namespace declarations that echoes of references may add
-	maxWait         = 24 * time.Hour
-	maxDeclared     = 120 // attributes of a job's document, inherited declarations included
+	maxSubmissionID = 1024            // bytes
+	maxEchoed       = 4 << 20         // bytes of namespace declarations that echoes of references may add
+	maxWait         = 4 * time.Minute // below the time that soap.NewHTTPServer gives an answer
+	maxDeclared     = 120             // attributes of a job's document, inherited declarations included
 )
 
 // request reads one message of a stranger.
