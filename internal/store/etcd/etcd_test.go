@@ -14,14 +14,17 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("PORTOLAN_STORE_CHILD") != "" {
+	switch {
+	case os.Getenv("PORTOLAN_STORE_CHILD") != "":
 		child()
+		return
+	case os.Getenv("PORTOLAN_STORE_FILL") != "":
+		fillChild()
 		return
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// dirs remembers where a store of a test has its data.
 func open(t testing.TB, o etcd.Options) *etcd.Store {
 	t.Helper()
 	if o.Log == nil {

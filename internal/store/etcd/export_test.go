@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -30,3 +31,10 @@ func Compact(t testing.TB, s store.Store) {
 
 // Client gives the client below a store.
 func Client(s store.Store) *clientv3.Client { return s.(*Store).cli }
+
+// Reckless makes a store believe that its disk is endless.
+func Reckless(s *Store) {
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	s.disk.checked, s.disk.free = time.Now().Add(time.Hour), 1<<50
+}

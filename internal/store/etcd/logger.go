@@ -48,6 +48,8 @@ var ordinary = []string{
 	"exceeded recommended request limit",
 	"simple token is not cryptographically signed",
 	"failed to apply request",
+	"retrying of unary invoker failed",
+	"error occurred during lease keep alive loop",
 	"Failed to detect schema version", // of a database that has no term yet: its first start
 	"failed to update storage version",
 }

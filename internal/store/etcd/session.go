@@ -155,7 +155,7 @@ func (own *session) isLost() bool {
 
 func (own *session) lose(why error) {
 	own.once.Do(func() {
-		if why != nil {
+		if why != nil && own.s.usable("") == nil {
 			own.s.log.Warn("the session with the store is lost", "key", own.key, "cause", why)
 		}
 		close(own.lost)

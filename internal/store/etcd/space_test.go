@@ -1,10 +1,12 @@
 package etcd_test
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -146,9 +148,8 @@ func TestAlarm(t *testing.T) {
 	})
 }
 
-// TestDiskFull fills a small file system, at first with jobs and then with
-// somebody else's file to the last byte.
-func TestDiskFull(t *testing.T) {
+func smallDisk(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=160m"); err != nil {
 		t.Skipf("a small file system can't be mounted here (%v): run as root", err)
@@ -158,6 +159,54 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("the small file system can't be unmounted: %v", err)
 		}
 	})
+	return dir
+}
+
+// fillChild fills a disk of which nothing is kept free, until etcd dies of it, and
+// says how that looks.
+func fillChild() {
+	ctx := context.Background()
+	s, err := etcd.Open(ctx, etcd.Options{Dir: os.Getenv("PORTOLAN_STORE_FILL"), ReserveBytes: 1})
+	if err != nil {
+		fmt.Println("open:", err)
+		return
+	}
+	etcd.Reckless(s)
+	for n := 0; err == nil; n++ {
+		_, _, err = s.Create(ctx, noiseJob(n, 100<<10))
+	}
+	fmt.Println("create:", fail.KindOf(err))
+	<-s.Failed()
+	_, err = s.Get(ctx, "00000000")
+	fmt.Println("get:", fail.KindOf(err))
+	err = s.Health(ctx)
+	fmt.Println("health:", fail.KindOf(err), fail.Sentence(err))
+	fmt.Println("watch:", fail.KindOf(s.Watch(ctx, 0, func([]store.Job) {})))
+	fmt.Println("close:", s.Close())
+}
+
+// TestDeathOfEtcd: when etcd's disk fails under it in spite of everything, it would
+// end the process. It must not: the gateway says what happened.
+func TestDeathOfEtcd(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "PORTOLAN_STORE_FILL="+filepath.Join(smallDisk(t), "data"))
+	cmd.Stderr = t.Output()
+	out, err := cmd.Output()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Fatalf("the process ended by itself: %v", err)
+	}
+	for _, want := range []string{"create: uncertain\n", "get: unavailable\n", "health: unavailable the store has stopped", "no space left", "watch: unavailable\n", "close: <nil>\n"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("it does not say %q", want)
+		}
+	}
+}
+
+// TestDiskFull fills a small file system, at first with jobs and then with
+// somebody else's file to the last byte.
+func TestDiskFull(t *testing.T) {
+	dir := smallDisk(t)
 	s := open(t, etcd.Options{Dir: filepath.Join(dir, "data")})
 	jobs := fill(t, s, 100<<10)
 	if jobs < 50 {
