@@ -135,12 +135,14 @@ func (a *app) attend(ctx context.Context, c *client, act activity) ([]outcome, e
 	close(ended)
 	if err != nil {
 		stop()
-		_ = <-copied // it was told to stop
+	}
+	cerr := <-copied
+	if err != nil {
 		return outcomes, err
 	}
-	if err := <-copied; err != nil && !errors.Is(err, context.Canceled) {
+	if cerr != nil && !errors.Is(cerr, context.Canceled) {
 		// The outcome is what counts for the exit code.
-		a.complain("the output could not be read: " + sentence(err))
+		a.complain("the output could not be read: " + sentence(cerr))
 	}
 	return outcomes, nil
 }
