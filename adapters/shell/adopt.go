@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -143,7 +145,16 @@ func (a *Adapter) settle(j *job) {
 			a.conclude(j, e.evidence(j.tag))
 			return
 		case started:
-			if b != nil && a.adopt(j, b) || a.bury(j, b) {
+			var err error
+			if b != nil {
+				if err = a.adopt(j, b); err == nil {
+					return
+				}
+			}
+			if err != nil && !nobody(err) {
+				a.options.Log.Error("a supervisor can't be reached", "tag", j.tag, "error", err)
+				<-time.After(retryAfter)
+			} else if a.bury(j, b) {
 				return
 			}
 			continue
@@ -154,8 +165,13 @@ func (a *Adapter) settle(j *job) {
 			a.unbegun(j)
 			return
 		}
+		if !errors.Is(err, errTaken) {
+			a.options.Log.Error("a job can't be claimed", "tag", j.tag, "error", err)
+			<-time.After(retryAfter)
+			continue
+		}
 		// Somebody holds the lock and is about to begin, which takes no time.
-		<-time.After(time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 	}
 }
 
@@ -167,17 +183,17 @@ func (a *Adapter) conclude(j *job, e adapters.Evidence) {
 }
 
 // adopt connects to the supervisor that has the job, and serves it.
-func (a *Adapter) adopt(j *job, b *begun) bool {
+func (a *Adapter) adopt(j *job, b *begun) error {
 	conn, err := dial(a.socket(b.Supervisor))
 	if err != nil {
-		return false
+		return err
 	}
 	m := &member{name: b.Supervisor, wire: newWire(conn), job: j}
 	a.mu.Lock()
 	if a.closed {
 		a.mu.Unlock()
 		_ = conn.Close()
-		return true
+		return nil
 	}
 	a.members[m] = struct{}{}
 	j.member = m
@@ -190,7 +206,7 @@ func (a *Adapter) adopt(j *job, b *begun) bool {
 	a.feed.Publish(j.evidence)
 	a.mu.Unlock()
 	a.wg.Go(func() { a.serve(m) })
-	return true
+	return nil
 }
 
 // bury ends what a dead supervisor left behind and records the loss. It gives
@@ -202,12 +218,14 @@ func (a *Adapter) bury(j *job, b *begun) bool {
 		j.member, j.ready = nil, make(chan struct{})
 	}
 	a.mu.Unlock()
-	if b != nil {
-		// Before the lock: a process of the job may stand between fork and exec and
-		// still have it.
-		a.endTree(j.tag, b.Groups)
+	f, err := d.patiently()
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		// A process of the job stands between fork and exec and still has it.
+		if b != nil {
+			a.endTree(j.tag, b.Groups)
+		}
+		f, err = d.wait()
 	}
-	f, err := d.wait()
 	if err != nil {
 		a.options.Log.Error("a lost job can't be locked", "tag", j.tag, "error", err)
 		<-time.After(retryAfter)
@@ -283,7 +301,9 @@ func (a *Adapter) endTree(tag adapters.Tag, groups []string) {
 		<-time.After(5 * time.Millisecond) // the kernel gives no word of it
 	}
 	for _, dir := range groups {
-		_ = os.Remove(dir)
+		if err := removeGroup(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			a.options.Log.Warn("a cgroup is left behind", "dir", dir, "error", err)
+		}
 	}
 }
 
@@ -311,8 +331,14 @@ func (a *Adapter) sweepAll(kept map[string]bool) {
 			continue
 		}
 		for _, e := range entries {
-			if e.IsDir() || e.Type()&os.ModeSocket != 0 {
+			switch info, err := e.Info(); {
+			case e.IsDir():
 				names[e.Name()] = true
+			case err != nil || e.Type()&os.ModeSocket == 0:
+			case !strings.HasSuffix(e.Name(), unready):
+				names[e.Name()] = true
+			case time.Since(info.ModTime()) > time.Minute:
+				_ = os.Remove(filepath.Join(parent, e.Name())) // its supervisor died young
 			}
 		}
 	}
@@ -323,8 +349,8 @@ func (a *Adapter) sweepAll(kept map[string]bool) {
 		conn, err := dial(a.socket(name))
 		if err == nil { // an idle one that is about to end, or one that is about to begin
 			_ = conn.Close()
-			continue
+		} else if nobody(err) {
+			a.sweep(name)
 		}
-		a.sweep(name)
 	}
 }

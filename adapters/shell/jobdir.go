@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -70,6 +71,17 @@ func (d jobDir) claim() (*os.File, error) {
 
 // wait takes the lock of a job, once whoever has it lets go.
 func (d jobDir) wait() (*os.File, error) { return d.lock(syscall.LOCK_EX) }
+
+// patiently takes it if it is free, or soon is.
+func (d jobDir) patiently() (*os.File, error) {
+	for tries := 0; ; tries++ {
+		f, err := d.lock(syscall.LOCK_EX | syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || tries == 200 {
+			return f, err
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
 
 func (d jobDir) lock(how int) (*os.File, error) {
 	f, err := os.OpenFile(d.path(nameJob), os.O_RDWR, 0)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -80,9 +81,18 @@ func (d jobDir) start(s *spec, t *tree) (pid int, err error) {
 	if held && os.Geteuid() != 0 && setsID(exe) {
 		return 0, refuse("Executable: %s changes the account it runs as, and limits can't be put on such a program here; leave the limits out", exe)
 	}
-	pid, err = syscall.ForkExec(exe, append([]string{s.Executable}, s.Arguments...), &syscall.ProcAttr{
+	attributes := &syscall.ProcAttr{
 		Dir: directory, Env: s.Environment, Files: []uintptr{files[0].Fd(), files[1].Fd(), files[2].Fd()}, Sys: t.attributes(held),
-	})
+	}
+	for tries := 0; ; tries++ {
+		pid, err = syscall.ForkExec(exe, append([]string{s.Executable}, s.Arguments...), attributes)
+		// Whoever wrote the program may have started a process meanwhile that keeps
+		// the file open until its own exec.
+		if !errors.Is(err, syscall.ETXTBSY) || tries == 50 {
+			break
+		}
+		<-time.After(10 * time.Millisecond)
+	}
 	if err != nil {
 		return 0, unstarted(s, exe, held, err)
 	}

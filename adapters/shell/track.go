@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -201,6 +202,18 @@ func write(path, value string) error {
 	}
 	_, err = f.WriteString(value)
 	return errors.Join(err, f.Close())
+}
+
+// removeGroup removes a cgroup whose processes have ended: the kernel may need a
+// moment more than their parent to see that they are gone.
+func removeGroup(dir string) error {
+	for tries := 0; ; tries++ {
+		err := os.Remove(dir)
+		if !errors.Is(err, unix.EBUSY) || tries == 2000 {
+			return err
+		}
+		<-time.After(time.Millisecond)
+	}
 }
 
 // groupProcesses lists the processes in a cgroup of either version.

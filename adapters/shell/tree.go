@@ -141,7 +141,7 @@ func (t *tree) outOfMemory(s *spec) bool {
 // reset takes the limits of a job away that has wholly ended.
 func (t *tree) reset(s *spec) {
 	for _, dir := range t.limited {
-		_ = os.Remove(dir)
+		_ = removeGroup(dir)
 	}
 	t.limited = nil
 	_, counted := s.Limits[limitMemory]
@@ -158,9 +158,10 @@ func (t *tree) reset(s *spec) {
 // renew makes the cgroup anew.
 func (t *tree) renew() {
 	_ = t.fd.Close()
-	if os.Remove(t.group) == nil {
-		_ = os.Mkdir(t.group, 0o755)
+	if err := removeGroup(t.group); err != nil {
+		fmt.Fprintln(os.Stderr, "supervisor of jobs: making the cgroup anew: "+err.Error())
 	}
+	_ = os.MkdirAll(t.group, 0o755)
 	if fd, err := os.Open(t.group); err == nil {
 		t.fd = fd
 	}
@@ -172,7 +173,7 @@ func (t *tree) dispose() {
 		_ = t.fd.Close()
 	}
 	if t.group != "" {
-		_ = os.Remove(t.group)
+		_ = removeGroup(t.group)
 	}
 	t.removeParents()
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -106,15 +107,28 @@ func withDir[T any](path string, f func(fd int) (T, error)) (T, error) {
 	return result, errors.Join(err, unix.Close(fd))
 }
 
+// unready ends the name of a socket that is bound and does not listen yet. Under
+// its own name a socket refuses a connection only when nobody is there any more.
+const unready = ".new"
+
 func listen(path string) (*net.UnixListener, error) {
 	return withDir(filepath.Dir(path), func(fd int) (*net.UnixListener, error) {
-		l, err := net.ListenUnix("unix", socketAddress(fd, filepath.Base(path)))
+		l, err := net.ListenUnix("unix", socketAddress(fd, filepath.Base(path)+unready))
 		if err != nil {
 			return nil, err
 		}
 		l.SetUnlinkOnClose(false) // its address goes through a closed descriptor
+		if err := os.Rename(path+unready, path); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
 		return l, nil
 	})
+}
+
+// nobody reports whether a dial failed because no process has the socket. Any
+// other failure is the dialler's own and proves nothing.
+func nobody(err error) bool {
+	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT)
 }
 
 func dial(path string) (*net.UnixConn, error) {
