@@ -187,6 +187,7 @@ func testTree(b *bench) {
 			b.Fatalf("process %d of the tree is not there", pid)
 		}
 	}
+	b.running(h)
 	if s, ok := b.a.(adapters.Suspender); ok {
 		b.suspend(h)
 		if errs := s.Resume(b.Context(), []adapters.Handle{h}); errs[0] != nil {

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 func options(dir string) shell.Options {
-	return shell.Options{Dir: dir, Slots: 4, Grace: 300 * time.Millisecond}
+	return shell.Options{Dir: dir, Slots: 4, Grace: time.Second}
 }
 
 func harness(change func(*shell.Options)) adaptertest.Harness {
