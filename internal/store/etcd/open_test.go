@@ -85,5 +85,6 @@ func TestClusterOutOfReach(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for ten seconds")
 	}
+	t.Parallel()
 	refusal(t, etcd.Options{Endpoints: []string{"127.0.0.1:1"}}, fail.Unavailable, "127.0.0.1:1")
 }

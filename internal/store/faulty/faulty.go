@@ -54,7 +54,7 @@ type Rates struct {
 
 // Seeded gives a script of random faults that is the same for the same seed.
 func Seeded(seed uint64, r Rates) Script {
-	dice := rand.New(rand.NewPCG(seed, 0))
+	dice := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test repeats it by its seed
 	return func(op Op) Fault {
 		var f Fault
 		if dice.Float64() < r.Delay && r.Longest > 0 {

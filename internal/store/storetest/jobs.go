@@ -296,7 +296,7 @@ func liveLeavesOutFinal(t *testing.T, m Maker) {
 	}
 	sess := join(t, s, "r")
 	var want []string
-	for _, i := range rand.Perm(200) {
+	for _, i := range rand.Perm(200) { //nolint:gosec // an order for a test
 		job := create(t, s, newJob(i, "alice"))
 		if i%3 == 0 {
 			update(t, s, sess, change(job, "done", true))
@@ -323,7 +323,7 @@ func listPages(t *testing.T, m Maker) {
 	s := m.Open(t)
 	owners := []string{"alice", "bob", "al"}
 	want := map[string][]string{}
-	for _, i := range rand.Perm(150) {
+	for _, i := range rand.Perm(150) { //nolint:gosec // an order for a test
 		o := owners[i%3]
 		create(t, s, newJob(i, o))
 		want[o] = append(want[o], id(i))

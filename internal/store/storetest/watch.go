@@ -165,7 +165,9 @@ func watchSlowConsumer(t *testing.T, m Maker) {
 	close(goOn)
 	await(t, done, "all changes")
 	cancel()
-	await(t, ended, "the watch to end")
+	if err := await(t, ended, "the watch to end"); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled watch gave %v", err)
+	}
 	if len(got) != n+2 || !slices.IsSortedFunc(got, func(a, b store.Job) int { return int(a.Revision - b.Revision) }) {
 		t.Errorf("a slow consumer got %d changes of %d, or not in order", len(got), n+2)
 	}
