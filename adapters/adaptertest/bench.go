@@ -22,6 +22,7 @@ type bench struct {
 	site any
 	a    adapters.Adapter
 
+	placed  []adapters.Handle
 	stop    context.CancelFunc
 	watched sync.WaitGroup
 	mu      sync.Mutex
@@ -66,6 +67,9 @@ func (b *bench) end(how func(adapters.Adapter)) {
 
 func (b *bench) close() {
 	if b.a != nil {
+		if b.Failed() { // so that what hangs does not outlive the test
+			b.a.Cancel(context.Background(), b.placed)
+		}
 		b.end(func(a adapters.Adapter) {
 			if err := a.Close(); err != nil {
 				b.Errorf("Close: %v", err)
@@ -102,6 +106,7 @@ func (b *bench) submitTag(tag adapters.Tag, d *jsdl.JobDefinition) (adapters.Han
 	if len(placed) != 1 || placed[0].Err != nil || len(placed[0].Handle) == 0 {
 		b.Fatalf("Submit: %+v", placed)
 	}
+	b.placed = append(b.placed, placed[0].Handle)
 	return placed[0].Handle, tag
 }
 
