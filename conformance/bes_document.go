@@ -17,8 +17,10 @@ var documentChecks = []check{
 	{"BES-GAD-1", "BES 1.0 §6.4, schema GetActivityDocumentResponseType", "GetActivityDocuments gives a JobDefinition of the BES namespace with what was sent", roundTrip("")},
 	{"BES-GAD-2", "BES 1.0 §6.4; XML Schema part 2 (string)", "arguments come back with their white space", arguments([]string{" two  blanks ", "trailing ", ""})},
 	{"BES-GAD-3", "BES 1.0 §6.4; XML 1.0 §2.2", "arguments come back in every script, escaped or not", arguments([]string{"grüße, 世界, 𝕁, שלום", `<&>"'`, "a\u00a0b", "]]>"})},
-	{"BES-GAD-4", "JSDL 1.0 §4 (extensibility), BES 1.0 §6.4", "annotations and projects come back in order",
-		roundTrip(`<jsdl:JobIdentification><jsdl:JobName>a name</jsdl:JobName><jsdl:JobAnnotation>first</jsdl:JobAnnotation><jsdl:JobAnnotation>second</jsdl:JobAnnotation></jsdl:JobIdentification>`)},
+	{
+		"BES-GAD-4", "JSDL 1.0 §4 (extensibility), BES 1.0 §6.4", "annotations and projects come back in order",
+		roundTrip(`<jsdl:JobIdentification><jsdl:JobName>a name</jsdl:JobName><jsdl:JobAnnotation>first</jsdl:JobAnnotation><jsdl:JobAnnotation>second</jsdl:JobAnnotation></jsdl:JobIdentification>`),
+	},
 	{"BES-GAD-5", "BES 1.0 §6.4", "an unknown identifier gets a Fault of its own", unknownItem("GetActivityDocuments", soap.V11)},
 	{"BES-GAD-6", "BES 1.0 §6.4", "one Response for each identifier, in order, duplicates too", documentOrder},
 	{"BES-GAD-7", "BES 1.0 schema (minOccurs=0)", "an empty GetActivityDocuments gives an empty response", emptyVector("GetActivityDocuments")},

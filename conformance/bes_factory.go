@@ -22,8 +22,10 @@ var factoryAttributeChecks = []check{
 	{"BES-GFA-2", "BES 1.0 schema", "booleans, counts and doubles of the factory attributes are what the schema says", attributeValues},
 	{"BES-GFA-3", "BES 1.0 §7, schema (NamingProfile, BESExtension, LocalResourceManagerType)", "naming profiles, extensions and manager type are URIs", attributeURIs},
 	{"BES-GFA-4", "BES 1.0 §7", "the totals are no less than what is listed", attributeTotals},
-	{"BES-GFA-5", "BES 1.0 schema (GetFactoryAttributesDocumentType, ##other)", "a foreign element in the request does no harm",
-		answered(func(*probe) message { return factory("GetFactoryAttributesDocument", `<x:filter xmlns:x="urn:x"/>`) })},
+	{
+		"BES-GFA-5", "BES 1.0 schema (GetFactoryAttributesDocumentType, ##other)", "a foreign element in the request does no harm",
+		answered(func(*probe) message { return factory("GetFactoryAttributesDocument", `<x:filter xmlns:x="urn:x"/>`) }),
+	},
 	{"BES-GFA-6", "BES 1.0 §7; SOAP 1.2 part 1", "the factory attributes come in SOAP 1.2 alike", attributes12},
 }
 
@@ -95,15 +97,27 @@ type part struct {
 }
 
 var factoryParts = []part{
-	{"BasicResourceAttributesDocument", false, false}, {"IsAcceptingNewActivities", true, false}, {"CommonName", false, false},
-	{"LongDescription", false, false}, {"TotalNumberOfActivities", true, false}, {"ActivityReference", false, true},
-	{"TotalNumberOfContainedResources", true, false}, {"ContainedResource", false, true}, {"NamingProfile", true, true},
-	{"BESExtension", false, true}, {"LocalResourceManagerType", true, false},
+	{"BasicResourceAttributesDocument", false, false},
+	{"IsAcceptingNewActivities", true, false},
+	{"CommonName", false, false},
+	{"LongDescription", false, false},
+	{"TotalNumberOfActivities", true, false},
+	{"ActivityReference", false, true},
+	{"TotalNumberOfContainedResources", true, false},
+	{"ContainedResource", false, true},
+	{"NamingProfile", true, true},
+	{"BESExtension", false, true},
+	{"LocalResourceManagerType", true, false},
 }
 
 var basicParts = []part{
-	{"ResourceName", false, false}, {"OperatingSystem", false, false}, {"CPUArchitecture", false, false}, {"CPUCount", false, false},
-	{"CPUSpeed", false, false}, {"PhysicalMemory", false, false}, {"VirtualMemory", false, false},
+	{"ResourceName", false, false},
+	{"OperatingSystem", false, false},
+	{"CPUArchitecture", false, false},
+	{"CPUCount", false, false},
+	{"CPUSpeed", false, false},
+	{"PhysicalMemory", false, false},
+	{"VirtualMemory", false, false},
 }
 
 // sequence checks an element's children against a sequence that ends in foreign ones.
@@ -298,4 +312,56 @@ func wantInvalid(rep *reply) error {
 		return errors.New("InvalidRequestMessageFault has no Message, which is required")
 	}
 	return sequence(d, []part{{"InvalidElement", false, true}, {"Message", true, false}})
+}
+
+// submissionID is the extension of ours that makes creation idempotent; an
+// endpoint that announces it must keep its promise.
+const submissionID = bes.NSPortolan + "/submission-id"
+
+var submissionChecks = []check{
+	{"BES-SUB-1", "the extension " + submissionID, "one submission id and document, sent twice, make one activity", func(ctx context.Context, p *probe) (string, error) {
+		id, err := p.offersSubmissionID(ctx)
+		if err != nil {
+			return "", err
+		}
+		var eprs [2]string
+		for i := range eprs {
+			epr, err := p.sendCreate(ctx, p.submission(id, job(posix(p.opts.Programs.True))))
+			if err != nil {
+				return "", err
+			}
+			if eprs[i], err = readEPR(epr); err != nil {
+				return "", err
+			}
+		}
+		if eprs[0] != eprs[1] {
+			return "", fmt.Errorf("one submission id made two activities: %s and %s", eprs[0], eprs[1])
+		}
+		return eprs[0] + ", twice", nil
+	}},
+	{"BES-SUB-2", "the extension " + submissionID, "a submission id with another document is refused", func(ctx context.Context, p *probe) (string, error) {
+		id, err := p.offersSubmissionID(ctx)
+		if err != nil {
+			return "", err
+		}
+		if _, err := p.sendCreate(ctx, p.submission(id, job(posix(p.opts.Programs.True)))); err != nil {
+			return "", err
+		}
+		return invalidRequest(func(p *probe) message { return p.submission(id, job(posix(p.opts.Programs.Echo, "another"))) })(ctx, p)
+	}},
+}
+
+func (p *probe) offersSubmissionID(ctx context.Context) (string, error) {
+	a, err := p.readAttributes(ctx)
+	if err != nil {
+		return "", err
+	}
+	if !slices.Contains(a.extensions, submissionID) {
+		return "", skip("the endpoint does not announce %s", submissionID)
+	}
+	return "urn:x-conformance:" + p.fresh("submission"), nil
+}
+
+func (p *probe) submission(id, document string) message {
+	return factory("CreateActivity", `<bf:ActivityDocument>`+document+`</bf:ActivityDocument><p:SubmissionId xmlns:p="`+bes.NSPortolan+`">`+escape(id)+`</p:SubmissionId>`)
 }

@@ -244,6 +244,21 @@ func init() {
 	breaks(only("CreateActivity", func(_ asked, a *answer) {
 		a.body = regexp.MustCompile(`0000000\d`).ReplaceAllString(a.body, "00000001")
 	}), "BES-CA-2")
+	breaksAfresh(func() func(asked, *answer) {
+		var n atomic.Int64
+		return only("CreateActivity", func(_ asked, a *answer) {
+			a.body = regexp.MustCompile(`0000000\d`).ReplaceAllString(a.body, fmt.Sprintf("%08d", n.Add(1)))
+		})
+	}, "BES-SUB-1")
+	breaksAfresh(func() func(asked, *answer) {
+		var first atomic.Pointer[string]
+		return only("CreateActivity", func(_ asked, a *answer) {
+			body := a.body
+			if !first.CompareAndSwap(nil, &body) {
+				a.status, a.body = http.StatusOK, *first.Load()
+			}
+		})
+	}, "BES-SUB-2")
 	breaks(only("CreateActivity", func(r asked, a *answer) { a.refuse(r.version()) }), "BES-CA-3", "BES-CA-7", "BES-CA-9", "JSDL-OK-1", "JSDL-OK-2", "JSDL-OK-3")
 	breaks(replace("InvalidRequestMessageFault", "UnsupportedFeatureFault"), "BES-CA-4", "BES-CA-5", "BES-CA-6", "BES-CA-8",
 		"JSDL-INV-1", "JSDL-INV-2", "JSDL-INV-3", "JSDL-INV-4", "JSDL-INV-5", "JSDL-INV-6", "JSDL-INV-7", "JSDL-INV-8", "JSDL-INV-9")

@@ -98,7 +98,7 @@ type check struct {
 // build on comes first, what may upset an endpoint comes last.
 func checks() []check {
 	return slices.Concat(httpChecks, wsdlChecks, soap11Checks, soap12Checks, addressingChecks, factoryAttributeChecks,
-		createChecks, vectorChecks, documentChecks, stateChecks, jsdlChecks, managementChecks, hostileChecks)
+		createChecks, submissionChecks, vectorChecks, documentChecks, stateChecks, jsdlChecks, managementChecks, hostileChecks)
 }
 
 // List gives the checks without running them; results are empty.

@@ -21,22 +21,28 @@ var httpChecks = []check{
 	{"HTTP-CT-1", "RFC 9110 §15.5.16", "a body of text/plain is refused", media("text/plain")},
 	{"HTTP-CT-2", "RFC 9110 §15.5.16", "a body of application/json is refused", media("application/json")},
 	{"HTTP-CT-3", "RFC 9110 §15.5.16; WS-I BP 1.1 R4003", "a charset that does not exist is refused", media("text/xml; charset=x-no-such")},
-	{"HTTP-CT-4", "RFC 9110 §8.3.1", "media type and charset are compared without regard to case, quotes allowed",
-		answered(func(*probe) message { m := plain(); m.media = `TEXT/XML; Charset="UTF-8"`; return m })},
+	{
+		"HTTP-CT-4", "RFC 9110 §8.3.1", "media type and charset are compared without regard to case, quotes allowed",
+		answered(func(*probe) message { m := plain(); m.media = `TEXT/XML; Charset="UTF-8"`; return m }),
+	},
 	{"HTTP-CHK-1", "RFC 9112 §7.1; WS-I BP 1.1 R1140", "a chunked request works", chunked},
-	{"HTTP-EXP-1", "RFC 9110 §10.1.1", "Expect: 100-continue works",
+	{
+		"HTTP-EXP-1", "RFC 9110 §10.1.1", "Expect: 100-continue works",
 		answered(func(*probe) message {
 			m := plain()
 			m.header = http.Header{"Expect": {"100-continue"}}
 			return m
-		})},
-	{"HTTP-HDR-1", "RFC 9110 §5.1", "header names are compared without regard to case",
+		}),
+	},
+	{
+		"HTTP-HDR-1", "RFC 9110 §5.1", "header names are compared without regard to case",
 		answered(func(*probe) message {
 			m := plain()
 			m.noAction = true
 			m.header = http.Header{"soapaction": {`""`}, "te": {"deflate,gzip;q=0.3"}, "accept": {"text/xml", "application/soap"}}
 			return m
-		})},
+		}),
+	},
 	{"HTTP-ABS-1", "RFC 9112 §3.2.2", "an absolute URI in the request line works", absoluteURI},
 	{"HTTP-KA-1", "RFC 9112 §9.3", "a connection serves more than one request", keepAlive},
 	{"HTTP-PATH-1", "RFC 9110 §15.5.5", "a path that does not exist is no endpoint", noSuchPath},

@@ -92,8 +92,10 @@ const (
 
 // factory gives a request of the Factory port type.
 func factory(operation, content string) message {
-	return message{action: factoryPort + operation,
-		body: `<bf:` + operation + ` xmlns:bf="` + bes.NSFactory + `">` + content + `</bf:` + operation + `>`}
+	return message{
+		action: factoryPort + operation,
+		body:   `<bf:` + operation + ` xmlns:bf="` + bes.NSFactory + `">` + content + `</bf:` + operation + `>`,
+	}
 }
 
 // management gives a request of the Management port type.

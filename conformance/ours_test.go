@@ -26,6 +26,9 @@ func (r runner) CreateActivity(ctx context.Context, req *bes.CreateActivityReque
 	if err != nil {
 		return nil, err
 	}
+	if st, err := r.GetActivityStatuses(ctx, &bes.StatusRequest{Activities: []soap.EPR{out.Activity}}); err != nil || st[0].Status.State != bes.Pending {
+		return out, err // a submission id that was here before
+	}
 	switch req.Job.Program().Executable.Value {
 	case "/bin/sleep":
 		r.Advance(out.Activity, bes.Running, "", "started")

@@ -421,8 +421,10 @@ func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
 	h := a.w.Clone()
 	h.Del("Content-Length")
 	h.Del("Transfer-Encoding")
-	return &http.Response{StatusCode: 200, Status: "200 OK", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: h, Body: io.NopCloser(bytes.NewReader(a.w.body)), ContentLength: int64(len(a.w.body)), Request: r}, nil
+	return &http.Response{
+		StatusCode: 200, Status: "200 OK", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h, Body: io.NopCloser(bytes.NewReader(a.w.body)), ContentLength: int64(len(a.w.body)), Request: r,
+	}, nil
 }
 
 // vectorLength counts the identifiers of a request, whatever namespace they are in.

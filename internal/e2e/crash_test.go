@@ -115,8 +115,10 @@ type lane struct {
 }
 
 func newLane(t *testing.T, i int, seed uint64) *lane {
-	l := &lane{t: t, name: fmt.Sprintf("lane%d", i), seed: seed + uint64(i), log: new(logFile), listen: "127.0.0.1:0",
-		up: make(chan struct{}), tokens: make(chan struct{}, crashOutstanding)}
+	l := &lane{
+		t: t, name: fmt.Sprintf("lane%d", i), seed: seed + uint64(i), log: new(logFile), listen: "127.0.0.1:0",
+		up: make(chan struct{}), tokens: make(chan struct{}, crashOutstanding),
+	}
 	dir := t.TempDir()
 	l.data, l.ledger = filepath.Join(dir, "data"), filepath.Join(dir, "ledger")
 	return l

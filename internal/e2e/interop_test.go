@@ -14,8 +14,10 @@ import (
 )
 
 // operations are what each stack does in each of its modes.
-var operations = []string{"CreateActivity", "GetActivityStatuses", "GetActivityDocuments", "GetFactoryAttributesDocument",
-	"TerminateActivities", "StopAcceptingNewActivities", "StartAcceptingNewActivities"}
+var operations = []string{
+	"CreateActivity", "GetActivityStatuses", "GetActivityDocuments", "GetFactoryAttributesDocument",
+	"TerminateActivities", "StopAcceptingNewActivities", "StartAcceptingNewActivities",
+}
 
 // allModes are SOAP's versions, with and without WS-Addressing.
 var allModes = []string{"soap11", "soap12", "soap11 wsa", "soap12 wsa"}
