@@ -203,11 +203,12 @@ func stateOf(item *etree.Element) (bes.State, error) {
 func itemFault(item *etree.Element) *etree.Element { return xmldoc.Child(item, bes.NSFactory, "Fault") }
 
 func flatText(e *etree.Element) string {
-	s := xmldoc.Text(e)
+	var b strings.Builder
+	b.WriteString(xmldoc.Text(e))
 	for _, c := range e.ChildElements() {
-		s += " " + flatText(c)
+		b.WriteString(" " + flatText(c))
 	}
-	return printable(s)
+	return printable(b.String())
 }
 
 // state asks for the state of one activity.

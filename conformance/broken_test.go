@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -50,9 +51,7 @@ func spoiled(t testing.TB, breaks func(asked, *answer)) string {
 			inner.ServeHTTP(rec, r)
 			a := &answer{rec.Code, rec.Header(), rec.Body.String()}
 			breaks(asked{r, sent.String()}, a)
-			for k, v := range a.header {
-				w.Header()[k] = v
-			}
+			maps.Copy(w.Header(), a.header)
 			w.Header().Del("Content-Length")
 			w.WriteHeader(a.status)
 			_, _ = io.WriteString(w, a.body)

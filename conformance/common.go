@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/portolan-project/portolan/bes"
@@ -117,12 +118,7 @@ func (p *probe) alive(ctx context.Context) error {
 
 // httpRefusal reports whether the reply is a refusal by HTTP with one of the statuses.
 func httpRefusal(rep *reply, statuses ...int) bool {
-	for _, s := range statuses {
-		if rep.status == s {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(statuses, rep.status)
 }
 
 var notAllowed = []int{http.StatusMethodNotAllowed, http.StatusNotImplemented}

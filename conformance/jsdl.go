@@ -139,14 +139,14 @@ func fullText(rep *reply) string {
 	if d == nil {
 		return ""
 	}
-	s := ""
+	var b strings.Builder
 	for _, e := range append(all(d, bes.NSFactory, "Message"), append(all(d, bes.NSFactory, "InvalidElement"), all(d, bes.NSFactory, "Feature")...)...) {
-		s += " " + xmldoc.Text(e)
+		b.WriteString(" " + xmldoc.Text(e))
 		for _, c := range e.ChildElements() {
-			s += " " + xmldoc.NameOf(c).Local
+			b.WriteString(" " + xmldoc.NameOf(c).Local)
 		}
 	}
-	return s
+	return b.String()
 }
 
 func unsupported(element string, document func(*probe) string) probeFunc {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -108,9 +109,7 @@ func (p *probe) roundTrip(ctx context.Context, r request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	for k, v := range r.header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, r.header)
 	req.Header.Set("User-Agent", "portolan-conformance")
 	if r.contentType != "-" && body != nil {
 		req.Header.Set("Content-Type", r.contentType)

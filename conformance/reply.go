@@ -45,10 +45,11 @@ func (r *reply) String() string {
 	s := fmt.Sprintf("HTTP %d", r.status)
 	switch {
 	case r.fault != nil:
-		s += fmt.Sprintf(", SOAP %s fault %s", versionName(r.version), r.fault.code.Local)
-		for _, c := range r.fault.subcodes {
-			s += "/" + c.Local
+		var codes []string
+		for _, n := range r.fault.names() {
+			codes = append(codes, n.Local)
 		}
+		s += fmt.Sprintf(", SOAP %s fault %s", versionName(r.version), strings.Join(codes, "/"))
 		if d := r.fault.detailChild(); d != nil {
 			s += ", detail " + xmldoc.NameOf(d).Local
 		}

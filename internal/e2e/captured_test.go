@@ -75,7 +75,7 @@ func cut(b []byte) (wire, error) {
 	w := wire{head: b[:i+n], body: b[i+n:], Header: http.Header{}}
 	for line := range strings.Lines(string(b[:i])) {
 		if k, v, ok := strings.Cut(strings.TrimRight(line, "\r\n"), ":"); ok {
-			w.Add(http.CanonicalHeaderKey(k), strings.TrimSpace(v))
+			w.Add(k, strings.TrimSpace(v))
 		}
 	}
 	return w, nil
@@ -105,7 +105,7 @@ func replay(ctx context.Context, address string, raw []byte) (*http.Response, []
 	if err != nil {
 		return nil, nil, err
 	}
-	defer c.Close() //nolint:errcheck // the reply was read
+	defer c.Close()
 	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		return nil, nil, err
 	}

@@ -85,11 +85,11 @@ func TestWhatCannotStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	foreign := filepath.Join(dir, "foreign")
-	if err := os.WriteFile(foreign, []byte("\x00\x01\x02not a program"), 0o700); err != nil { //nolint:gosec // it is to be executable
+	if err := os.WriteFile(foreign, []byte("\x00\x01\x02not a program"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	orphan := filepath.Join(dir, "orphan")
-	if err := os.WriteFile(orphan, []byte("#!/no/such/interpreter\n"), 0o700); err != nil { //nolint:gosec // it is to be executable
+	if err := os.WriteFile(orphan, []byte("#!/no/such/interpreter\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	run := `<p:Executable>/bin/true</p:Executable>`
@@ -289,7 +289,7 @@ func fill(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // it is full
+	defer f.Close()
 	for _, size := range []int{1 << 20, 4096, 1} {
 		b := make([]byte, size)
 		for {

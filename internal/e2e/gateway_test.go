@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+		defer os.RemoveAll(dir)
 		binary = filepath.Join(dir, "portolan")
 		build := exec.Command("go", "build", "-o", binary, "../../cmd/portolan")
 		build.Stderr = os.Stderr
@@ -111,9 +111,9 @@ func launch(ctx context.Context, data string, log *logFile, args ...string) (*ga
 				ready <- nil
 			}
 		}
-		err := g.cmd.Wait()
+		_ = g.cmd.Wait() // how it ended is in its ProcessState
 		if !told {
-			ready <- fmt.Errorf("the gateway ended before it was ready: %v\n%s", err, log.tail())
+			ready <- fmt.Errorf("the gateway ended before it was ready (%s)\n%s", g.cmd.ProcessState, log.tail())
 		}
 	}()
 	t := time.NewTimer(30 * time.Second)
@@ -272,7 +272,7 @@ func post(ctx context.Context, endpoint, contentType, action string, body []byte
 	if err != nil {
 		return 0, nil, nil, err
 	}
-	defer res.Body.Close() //nolint:errcheck // only read
+	defer res.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(res.Body, 32<<20))
 	return res.StatusCode, res.Header, b, err
 }
