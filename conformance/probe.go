@@ -126,7 +126,7 @@ func (p *probe) roundTrip(ctx context.Context, r request) (*reply, error) {
 		}
 		return nil, fmt.Errorf("no answer: %w", unwrapURL(err))
 	}
-	defer res.Body.Close() //nolint:errcheck // only read
+	defer res.Body.Close()
 	rep := &reply{status: res.StatusCode, header: res.Header, sentClose: res.Close}
 	rep.raw, err = io.ReadAll(io.LimitReader(res.Body, replyLimit+1))
 	rep.took = time.Since(began)
