@@ -129,7 +129,7 @@ func TestTerminate(t *testing.T) {
 		waits := g.submit("hang")
 		queued := g.submit("hang")
 		g.until(runs, bes.Running, "Executing")
-		g.until(waits, bes.Running, "Queued")
+		g.until(waits, bes.Running, "Submitted")
 		if s := g.status(queued); s.State != bes.Pending {
 			t.Errorf("the third is %v", s)
 		}
@@ -353,7 +353,7 @@ func TestLostBeforeItRan(t *testing.T) {
 		g.submit("hang")
 		e := g.submit("exit 0")
 		for n := range 3 {
-			g.until(e, bes.Running, "Queued")
+			g.until(e, bes.Running, "Submitted")
 			synctest.Wait()
 			for _, tag := range w.Tags() {
 				if w.Starts(tag) == 0 {

@@ -217,7 +217,7 @@ var shown = map[Phase]struct {
 	Queued:     {bes.Pending, "Queued"},
 	Held:       {bes.Pending, "Held"},
 	Placing:    {bes.Running, "Placing"},
-	AtSite:     {bes.Running, "Queued"},
+	AtSite:     {bes.Running, "Submitted"},
 	Running:    {bes.Running, "Executing"},
 	Suspended:  {bes.Running, "Suspended"},
 	Resuming:   {bes.Running, "Suspended"},
