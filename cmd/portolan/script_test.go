@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
 )
 
 func TestMain(m *testing.M) {
@@ -26,6 +29,7 @@ func TestMain(m *testing.M) {
 //
 //	gateway NAME FLAG…       start a gateway on $WORK/NAME and wait until it is ready;
 //	                         PORTOLAN_ENDPOINT, BASE and ADDR say where, its log is NAME.log
+//	etcd VAR                 start an etcd of its own; VAR says where
 //	halt NAME                SIGTERM; it must exit with 0
 //	kill9 NAME               SIGKILL
 //	exits CODE CMD ARG…      run CMD; its exit code must be CODE
@@ -47,6 +51,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"gateway":    startGateway,
+			"etcd":       startEtcd,
 			"halt":       stopGateway,
 			"kill9":      killGateway,
 			"exits":      exits,
@@ -55,6 +60,26 @@ func TestScripts(t *testing.T) {
 			"get":        get,
 		},
 	})
+}
+
+// startEtcd starts what an operator would run for the gateway.
+func startEtcd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: etcd VAR")
+	}
+	cfg := embed.NewConfig()
+	cfg.Dir = ts.MkAbs("etcd-of-others")
+	cfg.ListenClientUrls, cfg.ListenPeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}, nil
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	e, err := embed.StartEtcd(cfg)
+	ts.Check(err)
+	ts.Defer(e.Close)
+	select {
+	case <-e.Server.ReadyNotify():
+	case <-time.After(patient):
+		ts.Fatalf("etcd is not ready")
+	}
+	ts.Setenv(args[0], e.Clients[0].Addr().String())
 }
 
 // gateway is a process of "portolan serve".

@@ -34,7 +34,6 @@ type serveOptions struct {
 	listen    string
 	data      string
 	endpoints []string // of an etcd cluster; none for the embedded one
-	replica   string
 	slots     int
 	dialect   string
 	lenient   bool
@@ -78,7 +77,6 @@ the next gateway on the same data takes them up again, as it does after a crash.
 	f.StringVar(&o.listen, "listen", defaultListen, "loopback address and port; port 0 takes a free one")
 	f.StringVar(&o.data, "data", "", "directory for everything that is kept (default ~/.local/share/portolan)")
 	f.StringSliceVar(&o.endpoints, "etcd-endpoints", nil, "use this etcd cluster in place of the embedded etcd")
-	f.StringVar(&o.replica, "replica", "gateway", "name of this gateway among those on one etcd cluster")
 	f.IntVar(&o.slots, "slots", 0, "CPUs' worth of jobs that run at once (default all)")
 	f.StringVar(&o.dialect, "bes-dialect", "2008", "schema lineage to speak: 2008, or 2007 for clients of the published WSDL")
 	f.BoolVar(&o.lenient, "lenient", false, "take some documents of real clients that break the JSDL schema; see validate --lenient")
@@ -91,7 +89,7 @@ the next gateway on the same data takes them up again, as it does after a crash.
 	} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, oneOf(words...)))
 	}
-	for _, name := range []string{"listen", "etcd-endpoints", "replica", "slots"} {
+	for _, name := range []string{"listen", "etcd-endpoints", "slots"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
 	return cmd
@@ -146,7 +144,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	metrics := telemetry.NewMetrics(v)
 
 	// The two parts that take time to open don't need each other.
-	var st store.Store
+	var st *etcd.Store
 	var site *shell.Adapter
 	var opening errgroup.Group
 	opening.Go(func() error {
@@ -174,13 +172,15 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	if err != nil {
 		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
 	}
+	if err := claim(ctx, st, o.data); err != nil {
+		return err
+	}
 
 	base := url.URL{Scheme: "http", Host: listener.Addr().String(), Path: "/bes"}
 	documents := jsdl.Options{Lenient: o.lenient}
 	var live atomic.Int64
 	b, err := broker.New(broker.Config{
 		Store:   st,
-		Replica: o.replica,
 		Sites:   []broker.Site{{Name: "shell", Adapter: site}},
 		BaseURL: base.String,
 		Log:     log.With("part", "broker"),
@@ -227,6 +227,14 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	defer stopWork()
 	group, failing := errgroup.WithContext(working)
 	group.Go(func() error { return b.Run(working) })
+	group.Go(func() error {
+		select {
+		case <-st.Failed(): // only a new process can open it again
+			return st.Health(working)
+		case <-working.Done():
+			return nil
+		}
+	})
 	select {
 	case <-b.Ready():
 	case <-failing.Done():
