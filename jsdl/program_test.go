@@ -20,8 +20,10 @@ func parse(t *testing.T, doc string) *JobDefinition {
 	return j
 }
 
-const openJob = `<j:JobDefinition xmlns:j="` + NS + `" xmlns:p="` + NSPOSIX + `" xmlns:h="` + NSHPCPA + `"><j:JobDescription>`
-const closeJob = `</j:JobDescription></j:JobDefinition>`
+const (
+	openJob  = `<j:JobDefinition xmlns:j="` + NS + `" xmlns:p="` + NSPOSIX + `" xmlns:h="` + NSHPCPA + `"><j:JobDescription>`
+	closeJob = `</j:JobDescription></j:JobDefinition>`
+)
 
 // GFD.111: the profile's elements mean what the POSIX ones of the same names mean.
 func TestBothApplicationsGiveTheSameProgram(t *testing.T) {

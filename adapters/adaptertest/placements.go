@@ -180,7 +180,8 @@ func testFind(b *bench) {
 func testBatch(b *bench) {
 	t1, t2, bad := newTag(), newTag(), adapters.Tag("not a tag")
 	p := b.a.Submit(b.Context(), []adapters.Job{
-		{Tag: t1, Definition: b.h.Define(Behaviour{Exit: 4})}, {Tag: bad, Definition: b.h.Define(Behaviour{})},
+		{Tag: t1, Definition: b.h.Define(Behaviour{Exit: 4})},
+		{Tag: bad, Definition: b.h.Define(Behaviour{})},
 		{Tag: t2, Definition: b.h.Define(Behaviour{Exit: 5})},
 	})
 	if len(p) != 3 || p[0].Err != nil || p[1].Err == nil || p[2].Err != nil {
@@ -364,8 +365,12 @@ func testOutput(b *bench) {
 		offset int64
 		want   string
 	}{
-		{adapters.Stdout, 0, "0123456789\n"}, {adapters.Stdout, 4, "456789\n"}, {adapters.Stdout, 11, ""},
-		{adapters.Stdout, 1000, ""}, {adapters.Stderr, 0, "abc\n"}, {adapters.Stderr, 3, "\n"},
+		{adapters.Stdout, 0, "0123456789\n"},
+		{adapters.Stdout, 4, "456789\n"},
+		{adapters.Stdout, 11, ""},
+		{adapters.Stdout, 1000, ""},
+		{adapters.Stderr, 0, "abc\n"},
+		{adapters.Stderr, 3, "\n"},
 	} {
 		if got := b.output(h, c.stream, c.offset); got != c.want {
 			b.Errorf("stream %d from %d is %q, want %q", c.stream, c.offset, got, c.want)

@@ -144,9 +144,12 @@ func TestVerbs(t *testing.T) {
 		}
 	}
 	p := a.Submit(t.Context(), []adapters.Job{
-		{Tag: "reject", Definition: script("reject no")}, {Tag: "lose", Definition: script("lose")},
-		{Tag: "stop", Definition: script("stop too long")}, {Tag: "hold", Definition: script("hold by the owner; exit 1")},
-		{Tag: "hang", Definition: script("hang")}, {Tag: "plain", Definition: adaptertest.Command("/bin/true")},
+		{Tag: "reject", Definition: script("reject no")},
+		{Tag: "lose", Definition: script("lose")},
+		{Tag: "stop", Definition: script("stop too long")},
+		{Tag: "hold", Definition: script("hold by the owner; exit 1")},
+		{Tag: "hang", Definition: script("hang")},
+		{Tag: "plain", Definition: adaptertest.Command("/bin/true")},
 	})
 	if !fail.Is(p[0].Err, fail.Unsupported) {
 		t.Errorf("reject gives %+v", p[0])

@@ -304,11 +304,19 @@ func limits(l jsdl.Limits, t track, s *spec, no *refusals) {
 		value *big.Int
 		able  bool
 	}{
-		{limitWallTime, l.WallTime, true}, {limitCPUTime, l.CPUTime, true}, {limitFileSize, l.FileSize, true},
-		{limitCoreDump, l.CoreDump, true}, {limitDataSegment, l.DataSegment, true}, {limitLockedMemory, l.LockedMemory, true},
-		{limitMemory, l.Memory, t.memory()}, {limitOpenDescriptors, l.OpenDescriptors, true}, {limitPipeSize, l.PipeSize, false},
-		{limitStackSize, l.StackSize, true}, {limitProcessCount, l.ProcessCount, t.processes()},
-		{limitVirtualMemory, l.VirtualMemory, true}, {limitThreadCount, l.ThreadCount, false},
+		{limitWallTime, l.WallTime, true},
+		{limitCPUTime, l.CPUTime, true},
+		{limitFileSize, l.FileSize, true},
+		{limitCoreDump, l.CoreDump, true},
+		{limitDataSegment, l.DataSegment, true},
+		{limitLockedMemory, l.LockedMemory, true},
+		{limitMemory, l.Memory, t.memory()},
+		{limitOpenDescriptors, l.OpenDescriptors, true},
+		{limitPipeSize, l.PipeSize, false},
+		{limitStackSize, l.StackSize, true},
+		{limitProcessCount, l.ProcessCount, t.processes()},
+		{limitVirtualMemory, l.VirtualMemory, true},
+		{limitThreadCount, l.ThreadCount, false},
 	} {
 		switch {
 		case one.value == nil:

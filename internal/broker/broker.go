@@ -102,7 +102,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		began := time.Now()
 		err := b.term(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // what fails while stopping is no failure
 		}
 		if fail.Is(err, fail.Invalid) || fail.Is(err, fail.Unsupported) {
 			return err // a store of another schema version, say: trying again is no use

@@ -75,7 +75,7 @@ func (b *Broker) commitLoop(ctx context.Context, sess store.Session) error {
 			}
 			err := b.commit(ctx, sess, plans)
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // what fails while stopping is no failure
 			}
 			if err == nil {
 				failures = 0

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -100,7 +101,7 @@ func (b *Broker) ask(ctx context.Context, activities []soap.EPR, r request) ([]b
 		}
 		switch {
 		case err == nil:
-		case err == errEnded || err == errUnknown:
+		case errors.Is(err, errEnded) || errors.Is(err, errUnknown):
 			// It ended while we asked: the store knows how.
 			out[i].Err = err
 			now, gerr := b.cfg.Store.Get(ctx, recs[i].ID)

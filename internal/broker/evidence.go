@@ -189,7 +189,7 @@ func (s *site) watchLoop(ctx context.Context, w adapters.Watcher) error {
 			s.refreshSlots()
 		})
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // what fails while stopping is no failure
 		}
 		if time.Since(began) > time.Minute {
 			failures = 0

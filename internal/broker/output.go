@@ -50,7 +50,7 @@ func (b *Broker) GetActivityOutput(ctx context.Context, activity soap.EPR, strea
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close() //nolint:errcheck // only read from
+	defer r.Close()
 	// One byte more tells whether the stream goes on. Whether the job had ended
 	// was read before the stream: what comes later is then nothing.
 	chunk.Data, err = io.ReadAll(io.LimitReader(r, int64(max)+1))

@@ -82,7 +82,7 @@ func (s *site) loop(ctx context.Context, wake <-chan struct{}, chore func(contex
 			var err error
 			more, err = chore(ctx)
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // what fails while stopping is no failure
 			}
 			if err == nil {
 				failures = 0

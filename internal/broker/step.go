@@ -52,14 +52,12 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 		line.Site, line.Attempt = f.site, st.Attempt
 	case Deferred, Absent, Refused, GaveUp, Unrun:
 		st.NotBefore = f.notBefore
-		switch f.event {
-		case Refused, GaveUp:
-			if st.Placement != nil && !slices.Contains(st.Refused, st.Placement.Site) {
-				st.Refused = append(slices.Clip(st.Refused), st.Placement.Site)
-			}
-		case Unrun:
+		no := f.event == Refused || f.event == GaveUp
+		if no && st.Placement != nil && !slices.Contains(st.Refused, st.Placement.Site) {
+			st.Refused = append(slices.Clip(st.Refused), st.Placement.Site)
+		}
+		if f.event == Unrun {
 			st.Lost++
-		default:
 		}
 	case Uncertain:
 		tell = t.do != 0 // once the handle is known it no longer matters

@@ -79,8 +79,12 @@ func TestAddressingFaults(t *testing.T) {
 		{"demanding parameter", action + id + wsaEPR("ReplyTo", Anonymous, wsa("ReferenceParameters", `<x s:mustUnderstand="1"/>`)), echoBody, []string{"InvalidAddressingHeader", "InvalidEPR"}, "ReplyTo"},
 		{"many parameters", action + id + wsaEPR("ReplyTo", Anonymous, wsa("ReferenceParameters", strings.Repeat("<x/>", 33))), echoBody, []string{"InvalidAddressingHeader", "InvalidEPR"}, "ReplyTo"},
 		{"large parameter", action + id + wsaEPR("ReplyTo", Anonymous, wsa("ReferenceParameters", "<x>"+strings.Repeat("x", 70_000)+"</x>")), echoBody, []string{"InvalidAddressingHeader", "InvalidEPR"}, "ReplyTo"},
-		{"large scope", action + id + strings.Replace(wsaEPR("ReplyTo", Anonymous, wsa("ReferenceParameters", strings.Repeat("<x/>", 20))), "<wsa:ReplyTo>", `<wsa:ReplyTo xmlns="urn:`+strings.Repeat("x", 10_000)+`">`, 1),
-			echoBody, []string{"InvalidAddressingHeader", "InvalidEPR"}, "ReplyTo"},
+		{
+			"large scope", action + id + strings.Replace(wsaEPR("ReplyTo", Anonymous, wsa("ReferenceParameters", strings.Repeat("<x/>", 20))), "<wsa:ReplyTo>", `<wsa:ReplyTo xmlns="urn:`+strings.Repeat("x", 10_000)+`">`, 1),
+			echoBody,
+			[]string{"InvalidAddressingHeader", "InvalidEPR"},
+			"ReplyTo",
+		},
 	} {
 		for _, v := range []Version{V11, V12} {
 			t.Run(c.name+" "+v.String(), func(t *testing.T) {

@@ -123,11 +123,17 @@ func TestClientReadsForeignFaults(t *testing.T) {
 		{"endpoint unavailable", faultEnvelope11(`<faultcode>wsa:EndpointUnavailable</faultcode><faultstring>x</faultstring>`), 500, Receiver, []string{wsaCode("EndpointUnavailable")}, "x"},
 		{"nothing in it", faultEnvelope11(``), 500, Receiver, nil, "the endpoint gave no reason"},
 		{"CXF, default namespace", sample(t, "soap", "soap-cxf-saaj-soap12-fault.xml"), 500, Receiver, nil, "Error Message."},
-		{"Axis2, addressing", sample(t, "soap", "wsa-axis2-fault-soap12-InvalidAddressingHeader.xml"), 400, Sender, []string{wsaCode("InvalidAddressingHeader")},
-			"A header representing a Message Addressing Property is not valid and the message cannot be processed"},
+		{
+			"Axis2, addressing", sample(t, "soap", "wsa-axis2-fault-soap12-InvalidAddressingHeader.xml"), 400, Sender,
+			[]string{wsaCode("InvalidAddressingHeader")},
+			"A header representing a Message Addressing Property is not valid and the message cannot be processed",
+		},
 		// The file's name says MessageAddressingHeaderRequired, its content does not.
-		{"Axis2, header required", sample(t, "soap", "wsa-axis2-fault-soap12-MessageAddressingHeaderRequired.xml"), 400, Sender, []string{wsaCode("InvalidAddressingHeader")},
-			"A header representing a Message Addressing Property is not valid and the message cannot be processed"},
+		{
+			"Axis2, header required", sample(t, "soap", "wsa-axis2-fault-soap12-MessageAddressingHeaderRequired.xml"), 400, Sender,
+			[]string{wsaCode("InvalidAddressingHeader")},
+			"A header representing a Message Addressing Property is not valid and the message cannot be processed",
+		},
 	} {
 		client := serve(t, canned(c.status, "text/xml", c.body))
 		_, err := client.Call(t.Context(), "urn:a", echoRequest())

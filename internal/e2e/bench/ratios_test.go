@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == shell.SuperviseWord {
 		os.Exit(shell.SuperviseMain(os.Args[2:]))
 	}
+	debug.SetGCPercent(400) // as serve does; it is the same process for both sides
 	os.Exit(m.Run())
 }
 
