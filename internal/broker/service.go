@@ -281,7 +281,7 @@ func (b *Broker) await(ctx context.Context, req *bes.StatusRequest) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return fail.E("broker.GetActivityStatuses", fail.Unavailable, "", context.Cause(ctx))
+			return fail.Errorf("broker.GetActivityStatuses", fail.Unavailable, "", "the gateway stops waiting for news; ask again").Because(context.Cause(ctx))
 		case <-t.C:
 			return nil
 		case <-wake:
