@@ -9,6 +9,7 @@ import (
 	"github.com/portolan-project/portolan/adapters/adaptertest"
 	"github.com/portolan-project/portolan/adapters/shell"
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/testenv"
 )
 
 // The other ways to hold a tree together pass the same suite.
@@ -42,10 +43,7 @@ func TestSuiteUnprivileged(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("skipped: the whole of the tests runs without privileges already")
 	}
-	setpriv, err := exec.LookPath("setpriv")
-	if err != nil {
-		t.Skip("skipped: setpriv, which gives privileges away, is not installed: apt-get install util-linux")
-	}
+	setpriv := testenv.Tool(t, "setpriv", "util-linux")
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

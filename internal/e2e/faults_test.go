@@ -15,6 +15,7 @@ import (
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/testenv"
 	"github.com/portolan-project/portolan/jsdl"
 )
 
@@ -268,11 +269,11 @@ func TestAdopted(t *testing.T) {
 func smallDisk(t *testing.T, mib int) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("only root can mount a small file system to fill")
+		testenv.Missing(t, "only root can mount a small file system to fill")
 	}
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=0700", mib)); err != nil {
-		t.Skipf("a small file system can't be mounted here: %v", err)
+		testenv.Missing(t, "a small file system can't be mounted here: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {

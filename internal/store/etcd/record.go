@@ -171,7 +171,7 @@ func newCodec() (codec, error) {
 
 // minCompressed is the size below which compressing costs more time than the
 // bytes that it saves.
-const minCompressed = 2 << 10
+const minCompressed = 512
 
 // pack gives a part for a job, with its whole document in it.
 func (c codec) pack(n *store.NewJob) (*part, error) {

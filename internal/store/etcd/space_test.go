@@ -18,6 +18,7 @@ import (
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/store/etcd"
+	"github.com/portolan-project/portolan/internal/testenv"
 )
 
 func noiseJob(n, size int) store.NewJob {
@@ -152,7 +153,7 @@ func smallDisk(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=160m"); err != nil {
-		t.Skipf("a small file system can't be mounted here (%v): run as root", err)
+		testenv.Missing(t, "a small file system can't be mounted here (%v): run as root", err)
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(dir, 0); err != nil {
