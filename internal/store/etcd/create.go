@@ -25,7 +25,7 @@ func (s *Store) Create(ctx context.Context, n store.NewJob) (store.Job, bool, er
 	if ctx.Err() != nil {
 		return store.Job{}, false, fail.E(op, fail.Unavailable, n.ID, context.Cause(ctx))
 	}
-	p, err := s.codec.pack(&n)
+	p, err := pack(&n)
 	if err != nil {
 		return store.Job{}, false, err
 	}

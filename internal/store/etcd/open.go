@@ -24,12 +24,11 @@ const schemaVersion = 1
 
 // Store is a store.Store in etcd.
 type Store struct {
-	opts  Options
-	log   *slog.Logger
-	cli   *clientv3.Client
-	etcd  *embed.Etcd // nil for an external cluster
-	lock  *os.File    // of the data directory
-	codec codec
+	opts Options
+	log  *slog.Logger
+	cli  *clientv3.Client
+	etcd *embed.Etcd // nil for an external cluster
+	lock *os.File    // of the data directory
 
 	commits committer
 	bases   recent[base]   // where updates start from
@@ -57,11 +56,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	c, err := newCodec()
-	if err != nil {
-		return nil, fail.E("store.Open", fail.Internal, "", err)
-	}
-	s := &Store{opts: o, log: o.Log, codec: c, dead: make(chan struct{})}
+	s := &Store{opts: o, log: o.Log, dead: make(chan struct{})}
+	var err error
 	s.quota.woken = make(chan struct{}, 1)
 	s.disk.dir, s.disk.reserve = o.Dir, o.ReserveBytes
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -199,9 +195,6 @@ func (s *Store) Close() error {
 		}
 		if s.etcd != nil {
 			s.etcd.Close()
-		}
-		if s.codec.dec != nil {
-			s.codec.dec.Close()
 		}
 		if s.lock != nil {
 			s.lock.Close()

@@ -97,7 +97,7 @@ func (s *Store) Document(ctx context.Context, id string) ([]byte, error) {
 			packed = append(packed, kv.Value...)
 		}
 	}
-	return s.codec.unpack(p, packed)
+	return unpack(p, packed)
 }
 
 // part reads a job's immutable part, and what else is asked for with it.

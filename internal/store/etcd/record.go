@@ -7,7 +7,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/compress/s2"
 
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
@@ -18,7 +18,7 @@ type part struct {
 	header
 	first    []byte // the first history line, JSON
 	size     int    // of the document
-	zstd     bool   // the document is compressed
+	s2       bool   // the document is compressed
 	apart    int    // how many keys below doc/ it is in; 0: it is in document
 	document []byte
 }
@@ -73,7 +73,7 @@ func (p *part) encode() []byte {
 	b = append(b, p.first...)
 	b = binary.AppendUvarint(b, uint64(p.size))
 	flags := byte(0)
-	if p.zstd {
+	if p.s2 {
 		flags = 1
 	}
 	b = append(b, flags)
@@ -96,7 +96,7 @@ func decodePart(b []byte) (*part, error) {
 	p.first = r.text()
 	p.size = int(r.uvarint() & (1<<40 - 1))
 	if flags := r.take(1); len(flags) == 1 {
-		p.zstd = flags[0]&1 != 0
+		p.s2 = flags[0]&1 != 0
 	}
 	p.apart = int(r.uvarint() & (1<<20 - 1))
 	p.document = r.b
@@ -154,27 +154,11 @@ func (r *reader) text() []byte {
 // maxDocument bounds a document before and after compression.
 const maxDocument = 64 << 20
 
-// codec compresses documents. Both halves may be used at once by many.
-type codec struct {
-	enc *zstd.Encoder
-	dec *zstd.Decoder
-}
-
-func newCodec() (codec, error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))
-	if err != nil {
-		return codec{}, err
-	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxDocument+1<<20))
-	return codec{enc, dec}, err
-}
-
-// minCompressed is the size below which compressing costs more time than the
-// bytes that it saves.
+// minCompressed is the size below which compressing saves next to nothing.
 const minCompressed = 512
 
 // pack gives a part for a job, with its whole document in it.
-func (c codec) pack(n *store.NewJob) (*part, error) {
+func pack(n *store.NewJob) (*part, error) {
 	const op = "store.Create"
 	if len(n.Document) > maxDocument {
 		return nil, fail.Errorf(op, fail.Exhausted, n.ID, "the document has %d bytes; the store takes %d", len(n.Document), maxDocument)
@@ -192,19 +176,26 @@ func (c codec) pack(n *store.NewJob) (*part, error) {
 		first: first, size: len(n.Document), document: n.Document,
 	}
 	if len(n.Document) >= minCompressed {
-		if small := c.enc.EncodeAll(n.Document, make([]byte, 0, len(n.Document))); len(small) < len(n.Document) {
-			p.document, p.zstd = small, true
+		// S2 and not zstd: most documents have a kilobyte, and its time counts.
+		if small := s2.Encode(nil, n.Document); len(small) < len(n.Document) {
+			p.document, p.s2 = small, true
 		}
 	}
 	return p, nil
 }
 
 // unpack gives back the document and checks that it is the one that was stored.
-func (c codec) unpack(p *part, packed []byte) ([]byte, error) {
+func unpack(p *part, packed []byte) ([]byte, error) {
 	doc := packed
-	if p.zstd {
-		var err error
-		if doc, err = c.dec.DecodeAll(packed, make([]byte, 0, min(p.size, maxDocument))); err != nil {
+	if p.s2 {
+		n, err := s2.DecodedLen(packed)
+		if err == nil && n != p.size {
+			err = errPart
+		}
+		if err == nil {
+			doc, err = s2.Decode(nil, packed)
+		}
+		if err != nil {
 			return nil, fail.E("store.Document", fail.Internal, p.id, err)
 		}
 	}
