@@ -43,7 +43,10 @@ func read(b []byte, charset string, l Limits) (*Document, error) {
 	if bad != nil {
 		return nil, bad
 	}
-	rd := &reader{seed: maphash.MakeSeed(), s: s, enc: enc, external: charset != "", lim: l, doc: &Document{src: s}}
+	// Each element has one of these two; what only looks like it costs little.
+	elements := min(strings.Count(s, "</")+strings.Count(s, "/>"), l.Elements, 512)
+	doc := &Document{src: s, nodes: make([]node, 0, elements)}
+	rd := &reader{seed: maphash.MakeSeed(), s: s, enc: enc, external: charset != "", lim: l, doc: doc}
 	if err := rd.document(); err != nil {
 		if err.Pos.IsZero() {
 			err.Pos = positionAt(s, rd.i)
