@@ -11,9 +11,9 @@ LDFLAGS := -X main.version=$(VERSION)
 TOOL    := go tool -modfile=internal/tools/go.mod
 FUZZTIME ?= 20s
 
-# What the tests run beside Go: SOAP stacks that we did not write, and libxml2 as
+# What the tests need beside Go: a C compiler for the race detector, SOAP stacks that we did not write, and libxml2 as
 # the judge of schema validity.
-TEST_PACKAGES := libxml2-utils python3-zeep php-cli php-soap mono-devel mono-mcs
+TEST_PACKAGES := gcc libc6-dev libxml2-utils python3-zeep php-cli php-soap mono-devel mono-mcs
 
 .PHONY: help
 help: ## list the targets
