@@ -153,7 +153,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			o.Progress(got)
 		}
 	}
-	rep.Took = time.Since(rep.Started)
+	rep.Took, rep.Reached = time.Since(rep.Started), p.reached
 	return rep, nil
 }
 

@@ -23,6 +23,7 @@ type probe struct {
 	client     *http.Client
 	own        *http.Transport // nil for a client of the caller's
 	unanswered int             // exchanges in a row without an answer
+	reached    bool            // something answered, whatever it was
 	lastErr    error
 	serial     int
 	made       []string // the EPRs of activities that may still run
@@ -78,6 +79,7 @@ func (p *probe) exchange(ctx context.Context, r request) (*reply, error) {
 	ctx, stop := context.WithTimeout(ctx, p.opts.Timeout)
 	defer stop()
 	rep, err := p.roundTrip(ctx, r)
+	p.reached = p.reached || rep != nil
 	if err != nil {
 		p.lastErr = err
 		// An answer that was cut short is an answer; silence and dawdling are none.

@@ -44,6 +44,7 @@ type Report struct {
 	Endpoint string        `json:"-"`
 	Started  time.Time     `json:"-"`
 	Took     time.Duration `json:"-"`
+	Reached  bool          `json:"-"` // something answered at least once
 	Checks   []Check       `json:"checks"`
 	Summary  Summary       `json:"summary"`
 }

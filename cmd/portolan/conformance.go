@@ -56,6 +56,9 @@ Exit codes: 0 nothing failed; 1 a check failed; 2 wrong usage.`,
 			if err := write(a.out); err != nil {
 				return fmt.Errorf("writing the report: %w", err)
 			}
+			if !rep.Reached {
+				return refusedf("the endpoint %s could not be reached: nothing answered", plain(s.Endpoint))
+			}
 			if !rep.OK() {
 				return quietly(exitFailed)
 			}
