@@ -59,7 +59,7 @@ func TestConformanceJUnit(t *testing.T) {
 	if err := xml.Unmarshal([]byte(out), &suite); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if suite.Tests == 0 || suite.Failures == 0 || code != 1 {
+	if suite.Tests == 0 || suite.Failures == 0 || code != 3 {
 		t.Errorf("exit code %d, %+v", code, suite)
 	}
 }
