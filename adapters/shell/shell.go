@@ -103,7 +103,7 @@ func Open(o Options) (*Adapter, error) {
 func (a *Adapter) own() error {
 	for tries := 0; ; tries++ {
 		err := flock(a.lock, syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil || !errors.Is(err, syscall.EWOULDBLOCK) || tries == 100 {
+		if err == nil || !errors.Is(err, syscall.EWOULDBLOCK) || tries == 200 {
 			return err
 		}
 		<-time.After(10 * time.Millisecond)

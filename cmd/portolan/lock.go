@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +22,7 @@ func lockData(dir string) (release func(), err error) {
 	if err != nil {
 		return nil, refusedf("the data of the gateway can't be used: %v: choose another directory with --data", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := own(f); err != nil {
 		holder := ""
 		if b, rerr := io.ReadAll(io.LimitReader(f, 32)); rerr == nil && len(b) > 0 {
 			holder = " (process " + plain(strings.TrimSpace(string(b))) + ")"
@@ -36,4 +37,16 @@ func lockData(dir string) (release func(), err error) {
 	_ = f.Truncate(0)
 	fmt.Fprintf(f, "%d\n", os.Getpid())
 	return func() { f.Close() }, nil
+}
+
+// own locks a file for this process. A process that a killed gateway was just
+// about to start has its descriptors, and so the lock, for a moment more.
+func own(f *os.File) error {
+	for tries := 0; ; tries++ {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) || tries == 200 {
+			return err
+		}
+		<-time.After(10 * time.Millisecond)
+	}
 }

@@ -49,7 +49,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fail.Errorf(op, fail.Invalid, dir, "the data directory %s cannot be written: %v", dir, cause(err)).Because(err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := own(f); err != nil {
 		who, _ := io.ReadAll(io.LimitReader(f, 32))
 		f.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
@@ -62,6 +62,18 @@ func lockDir(dir string) (*os.File, error) {
 		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
 	}
 	return f, nil
+}
+
+// own locks a file for this process. A process that a killed gateway was just
+// about to start has its descriptors, and so the lock, for a moment more.
+func own(f *os.File) error {
+	for tries := 0; ; tries++ {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) || tries == 100 {
+			return err
+		}
+		<-time.After(10 * time.Millisecond)
+	}
 }
 
 // cause gives an error of the file system without the path.
