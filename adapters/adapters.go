@@ -23,12 +23,15 @@ type Job struct {
 	Tag        Tag
 	Definition *jsdl.JobDefinition
 	Owner      string // the principal's name, for labels
+	// Account is the local account that the owner is mapped to; "" runs the job as
+	// the account that the site is configured with.
+	Account string
 }
 
-// Placed is the outcome of submitting one job. A nil Err gives a Handle. An Err
-// of kind fail.Uncertain means that it may have been placed: the broker asks
-// Find before anything else. fail.Unavailable and fail.Exhausted may be tried
-// again; every other kind is final for this site.
+// Placed is the outcome of submitting one job. A nil Err gives a Handle. What an
+// Err means is its ClassOf: the broker asks Find before anything else when it is
+// Doubtful, tries again when it is Transient, and gives this site up for the job
+// when it is Permanent.
 type Placed struct {
 	Handle Handle
 	Err    error
@@ -61,30 +64,120 @@ type Evidence struct {
 	ExitStatus *int   // for Exited, unless a signal ended it
 	Signal     string // for Exited by a signal: "SIGSEGV"
 	Reason     string // a sentence for the user: the limit, the missing executable, the hold reason
-	NotRun     bool   // with Stopped or Lost: certain that the program never started
+	NotRun     bool   // with Stopped, Cancelled or Lost: certain that the program never started
 	Started    time.Time
 	Ended      time.Time
 	Err        error // Phase Unknown: why nothing is known
+
+	// What some managers tell beside; the zero value is "not told".
+	Progress   float64           // of the work, 0 to 1
+	Hosts      []string          // where it runs or ran
+	Usage      Usage             // what it used so far
+	Attributes map[string]string // the manager's own, by its own names; at most MaxAttributes
 }
 
-// Properties say what an adapter is and can, once.
+// Usage is what a job used.
+type Usage struct {
+	CPU    time.Duration // user and system, of all its processes
+	Memory int64         // bytes, the most that was resident at once
+}
+
+// MaxAttributes bounds Evidence.Attributes.
+const MaxAttributes = 64
+
+// Properties say what an adapter is and can, once: they do not change while it is
+// open, and asking costs nothing.
 type Properties struct {
 	Type       string // "shell", "slurm"…
 	ManagerURI string // LocalResourceManagerType, an absolute URI
-	Version    string // of the manager
+	Version    string // of the manager; "" when it never answered yet
 	// Abilities.
-	Suspend bool // Suspend and Resume work
-	Push    bool // Watch delivers evidence; else the broker asks Status
-	// MaxBatch bounds one call of Submit or Status; 0 is no bound.
-	MaxBatch int
+	Suspend bool // Suspender
+	Hold    bool // Holder
+	Push    bool // Watcher delivers evidence; else the broker asks Status
+	Bulk    bool // alike jobs of one Submit cost the manager about one request
+	// Limits.
+	MaxBatch  int     // items in one call of Submit or Status; 0 is no bound
+	MaxJobs   int     // placements that are not final at once; 0 is no bound
+	Requests  float64 // budget: requests a second to the manager that are never exceeded; 0 is none
+	MaxOutput int64   // bytes of one stream that can be read back; 0 is no bound
 }
 
-// Capacity is what a site has and what is free of it.
-type Capacity struct {
-	Hosts           int
+// Path is one way to the manager: "slurmrestd v0.0.40", "commands", "schedd".
+type Path string
+
+// Health is how a site's adapter stands with its manager. It is what the adapter
+// knows already: asking it sends no request.
+type Health struct {
+	Path     Path      // in use
+	Version  string    // of the manager, as it last said
+	Problem  string    // a sentence; "" while the manager answers
+	Since    time.Time // when Problem began, or the manager began to answer
+	Contact  time.Time // of the last good answer
+	Requests int64     // sent to the manager since Open
+	Waiting  int       // requests that wait for the budget
+	Offered  []Path    // what was probed, the best first, with why the better ones are not used in Remarks
+	Remarks  []string  // sentences for an administrator
+}
+
+// Resources is what a site has, shaped as GLUE 2.0: shares (queues, partitions)
+// over environments (sets of like nodes). What seldom changes and what changes all
+// the time are versioned apart, so that a reader can keep the one and take the other.
+type Resources struct {
+	Static  uint64 // version: grows when a static attribute of anything changes
+	Dynamic uint64 // the same of dynamic attributes
+
+	Environments []Environment
+	Shares       []Share
+}
+
+// Environment is a set of like nodes (GLUE2 ExecutionEnvironment). Numbers are
+// per node; 0 is unknown.
+type Environment struct {
+	ID              string
 	OperatingSystem string // of JSDL's enumeration
 	OSVersion       string
 	CPUArchitecture string // of JSDL's enumeration
+	CPUs            int
+	CPUSpeed        float64        // hertz
+	Memory          int64          // bytes
+	VirtualMemory   int64          // bytes
+	Disk            int64          // bytes for jobs
+	GPUs            map[string]int // by type; "" is any
+	Features        []string
+	HostNames       []string // at most MaxHostNames are listed
+	// Dynamic.
+	Nodes, Available int // in all, and fit to take jobs
+	FreeCPUs         int // of all nodes together
+	FreeMemory       int64
+}
+
+// MaxHostNames bounds Environment.HostNames.
+const MaxHostNames = 4096
+
+// Share is a queue, partition or the like (GLUE2 ComputingShare). 0 is no limit.
+type Share struct {
+	ID           string
+	Default      bool
+	Environments []string // IDs
+	MaxWallTime  time.Duration
+	MaxCPUs      int // of one job
+	MaxNodes     int // of one job
+	MaxMemory    int64
+	Slots        int // jobs at once
+	// Dynamic.
+	Open      bool // takes jobs
+	Running   int
+	Waiting   int
+	FreeSlots int
+}
+
+// Capacity sums a site up in one record.
+type Capacity struct {
+	Hosts           int
+	OperatingSystem string
+	OSVersion       string
+	CPUArchitecture string
 	CPUs            int
 	CPUSpeed        float64 // hertz; 0 unknown
 	Memory          int64   // bytes
@@ -118,17 +211,23 @@ type Adapter interface {
 	// Find gives the handles of tags that the manager knows; tags that are not in
 	// the answer are certainly not placed, and never will be by an earlier call.
 	Find(context.Context, []Tag) (map[Tag]Handle, error)
-	// Status gives evidence for each handle.
+	// Status gives evidence for each handle. A handle whose job the manager has no
+	// trace of any more is Lost; one that it can't tell about now is Unknown.
 	Status(context.Context, []Handle) ([]Evidence, error)
 	// Cancel asks for jobs to be ended, as whole process trees. It is
-	// idempotent; the end is seen as evidence. A nil error means that it will happen.
+	// idempotent; the end is seen as evidence. A nil error means that it will happen;
+	// fail.NotFound that there is no such job.
 	Cancel(context.Context, []Handle) []error
 	// Output opens a stream of a job for reading from the byte offset; it ends at
 	// what is written so far.
 	Output(ctx context.Context, h Handle, s Stream, offset int64) (io.ReadCloser, error)
 	// Forget lets the adapter drop what it keeps of a job that ended.
 	Forget(context.Context, Handle) error
-	Capacity(context.Context) (Capacity, error)
+	// Resources tells what the site has and what is free of it.
+	Resources(context.Context) (Resources, error)
+	// Health tells how the adapter stands with its manager.
+	Health() Health
+	// Close lets go of the manager; jobs go on.
 	Close() error
 }
 
@@ -136,6 +235,13 @@ type Adapter interface {
 type Suspender interface {
 	Suspend(context.Context, []Handle) []error
 	Resume(context.Context, []Handle) []error
+}
+
+// Holder is the ability Properties.Hold: a job that has not started is kept from
+// starting, until it is released. Holding a job that runs is fail.Conflict.
+type Holder interface {
+	Hold(context.Context, []Handle) []error
+	Release(context.Context, []Handle) []error
 }
 
 // Watcher is the ability Properties.Push. Watch calls emit with evidence of

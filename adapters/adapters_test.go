@@ -27,14 +27,14 @@ func TestTag(t *testing.T) {
 
 func TestRegistry(t *testing.T) {
 	broken := errors.New("broken")
-	r := adapters.Registry[int]{
-		"b": func(int) (adapters.Adapter, error) { return nil, broken },
-		"a": func(int) (adapters.Adapter, error) { return nil, nil },
+	r := adapters.Registry{
+		"b": func(adapters.Config) (adapters.Adapter, error) { return nil, broken },
+		"a": func(adapters.Config) (adapters.Adapter, error) { return nil, nil },
 	}
-	if _, err := r.Open("b", 1); !errors.Is(err, broken) {
+	if _, err := r.Open("b", adapters.Config{}); !errors.Is(err, broken) {
 		t.Errorf("the factory's error is %v", err)
 	}
-	if _, err := r.Open("c", 1); !fail.Is(err, fail.Invalid) || !strings.Contains(fail.Sentence(err), "a, b") {
+	if _, err := r.Open("c", adapters.Config{}); !fail.Is(err, fail.Invalid) || !strings.Contains(fail.Sentence(err), "a, b") {
 		t.Errorf("an unknown type gives %v", err)
 	}
 }

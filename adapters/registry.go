@@ -26,21 +26,20 @@ func (t Tag) Validate() error {
 }
 
 // Registry says how an adapter of each type is made. It is a value that the
-// program fills: nothing registers itself by being imported. O is what the
-// program configures a site with.
-type Registry[O any] map[string]func(O) (Adapter, error)
+// program fills: nothing registers itself by being imported.
+type Registry map[string]func(Config) (Adapter, error)
 
 // Open makes an adapter of the type.
-func (r Registry[O]) Open(kind string, options O) (Adapter, error) {
+func (r Registry) Open(kind string, config Config) (Adapter, error) {
 	factory, ok := r[kind]
 	if !ok {
 		return nil, fail.Errorf("adapters.Open", fail.Invalid, kind, "there is no adapter of type %q; the types are %s", kind, strings.Join(r.Types(), ", "))
 	}
-	return factory(options)
+	return factory(config)
 }
 
 // Types lists the types in order.
-func (r Registry[O]) Types() []string {
+func (r Registry) Types() []string {
 	types := make([]string, 0, len(r))
 	for kind := range r {
 		types = append(types, kind)

@@ -2,6 +2,7 @@ package jsdl
 
 import (
 	"math/big"
+	"time"
 
 	"github.com/beevik/etree"
 
@@ -15,6 +16,8 @@ const (
 	NSHPCPA = "http://schemas.ggf.org/jsdl/2006/07/jsdl-hpcpa"
 	NSSPMD  = "http://schemas.ogf.org/jsdl/2007/02/jsdl-spmd"
 	NSSweep = "http://schemas.ogf.org/jsdl/2009/03/sweep"
+	// NSPortolan is the namespace of our own extension elements.
+	NSPortolan = "http://portolan-project.org/ns/2026/jsdl"
 )
 
 // Foreign is what stands in an element's wildcard: elements and attributes of
@@ -55,14 +58,15 @@ type JobIdentification struct {
 	Foreign     Foreign
 }
 
-// Application says what is run. At most one of POSIX and HPC is set in a job
-// that this gateway takes.
+// Application says what is run. At most one of POSIX, HPC and SPMD is set in a
+// job that this gateway takes.
 type Application struct {
 	Name        *string
 	Version     *string
 	Description *string
 	POSIX       *POSIXApplication
 	HPC         *HPCProfileApplication
+	SPMD        *SPMDApplication
 	Foreign     Foreign
 }
 
@@ -130,6 +134,72 @@ type HPCProfileApplication struct {
 	Foreign          Foreign
 }
 
+// SPMDApplication is GFD.115: one program started as many processes. A nil pointer
+// is an absent element.
+type SPMDApplication struct {
+	Name              string // @name
+	Executable        *Text
+	Arguments         []Text
+	Input             *Text
+	Output            *Text
+	Error             *Text
+	WorkingDirectory  *Text
+	Environment       []EnvironmentVariable
+	UserName          *string
+	NumberOfProcesses *ProcessCount // actual: as many as CPUs are allocated in all
+	ProcessesPerHost  *big.Int      // positive
+	ThreadsPerProcess *ProcessCount // actual: as many as CPUs are allocated on the host
+	Variation         string        // SPMDVariation, an absolute URI
+	Leaves            []LeafAttribute
+	Foreign           Foreign
+}
+
+// ProcessCount is a positive number, or nil in the sense of XML Schema.
+type ProcessCount struct {
+	Value  *big.Int // nil: xsi:nil
+	Actual bool     // @actualtotalcpucount or @actualindividualcpucount
+}
+
+// Placement is our own extension, an element of jsdl:Resources: what local managers
+// know and JSDL has no word for. A nil pointer or empty list is an absent element.
+// A site that has no such thing refuses the job by the element's name.
+type Placement struct {
+	Share            *string    // queue, partition (GLUE2 ComputingShare)
+	QualityOfService *string    // of the manager
+	Reservation      *string    // of the manager
+	Deadline         *time.Time // by when the job must have ended
+	NotBefore        *time.Time // before when it must not start
+	Priority         *int       // among the owner's jobs, higher first; -1000 to 1000
+	Rerunnable       *bool      // the manager may start it again after a node failed; absent: it may not
+	GPUs             []GPU      // per host
+	Licences         []Licence
+	Constraint       *string // the manager's own expression over its nodes' features
+	Container        *string // image to run in: a path or a URI
+	Quorum           *int    // results that must agree (volunteer computing)
+	Replicas         *int    // results made at first; at least Quorum
+	Manager          []ManagerAttribute
+	Foreign          Foreign
+}
+
+// GPU asks for devices; Type "" is any.
+type GPU struct {
+	Type  string
+	Count int
+}
+
+// Licence asks for tokens of one that the manager counts.
+type Licence struct {
+	Name  string
+	Count int
+}
+
+// ManagerAttribute is handed to the manager as it is: a ClassAd attribute. Managers
+// without such attributes refuse it.
+type ManagerAttribute struct {
+	Name  string
+	Value string
+}
+
 // Resources are requirements, never hints; nil is no constraint. CPU speeds are
 // in hertz, times in seconds, bandwidth in bit/s, memory and disk in bytes.
 type Resources struct {
@@ -151,6 +221,7 @@ type Resources struct {
 	TotalVirtualMemory         *RangeValue
 	TotalDiskSpace             *RangeValue
 	TotalResourceCount         *RangeValue
+	Placement                  *Placement // ours
 	Foreign                    Foreign
 }
 
@@ -229,7 +300,7 @@ type Location struct {
 	Foreign Foreign
 }
 
-// Program is what a job runs, the same for both applications.
+// Program is what a job runs, the same for all three applications.
 type Program struct {
 	Executable       Text // Value is "" for a job that runs nothing
 	Arguments        []Text
@@ -241,4 +312,15 @@ type Program struct {
 	Limits           Limits
 	UserName         *string
 	GroupName        *string
+	SPMD             *SPMD // nil: one process
+}
+
+// SPMD says how the processes of a program are started.
+type SPMD struct {
+	Processes        int    // 0: with ProcessesActual as many as CPUs are allocated, else the site's choice
+	ProcessesActual  bool   //
+	ProcessesPerHost int    // 0: the site's choice
+	Threads          int    // each process will make; 0: see ThreadsActual, else 1
+	ThreadsActual    bool   // as many as CPUs are allocated on the host
+	Variation        string // launcher and library, a URI; VariationMPI is any MPI
 }

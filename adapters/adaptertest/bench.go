@@ -267,3 +267,9 @@ func show(e adapters.Evidence) string {
 	}
 	return s
 }
+
+// capacity sums up what the site has.
+func (b *bench) capacity() (adapters.Capacity, error) {
+	r, err := b.a.Resources(b.Context())
+	return r.Capacity(), err
+}

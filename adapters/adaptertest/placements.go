@@ -351,7 +351,7 @@ func testCrashQueued(b *bench) {
 
 // slots bounds the slots of a site for tests that fill it.
 func (h *Harness) slots(b *bench) int {
-	c, err := b.a.Capacity(b.Context())
+	c, err := b.capacity()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -405,7 +405,7 @@ func testForget(b *bench) {
 }
 
 func testCapacity(b *bench) {
-	c, err := b.a.Capacity(b.Context())
+	c, err := b.capacity()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -415,12 +415,12 @@ func testCapacity(b *bench) {
 	}
 	h := b.submit(b.h.Define(Behaviour{Hang: true}))
 	b.running(h)
-	if busy, err := b.a.Capacity(b.Context()); err != nil || busy.FreeSlots != c.Slots-1 {
+	if busy, err := b.capacity(); err != nil || busy.FreeSlots != c.Slots-1 {
 		b.Errorf("with one job running %d of %d slots are free (%v)", busy.FreeSlots, busy.Slots, err)
 	}
 	b.cancel(h)
 	b.final(h)
-	b.eventually("the slot to be free", func() bool { now, err := b.a.Capacity(b.Context()); return err == nil && now.FreeSlots == c.Slots },
+	b.eventually("the slot to be free", func() bool { now, err := b.capacity(); return err == nil && now.FreeSlots == c.Slots },
 		func() string { return "a slot in use" })
 }
 

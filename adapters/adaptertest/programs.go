@@ -413,7 +413,7 @@ func testAccounts(b *bench) {
 }
 
 func testResources(b *bench) {
-	c, err := b.a.Capacity(b.Context())
+	c, err := b.capacity()
 	if err != nil {
 		b.Fatal(err)
 	}

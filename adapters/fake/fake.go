@@ -15,10 +15,10 @@ import (
 
 // Options say what an adapter on a World claims.
 type Options struct {
-	NoPush    bool // hide Watch
-	NoSuspend bool // hide Suspend and Resume
-	MaxBatch  int
-	Capacity  adapters.Capacity // zero: a machine of 64 CPUs
+	NoPush      bool // hide Watch
+	NoSuspend   bool // hide Suspend and Resume
+	MaxBatch    int
+	Environment adapters.Environment // zero: a machine of 64 CPUs
 }
 
 // Open gives an adapter on the world. Any number may be open, one after another
@@ -302,26 +302,37 @@ func (a *base) Forget(ctx context.Context, h adapters.Handle) error {
 	return err
 }
 
-// Capacity gives what the options say, with the slots of the world.
-func (a *base) Capacity(ctx context.Context) (adapters.Capacity, error) {
-	if f := a.fault(ctx, "capacity", ""); f.Err != nil {
-		return adapters.Capacity{}, f.Err
+// Resources gives what the options say, with the slots of the world.
+func (a *base) Resources(ctx context.Context) (adapters.Resources, error) {
+	if f := a.fault(ctx, "resources", ""); f.Err != nil {
+		return adapters.Resources{}, f.Err
 	}
-	c := a.options.Capacity
-	if c.Hosts == 0 {
-		c = adapters.Capacity{
-			Hosts: 1, OperatingSystem: "LINUX", OSVersion: "6.1", CPUArchitecture: "x86_64", CPUs: 64, CPUSpeed: 2e9,
-			Memory: 64 << 30, VirtualMemory: 64 << 30, Disk: 1 << 40, HostNames: []string{"fake", "localhost"},
+	e := a.options.Environment
+	if e.ID == "" {
+		e = adapters.Environment{
+			ID: "fake", OperatingSystem: "LINUX", OSVersion: "6.1", CPUArchitecture: "x86_64", CPUs: 64, CPUSpeed: 2e9,
+			Memory: 64 << 30, VirtualMemory: 64 << 30, Disk: 1 << 40, HostNames: []string{"fake", "localhost"}, Nodes: 1, Available: 1,
 		}
 	}
 	w := a.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c.Slots = w.slots; w.slots == 0 {
-		c.Slots = 1 << 20
+	slots := w.slots
+	if slots == 0 {
+		slots = 1 << 20
 	}
-	c.FreeSlots = c.Slots - w.running
-	return c, nil
+	w.asked++
+	return adapters.Resources{
+		Static: 1, Dynamic: w.asked, Environments: []adapters.Environment{e},
+		Shares: []adapters.Share{{
+			ID: "fake", Default: true, Environments: []string{e.ID}, Slots: slots, Open: true, Running: w.running, FreeSlots: slots - w.running,
+		}},
+	}, nil
+}
+
+// Health is always good.
+func (a *base) Health() adapters.Health {
+	return adapters.Health{Path: "memory", Version: "1", Offered: []adapters.Path{"memory"}}
 }
 
 // Close leaves the world as it is.

@@ -26,6 +26,7 @@ type World struct {
 	running int
 	starts  map[adapters.Tag]int
 	slots   int
+	asked   uint64 // for resources
 	faults  func(op string, tag adapters.Tag) Fault
 	feed    adapters.Feed
 }
@@ -51,7 +52,7 @@ func NewWorld(slots int) *World {
 
 // Inject sets the faults: f is asked once for each job of each call, with op one
 // of "check", "submit", "find", "status", "cancel", "output", "forget",
-// "capacity", "suspend", "resume" ("check" and "capacity" have no tag). Nil ends them.
+// "resources", "suspend", "resume" ("check" and "resources" have no tag). Nil ends them.
 func (w *World) Inject(f func(op string, tag adapters.Tag) Fault) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -287,7 +287,8 @@ func TestSupervisorKilled(t *testing.T) {
 				if again := place(t, a, "family", "exit 0"); string(again) != string(h) || status(t, a, again).Phase != adapters.Lost {
 					t.Errorf("placed again it is %+v", status(t, a, again))
 				}
-				c, err := a.Capacity(t.Context())
+				r, err := a.Resources(t.Context())
+				c := r.Capacity()
 				if err != nil || c.FreeSlots != c.Slots {
 					t.Errorf("%d of %d slots are free (%v)", c.FreeSlots, c.Slots, err)
 				}

@@ -30,6 +30,8 @@ const (
 
 // Adapter is the shell adapter. It suspends and it pushes.
 type Adapter struct {
+	opened  time.Time
+	dynamic uint64 // version of the last Resources
 	site
 	dir    string
 	lock   *os.File // of the whole directory
@@ -76,7 +78,7 @@ func Open(o Options) (*Adapter, error) {
 		}
 	}
 	a := &Adapter{
-		dir: o.Dir, active: map[adapters.Tag]*job{}, members: map[*member]struct{}{},
+		dir: o.Dir, opened: time.Now(), active: map[adapters.Tag]*job{}, members: map[*member]struct{}{},
 		site: site{machine: inspect(o.HostNames), options: &o, jobs: filepath.Join(o.Dir, dirJobs)},
 	}
 	lock, err := os.OpenFile(filepath.Join(o.Dir, fileLock), os.O_RDWR|os.O_CREATE, 0o600)
@@ -384,19 +386,34 @@ func (a *Adapter) Forget(_ context.Context, h adapters.Handle) error {
 	return nil
 }
 
-// Capacity gives what the machine has and what is free of it.
-func (a *Adapter) Capacity(context.Context) (adapters.Capacity, error) {
+// Resources gives the machine as one environment behind one share.
+func (a *Adapter) Resources(context.Context) (adapters.Resources, error) {
 	disk, err := diskFree(a.jobs)
 	if err != nil {
-		return adapters.Capacity{}, fail.E("shell.Capacity", fail.Unavailable, a.jobs, err)
+		return adapters.Resources{}, fail.E("shell.Resources", fail.Unavailable, a.jobs, err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return adapters.Capacity{
-		Hosts: 1, OperatingSystem: a.os, OSVersion: a.osVersion, CPUArchitecture: a.arch, CPUs: a.cpus, CPUSpeed: a.speed,
-		Memory: a.memory, VirtualMemory: a.virtual, Disk: disk, Slots: a.options.Slots,
-		FreeSlots: max(a.options.Slots-a.used, 0), HostNames: append([]string(nil), a.names...),
+	free := max(a.options.Slots-a.used, 0)
+	a.dynamic++
+	return adapters.Resources{
+		Static: 1, Dynamic: a.dynamic,
+		Environments: []adapters.Environment{{
+			ID: "machine", OperatingSystem: a.os, OSVersion: a.osVersion, CPUArchitecture: a.arch, CPUs: a.cpus, CPUSpeed: a.speed,
+			Memory: a.memory, VirtualMemory: a.virtual, Disk: disk, HostNames: append([]string(nil), a.names...),
+			Nodes: 1, Available: 1, FreeCPUs: min(free, a.cpus),
+		}},
+		Shares: []adapters.Share{{
+			ID: "shell", Default: true, Environments: []string{"machine"}, Slots: a.options.Slots,
+			Open: true, Running: a.used, Waiting: len(a.queue), FreeSlots: free,
+		}},
 	}, nil
+}
+
+// Health says that the machine answers: it is the one that this runs on.
+func (a *Adapter) Health() adapters.Health {
+	now := time.Now()
+	return adapters.Health{Path: "this machine", Version: a.osVersion, Since: a.opened, Contact: now, Offered: []adapters.Path{"this machine"}}
 }
 
 // Watch delivers evidence as it comes.

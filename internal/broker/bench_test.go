@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/adapters/fake"
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/store"
@@ -19,7 +18,7 @@ func BenchmarkSubmit(b *testing.B) {
 	defer w.Close()
 	g := start(b, Config{
 		Store: newStore(b), Alone: true, Limits: Limits{LivePerOwner: 1 << 30},
-		Sites: []Site{{"here", w.Open(fake.Options{Capacity: adapters.Capacity{Slots: 64}})}},
+		Sites: []Site{{"here", w.Open(fake.Options{})}},
 	})
 	<-g.Ready()
 	doc := document("hang")

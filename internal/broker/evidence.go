@@ -231,7 +231,7 @@ func (s *site) auditLoop(ctx context.Context) error {
 func (s *site) measure(ctx context.Context) {
 	cctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	c, err := s.adapter.Capacity(cctx)
+	r, err := s.adapter.Resources(cctx)
 	if ctx.Err() != nil {
 		return
 	}
@@ -242,6 +242,7 @@ func (s *site) measure(ctx context.Context) {
 		s.b.cfg.Log.Debug("a site's capacity is not known", "site", s.name, "cause", err)
 		return
 	}
+	c := r.Capacity()
 	first := s.capacity.Swap(&c) == nil
 	s.b.mu.Lock()
 	down := s.down != nil && s.failures > 0 && first
