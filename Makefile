@@ -11,9 +11,12 @@ LDFLAGS := -X main.version=$(VERSION)
 TOOL    := go tool -modfile=internal/tools/go.mod
 FUZZTIME ?= 20s
 
-# What the tests need beside Go: a C compiler for the race detector, SOAP stacks that we did not write, and libxml2 as
-# the judge of schema validity.
-TEST_PACKAGES := gcc libc6-dev libxml2-utils python3-zeep php-cli php-soap mono-devel mono-mcs
+# What the tests need beside Go: a C compiler for the race detector, SOAP stacks that we did not write, libxml2 as the
+# judge of schema validity, a real Slurm with accounting and REST, sshd, and what the plug-in in Python imports. The real
+# HTCondor comes into a folder of its own, as no package of this Debian has it (internal/testbed).
+TEST_PACKAGES := gcc libc6-dev libxml2-utils python3-zeep php-cli php-soap mono-devel mono-mcs \
+  munge slurmctld slurmd slurm-client slurmdbd slurmrestd slurm-wlm-jwt-plugin mariadb-server \
+  openssh-server python3-grpcio python3-protobuf
 
 .PHONY: help
 help: ## list the targets
