@@ -15,9 +15,15 @@ import (
 	"github.com/portolan-project/portolan/jsdl"
 )
 
-// bench is one test's site with the adapter that is open on it.
+// bench is one part's site with the adapter that is open on it.
 type bench struct {
-	*testing.T
+	testing.TB
+	name string // of the part, with details
+	*world
+}
+
+// world is what the bench of a part shares with those of its details.
+type world struct {
 	h    *Harness
 	site any
 	a    adapters.Adapter
@@ -28,12 +34,16 @@ type bench struct {
 	mu      sync.Mutex
 	news    chan struct{} // closed and made anew when evidence is pushed
 	pushed  map[adapters.Tag][]adapters.Evidence
+	ends    map[adapters.Tag]adapters.Evidence // the ends that were seen: nothing may follow
 }
 
 func (b *bench) open() {
-	b.a = b.h.Open(b.T, b.site)
+	b.a = b.h.Open(b.TB, b.site)
 	b.mu.Lock()
 	b.news, b.pushed = make(chan struct{}), map[adapters.Tag][]adapters.Evidence{}
+	if b.ends == nil {
+		b.ends = map[adapters.Tag]adapters.Evidence{}
+	}
 	b.mu.Unlock()
 	w, ok := b.a.(adapters.Watcher)
 	if !ok {
@@ -43,6 +53,9 @@ func (b *bench) open() {
 	b.stop = stop
 	b.watched.Go(func() {
 		_ = w.Watch(ctx, func(batch []adapters.Evidence) {
+			for _, e := range batch {
+				b.saw("Watch", e)
+			}
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			for _, e := range batch {
@@ -84,6 +97,44 @@ func (b *bench) restart() {
 	b.open()
 }
 
+// detail judges one thing of several by itself, so that it can be skipped aloud.
+func (b *bench) detail(name string, test func(*bench)) {
+	b.Helper()
+	full := b.name + "/" + name
+	sub(b.TB, name, func(t testing.TB) {
+		if why, lacks := b.h.lack(full); lacks {
+			t.Skipf("skipped: %s", why)
+		}
+		test(&bench{TB: t, name: full, world: b.world})
+	})
+}
+
+// sub runs a test within a test.
+func sub(tb testing.TB, name string, test func(testing.TB)) {
+	switch t := tb.(type) {
+	case *testing.T:
+		t.Run(name, func(t *testing.T) { test(t) })
+	case *verdict:
+		t.sub(name, test)
+	default:
+		tb.Fatalf("a test of the kind %T has no parts", tb)
+	}
+}
+
+// patient does something that takes so long by its nature.
+func (b *bench) patient(longer time.Duration, do func(*bench)) {
+	h := *b.h
+	h.Patience += longer
+	w := b.world
+	before := w.h
+	w.h = &h
+	defer func() { w.h = before }()
+	do(b)
+}
+
+// TempDir is a directory that jobs can reach.
+func (b *bench) TempDir() string { return b.h.Dir(b.TB) }
+
 var tags atomic.Int64
 
 func newTag() adapters.Tag {
@@ -104,32 +155,117 @@ func (b *bench) submitTag(tag adapters.Tag, d *jsdl.JobDefinition) (adapters.Han
 	}
 	placed := b.a.Submit(b.Context(), []adapters.Job{{Tag: tag, Definition: d, Owner: "tester"}})
 	if len(placed) != 1 || placed[0].Err != nil || len(placed[0].Handle) == 0 {
-		b.Fatalf("Submit: %+v", placed)
+		b.Fatalf("Submit of one job must answer one handle: %+v", placed)
 	}
 	b.placed = append(b.placed, placed[0].Handle)
 	return placed[0].Handle, tag
 }
 
-func (b *bench) status(h adapters.Handle) adapters.Evidence {
+// look asks for the evidence of one job.
+func (b *bench) look(h adapters.Handle) (adapters.Evidence, error) {
 	b.Helper()
 	all, err := b.a.Status(context.Background(), []adapters.Handle{h})
-	if err != nil || len(all) != 1 {
-		b.Fatalf("Status: %v, %v", all, err)
+	if err != nil {
+		return adapters.Evidence{}, err
 	}
-	return all[0]
+	if len(all) != 1 {
+		b.Fatalf("Status of one handle gives %d answers: each handle has one", len(all))
+	}
+	b.saw("Status", all[0])
+	return all[0], nil
 }
 
-// until waits for evidence that satisfies ok.
+func (b *bench) status(h adapters.Handle) adapters.Evidence {
+	b.Helper()
+	e, err := b.look(h)
+	if err != nil {
+		b.Fatalf("Status: %v", err)
+	}
+	return e
+}
+
+// saw holds every evidence to what any must be, wherever it comes from.
+func (b *bench) saw(from string, e adapters.Evidence) {
+	b.Helper()
+	bad := func(why string) { b.Errorf("%s gives evidence %s for %s: %s", from, show(e), e.Tag, why) }
+	switch {
+	case e.Phase == adapters.Unknown && e.Err == nil:
+		bad("Unknown needs an Err that says why nothing is known")
+	case e.Phase != adapters.Exited && (e.ExitStatus != nil || e.Signal != ""):
+		bad("only Exited has an exit status or a signal")
+	case e.ExitStatus != nil && e.Signal != "":
+		bad("a program ends with a status or by a signal, not both")
+	case e.NotRun && e.Phase != adapters.Stopped && e.Phase != adapters.Cancelled && e.Phase != adapters.Lost:
+		bad("NotRun belongs to Stopped, Cancelled and Lost")
+	case !e.Ended.IsZero() && !e.Phase.Final():
+		bad("a job that has not ended has no time of its end")
+	case e.Progress < 0 || e.Progress > 1:
+		bad(fmt.Sprintf("Progress is from 0 to 1, not %v", e.Progress))
+	case len(e.Attributes) > adapters.MaxAttributes:
+		bad(fmt.Sprintf("%d attributes are more than MaxAttributes", len(e.Attributes)))
+	}
+	if e.Tag == "" {
+		return // of a handle that can't be read
+	}
+	b.mu.Lock()
+	before, ended := b.ends[e.Tag]
+	if e.Phase.Final() && !ended {
+		b.ends[e.Tag] = e
+	}
+	b.mu.Unlock()
+	if ended && e.Phase != adapters.Unknown && verdictOf(before) != verdictOf(e) {
+		bad("before it was " + show(before) + "; an end is final")
+	}
+}
+
+// verdictOf is what may never change once a job has ended.
+func verdictOf(e adapters.Evidence) string {
+	status := -1
+	if e.ExitStatus != nil {
+		status = *e.ExitStatus
+	}
+	return fmt.Sprint(e.Phase, status, e.Signal)
+}
+
+// forgets says that the manager may forget the ends of jobs from now on.
+func (b *bench) forgets(tags ...adapters.Tag) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, tag := range tags {
+		delete(b.ends, tag)
+	}
+}
+
+// forget drops a job that ended.
+func (b *bench) forget(h adapters.Handle) error {
+	b.forgets(b.status(h).Tag)
+	return b.a.Forget(b.Context(), h)
+}
+
+// until waits for evidence that satisfies ok. What can't be told for now is waited
+// out.
 func (b *bench) until(h adapters.Handle, what string, ok func(adapters.Evidence) bool) adapters.Evidence {
 	b.Helper()
 	var last adapters.Evidence
+	var trouble error
 	b.eventually(what, func() bool {
-		last = b.status(h)
+		last, trouble = b.look(h)
+		if trouble != nil {
+			if adapters.ClassOf(trouble) == adapters.Permanent {
+				b.Fatalf("Status: %v", trouble)
+			}
+			return false
+		}
 		if !ok(last) && last.Phase.Final() {
 			b.Fatalf("waiting for %s: the job has ended otherwise: %s", what, show(last))
 		}
 		return ok(last)
-	}, func() string { return show(last) })
+	}, func() string {
+		if trouble != nil {
+			return trouble.Error()
+		}
+		return show(last)
+	})
 	return last
 }
 
@@ -139,7 +275,7 @@ func (b *bench) eventually(what string, ok func() bool, seen func() string) {
 	b.Helper()
 	patience := time.NewTimer(b.h.Patience)
 	defer patience.Stop()
-	again := time.NewTicker(20 * time.Millisecond)
+	again := time.NewTicker(b.h.Poll)
 	defer again.Stop()
 	for {
 		b.mu.Lock()
@@ -153,6 +289,8 @@ func (b *bench) eventually(what string, ok func() bool, seen func() string) {
 		case <-again.C:
 		case <-patience.C:
 			b.Fatalf("waited %v for %s in vain; last seen: %s", b.h.Patience, what, seen())
+		case <-b.Context().Done():
+			b.Fatalf("was interrupted waiting for %s; last seen: %s", what, seen())
 		}
 	}
 }
@@ -167,6 +305,84 @@ func (b *bench) running(h adapters.Handle) adapters.Evidence {
 	return b.until(h, "the start", func(e adapters.Evidence) bool { return e.Phase == adapters.Running })
 }
 
+// phase waits for a phase.
+func (b *bench) phase(h adapters.Handle, p adapters.Phase) adapters.Evidence {
+	b.Helper()
+	return b.until(h, "the phase "+p.String(), func(e adapters.Evidence) bool { return e.Phase == p })
+}
+
+// chunks cuts a batch into what the adapter takes at once.
+func chunks[T any](b *bench, all []T) [][]T {
+	size := b.a.Properties().MaxBatch
+	if size <= 0 || size > 1000 {
+		size = 1000
+	}
+	var cut [][]T
+	for len(all) > 0 {
+		n := min(size, len(all))
+		cut, all = append(cut, all[:n]), all[n:]
+	}
+	return cut
+}
+
+// finals waits for the ends of many jobs; it gives up when none of them has moved
+// for as long as Patience.
+func (b *bench) finals(handles []adapters.Handle) []adapters.Evidence {
+	b.Helper()
+	last := make([]adapters.Evidence, len(handles))
+	open := make([]int, len(handles))
+	for i := range open {
+		open[i] = i
+	}
+	patience := time.NewTimer(b.h.Patience)
+	defer patience.Stop()
+	again := time.NewTicker(max(b.h.Poll, time.Duration(min(len(handles), 500))*time.Millisecond))
+	defer again.Stop()
+	var trouble error
+	for {
+		moved := false
+		var left []int
+		for _, some := range chunks(b, open) {
+			ask := make([]adapters.Handle, len(some))
+			for i, n := range some {
+				ask[i] = handles[n]
+			}
+			all, err := b.a.Status(context.Background(), ask)
+			if err == nil && len(all) != len(ask) {
+				b.Fatalf("Status of %d handles gives %d answers: each handle has one", len(ask), len(all))
+			}
+			if err != nil {
+				if adapters.ClassOf(err) == adapters.Permanent {
+					b.Fatalf("Status: %v", err)
+				}
+				trouble, left = err, append(left, some...)
+				continue
+			}
+			for i, n := range some {
+				b.saw("Status", all[i])
+				moved = moved || all[i].Phase != last[n].Phase
+				last[n] = all[i]
+				if !all[i].Phase.Final() {
+					left = append(left, n)
+				}
+			}
+		}
+		if open = left; len(open) == 0 {
+			return last
+		}
+		if moved {
+			patience.Reset(b.h.Patience)
+		}
+		select {
+		case <-again.C:
+		case <-patience.C:
+			b.Fatalf("%d of %d jobs have not ended and nothing moved for %v; the first is %s (last error: %v)", len(open), len(handles), b.h.Patience, show(last[open[0]]), trouble)
+		case <-b.Context().Done():
+			b.Fatalf("was interrupted with %d of %d jobs not ended", len(open), len(handles))
+		}
+	}
+}
+
 // run places a job and waits for its end.
 func (b *bench) run(d *jsdl.JobDefinition) (adapters.Handle, adapters.Evidence) {
 	b.Helper()
@@ -179,27 +395,37 @@ func (b *bench) exits(d *jsdl.JobDefinition, status int) (stdout, stderr string)
 	b.Helper()
 	h, e := b.run(d)
 	stdout, stderr = b.output(h, adapters.Stdout, 0), b.output(h, adapters.Stderr, 0)
-	if e.Phase != adapters.Exited || e.ExitStatus == nil || *e.ExitStatus != status {
+	if !exited(e, status) {
 		b.Fatalf("want exit status %d, have %s\nstdout: %q\nstderr: %q", status, show(e), stdout, stderr)
 	}
 	return stdout, stderr
+}
+
+func exited(e adapters.Evidence, status int) bool {
+	return e.Phase == adapters.Exited && e.ExitStatus != nil && *e.ExitStatus == status && e.Signal == ""
 }
 
 // stopped runs a job that must be stopped with a sentence that has each word.
 func (b *bench) stopped(d *jsdl.JobDefinition, notRun bool, words ...string) adapters.Evidence {
 	b.Helper()
 	_, e := b.run(d)
-	if e.Phase != adapters.Stopped || e.NotRun != notRun || e.ExitStatus != nil {
+	b.wasStopped(e, notRun, words...)
+	return e
+}
+
+func (b *bench) wasStopped(e adapters.Evidence, notRun bool, words ...string) {
+	b.Helper()
+	if e.Phase != adapters.Stopped || e.NotRun != notRun {
 		b.Errorf("want Stopped with NotRun %v, have %s", notRun, show(e))
 	}
 	b.sentence(e.Reason, words...)
-	return e
 }
 
 func (b *bench) sentence(s string, words ...string) {
 	b.Helper()
 	if s == "" {
-		b.Errorf("a sentence is missing")
+		b.Errorf("a sentence is missing; it must name %q", words)
+		return
 	}
 	for _, w := range words {
 		if !strings.Contains(s, w) {
@@ -213,7 +439,7 @@ func (b *bench) refused(d *jsdl.JobDefinition, words ...string) {
 	b.Helper()
 	err := b.a.Check(d)
 	if !fail.Is(err, fail.Unsupported) && !fail.Is(err, fail.Invalid) {
-		b.Errorf("Check gives %v, want a refusal naming %q", err, words)
+		b.Errorf("Check gives %v, want a refusal (fail.Unsupported or fail.Invalid) naming %q", err, words)
 		return
 	}
 	b.sentence(fail.Sentence(err), words...)
@@ -241,10 +467,16 @@ func (b *bench) output(h adapters.Handle, s adapters.Stream, offset int64) strin
 	return string(data)
 }
 
-func (b *bench) cancel(h adapters.Handle) {
+func (b *bench) cancel(handles ...adapters.Handle) {
 	b.Helper()
-	if errs := b.a.Cancel(context.Background(), []adapters.Handle{h}); len(errs) != 1 || errs[0] != nil {
-		b.Fatalf("Cancel: %v", errs)
+	errs := b.a.Cancel(context.Background(), handles)
+	if len(errs) != len(handles) {
+		b.Fatalf("Cancel of %d handles gives %d answers: each handle has one", len(handles), len(errs))
+	}
+	for _, err := range errs {
+		if err != nil {
+			b.Fatalf("Cancel: %v", err)
+		}
 	}
 }
 

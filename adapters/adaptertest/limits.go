@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,26 +39,33 @@ var limits = []limit{
 	{"ThreadCountLimit", func(l *jsdl.Limits, n *big.Int) { l.ThreadCount = n }, nil},
 }
 
+func limitNames() (names []string) {
+	for _, l := range limits {
+		names = append(names, l.element)
+	}
+	return names
+}
+
+// Each limit of GFD.56 is kept to the point, or refused by name.
 func testLimits(b *bench) {
 	for _, l := range limits {
-		b.Run(l.element, func(t *testing.T) {
-			sub := &bench{T: t, h: b.h, site: b.site, a: b.a, news: make(chan struct{})}
+		b.detail(l.element, func(b *bench) {
 			with := func(d *jsdl.JobDefinition, n int64) *jsdl.JobDefinition {
 				l.set(&posix(d).Limits, big.NewInt(n))
 				return d
 			}
 			if !b.h.Limits[l.element] {
-				sub.refused(with(Command("/bin/true"), 1), l.element)
-				t.Skip("skipped: the adapter does not claim this limit; it was seen to refuse it")
+				b.refused(with(Command("/bin/true"), 1), l.element)
+				b.Skip("skipped: the adapter does not claim this limit; it was seen to refuse it")
 			}
 			if l.test == nil {
-				t.Fatal("the suite has no test of this limit")
+				b.Fatal("the suite has no test of this limit")
 			}
-			l.test(sub, with)
+			l.test(b, with)
 			// There is no bound on the digits of a limit (GFD.56: nonNegativeInteger).
 			huge := Command("/bin/true")
 			l.set(&posix(huge).Limits, new(big.Int).Exp(big.NewInt(10), big.NewInt(50), nil))
-			sub.exits(huge, 0)
+			b.exits(huge, 0)
 		})
 	}
 }
@@ -88,16 +95,23 @@ func testLockedMemory(b *bench, with func(*jsdl.JobDefinition, int64) *jsdl.JobD
 }
 
 func testWallTime(b *bench, with func(*jsdl.JobDefinition, int64) *jsdl.JobDefinition) {
-	b.stopped(with(b.h.Define(Behaviour{Hang: true}), 1), false, "WallTimeLimit", "1 second")
-	b.exits(with(Command("/bin/true"), 100), 0)
-	// Over a restart of the gateway, too.
-	h := b.submit(with(b.h.Define(Behaviour{Hang: true}), 2))
-	b.running(h)
-	if e := b.final(h); e.Phase != adapters.Stopped {
-		b.Errorf("a job beyond its wall time is %s", show(e))
-	}
+	n := int64(b.h.WallTime / time.Second)
+	hang := b.submit(with(b.h.Define(Behaviour{Hang: true}), n))
 	// Nor does a program that ignores SIGTERM get away.
-	b.stopped(with(shell(`trap '' TERM; while :; do sleep 1000; done`), 1), false, "WallTimeLimit")
+	stubborn := b.submit(with(shell(`trap '' TERM; while :; do sleep 1000; done`), n))
+	brief := b.submit(with(Command("/bin/true"), n+100))
+	// Over a restart of the gateway, too.
+	away := b.submit(with(b.h.Define(Behaviour{Hang: true}), n+1))
+	b.running(away)
+	b.restart()
+	b.patient(b.h.WallTime, func(b *bench) {
+		b.wasStopped(b.final(hang), false, "WallTimeLimit", fmt.Sprint(n))
+		b.wasStopped(b.final(stubborn), false, "WallTimeLimit")
+		b.wasStopped(b.final(away), false, "WallTimeLimit")
+	})
+	if e := b.final(brief); !exited(e, 0) {
+		b.Errorf("a job that keeps its wall time gives %s", show(e))
+	}
 }
 
 func testCPUTime(b *bench, with func(*jsdl.JobDefinition, int64) *jsdl.JobDefinition) {

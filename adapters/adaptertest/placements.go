@@ -3,6 +3,7 @@ package adaptertest
 import (
 	"context"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -22,26 +23,60 @@ func testProperties(b *bench) {
 	if _, ok := b.a.(adapters.Suspender); ok != p.Suspend {
 		b.Errorf("Suspend is claimed %v and implemented %v", p.Suspend, ok)
 	}
+	if _, ok := b.a.(adapters.Holder); ok != p.Hold {
+		b.Errorf("Hold is claimed %v and implemented %v", p.Hold, ok)
+	}
+	if p.MaxBatch < 0 || p.MaxJobs < 0 || p.Requests < 0 || p.MaxOutput < 0 {
+		b.Errorf("a bound is negative: %+v", p)
+	}
 	if _, ok := b.a.(adapters.Watcher); ok != p.Push {
 		b.Errorf("Push is claimed %v and implemented %v", p.Push, ok)
 	}
 }
 
+// statuses are those that managers are known to confuse, with a sample of the rest:
+// 137 and 139 are what shells make of SIGKILL and SIGSEGV, 143 of SIGTERM; 85 asks
+// some managers for a restart.
+var statuses = []int{0, 1, 2, 3, 42, 53, 64, 85, 99, 100, 124, 125, 126, 127, 128, 129, 134, 137, 139, 143, 195, 200, 254, 255}
+
+var signals = []string{"SIGSEGV", "SIGKILL", "SIGTERM", "SIGABRT", "SIGUSR1", "SIGXCPU"}
+
+func exitNames() (names []string) {
+	for _, status := range statuses {
+		names = append(names, strconv.Itoa(status))
+	}
+	return names
+}
+
+// The exit status is the program's, whatever it is.
 func testExits(b *bench) {
-	for _, status := range []int{0, 1, 3, 126, 127, 128, 137, 255} {
-		_, e := b.run(b.h.Define(Behaviour{Exit: status}))
-		if e.Phase != adapters.Exited || e.ExitStatus == nil || *e.ExitStatus != status || e.Signal != "" || e.NotRun {
-			b.Errorf("a program that exits with %d gives %s", status, show(e))
-		}
+	var handles []adapters.Handle
+	for _, status := range statuses {
+		handles = append(handles, b.submit(b.h.Define(Behaviour{Exit: status})))
+	}
+	ends := b.finals(handles)
+	for i, status := range statuses {
+		b.detail(strconv.Itoa(status), func(b *bench) {
+			if !exited(ends[i], status) {
+				b.Errorf("a program that exits with %d gives %s; want Exited with that status and no signal", status, show(ends[i]))
+			}
+		})
 	}
 }
 
+// A program ended by a signal is told apart from one that exits with 128 and the number.
 func testSignal(b *bench) {
-	for _, signal := range []string{"SIGSEGV", "SIGKILL", "SIGTERM"} {
-		_, e := b.run(b.h.Define(Behaviour{Signal: signal}))
-		if e.Phase != adapters.Exited || e.Signal != signal || e.ExitStatus != nil {
-			b.Errorf("a program ended by %s gives %s", signal, show(e))
-		}
+	var handles []adapters.Handle
+	for _, signal := range signals {
+		handles = append(handles, b.submit(b.h.Define(Behaviour{Signal: signal})))
+	}
+	ends := b.finals(handles)
+	for i, signal := range signals {
+		b.detail(signal, func(b *bench) {
+			if e := ends[i]; e.Phase != adapters.Exited || e.Signal != signal || e.ExitStatus != nil {
+				b.Errorf("a program ended by %s gives %s; want Exited with that signal and no status", signal, show(e))
+			}
+		})
 	}
 }
 
@@ -92,8 +127,8 @@ func testBadHandles(b *bench) {
 // A handle proves that there was a placement: that the site knows nothing of it is evidence.
 func testUnknown(b *bench) {
 	h, _ := b.run(b.h.Define(Behaviour{}))
-	if err := b.a.Forget(b.Context(), h); err != nil {
-		b.Fatal(err)
+	if err := b.forget(h); err != nil {
+		b.Fatalf("Forget of a job that ended: %v", err)
 	}
 	if e := b.status(h); e.Phase != adapters.Lost || e.Reason == "" {
 		b.Errorf("the status of a job that the site does not know is %s, want Lost with a sentence", show(e))
@@ -209,10 +244,15 @@ func testBatch(b *bench) {
 func (b *bench) cancelled(h adapters.Handle) adapters.Evidence {
 	b.Helper()
 	e := b.final(h)
-	if e.Phase != adapters.Cancelled || e.ExitStatus != nil || e.Ended.IsZero() {
-		b.Errorf("a cancelled job gives %s", show(e))
-	}
+	b.wasCancelled(e)
 	return e
+}
+
+func (b *bench) wasCancelled(e adapters.Evidence) {
+	b.Helper()
+	if e.Phase != adapters.Cancelled || e.Ended.IsZero() {
+		b.Errorf("a cancelled job gives %s, ended at %v; want Cancelled, with the time", show(e), e.Ended)
+	}
 }
 
 func testCancel(b *bench) {
@@ -228,10 +268,14 @@ func testCancel(b *bench) {
 
 // A cancel may come in any moment of a start.
 func testCancelAtOnce(b *bench) {
+	var handles []adapters.Handle
 	for range 20 {
 		h := b.submit(b.h.Define(Behaviour{Hang: true}))
 		b.cancel(h)
-		b.cancelled(h)
+		handles = append(handles, h)
+	}
+	for _, e := range b.finals(handles) {
+		b.wasCancelled(e)
 	}
 }
 
@@ -261,7 +305,7 @@ func (b *bench) suspend(h adapters.Handle) {
 
 func testSuspend(b *bench) {
 	b.suspender()
-	h := b.submit(b.h.Define(Behaviour{Sleep: 1, Exit: 6}))
+	h := b.submit(b.h.Define(Behaviour{Sleep: b.h.pace(), Exit: 6}))
 	b.running(h)
 	b.suspend(h)
 	b.suspend(h) // idempotent
@@ -303,7 +347,21 @@ func testRestartRunning(b *bench) {
 	}
 	b.submitTag(tag, b.h.Define(Behaviour{Stdout: "before", Hang: true}))
 	b.ranOnce(tag)
-	b.eventually("the output", func() bool { return b.output(h, adapters.Stdout, 0) == "before\n" }, func() string { return b.output(h, adapters.Stdout, 0) })
+	b.cancel(h)
+	b.cancelled(h)
+}
+
+// What a job has written can be read while it runs, before and after a restart.
+func testOutputHanging(b *bench) {
+	h := b.submit(b.h.Define(Behaviour{Stdout: "before", Hang: true}))
+	for range 2 {
+		b.running(h)
+		b.eventually("the output", func() bool { return b.output(h, adapters.Stdout, 0) == "before\n" }, func() string { return b.output(h, adapters.Stdout, 0) })
+		if out := b.output(h, adapters.Stdout, 3); out != "ore\n" {
+			b.Errorf("the output from 3 is %q", out)
+		}
+		b.restart()
+	}
 	b.cancel(h)
 	b.cancelled(h)
 }
@@ -324,7 +382,7 @@ func testRestartEnded(b *bench) {
 }
 
 func testEndWhileAway(b *bench) {
-	h, tag := b.submitTag(newTag(), b.h.Define(Behaviour{Sleep: 1, Exit: 8}))
+	h, tag := b.submitTag(newTag(), b.h.Define(Behaviour{Sleep: b.h.pace(), Exit: 8}))
 	b.running(h)
 	b.restart() // ends while the new adapter looks on
 	if e := b.final(h); e.ExitStatus == nil || *e.ExitStatus != 8 {
@@ -394,6 +452,7 @@ func testForget(b *bench) {
 	b.running(live)
 	b.cancel(live)
 	b.final(live)
+	b.forgets(tag)
 	for range 2 { // idempotent
 		if err := b.a.Forget(b.Context(), live); err != nil {
 			b.Errorf("Forget: %v", err)
@@ -425,9 +484,6 @@ func testCapacity(b *bench) {
 }
 
 func testPush(b *bench) {
-	if !b.a.Properties().Push {
-		b.Skip("skipped: the adapter does not claim Push")
-	}
 	// Evidence may be missed until Watch is up, so the first jobs only show that it is.
 	b.eventually("Watch to be up", func() bool {
 		b.submit(b.h.Define(Behaviour{}))
@@ -462,29 +518,27 @@ func testPush(b *bench) {
 	}
 }
 
+// Many jobs at once: each is answered in its place, with its own end.
 func testMany(b *bench) {
 	jobs := make([]adapters.Job, b.h.Many)
 	for i := range jobs {
 		jobs[i] = adapters.Job{Tag: newTag(), Definition: b.h.Define(Behaviour{Exit: i % 100})}
 	}
-	batch := len(jobs)
-	if m := b.a.Properties().MaxBatch; m > 0 {
-		batch = min(batch, m)
-	}
 	var handles []adapters.Handle
-	for i := 0; i < len(jobs); i += batch {
-		for _, p := range b.a.Submit(b.Context(), jobs[i:min(i+batch, len(jobs))]) {
+	for _, some := range chunks(b, jobs) {
+		placed := b.a.Submit(b.Context(), some)
+		if len(placed) != len(some) {
+			b.Fatalf("Submit of %d jobs gives %d answers: each job has one", len(some), len(placed))
+		}
+		for _, p := range placed {
 			if p.Err != nil {
 				b.Fatalf("Submit of many: %v", p.Err)
 			}
 			handles = append(handles, p.Handle)
 		}
 	}
-	if len(handles) != len(jobs) {
-		b.Fatalf("%d jobs gave %d answers", len(jobs), len(handles))
-	}
-	for i, h := range handles {
-		if e := b.final(h); e.ExitStatus == nil || *e.ExitStatus != i%100 || e.Tag != jobs[i].Tag {
+	for i, e := range b.finals(handles) {
+		if !exited(e, i%100) || e.Tag != jobs[i].Tag {
 			b.Errorf("job %d of many gives %s", i, show(e))
 		}
 		b.ranOnce(jobs[i].Tag)
