@@ -14,11 +14,19 @@
 //	lose                 vanish
 //	hang                 run until World.Finish or a cancel
 //	hold REASON          stay held until World.Release or a cancel
+//	progress 0.5         tell how far it is
+//	hosts NAME NAME…     tell where it runs
+//	usage 3s 4096        tell the time of processors and the bytes that it used
+//	attribute NAME VALUE tell an attribute of the manager's own
 //	reject REASON        be refused when submitted
 //	unsupported REASON   be refused by Check and when submitted
 //
 // A script that ends without a verdict exits with 0, and so does any executable
 // that is not a script. Arguments continue the last step, so that Executable
 // "fake:sleep" with Argument "3" sleeps three seconds. Time is package time's:
-// inside a testing/synctest bubble it is the caller's.
+// inside a testing/synctest bubble it is the caller's. A WallTimeLimit is kept.
+//
+// The manager can be made to fail: World.Inject fails single calls, Down and Up take
+// it away and bring it back, LoseNextAnswer loses one, ReuseIDs makes it forgetful.
+// Requests counts what reached it.
 package fake

@@ -3,10 +3,15 @@ package fake
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -17,61 +22,126 @@ import (
 type Options struct {
 	NoPush      bool // hide Watch
 	NoSuspend   bool // hide Suspend and Resume
+	NoHold      bool // hide Hold and Release
+	Bulk        bool // claim that alike jobs cost one request, which they do
 	MaxBatch    int
+	MaxJobs     int                  // placements that are not final at once
+	Requests    float64              // budget a second, kept; 0 is none
 	Environment adapters.Environment // zero: a machine of 64 CPUs
 }
 
 // Open gives an adapter on the world. Any number may be open, one after another
 // or at once.
 func (w *World) Open(o Options) adapters.Adapter {
-	a := &base{world: w, options: o}
-	switch {
-	case o.NoPush && o.NoSuspend:
-		return a
-	case o.NoPush:
+	a := &base{world: w, options: o, limiter: rate.NewLimiter(rate.Inf, 0), opened: time.Now()}
+	if o.Requests > 0 {
+		a.limiter = rate.NewLimiter(rate.Limit(o.Requests), 1)
+	}
+	s, h, p := suspender{a}, holder{a}, pusher{a}
+	switch [3]bool{!o.NoSuspend, !o.NoHold, !o.NoPush} {
+	case [3]bool{true, false, false}:
 		return struct {
 			*base
 			suspender
-		}{a, suspender{a}}
-	case o.NoSuspend:
+		}{a, s}
+	case [3]bool{false, true, false}:
+		return struct {
+			*base
+			holder
+		}{a, h}
+	case [3]bool{true, true, false}:
+		return struct {
+			*base
+			suspender
+			holder
+		}{a, s, h}
+	case [3]bool{false, false, true}:
 		return struct {
 			*base
 			pusher
-		}{a, pusher{a}}
+		}{a, p}
+	case [3]bool{true, false, true}:
+		return struct {
+			*base
+			suspender
+			pusher
+		}{a, s, p}
+	case [3]bool{false, true, true}:
+		return struct {
+			*base
+			holder
+			pusher
+		}{a, h, p}
+	case [3]bool{true, true, true}:
+		return struct {
+			*base
+			suspender
+			holder
+			pusher
+		}{a, s, h, p}
 	}
-	return struct {
-		*base
-		suspender
-		pusher
-	}{a, suspender{a}, pusher{a}}
+	return a
 }
 
 type (
 	base struct {
 		world   *World
 		options Options
+		limiter *rate.Limiter
+		opened  time.Time
+
+		mu      sync.Mutex
+		health  adapters.Health
+		pending *query // the next one, which any number of callers share
 	}
 	suspender struct{ a *base }
+	holder    struct{ a *base }
 	pusher    struct{ a *base }
 )
 
-const prefix = "fake/1 "
+// Handles are "fake/2 ID TAG"; those of before, "fake/1 TAG", had no id.
+const (
+	prefix    = "fake/2 "
+	oldPrefix = "fake/1 "
+)
 
-func handle(tag adapters.Tag) adapters.Handle { return adapters.Handle(prefix + string(tag)) }
+func (j *job) handle() adapters.Handle {
+	return fmt.Appendf(nil, "%s%d %s", prefix, j.id, j.tag)
+}
 
-func tagOf(h adapters.Handle) (adapters.Tag, error) {
-	tag, ok := strings.CutPrefix(string(h), prefix)
-	if !ok {
-		return "", fail.Errorf("fake", fail.Invalid, "", "the handle is not of this adapter")
+// OldHandle writes a handle as the version before did.
+func OldHandle(h adapters.Handle) adapters.Handle {
+	tag, _, err := read(h)
+	if err != nil {
+		return h
 	}
-	return adapters.Tag(tag), nil
+	return adapters.Handle(oldPrefix + string(tag))
+}
+
+// read gives what a handle names; an id of 0 is any.
+func read(h adapters.Handle) (tag adapters.Tag, id int, err error) {
+	bad := fail.Errorf("fake", fail.Invalid, "", "the handle is not of this adapter")
+	if old, ok := strings.CutPrefix(string(h), oldPrefix); ok {
+		return adapters.Tag(old), 0, nil
+	}
+	rest, ok := strings.CutPrefix(string(h), prefix)
+	number, name, both := strings.Cut(rest, " ")
+	if !ok || !both {
+		return "", 0, bad
+	}
+	if id, err = strconv.Atoi(number); err != nil || id < 1 {
+		return "", 0, bad
+	}
+	return adapters.Tag(name), id, nil
 }
 
 // Properties gives what the adapter claims.
 func (a *base) Properties() adapters.Properties {
+	o := a.options
 	return adapters.Properties{
 		Type: "fake", ManagerURI: "urn:portolan:manager:fake", Version: "1",
-		Suspend: !a.options.NoSuspend, Push: !a.options.NoPush, MaxBatch: a.options.MaxBatch,
+		Suspend: !o.NoSuspend, Hold: !o.NoHold, Push: !o.NoPush, Bulk: o.Bulk,
+		MaxBatch: o.MaxBatch, MaxJobs: o.MaxJobs, Requests: o.Requests,
 	}
 }
 
@@ -110,12 +180,47 @@ func (a *base) Check(d *jsdl.JobDefinition) error {
 	if i := slices.IndexFunc(steps, func(s step) bool { return s.verb == "unsupported" }); i >= 0 {
 		return fail.Errorf("fake.Check", fail.Unsupported, "Executable", "Executable: %s", or(steps[i].arg, "the job asks to be refused"))
 	}
-	return nil
+	return placement(d)
+}
+
+// placement names what no fake site has.
+func placement(d *jsdl.JobDefinition) error {
+	if d.Description.Resources == nil || d.Description.Resources.Placement == nil {
+		return nil
+	}
+	p := d.Description.Resources.Placement
+	var no []string
+	for _, one := range []struct {
+		element string
+		asked   bool
+	}{
+		{"Share", p.Share != nil && *p.Share != "fake"}, {"QualityOfService", p.QualityOfService != nil}, {"Reservation", p.Reservation != nil},
+		{"Deadline", p.Deadline != nil}, {"NotBefore", p.NotBefore != nil}, {"GPU", len(p.GPUs) > 0}, {"Licence", len(p.Licences) > 0},
+		{"Constraint", p.Constraint != nil}, {"Container", p.Container != nil}, {"Quorum", p.Quorum != nil}, {"Replicas", p.Replicas != nil},
+		{"ManagerAttribute", len(p.Manager) > 0},
+	} {
+		if one.asked {
+			no = append(no, one.element)
+		}
+	}
+	if len(no) == 0 {
+		return nil
+	}
+	return fail.Errorf("fake.Check", fail.Unsupported, no[0], "%s: a fake site has no such thing", strings.Join(no, ", "))
 }
 
 // Submit places jobs.
 func (a *base) Submit(ctx context.Context, jobs []adapters.Job) []adapters.Placed {
 	placed := make([]adapters.Placed, len(jobs))
+	if err := a.request(ctx, "submit"); err != nil {
+		for i, j := range jobs {
+			placed[i].Err = err
+			if bad := j.Tag.Validate(); bad != nil {
+				placed[i].Err = bad
+			}
+		}
+		return placed
+	}
 	for i, j := range jobs {
 		placed[i] = a.submit(ctx, j)
 	}
@@ -139,16 +244,34 @@ func (a *base) submit(ctx context.Context, spec adapters.Job) adapters.Placed {
 			return adapters.Placed{Err: fail.Errorf("fake.Submit", fail.Unsupported, string(spec.Tag), "%s", or(s.arg, "the job asks to be refused"))}
 		}
 	}
+	if err := placement(spec.Definition); err != nil {
+		return adapters.Placed{Err: err}
+	}
 	w := a.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.jobs[spec.Tag] == nil {
-		w.place(spec, steps)
+	j := w.jobs[spec.Tag]
+	lost := w.lose
+	w.lose = nil
+	switch {
+	case lost != nil && !*lost:
+		return adapters.Placed{Err: answerLost(spec.Tag)}
+	case j == nil && a.options.MaxJobs > 0 && w.live >= a.options.MaxJobs:
+		return adapters.Placed{Err: fail.Errorf("fake.Submit", fail.NotAccepting, string(spec.Tag), "the site takes %d jobs at once; wait for one to end", a.options.MaxJobs)}
+	case j == nil:
+		j = w.place(spec, steps)
 	}
 	if f.Err != nil {
 		return adapters.Placed{Err: f.Err}
 	}
-	return adapters.Placed{Handle: handle(spec.Tag)}
+	if lost != nil {
+		return adapters.Placed{Err: answerLost(spec.Tag)}
+	}
+	return adapters.Placed{Handle: j.handle()}
+}
+
+func answerLost(tag adapters.Tag) error {
+	return fail.Errorf("fake.Submit", fail.Uncertain, string(tag), "the answer to the submission was lost")
 }
 
 func or(s, other string) string {
@@ -160,14 +283,17 @@ func or(s, other string) string {
 
 // Find gives the handles of the tags that the world keeps.
 func (a *base) Find(ctx context.Context, tags []adapters.Tag) (map[adapters.Tag]adapters.Handle, error) {
+	if err := a.request(ctx, "find"); err != nil {
+		return nil, err
+	}
 	found := map[adapters.Tag]adapters.Handle{}
 	for _, tag := range tags {
 		if f := a.fault(ctx, "find", tag); f.Err != nil {
 			return nil, f.Err
 		}
 		a.world.mu.Lock()
-		if a.world.jobs[tag] != nil {
-			found[tag] = handle(tag)
+		if j := a.world.jobs[tag]; j != nil {
+			found[tag] = j.handle()
 		}
 		a.world.mu.Unlock()
 	}
@@ -176,9 +302,12 @@ func (a *base) Find(ctx context.Context, tags []adapters.Tag) (map[adapters.Tag]
 
 // Status gives evidence.
 func (a *base) Status(ctx context.Context, handles []adapters.Handle) ([]adapters.Evidence, error) {
+	if err := a.shared(ctx); err != nil {
+		return nil, err
+	}
 	evidence := make([]adapters.Evidence, len(handles))
 	for i, h := range handles {
-		tag, err := tagOf(h)
+		tag, id, err := read(h)
 		if err != nil {
 			evidence[i] = adapters.Evidence{Handle: h, Err: err}
 			continue
@@ -187,8 +316,8 @@ func (a *base) Status(ctx context.Context, handles []adapters.Handle) ([]adapter
 			return nil, f.Err
 		}
 		a.world.mu.Lock()
-		if j := a.world.jobs[tag]; j != nil {
-			evidence[i] = j.evidence
+		if j := a.world.known(tag, id); j != nil {
+			evidence[i] = j.snapshot()
 		} else {
 			evidence[i] = adapters.Evidence{Tag: tag, Handle: h, Phase: adapters.Lost, Reason: "the site does not know this job"}
 		}
@@ -200,8 +329,12 @@ func (a *base) Status(ctx context.Context, handles []adapters.Handle) ([]adapter
 // each applies f to the job of each handle, with the world locked.
 func (a *base) each(ctx context.Context, op string, handles []adapters.Handle, f func(*World, *job) error) []error {
 	errs := make([]error, len(handles))
+	trouble := a.request(ctx, op)
 	for i, h := range handles {
-		tag, err := tagOf(h)
+		tag, id, err := read(h)
+		if err == nil {
+			err = trouble
+		}
 		if err != nil {
 			errs[i] = err
 			continue
@@ -214,7 +347,7 @@ func (a *base) each(ctx context.Context, op string, handles []adapters.Handle, f
 		err = func() error {
 			a.world.mu.Lock()
 			defer a.world.mu.Unlock()
-			j := a.world.jobs[tag]
+			j := a.world.known(tag, id)
 			if j == nil {
 				return fail.Errorf("fake."+op, fail.NotFound, string(tag), "the site does not know job %s", tag)
 			}
@@ -270,6 +403,35 @@ func (s suspender) Resume(ctx context.Context, handles []adapters.Handle) []erro
 	})
 }
 
+// Hold keeps jobs from starting.
+func (h holder) Hold(ctx context.Context, handles []adapters.Handle) []error {
+	return h.a.each(ctx, "hold", handles, func(w *World, j *job) error {
+		switch {
+		case j.phase == adapters.Held:
+		case j.phase == adapters.Queued:
+			w.dequeue(j)
+			j.evidence.Reason = "held by the owner"
+			w.set(j, adapters.Held)
+		default:
+			return fail.Errorf("fake.hold", fail.Conflict, string(j.tag), "the job is %v; only a job that has not started can be held", j.phase)
+		}
+		return nil
+	})
+}
+
+// Release lets them start.
+func (h holder) Release(ctx context.Context, handles []adapters.Handle) []error {
+	return h.a.each(ctx, "release", handles, func(w *World, j *job) error {
+		switch {
+		case j.phase == adapters.Held:
+			w.release(j)
+		case j.phase.Final():
+			return fail.Errorf("fake.release", fail.Conflict, string(j.tag), "the job is %v; only a held job can be released", j.phase)
+		}
+		return nil
+	})
+}
+
 // Output reads a stream.
 func (a *base) Output(ctx context.Context, h adapters.Handle, s adapters.Stream, offset int64) (io.ReadCloser, error) {
 	var data []byte
@@ -293,7 +455,7 @@ func (a *base) Forget(ctx context.Context, h adapters.Handle) error {
 		if !j.phase.Final() {
 			return fail.Errorf("fake.Forget", fail.Conflict, string(j.tag), "the job is %v; only a job that ended can be forgotten", j.phase)
 		}
-		delete(w.jobs, j.tag)
+		w.drop(j)
 		return nil
 	})[0]
 	if fail.Is(err, fail.NotFound) {
@@ -304,6 +466,9 @@ func (a *base) Forget(ctx context.Context, h adapters.Handle) error {
 
 // Resources gives what the options say, with the slots of the world.
 func (a *base) Resources(ctx context.Context) (adapters.Resources, error) {
+	if err := a.request(ctx, "resources"); err != nil {
+		return adapters.Resources{}, err
+	}
 	if f := a.fault(ctx, "resources", ""); f.Err != nil {
 		return adapters.Resources{}, f.Err
 	}
@@ -321,24 +486,25 @@ func (a *base) Resources(ctx context.Context) (adapters.Resources, error) {
 	if slots == 0 {
 		slots = 1 << 20
 	}
-	w.asked++
+	waiting := w.live - w.running
+	if now := [2]int{w.running, waiting}; now != w.told || w.dynamic == 0 {
+		w.told = now
+		w.dynamic++
+	}
+	e.FreeCPUs = max(0, e.CPUs*e.Nodes-w.running)
 	return adapters.Resources{
-		Static: 1, Dynamic: w.asked, Environments: []adapters.Environment{e},
+		Static: 1, Dynamic: w.dynamic, Environments: []adapters.Environment{e},
 		Shares: []adapters.Share{{
-			ID: "fake", Default: true, Environments: []string{e.ID}, Slots: slots, Open: true, Running: w.running, FreeSlots: slots - w.running,
+			ID: "fake", Default: true, Environments: []string{e.ID}, Slots: slots, Open: true,
+			Running: w.running, Waiting: waiting, FreeSlots: slots - w.running,
 		}},
 	}, nil
-}
-
-// Health is always good.
-func (a *base) Health() adapters.Health {
-	return adapters.Health{Path: "memory", Version: "1", Offered: []adapters.Path{"memory"}}
 }
 
 // Close leaves the world as it is.
 func (a *base) Close() error { return nil }
 
-// Watch delivers evidence as it comes.
+// Watch delivers evidence as it comes, except while the manager is down.
 func (p pusher) Watch(ctx context.Context, emit func([]adapters.Evidence)) error {
 	return p.a.world.feed.Watch(ctx, emit)
 }

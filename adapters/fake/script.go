@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/jsdl"
 )
@@ -13,6 +14,7 @@ type step struct {
 	verb, arg string
 	wait      time.Duration // of sleep
 	status    int           // of exit
+	tell      func(*adapters.Evidence)
 }
 
 // parse reads the script of a definition.
@@ -61,6 +63,34 @@ func (s *step) check() error {
 			s.wait = d
 		} else {
 			return bad("a time in seconds")
+		}
+	case "progress":
+		f, err := strconv.ParseFloat(s.arg, 64)
+		if err != nil || f < 0 || f > 1 {
+			return bad("a number from 0 to 1")
+		}
+		s.tell = func(e *adapters.Evidence) { e.Progress = f }
+	case "hosts":
+		names := strings.Fields(s.arg)
+		s.tell = func(e *adapters.Evidence) { e.Hosts = names }
+	case "usage":
+		cpu, memory, _ := strings.Cut(s.arg, " ")
+		d, err := time.ParseDuration(cpu)
+		n, err2 := strconv.ParseInt(strings.TrimSpace(memory), 10, 64)
+		if err != nil || err2 != nil {
+			return bad("a time of processors and a number of bytes")
+		}
+		s.tell = func(e *adapters.Evidence) { e.Usage = adapters.Usage{CPU: d, Memory: n} }
+	case "attribute":
+		name, value, _ := strings.Cut(s.arg, " ")
+		if name == "" {
+			return bad("a name and a value")
+		}
+		s.tell = func(e *adapters.Evidence) {
+			if e.Attributes == nil {
+				e.Attributes = map[string]string{}
+			}
+			e.Attributes[name] = value
 		}
 	case "exit":
 		n, err := strconv.Atoi(s.arg)

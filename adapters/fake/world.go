@@ -3,6 +3,7 @@ package fake
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,14 +27,25 @@ type World struct {
 	running int
 	starts  map[adapters.Tag]int
 	slots   int
-	asked   uint64 // for resources
+	live    int // jobs that have not ended
+	told    [2]int
+	dynamic uint64 // the version of what was told
 	faults  func(op string, tag adapters.Tag) Fault
 	feed    adapters.Feed
+
+	down     string // why the manager does not answer; "" while it does
+	silenced []*job // what changed meanwhile
+	requests int64
+	lose     *bool // the next answer to a submission; whether the deed is done
+	lastID   int
+	ids      map[int]*job // the newest that bears each
 }
 
 type job struct {
 	tag      adapters.Tag
-	owner    string
+	id       int
+	spec     adapters.Job
+	limit    *time.Timer // of its wall time
 	steps    []step
 	next     int // the step to be done
 	phase    adapters.Phase
@@ -47,12 +59,12 @@ type job struct {
 
 // NewWorld makes a site that runs so many jobs at once; 0 is no bound.
 func NewWorld(slots int) *World {
-	return &World{jobs: map[adapters.Tag]*job{}, starts: map[adapters.Tag]int{}, slots: slots}
+	return &World{jobs: map[adapters.Tag]*job{}, ids: map[int]*job{}, starts: map[adapters.Tag]int{}, slots: slots}
 }
 
 // Inject sets the faults: f is asked once for each job of each call, with op one
 // of "check", "submit", "find", "status", "cancel", "output", "forget",
-// "resources", "suspend", "resume" ("check" and "resources" have no tag). Nil ends them.
+// "resources", "suspend", "resume", "hold", "release" ("check" and "resources" have no tag). Nil ends them.
 func (w *World) Inject(f func(op string, tag adapters.Tag) Fault) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -113,11 +125,20 @@ func (w *World) Release(tag adapters.Tag) error {
 		if j.phase != adapters.Held {
 			return fmt.Errorf("job %s is %v, not held", tag, j.phase)
 		}
-		j.next++
-		j.evidence.Reason = ""
-		w.set(j, adapters.Queued)
-		w.order = append(w.order, j)
-		w.fill()
+		w.release(j)
+		return nil
+	})
+}
+
+// Tell changes what the evidence of a job says beside its phase: its progress,
+// hosts, usage, attributes or the reason why it is held.
+func (w *World) Tell(tag adapters.Tag, change func(*adapters.Evidence)) error {
+	return w.change(tag, func(j *job) error {
+		if j.phase.Final() {
+			return fmt.Errorf("job %s has ended", tag)
+		}
+		change(&j.evidence)
+		w.set(j, j.phase)
 		return nil
 	})
 }
@@ -146,11 +167,31 @@ func (w *World) change(tag adapters.Tag, f func(*job) error) error {
 
 // What follows is called with mu held.
 
+// known gives the job that a handle means, or nil.
+func (w *World) known(tag adapters.Tag, id int) *job {
+	if j := w.jobs[tag]; j != nil && (id == 0 || j.id == id) {
+		return j
+	}
+	return nil
+}
+
+// newID gives the next id that no live job bears, as managers do whose ids wrap.
+func (w *World) newID() int {
+	for {
+		w.lastID++
+		if j := w.ids[w.lastID]; j == nil || j.phase.Final() {
+			return w.lastID
+		}
+	}
+}
+
 func (w *World) place(spec adapters.Job, steps []step) *job {
-	j := &job{tag: spec.Tag, owner: spec.Owner, steps: steps}
-	j.evidence = adapters.Evidence{Tag: spec.Tag, Handle: handle(spec.Tag)}
-	w.jobs[spec.Tag] = j
+	j := &job{tag: spec.Tag, id: w.newID(), spec: spec, steps: steps}
+	j.evidence = adapters.Evidence{Tag: spec.Tag, Handle: j.handle()}
+	w.jobs[spec.Tag], w.ids[j.id] = j, j
+	w.live++
 	if len(steps) > 0 && steps[0].verb == "hold" {
+		j.next++
 		j.evidence.Reason = steps[0].arg
 		w.set(j, adapters.Held)
 		return j
@@ -159,6 +200,24 @@ func (w *World) place(spec adapters.Job, steps []step) *job {
 	w.order = append(w.order, j)
 	w.fill()
 	return j
+}
+
+func (w *World) release(j *job) {
+	j.evidence.Reason = ""
+	w.set(j, adapters.Queued)
+	w.order = append(w.order, j)
+	w.fill()
+}
+
+func (w *World) dequeue(j *job) {
+	w.order = slices.DeleteFunc(w.order, func(o *job) bool { return o == j })
+}
+
+func (w *World) drop(j *job) {
+	delete(w.jobs, j.tag)
+	if w.ids[j.id] == j {
+		delete(w.ids, j.id)
+	}
 }
 
 // fill starts queued jobs while there are slots.
@@ -177,8 +236,27 @@ func (w *World) fill() {
 		w.running++
 		j.evidence.Started = time.Now()
 		w.set(j, adapters.Running)
+		w.limit(j)
 		w.advance(j)
 	}
+}
+
+// limit keeps the WallTimeLimit (GFD.56 §8.1.9): real time from the start.
+func (w *World) limit(j *job) {
+	if j.spec.Definition == nil {
+		return
+	}
+	n := j.spec.Definition.Program().Limits.WallTime
+	if n == nil || !n.IsInt64() || n.Int64() > int64(1<<31) {
+		return
+	}
+	j.limit = time.AfterFunc(time.Duration(n.Int64())*time.Second, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !j.phase.Final() {
+			w.end(j, adapters.Evidence{Phase: adapters.Stopped, Reason: fmt.Sprintf("the job ran longer than its WallTimeLimit of %v seconds", n)})
+		}
+	})
 }
 
 func (j *job) step() step {
@@ -212,6 +290,9 @@ func (w *World) advance(j *job) {
 		case "lose":
 			w.end(j, adapters.Evidence{Phase: adapters.Lost, Reason: "the site lost the job"})
 			return
+		case "progress", "hosts", "usage", "attribute":
+			s.tell(&j.evidence)
+			w.set(j, j.phase)
 		case "exit":
 			w.end(j, adapters.Evidence{Phase: adapters.Exited, ExitStatus: &s.status})
 			return
@@ -246,11 +327,19 @@ func (j *job) stopTimer() time.Duration {
 
 func (w *World) end(j *job, e adapters.Evidence) {
 	j.stopTimer()
+	if j.limit != nil {
+		j.limit.Stop()
+	}
+	w.live--
+	if j.phase == adapters.Queued {
+		w.dequeue(j)
+	}
 	ran := j.phase == adapters.Running || j.phase == adapters.Suspended
 	e.Tag, e.Handle, e.Started, e.Ended = j.tag, j.evidence.Handle, j.evidence.Started, time.Now()
 	if !ran && e.Phase != adapters.Lost {
 		e.NotRun = e.Phase == adapters.Stopped || e.Phase == adapters.Cancelled
 	}
+	e.Progress, e.Hosts, e.Usage, e.Attributes = j.evidence.Progress, j.evidence.Hosts, j.evidence.Usage, j.evidence.Attributes
 	j.evidence = e
 	w.set(j, e.Phase)
 	if ran {
@@ -261,5 +350,16 @@ func (w *World) end(j *job, e adapters.Evidence) {
 
 func (w *World) set(j *job, p adapters.Phase) {
 	j.phase, j.evidence.Phase = p, p
-	w.feed.Publish(j.evidence)
+	if w.down != "" {
+		w.silenced = append(w.silenced, j)
+		return
+	}
+	w.feed.Publish(j.snapshot())
+}
+
+// snapshot is the evidence with nothing in it that will change.
+func (j *job) snapshot() adapters.Evidence {
+	e := j.evidence
+	e.Hosts, e.Attributes = slices.Clone(e.Hosts), maps.Clone(e.Attributes)
+	return e
 }
