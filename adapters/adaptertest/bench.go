@@ -34,16 +34,25 @@ type world struct {
 	mu      sync.Mutex
 	news    chan struct{} // closed and made anew when evidence is pushed
 	pushed  map[adapters.Tag][]adapters.Evidence
-	ends    map[adapters.Tag]adapters.Evidence // the ends that were seen: nothing may follow
+	told    map[adapters.Tag]ending // the ends that Status told: nothing may follow
+	heard   map[adapters.Tag]ending // the ends that Watch told
+	moment  int                     // counts the ends, so that it is known which came first
+}
+
+// ending is the end of a job, and when it was seen.
+type ending struct {
+	adapters.Evidence
+	moment int
 }
 
 func (b *bench) open() {
 	b.a = b.h.Open(b.TB, b.site)
 	b.mu.Lock()
 	b.news, b.pushed = make(chan struct{}), map[adapters.Tag][]adapters.Evidence{}
-	if b.ends == nil {
-		b.ends = map[adapters.Tag]adapters.Evidence{}
+	if b.told == nil {
+		b.told = map[adapters.Tag]ending{}
 	}
+	b.heard = map[adapters.Tag]ending{}
 	b.mu.Unlock()
 	w, ok := b.a.(adapters.Watcher)
 	if !ok {
@@ -54,7 +63,7 @@ func (b *bench) open() {
 	b.watched.Go(func() {
 		_ = w.Watch(ctx, func(batch []adapters.Evidence) {
 			for _, e := range batch {
-				b.saw("Watch", e)
+				b.pushedNow(e)
 			}
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -164,15 +173,30 @@ func (b *bench) submitTag(tag adapters.Tag, d *jsdl.JobDefinition) (adapters.Han
 // look asks for the evidence of one job.
 func (b *bench) look(h adapters.Handle) (adapters.Evidence, error) {
 	b.Helper()
-	all, err := b.a.Status(context.Background(), []adapters.Handle{h})
+	all, err := b.ask(context.Background(), []adapters.Handle{h})
 	if err != nil {
 		return adapters.Evidence{}, err
 	}
-	if len(all) != 1 {
-		b.Fatalf("Status of one handle gives %d answers: each handle has one", len(all))
-	}
-	b.saw("Status", all[0])
 	return all[0], nil
+}
+
+// ask asks for the evidence of several jobs, and holds it to what any must be.
+func (b *bench) ask(ctx context.Context, handles []adapters.Handle) ([]adapters.Evidence, error) {
+	b.Helper()
+	b.mu.Lock()
+	since := b.moment
+	b.mu.Unlock()
+	all, err := b.a.Status(ctx, handles)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) != len(handles) {
+		b.Fatalf("Status of %d handles gives %d answers: each handle has one", len(handles), len(all))
+	}
+	for _, e := range all {
+		b.saw(e, since)
+	}
+	return all, nil
 }
 
 func (b *bench) status(h adapters.Handle) adapters.Evidence {
@@ -184,8 +208,57 @@ func (b *bench) status(h adapters.Handle) adapters.Evidence {
 	return e
 }
 
-// saw holds every evidence to what any must be, wherever it comes from.
-func (b *bench) saw(from string, e adapters.Evidence) {
+// saw judges what Status told in a call that began at the moment since: an end that
+// was known by then stands.
+func (b *bench) saw(e adapters.Evidence, since int) {
+	b.Helper()
+	b.sane("Status", e)
+	b.mu.Lock()
+	told, known := b.told[e.Tag]
+	heard, pushed := b.heard[e.Tag]
+	if e.Phase.Final() && !known && e.Tag != "" {
+		b.moment++
+		b.told[e.Tag] = ending{e, b.moment}
+	}
+	b.mu.Unlock()
+	if known {
+		b.follows("Status", told, e, told.moment <= since)
+	}
+	if pushed {
+		b.follows("Status", heard, e, heard.moment <= since)
+	}
+}
+
+// pushedNow judges what Watch told: after an end it tells nothing else.
+func (b *bench) pushedNow(e adapters.Evidence) {
+	b.sane("Watch", e)
+	b.mu.Lock()
+	heard, known := b.heard[e.Tag]
+	told, asked := b.told[e.Tag]
+	if e.Phase.Final() && !known && e.Tag != "" {
+		b.moment++
+		b.heard[e.Tag] = ending{e, b.moment}
+	}
+	b.mu.Unlock()
+	if known {
+		b.follows("Watch", heard, e, true)
+	}
+	if asked {
+		b.follows("Watch", told, e, false) // it may have been under way
+	}
+}
+
+// follows judges evidence that came after, or about with, an end.
+func (b *bench) follows(from string, before ending, e adapters.Evidence, after bool) {
+	b.Helper()
+	if e.Phase == adapters.Unknown || !e.Phase.Final() && !after || verdictOf(before.Evidence) == verdictOf(e) {
+		return
+	}
+	b.Errorf("%s gives evidence %s for %s, which was %s: an end is final", from, show(e), e.Tag, show(before.Evidence))
+}
+
+// sane holds evidence to what any must be, wherever it comes from.
+func (b *bench) sane(from string, e adapters.Evidence) {
 	b.Helper()
 	bad := func(why string) { b.Errorf("%s gives evidence %s for %s: %s", from, show(e), e.Tag, why) }
 	switch {
@@ -204,18 +277,6 @@ func (b *bench) saw(from string, e adapters.Evidence) {
 	case len(e.Attributes) > adapters.MaxAttributes:
 		bad(fmt.Sprintf("%d attributes are more than MaxAttributes", len(e.Attributes)))
 	}
-	if e.Tag == "" {
-		return // of a handle that can't be read
-	}
-	b.mu.Lock()
-	before, ended := b.ends[e.Tag]
-	if e.Phase.Final() && !ended {
-		b.ends[e.Tag] = e
-	}
-	b.mu.Unlock()
-	if ended && e.Phase != adapters.Unknown && verdictOf(before) != verdictOf(e) {
-		bad("before it was " + show(before) + "; an end is final")
-	}
 }
 
 // verdictOf is what may never change once a job has ended.
@@ -232,7 +293,8 @@ func (b *bench) forgets(tags ...adapters.Tag) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, tag := range tags {
-		delete(b.ends, tag)
+		delete(b.told, tag)
+		delete(b.heard, tag)
 	}
 }
 
@@ -347,10 +409,7 @@ func (b *bench) finals(handles []adapters.Handle) []adapters.Evidence {
 			for i, n := range some {
 				ask[i] = handles[n]
 			}
-			all, err := b.a.Status(context.Background(), ask)
-			if err == nil && len(all) != len(ask) {
-				b.Fatalf("Status of %d handles gives %d answers: each handle has one", len(ask), len(all))
-			}
+			all, err := b.ask(context.Background(), ask)
 			if err != nil {
 				if adapters.ClassOf(err) == adapters.Permanent {
 					b.Fatalf("Status: %v", err)
@@ -359,7 +418,6 @@ func (b *bench) finals(handles []adapters.Handle) []adapters.Evidence {
 				continue
 			}
 			for i, n := range some {
-				b.saw("Status", all[i])
 				moved = moved || all[i].Phase != last[n].Phase
 				last[n] = all[i]
 				if !all[i].Phase.Final() {

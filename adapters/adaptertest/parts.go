@@ -35,8 +35,13 @@ var parts = []part{
 	{name: "Cancel", test: testCancel},
 	{name: "CancelAtOnce", test: testCancelAtOnce},
 	{name: "CancelEnded", test: testCancelEnded},
+	{name: "CancelRace", test: testCancelRace},
+	{name: "CancelQueued", test: testCancelQueued},
+	{name: "CancelHeld", test: testCancelHeld, claimed: claimsHold},
 	{name: "CancelSuspended", test: testCancelSuspended, claimed: claimsSuspend},
 	{name: "Suspend", test: testSuspend, claimed: claimsSuspend},
+	{name: "Hold", test: testHold, claimed: claimsHold},
+	{name: "HoldRunning", test: testHoldRunning, claimed: claimsHold},
 	{name: "RestartWhileRunning", test: testRestartRunning},
 	{name: "RestartAfterEnd", test: testRestartEnded},
 	{name: "EndWhileAway", test: testEndWhileAway},
@@ -46,7 +51,19 @@ var parts = []part{
 	{name: "Forget", test: testForget},
 	{name: "Capacity", test: testCapacity},
 	{name: "Push", test: testPush, claimed: claimsPush},
+	{name: "Resources", test: testSiteResources},
+	{name: "Health", test: testHealth},
 	{name: "Many", test: testMany},
+	{name: "FiveThousand", test: testFiveThousand},
+	{name: "Alike", test: testAlike, claimed: claimsBulk},
+	{name: "Coalesced", test: testCoalesced},
+	{name: "Budget", test: testBudget},
+	{name: "OldHandles", test: testOldHandles},
+	{name: "Faults/Down", test: testDown},
+	{name: "Faults/ControllerKilled", test: testControllerKilled},
+	{name: "Faults/AnswerLost", test: testAnswerLost},
+	{name: "Faults/SubmissionLost", test: testSubmissionLost},
+	{name: "Faults/ReuseIDs", test: testReuseIDs},
 	{name: "Times", test: testTimes},
 	{name: "Programs/Arguments", test: testArguments},
 	{name: "Programs/Environment", test: testEnvironment},
@@ -70,11 +87,14 @@ var parts = []part{
 	{name: "Programs/Limits", test: testLimits, details: limitNames()},
 	{name: "Programs/Tree", test: testTree},
 	{name: "Programs/TreeAfterExit", test: testTreeAfterExit},
+	{name: "Programs/SuspendStops", test: testSuspendStops, claimed: claimsSuspend},
 	{name: "Programs/CancelStubborn", test: testCancelStubborn},
 	{name: "Programs/OutputWhileRunning", test: testOutputRunning},
 }
 
 func claimsSuspend(p adapters.Properties) bool { return p.Suspend }
+func claimsHold(p adapters.Properties) bool    { return p.Hold }
+func claimsBulk(p adapters.Properties) bool    { return p.Bulk }
 func claimsPush(p adapters.Properties) bool    { return p.Push }
 
 // groups are the names that stand for several parts.

@@ -2,6 +2,7 @@ package fake_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"strings"
 	"testing"
@@ -17,7 +18,13 @@ import (
 	"github.com/portolan-project/portolan/jsdl"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The parts of the suite wait more than they compute.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // define puts a behaviour into the fake's own words.
 func define(b adaptertest.Behaviour) *jsdl.JobDefinition {
@@ -56,13 +63,35 @@ func harness(o fake.Options) adaptertest.Harness {
 		Open:   func(_ testing.TB, site any) adapters.Adapter { return site.(*fake.World).Open(o) },
 		Define: define, Parallel: true,
 		Starts: func(site any, tag adapters.Tag) int { return site.(*fake.World).Starts(tag) },
+		OldHandles: func(_ any, h adapters.Handle) []adapters.Handle {
+			return []adapters.Handle{fake.OldHandle(h)}
+		},
+		Manager: adaptertest.Manager{
+			Stop:  func(_ testing.TB, site any) { site.(*fake.World).Down("it was stopped") },
+			Start: func(_ testing.TB, site any) { site.(*fake.World).Up() },
+			Restart: func(_ testing.TB, site any) {
+				site.(*fake.World).Down("it was killed")
+				site.(*fake.World).Up()
+			},
+			LoseNextAnswer: func(_ testing.TB, site any, done bool) { site.(*fake.World).LoseNextAnswer(done) },
+			ReuseIDs:       func(_ testing.TB, site any) { site.(*fake.World).ReuseIDs() },
+			Requests:       func(site any) int64 { return site.(*fake.World).Requests() },
+		},
 	}
 }
 
 func TestSuite(t *testing.T) { adaptertest.Run(t, harness(fake.Options{})) }
 
 func TestSuitePlain(t *testing.T) {
-	adaptertest.Run(t, harness(fake.Options{NoPush: true, NoSuspend: true, MaxBatch: 7}))
+	h := harness(fake.Options{NoPush: true, NoSuspend: true, NoHold: true, MaxBatch: 7, MaxJobs: 400})
+	h.Lacks = map[string]string{"Hold": "this fake has no way to hold a job"}
+	adaptertest.Run(t, h)
+}
+
+func TestSuiteBudget(t *testing.T) {
+	h := harness(fake.Options{Requests: 150, Bulk: true})
+	h.Short = true
+	adaptertest.Run(t, h)
 }
 
 // Hours pass at once, and a suspended job's clock stands still.
