@@ -54,6 +54,9 @@ type Harness struct {
 	// Seen gives the job as it reached the manager, where the site can tell. It is
 	// how strings are judged when jobs are no programs of this machine.
 	Seen func(site any, tag adapters.Tag) Seen
+	// Bearing makes a job that ends well and bears the string wherever it may; nil
+	// is /bin/true with it as argument, variable, name and project.
+	Bearing func(s string) *jsdl.JobDefinition
 	// Manager is what the test can do to the manager behind the adapter.
 	Manager Manager
 	// OldHandles writes the handle as earlier versions of the adapter did.
@@ -149,6 +152,9 @@ const secret = "PORTOLAN_SECRET_OF_THE_GATEWAY"
 func (h *Harness) ensureDefaults() {
 	if h.Define == nil {
 		h.Define = POSIX
+	}
+	if h.Bearing == nil {
+		h.Bearing = bearing
 	}
 	if h.Many == 0 {
 		h.Many = 200

@@ -63,6 +63,7 @@ func harness(o fake.Options) adaptertest.Harness {
 		Open:   func(_ testing.TB, site any) adapters.Adapter { return site.(*fake.World).Open(o) },
 		Define: define, Parallel: true,
 		Starts: func(site any, tag adapters.Tag) int { return site.(*fake.World).Starts(tag) },
+		Seen:   seen,
 		OldHandles: func(_ any, h adapters.Handle) []adapters.Handle {
 			return []adapters.Handle{fake.OldHandle(h)}
 		},
@@ -78,6 +79,20 @@ func harness(o fake.Options) adaptertest.Harness {
 			Requests:       func(site any) int64 { return site.(*fake.World).Requests() },
 		},
 	}
+}
+
+// seen tells what the fake manager has of a job.
+func seen(site any, tag adapters.Tag) adaptertest.Seen {
+	d := site.(*fake.World).Definition(tag)
+	p := d.Program()
+	s := adaptertest.Seen{Executable: &p.Executable.Value, Environment: map[string]string{}, JobName: d.Description.Identification.JobName}
+	for _, a := range p.Arguments {
+		s.Arguments = append(s.Arguments, a.Value)
+	}
+	for _, v := range p.Environment {
+		s.Environment[v.Name] = v.Value
+	}
+	return s
 }
 
 func TestSuite(t *testing.T) { adaptertest.Run(t, harness(fake.Options{})) }
