@@ -77,12 +77,18 @@ func unknownKeys(node *yaml.Node, t reflect.Type) error {
 	if node.Kind == yaml.AliasNode {
 		node = node.Alias
 	}
+	if reflect.PointerTo(t).Implements(unmarshaler) {
+		return nil // what it reads is its own affair
+	}
 	switch {
-	case t.Kind() == reflect.Struct && node.Kind == yaml.MappingNode && !reflect.PointerTo(t).Implements(unmarshaler):
-		fields := yamlFields(t)
+	case t.Kind() == reflect.Struct && node.Kind == yaml.MappingNode:
+		fields, rest := yamlFields(t)
 		for i := 0; i+1 < len(node.Content); i += 2 {
 			key := node.Content[i]
 			ft, ok := fields[key.Value]
+			if !ok && rest != nil {
+				ft, ok = rest, true
+			}
 			if !ok {
 				return fmt.Errorf("line %d: there is no setting %q here; the settings are %s", key.Line, key.Value, names(fields))
 			}
@@ -108,17 +114,28 @@ func unknownKeys(node *yaml.Node, t reflect.Type) error {
 
 var unmarshaler = reflect.TypeFor[yaml.Unmarshaler]()
 
-// yamlFields gives the types of a struct's fields by the names that stand in YAML.
-func yamlFields(t reflect.Type) map[string]reflect.Type {
-	fields := map[string]reflect.Type{}
+// yamlFields gives the types of a struct's fields by the names that stand in YAML,
+// and that of any other key when the struct has a map for them.
+func yamlFields(t reflect.Type) (fields map[string]reflect.Type, rest reflect.Type) {
+	fields = map[string]reflect.Type{}
 	for i := range t.NumField() {
 		f := t.Field(i)
-		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-		switch {
-		case !f.IsExported() || name == "-":
-		case options == "inline":
-			for k, v := range yamlFields(f.Type) {
-				fields[k] = v
+		tag := strings.Split(f.Tag.Get("yaml"), ",")
+		switch name := tag[0]; {
+		case !f.IsExported() && !f.Anonymous || name == "-":
+		case slices.Contains(tag[1:], "inline"):
+			in := f.Type
+			for in.Kind() == reflect.Pointer {
+				in = in.Elem()
+			}
+			if in.Kind() == reflect.Map {
+				rest = in.Elem()
+				continue
+			}
+			more, r := yamlFields(in)
+			maps.Copy(fields, more)
+			if r != nil {
+				rest = r
 			}
 		case name == "":
 			fields[strings.ToLower(f.Name)] = f.Type
@@ -126,7 +143,7 @@ func yamlFields(t reflect.Type) map[string]reflect.Type {
 			fields[name] = f.Type
 		}
 	}
-	return fields
+	return fields, rest
 }
 
 func names(fields map[string]reflect.Type) string {
