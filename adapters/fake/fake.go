@@ -194,9 +194,17 @@ func placement(d *jsdl.JobDefinition) error {
 		element string
 		asked   bool
 	}{
-		{"Share", p.Share != nil && *p.Share != "fake"}, {"QualityOfService", p.QualityOfService != nil}, {"Reservation", p.Reservation != nil},
-		{"Deadline", p.Deadline != nil}, {"NotBefore", p.NotBefore != nil}, {"GPU", len(p.GPUs) > 0}, {"Licence", len(p.Licences) > 0},
-		{"Constraint", p.Constraint != nil}, {"Container", p.Container != nil}, {"Quorum", p.Quorum != nil}, {"Replicas", p.Replicas != nil},
+		{"Share", p.Share != nil && *p.Share != "fake"},
+		{"QualityOfService", p.QualityOfService != nil},
+		{"Reservation", p.Reservation != nil},
+		{"Deadline", p.Deadline != nil},
+		{"NotBefore", p.NotBefore != nil},
+		{"GPU", len(p.GPUs) > 0},
+		{"Licence", len(p.Licences) > 0},
+		{"Constraint", p.Constraint != nil},
+		{"Container", p.Container != nil},
+		{"Quorum", p.Quorum != nil},
+		{"Replicas", p.Replicas != nil},
 		{"ManagerAttribute", len(p.Manager) > 0},
 	} {
 		if one.asked {
