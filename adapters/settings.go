@@ -118,8 +118,7 @@ var unmarshaler = reflect.TypeFor[yaml.Unmarshaler]()
 // and that of any other key when the struct has a map for them.
 func yamlFields(t reflect.Type) (fields map[string]reflect.Type, rest reflect.Type) {
 	fields = map[string]reflect.Type{}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		tag := strings.Split(f.Tag.Get("yaml"), ",")
 		switch name := tag[0]; {
 		case !f.IsExported() && !f.Anonymous || name == "-":

@@ -104,19 +104,24 @@ func (j *judgement) one(parent context.Context, name string, test func(testing.T
 		j.report.Passed++
 	}
 	j.report.Parts = append(j.report.Parts, o)
-	line := fmt.Sprintf("%s  %s", o.Result, name)
+	j.write(o)
+	return !v.failed
+}
+
+// write writes the line of a part, with what it had to say.
+func (j *judgement) write(o Outcome) {
+	fmt.Fprintf(j.w, "%s  %s", o.Result, o.Name)
 	if o.Result != "skip" {
-		line += fmt.Sprintf(" (%v)", o.Took.Round(time.Millisecond))
+		fmt.Fprintf(j.w, " (%v)", o.Took.Round(time.Millisecond))
 	}
 	for _, s := range o.Said {
 		if o.Result == "skip" {
-			line += ": " + strings.TrimPrefix(s, "skipped: ")
-			continue
+			fmt.Fprintf(j.w, ": %s", strings.TrimPrefix(s, "skipped: "))
+		} else {
+			fmt.Fprintf(j.w, "\n      %s", strings.ReplaceAll(s, "\n", "\n      "))
 		}
-		line += "\n      " + strings.ReplaceAll(s, "\n", "\n      ")
 	}
-	fmt.Fprintln(j.w, line)
-	return !v.failed
+	fmt.Fprintln(j.w)
 }
 
 // verdict is a testing.TB outside of a test. The embedded interface is nil: it is

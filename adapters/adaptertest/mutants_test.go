@@ -640,7 +640,7 @@ func TestMutants(t *testing.T) {
 		t.Run(c.breaks, func(t *testing.T) {
 			t.Parallel()
 			h := mutable(func(m *mutant, w *fake.World) { c.do(m, w) })
-			for _, part := range strings.Fields(c.parts) {
+			for part := range strings.FieldsSeq(c.parts) {
 				if part == "FiveThousand" && testing.Short() {
 					continue
 				}
@@ -659,7 +659,7 @@ func TestNoMutant(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for _, c := range mutants {
-		for _, part := range strings.Fields(c.parts) {
+		for part := range strings.FieldsSeq(c.parts) {
 			seen[part] = true
 		}
 	}

@@ -15,8 +15,6 @@ import (
 	"github.com/portolan-project/portolan/jsdl"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 // What our Placement element asks for and the site has not is refused by the
 // element's name before submission; nothing in it is passed over.
 func testPlacement(b *bench) {
@@ -35,18 +33,18 @@ func testPlacement(b *bench) {
 		{"Share", jsdl.Placement{Share: &none}, true},
 		{"QualityOfService", jsdl.Placement{QualityOfService: &none}, false},
 		{"Reservation", jsdl.Placement{Reservation: &none}, false},
-		{"Deadline", jsdl.Placement{Deadline: ptr(future.Add(time.Hour))}, false},
-		{"Deadline", jsdl.Placement{Deadline: ptr(time.Now().Add(-time.Hour))}, true},
+		{"Deadline", jsdl.Placement{Deadline: new(future.Add(time.Hour))}, false},
+		{"Deadline", jsdl.Placement{Deadline: new(time.Now().Add(-time.Hour))}, true},
 		{"NotBefore", jsdl.Placement{NotBefore: &future}, false},
-		{"Priority", jsdl.Placement{Priority: ptr(10)}, false},
-		{"Rerunnable", jsdl.Placement{Rerunnable: ptr(true)}, false},
-		{"Rerunnable", jsdl.Placement{Rerunnable: ptr(false)}, false},
+		{"Priority", jsdl.Placement{Priority: new(10)}, false},
+		{"Rerunnable", jsdl.Placement{Rerunnable: new(true)}, false},
+		{"Rerunnable", jsdl.Placement{Rerunnable: new(false)}, false},
 		{"GPU", jsdl.Placement{GPUs: []jsdl.GPU{{Type: none, Count: 100000}}}, true},
 		{"Licence", jsdl.Placement{Licences: []jsdl.Licence{{Name: none, Count: 1}}}, false},
 		{"Constraint", jsdl.Placement{Constraint: &none}, false},
-		{"Container", jsdl.Placement{Container: ptr("/no/such/image")}, false},
-		{"Quorum", jsdl.Placement{Quorum: ptr(2), Replicas: ptr(3)}, false},
-		{"Replicas", jsdl.Placement{Replicas: ptr(2)}, false},
+		{"Container", jsdl.Placement{Container: new("/no/such/image")}, false},
+		{"Quorum", jsdl.Placement{Quorum: new(2), Replicas: new(3)}, false},
+		{"Replicas", jsdl.Placement{Replicas: new(2)}, false},
 		{"Manager", jsdl.Placement{Manager: []jsdl.ManagerAttribute{{Name: "PortolanTest", Value: `"x"`}}}, false},
 	} {
 		b.detail(c.element, func(b *bench) {
