@@ -87,7 +87,7 @@ var parts = []part{
 	{name: "Programs/Nul", test: testNul},
 	{name: "Programs/Umask", test: testUmask},
 	{name: "Programs/Accounts", test: testAccounts},
-	{name: "Programs/Resources", test: testResources},
+	{name: "Programs/Resources", test: testResources, details: resourceNames},
 	{name: "Programs/Limits", test: testLimits, details: limitNames()},
 	{name: "Programs/MemoryKill", test: testMemoryKill},
 	{name: "Programs/Account", test: testAccount},
