@@ -225,3 +225,79 @@ func TestVerbs(t *testing.T) {
 		t.Errorf("phases %v, want %v", got, want)
 	}
 }
+
+// What a job tells of itself is in its evidence, to the end.
+func TestTelling(t *testing.T) {
+	w := fake.NewWorld(0)
+	t.Cleanup(w.Close)
+	a := w.Open(fake.Options{})
+	for _, s := range []string{"progress 2", "progress x", "usage 3s", "usage soon 1", "attribute"} {
+		if err := a.Check(script(s)); !fail.Is(err, fail.Unsupported) {
+			t.Errorf("Check of %q gives %v", s, err)
+		}
+	}
+	p := a.Submit(t.Context(), []adapters.Job{{Tag: "a", Definition: script("progress 0.5; hosts n1 n2; usage 3s 4096; attribute Colour dark red; hang")}})
+	tells := func(progress float64, more string) {
+		t.Helper()
+		all, err := a.Status(t.Context(), []adapters.Handle{p[0].Handle})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := all[0]
+		if e.Progress != progress || fmt.Sprint(e.Hosts) != "[n1 n2]" || e.Usage != (adapters.Usage{CPU: 3 * time.Second, Memory: 4096}) || e.Attributes["Colour"] != "dark red" || e.Attributes["More"] != more {
+			t.Errorf("the job tells %+v", e)
+		}
+		if more == "" && e.Attributes != nil {
+			e.Attributes["More"] = "written by the reader" // and nobody else sees it
+		}
+	}
+	tells(0.5, "")
+	if err := w.Tell("a", func(e *adapters.Evidence) { e.Progress, e.Attributes["More"] = 1, "yes" }); err != nil {
+		t.Fatal(err)
+	}
+	tells(1, "yes")
+	if err := w.Finish("a", 0); err != nil {
+		t.Fatal(err)
+	}
+	tells(1, "yes")
+	if w.Tell("a", func(*adapters.Evidence) {}) == nil {
+		t.Error("a job that ended is told about")
+	}
+}
+
+// While the manager is down nothing is heard of it; afterwards everything is.
+func TestDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := fake.NewWorld(1)
+		a := w.Open(fake.Options{})
+		ctx, stop := context.WithCancel(t.Context())
+		var heard []string
+		done := make(chan error)
+		go func() {
+			done <- a.(adapters.Watcher).Watch(ctx, func(all []adapters.Evidence) {
+				for _, e := range all {
+					heard = append(heard, fmt.Sprintf("%s=%v", e.Tag, e.Phase))
+				}
+			})
+		}()
+		synctest.Wait()
+		p := a.Submit(t.Context(), []adapters.Job{{Tag: "a", Definition: script("sleep 60")}})
+		synctest.Wait()
+		w.Down("the cable is out")
+		heard = nil
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if _, err := a.Status(t.Context(), []adapters.Handle{p[0].Handle}); !fail.Is(err, fail.Unavailable) || len(heard) > 0 || a.Health().Problem != "the cable is out" {
+			t.Errorf("while it is down: %v, heard %v, %+v", err, heard, a.Health())
+		}
+		before := w.Requests()
+		w.Up()
+		synctest.Wait()
+		if e, err := a.Status(t.Context(), []adapters.Handle{p[0].Handle}); err != nil || e[0].Phase != adapters.Exited || fmt.Sprint(heard) != "[a=exited]" || a.Health().Problem != "" || w.Requests() != before+1 {
+			t.Errorf("when it is back: %v, %v, heard %v, %+v", e, err, heard, a.Health())
+		}
+		stop()
+		<-done
+		w.Close()
+	})
+}
