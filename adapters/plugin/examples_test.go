@@ -1,0 +1,55 @@
+package plugin_test
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/adapters/adaptertest"
+	"github.com/portolan-project/portolan/adapters/plugin"
+	"github.com/portolan-project/portolan/internal/testenv"
+)
+
+// example judges a plug-in whose jobs are programs of this machine.
+func example(t *testing.T, command string, limits map[string]bool, short bool) {
+	t.Helper()
+	adaptertest.Run(t, adaptertest.Harness{
+		Site: func(t testing.TB) any { return t.TempDir() },
+		Open: func(t testing.TB, site any) adapters.Adapter {
+			s, err := adapters.ParseSettings("command: [" + command + "]\nsettings: {slots: 8}")
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := plugin.Open(adapters.Config{Site: "example", Dir: site.(string), Settings: s})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h := a.Health(); h.Problem != "" {
+				_ = a.Close()
+				t.Fatal(h.Problem)
+			}
+			return a
+		},
+		// The gateway's death is the plug-in's, too.
+		Crash:    func(a adapters.Adapter) { plugin.KillForTest(a) },
+		Programs: true, Limits: limits, Umask: 0o022, Short: short, Patience: time.Minute,
+	})
+}
+
+// The interpreter is Debian's: that is where its packages are.
+const python = "/usr/bin/python3"
+
+func TestPythonExample(t *testing.T) {
+	if out, err := exec.Command(python, "-c", "import grpc, cryptography, google.protobuf").CombinedOutput(); err != nil {
+		testenv.Missing(t, "%s lacks what the example needs: apt-get install python3-grpcio python3-protobuf python3-cryptography (%v: %s)", python, err, out)
+	}
+	dir, err := filepath.Abs("examples/python")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PYTHONDONTWRITEBYTECODE", "1")
+	example(t, fmt.Sprintf("%q, -B, %q", python, filepath.Join(dir, "batch.py")), map[string]bool{"WallTimeLimit": true}, true)
+}
