@@ -36,6 +36,7 @@ type world struct {
 	pushed  map[adapters.Tag][]adapters.Evidence
 	told    map[adapters.Tag]ending // the ends that Status told: nothing may follow
 	heard   map[adapters.Tag]ending // the ends that Watch told
+	dropped map[adapters.Tag]bool   // forgotten: what Watch had under way says nothing any more
 	moment  int                     // counts the ends, so that it is known which came first
 }
 
@@ -50,7 +51,7 @@ func (b *bench) open() {
 	b.mu.Lock()
 	b.news, b.pushed = make(chan struct{}), map[adapters.Tag][]adapters.Evidence{}
 	if b.told == nil {
-		b.told = map[adapters.Tag]ending{}
+		b.told, b.dropped = map[adapters.Tag]ending{}, map[adapters.Tag]bool{}
 	}
 	b.heard = map[adapters.Tag]ending{}
 	b.mu.Unlock()
@@ -233,6 +234,10 @@ func (b *bench) saw(e adapters.Evidence, since int) {
 func (b *bench) pushedNow(e adapters.Evidence) {
 	b.sane("Watch", e)
 	b.mu.Lock()
+	if b.dropped[e.Tag] {
+		b.mu.Unlock()
+		return
+	}
 	heard, known := b.heard[e.Tag]
 	told, asked := b.told[e.Tag]
 	if e.Phase.Final() && !known && e.Tag != "" {
@@ -295,6 +300,7 @@ func (b *bench) forgets(tags ...adapters.Tag) {
 	for _, tag := range tags {
 		delete(b.told, tag)
 		delete(b.heard, tag)
+		b.dropped[tag] = true
 	}
 }
 

@@ -180,10 +180,7 @@ func (p *Project) send(r *Result, host int64) {
 	now := p.now()
 	r.ServerState, r.Host, r.SentTime = ServerInProgress, host, now
 	r.Deadline = now + p.wus[r.Workunit].Limits.DelayBound
-	if p.tasks[host] == nil {
-		p.tasks[host] = map[string]bool{}
-	}
-	p.tasks[host][r.Name] = true
+	p.hold(host, r.Name)
 	p.touch(r)
 }
 

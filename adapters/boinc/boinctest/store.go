@@ -47,6 +47,9 @@ func (p *Project) load() error {
 		if r.ServerState == ServerUnsent {
 			p.unsent = append(p.unsent, r.ID)
 		}
+		if r.ServerState == ServerInProgress {
+			p.hold(r.Host, r.Name)
+		}
 	}
 	return err
 }
@@ -121,4 +124,12 @@ func (p *Project) commit() {
 		panic(err) // rows are plain
 	}
 	_, _ = p.journal.Write(append(line, '\n')) // fails only when the project is closed
+}
+
+// hold notes that a host has an instance.
+func (p *Project) hold(host int64, result string) {
+	if p.tasks[host] == nil {
+		p.tasks[host] = map[string]bool{}
+	}
+	p.tasks[host][result] = true
 }

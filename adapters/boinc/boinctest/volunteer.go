@@ -66,6 +66,7 @@ type Volunteer struct {
 	Corrupt func(result string) bool // its outputs are wrong
 	Vanish  func(result string) bool // it never reports
 	Break   func(result string) int  // an exit status of the main program; 0 for none
+	Started func(result string)      // told of each start of a program
 }
 
 type task struct {
@@ -130,8 +131,8 @@ func (v *Volunteer) Run(ctx context.Context, s Scheduler) {
 				if ctx.Err() != nil {
 					return
 				}
-				if work.Err() != nil { // what the server was told to be aborted has no outputs
-					r = Report{ExitStatus: 202, ClientState: ClientAborted, Files: r.Files}
+				if work.Err() != nil { // of what the server wants aborted nothing is uploaded
+					r = Report{ExitStatus: 202, ClientState: ClientAborted}
 				}
 				r.Result = w.Result
 				mu.Lock()
@@ -181,6 +182,9 @@ func (v *Volunteer) do(ctx context.Context, s Scheduler, w Assignment) Report {
 		}
 	}
 	started := time.Now()
+	if v.Started != nil {
+		v.Started(w.Result)
+	}
 	r := v.execute(ctx, dir, w)
 	r.Elapsed = time.Since(started).Seconds()
 	r.Credit = r.Elapsed * v.Host.Flops / 1e9 / 86400 * 200
