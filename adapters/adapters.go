@@ -246,7 +246,9 @@ type Holder interface {
 
 // Watcher is the ability Properties.Push. Watch calls emit with evidence of
 // changes, as they come, until ctx ends. Evidence may repeat and may be missed
-// while nobody watches: the broker asks Status once after Watch is up.
+// while nobody watches. Once nothing more is missed, Watch calls emit with no
+// evidence at all: the broker then asks Status about everything. A Watch that
+// does not say so is asked when it is called.
 type Watcher interface {
 	Watch(ctx context.Context, emit func([]Evidence)) error
 }

@@ -71,6 +71,10 @@ func TestFeed(t *testing.T) {
 		done := make(chan error)
 		go func() {
 			done <- f.Watch(ctx, func(batch []adapters.Evidence) {
+				if len(batch) == 0 {
+					got = append(got, "up")
+					return
+				}
 				s := ""
 				for _, e := range batch {
 					s += fmt.Sprintf("%s=%v ", e.Tag, e.Phase)
@@ -91,7 +95,7 @@ func TestFeed(t *testing.T) {
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("Watch ends with %v", err)
 		}
-		if want := "[a=queued  b=exited a=running ]"; fmt.Sprint(got) != want {
+		if want := "[up a=queued  b=exited a=running ]"; fmt.Sprint(got) != want {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	})

@@ -35,7 +35,8 @@ func (f *Feed) Publish(e Evidence) {
 	}
 }
 
-// Watch calls emit with what is published until ctx ends.
+// Watch calls emit with nothing, as from then on nothing is missed, and then with
+// what is published, until ctx ends.
 func (f *Feed) Watch(ctx context.Context, emit func([]Evidence)) error {
 	w := &watch{pending: map[Tag]Evidence{}, wake: make(chan struct{}, 1)}
 	f.mu.Lock()
@@ -49,6 +50,7 @@ func (f *Feed) Watch(ctx context.Context, emit func([]Evidence)) error {
 		defer f.mu.Unlock()
 		delete(f.watchers, w)
 	}()
+	emit(nil)
 	for {
 		select {
 		case <-ctx.Done():

@@ -40,7 +40,7 @@ func (s State) Final() bool { return s == Finished || s == Cancelled || s == Fai
 type Status struct {
 	State State
 	// SubStates split the base state (GFD.108 §4.2); ours are in NSPortolan:
-	// Queued, Held (Pending); Placing, Submitted, Executing, Suspended, Requeued,
+	// Queued, Held (Pending); Placing, Submitted, HeldAtSite, Executing, Suspended, Requeued,
 	// Cancelling (Running).
 	SubStates []xmldoc.Name
 	// Details is what our own gateways add; nil from a service of another make.

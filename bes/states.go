@@ -17,7 +17,7 @@ var transitions = map[State][]State{
 // §4.2: a sub-state adds neither states nor transitions to the base model).
 var subStates = map[State][]string{
 	Pending: {"Queued", "Held"},
-	Running: {"Placing", "Submitted", "Executing", "Suspended", "Requeued", "Cancelling"},
+	Running: {"Placing", "Submitted", "HeldAtSite", "Executing", "Suspended", "Requeued", "Cancelling"},
 }
 
 // Valid reports whether s is one of the base states.

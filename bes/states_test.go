@@ -27,7 +27,7 @@ func TestTransitionsHoldTheBaseModel(t *testing.T) {
 		if from.CanBecome("Paused") || State("Paused").CanBecome(from) {
 			t.Errorf("a state that is none takes part, with %s", from)
 		}
-		for local := range map[string]bool{"Queued": true, "Held": true, "Placing": true, "Submitted": true, "Executing": true, "Suspended": true, "Requeued": true, "Cancelling": true} {
+		for local := range map[string]bool{"Queued": true, "Held": true, "Placing": true, "Submitted": true, "HeldAtSite": true, "Executing": true, "Suspended": true, "Requeued": true, "Cancelling": true} {
 			want := from == Pending && (local == "Queued" || local == "Held") || from == Running && local != "Held" && local != "Queued"
 			if got := from.HasSubState(local); got != want {
 				t.Errorf("%s has the sub-state %s: %v", from, local, got)

@@ -18,7 +18,7 @@ func BenchmarkSubmit(b *testing.B) {
 	defer w.Close()
 	g := start(b, Config{
 		Store: newStore(b), Alone: true, Limits: Limits{LivePerOwner: 1 << 30},
-		Sites: []Site{{"here", w.Open(fake.Options{})}},
+		Sites: []Site{{Name: "here", Adapter: w.Open(fake.Options{})}},
 	})
 	<-g.Ready()
 	doc := document("hang")
@@ -55,7 +55,7 @@ func BenchmarkLife(b *testing.B) {
 	defer w.Close()
 	ended := make(chan struct{}, 1<<20)
 	g := start(b, Config{
-		Store: newStore(b), Alone: true, Sites: []Site{{"here", w.Open(fake.Options{})}},
+		Store: newStore(b), Alone: true, Sites: []Site{{Name: "here", Adapter: w.Open(fake.Options{})}},
 		Hooks: Hooks{Ended: func(string, string, time.Duration, time.Duration) { ended <- struct{}{} }},
 	})
 	<-g.Ready()

@@ -21,7 +21,9 @@ import (
 type Broker struct {
 	cfg   Config
 	ready chan struct{}
-	sites []*site
+
+	ops    sync.Mutex // held while sites come, go or change
+	roster atomic.Pointer[roster]
 
 	settings  sync.Mutex // held while the settings are read or written
 	accepting atomic.Bool
@@ -29,9 +31,13 @@ type Broker struct {
 
 	wakeCommit   chan struct{}
 	wakeDispatch chan struct{}
+	wakeReap     chan struct{}
 
 	mu       sync.Mutex
-	serving  bool // a session is held and everything was read
+	sites    map[string]*site // that are configured, or have jobs
+	order    []string         // of those that are configured
+	launch   func(*site)      // starts a site's loops; nil between terms
+	serving  bool             // a session is held and everything was read
 	inbox    []input
 	jobs     map[string]*job // that are not final
 	owners   map[string]int  // live jobs of each, those being created included
@@ -56,8 +62,14 @@ type job struct {
 	examined bool                // allowed and why are known
 	allowed  siteSet
 	why      string             // what stands against each other site
-	reserved int                // the site that is being written down for it; -1 for none
-	at       int                // the site in whose count it is; -1 for none
+	unfit    bool               // its document can't be read any more
+	reserved *site              // that is being written down for it
+	deciding bool               // its end is being written down, as no site is left
+	at       *site              // in whose count it is
+	atPhase  Phase              // under which it is counted there
+	held     bool               // the site said last that it keeps it from starting
+	told     *store.Told        // what the site told beside, the newest
+	toldAt   time.Time          // when that was last written
 	queued   *jobHeap           // where it waits; nil when it does not
 	place    int                // its index there
 	last     time.Time          // of the newest history line
@@ -81,13 +93,21 @@ func New(cfg Config) (*Broker, error) {
 		ready:        make(chan struct{}),
 		wakeCommit:   make(chan struct{}, 1),
 		wakeDispatch: make(chan struct{}, 1),
+		wakeReap:     make(chan struct{}, 1),
+		sites:        map[string]*site{},
+		jobs:         map[string]*job{},
+		queue:        newQueue(),
 		creating:     map[string]bool{},
 		doubtful:     map[string]time.Time{},
 	}
-	for i, s := range cfg.Sites {
-		b.sites = append(b.sites, newSite(b, i, s))
+	for _, c := range cfg.Sites {
+		s := b.place(c.Name)
+		s.conn.Store(newConn(c.Adapter))
+		s.configured, s.open, s.accounts, s.account = true, true, c.Accounts, c.AccountDefault
+		b.order = append(b.order, c.Name)
 	}
 	b.reset()
+	b.enrol()
 	return b, nil
 }
 
@@ -152,9 +172,9 @@ func (b *Broker) term(ctx context.Context) error {
 	if !b.cfg.Alone {
 		g.Go(func() error { return b.watchStore(gctx, revision) })
 	}
-	for _, s := range b.sites {
-		s.run(gctx, g)
-	}
+	g.Go(func() error { return b.reapLoop(gctx) })
+	b.startSites(gctx)
+	defer b.stopSites()
 	return g.Wait()
 }
 
@@ -174,14 +194,16 @@ func (b *Broker) stopServing() {
 
 var errStarting = fail.Errorf("broker", fail.Unavailable, "", "the gateway is starting and reads what it remembers; try again in a moment")
 
-// reset empties the memory.
+// reset empties the memory. What had no jobs and is not configured is forgotten.
 func (b *Broker) reset() {
 	b.jobs = map[string]*job{}
 	b.owners = map[string]int{}
 	b.live, b.read = 0, 0
 	b.queue = newQueue()
-	for _, s := range b.sites {
-		s.reset()
+	for name, s := range b.sites {
+		if s.reset(); !s.configured {
+			delete(b.sites, name)
+		}
 	}
 }
 

@@ -179,6 +179,7 @@ func (b *Broker) apply(p *plan, in input, now time.Time) {
 		}
 		p.do |= do
 		p.after = next
+		p.hear(f.told, line != nil, now, b.cfg.ToldInterval)
 		if next.Final {
 			break
 		}
@@ -266,7 +267,8 @@ func (b *Broker) written(p *plan, revision int64) {
 		b.queue.remove(j)
 		j.rec.Status, j.rec.Revision = p.after, revision
 	}
-	j.reserved = -1
+	j.reserved, j.deciding = nil, false
+	j.toldAt = time.Now()
 	b.settle(j)
 }
 
@@ -275,13 +277,13 @@ func (b *Broker) act(plans []*plan) {
 	h := &b.cfg.Hooks
 	b.mu.Lock()
 	for _, p := range plans {
-		if p.j.reserved >= 0 { // the choice came to nothing
-			p.j.reserved = -1
+		if p.j.reserved != nil || p.j.deciding { // the choice came to nothing
+			p.j.reserved, p.j.deciding = nil, false
 			b.settle(p.j)
 		}
 		for _, f := range p.forget {
-			if i := b.siteIndex(f.site); i >= 0 && len(f.handle) > 0 {
-				b.sites[i].toForget(f.handle)
+			if s := b.sites[f.site]; s != nil && len(f.handle) > 0 {
+				s.toForget(f.handle)
 			}
 		}
 		if s := b.siteOf(&p.j.rec.Status); s != nil && p.do != 0 {
@@ -338,7 +340,7 @@ func (b *Broker) reread(ctx context.Context, stale []*plan) (settled, again []*p
 		rec, ok := recs[j.rec.ID]
 		p.after.Sequence = p.before.Sequence + len(p.lines)
 		ours := ok && rec.Revision > j.rec.Revision && rec.Status.Sequence == p.after.Sequence && alike(rec.Status, p.after)
-		j.reserved = -1
+		j.reserved, j.deciding = nil, false
 		switch {
 		case !ok:
 			b.forget(j)

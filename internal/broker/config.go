@@ -17,6 +17,10 @@ import (
 type Site struct {
 	Name    string // unique; a CandidateHost of this name pins a job to it
 	Adapter adapters.Adapter
+	// Accounts gives the local account of a principal's jobs, AccountDefault that
+	// of everybody else's; "" is the account that the site is configured with.
+	Accounts       map[string]string
+	AccountDefault string
 }
 
 // Permission is something that a principal may be allowed to do.
@@ -63,6 +67,9 @@ type Config struct {
 	// AuditInterval is how often every site is asked about all of its jobs, in
 	// case pushed evidence was missed, and about its capacity; default 30 s.
 	AuditInterval time.Duration
+	// ToldInterval is how seldom the progress of a job is written down while
+	// nothing else happens to it; default 10 s.
+	ToldInterval time.Duration
 	// Jitter gives numbers in [0,1) that spread retries; default random.
 	Jitter func() float64
 }
@@ -77,8 +84,11 @@ type Limits struct {
 	Wait         time.Duration // one is held back at most so long; default 5 min
 	Output       int           // bytes of one chunk; default 1 MiB
 	// Ahead is how many jobs a site is given beyond its slots, so that a slot that
-	// falls free finds work at the site; default the slots again, at least 16.
-	Ahead int
+	// falls free finds work at the site; default the slots again, at least 16, and
+	// AheadBulk for a site to which many alike jobs are about one request: a batch
+	// system orders its own queue, and is told of thousands as easily as of one.
+	Ahead     int
+	AheadBulk int // default 20 000
 	// Read is how many queued jobs are kept in memory with their documents read;
 	// default 4096. The others are read again when their turn comes.
 	Read int
@@ -116,12 +126,14 @@ func (c *Config) EnsureDefaults() {
 	def(&c.Limits.Wait, 5*time.Minute)
 	def(&c.Limits.Output, 1<<20)
 	def(&c.Limits.Read, 4096)
+	def(&c.Limits.AheadBulk, 20_000)
 	def(&c.Retry.First, time.Second)
 	def(&c.Retry.Most, 5*time.Minute)
 	def(&c.Retry.Lost, 5)
 	def(&c.Retention, 30*24*time.Hour)
 	def(&c.PollInterval, 2*time.Second)
 	def(&c.AuditInterval, 30*time.Second)
+	def(&c.ToldInterval, 10*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

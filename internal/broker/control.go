@@ -31,14 +31,42 @@ func (b *Broker) TerminateActivities(ctx context.Context, activities []soap.EPR)
 func (b *Broker) SuspendActivities(ctx context.Context, activities []soap.EPR) ([]bes.Result, error) {
 	return b.ask(ctx, activities, request{
 		op: "broker.SuspendActivities", event: Suspend, done: "suspended",
-		reason: "suspension was asked for",
-		possible: func(rec *store.Job) error {
-			if s := b.siteOf(&rec.Status); s != nil && Phase(rec.Status.Phase).atSite() && !s.props.Suspend {
-				return fail.Errorf("broker.SuspendActivities", fail.Unsupported, rec.ID, "the site %s, which has the activity, can't suspend", s.name)
-			}
-			return nil
-		},
+		reason:   "suspension was asked for",
+		possible: b.canSuspend,
 	})
+}
+
+// canSuspend says why the site that has a job can't keep it from running, or nil.
+// One that waits at a site which can suspend but not hold is suspended when it
+// starts.
+func (b *Broker) canSuspend(rec *store.Job) error {
+	p := Phase(rec.Status.Phase)
+	b.mu.Lock()
+	s := b.siteOf(&rec.Status)
+	b.mu.Unlock()
+	if s == nil || !p.atSite() {
+		return nil
+	}
+	c := s.conn.Load()
+	if c == nil || c.suspend != nil || c.holder != nil && p != Running && p != Suspended {
+		return nil
+	}
+	if c.holder != nil {
+		return fail.Errorf("broker.SuspendActivities", fail.Unsupported, rec.ID, "the site %s, which has the activity, can hold what waits but can't suspend what runs", s.name)
+	}
+	return fail.Errorf("broker.SuspendActivities", fail.Unsupported, rec.ID, "the site %s, which has the activity, can't suspend", s.name)
+}
+
+// unheard says what a request must wait for, as the site that has the job can't
+// be asked; "" if it can. The caller holds the lock.
+func (b *Broker) unheard(st *store.Status) string {
+	if !Phase(st.Phase).atSite() {
+		return ""
+	}
+	if s := b.siteOf(st); s != nil && s.conn.Load() == nil {
+		return "; the site " + s.name + " is asked once it can be (" + s.absenceLocked() + ")"
+	}
+	return ""
 }
 
 // ResumeActivities lets suspended activities go on.
@@ -86,7 +114,13 @@ func (b *Broker) ask(ctx context.Context, activities []soap.EPR, r request) ([]b
 		replies[i] = make(chan error, 1)
 		ins = append(ins, input{
 			id: recs[i].ID, reply: replies[i],
-			facts: one(fact{event: r.event, reason: r.reason}),
+			facts: func(_ *job, st store.Status) []fact {
+				f := fact{event: r.event, reason: r.reason}
+				if r.event != Abandon {
+					f.reason += b.unheard(&st)
+				}
+				return []fact{f}
+			},
 		})
 	}
 	b.post(ins...)

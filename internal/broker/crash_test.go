@@ -142,7 +142,7 @@ func (s schedule) play(t *testing.T) error {
 				return a, true
 			}},
 			Alone: s.alone,
-			Sites: []Site{{"here", mortal{w.Open(fake.Options{}), l, !s.push}}},
+			Sites: []Site{{Name: "here", Adapter: mortal{w.Open(fake.Options{}), l, !s.push}}},
 		})
 		<-g.Ready()
 		end := time.Now().Add(3 * time.Hour)

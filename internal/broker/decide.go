@@ -2,7 +2,7 @@ package broker
 
 import "math/bits"
 
-// siteSet is a set of sites, by their index in Config.Sites.
+// siteSet is a set of sites, by their index in a roster.
 type siteSet uint64
 
 func only(i int) siteSet                    { return 1 << i }
@@ -15,6 +15,7 @@ type siteView struct {
 	Open     bool // it takes jobs at present
 	Slots    int  // jobs that run at once
 	InFlight int  // jobs that it has or is being given
+	Load     int  // the same, and what others keep its slots busy with
 	Most     int  // jobs that it is to have at most
 }
 
@@ -28,9 +29,18 @@ func (v siteView) room() int {
 // choice places a job, by its index in the queue, at a site.
 type choice struct{ job, site int }
 
+// better reports whether a job is placed at v rather than at w: the more free
+// slots win; where none is free, the smaller load for each slot.
+func (v siteView) better(w siteView) bool {
+	if free, other := v.Slots-v.Load, w.Slots-w.Load; free > 0 || other > 0 {
+		return free > other
+	}
+	return v.Load*w.Slots < w.Load*v.Slots
+}
+
 // decide chooses sites for the jobs of a queue, in its order: each job goes to
-// the site with the most free slots among those that it may use and that have
-// room; the first configured wins a tie. A job that finds no room does not hold
+// the best site among those that it may use and that have room; the first
+// configured wins a tie. A job that finds no room does not hold
 // up those behind it. It is a function of its arguments alone.
 func decide(sites []siteView, queue []siteSet) []choice {
 	sites = append([]siteView(nil), sites...)
@@ -48,7 +58,7 @@ func decide(sites []siteView, queue []siteSet) []choice {
 		best := -1
 		for rest := allowed & open; rest != 0; rest &= rest - 1 {
 			i := bits.TrailingZeros64(uint64(rest))
-			if best < 0 || sites[i].Slots-sites[i].InFlight > sites[best].Slots-sites[best].InFlight {
+			if best < 0 || sites[i].better(sites[best]) {
 				best = i
 			}
 		}
@@ -57,6 +67,7 @@ func decide(sites []siteView, queue []siteSet) []choice {
 		}
 		out = append(out, choice{j, best})
 		sites[best].InFlight++
+		sites[best].Load++
 		if sites[best].room() == 0 {
 			open &^= only(best)
 		}

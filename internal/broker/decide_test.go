@@ -12,7 +12,7 @@ import (
 
 func TestDecide(t *testing.T) {
 	a := siteView{Open: true, Slots: 2, Most: 3}
-	b := siteView{Open: true, Slots: 4, Most: 5, InFlight: 3}
+	b := siteView{Open: true, Slots: 4, Most: 5, InFlight: 3, Load: 3}
 	closed := siteView{Slots: 9, Most: 9}
 	for _, c := range []struct {
 		name  string
@@ -24,6 +24,10 @@ func TestDecide(t *testing.T) {
 		{"least loaded first", []siteView{a, b}, []siteSet{3, 3, 3}, "[{0 0} {1 0} {2 1}]"},
 		{"a full site takes none", []siteView{a}, []siteSet{1, 1, 1, 1}, "[{0 0} {1 0} {2 0}]"},
 		{"a pinned job does not hold up others", []siteView{closed, a}, []siteSet{1, 3, 2}, "[{1 1} {2 1}]"},
+		{"slots that others keep busy are not free", []siteView{{Open: true, Slots: 4, Load: 4, Most: 9}, a}, []siteSet{3, 3, 3}, "[{0 1} {1 1} {2 0}]"},
+		{"where none is free, in proportion", []siteView{
+			{Open: true, Slots: 2, InFlight: 2, Load: 2, Most: 99}, {Open: true, Slots: 4, InFlight: 4, Load: 4, Most: 99},
+		}, []siteSet{3, 3, 3, 3, 3, 3}, "[{0 0} {1 1} {2 1} {3 0} {4 1} {5 1}]"},
 		{"no site is left", []siteView{a}, []siteSet{0}, "[]"},
 		{"closed", []siteView{closed}, []siteSet{1}, "[]"},
 	} {
@@ -38,7 +42,7 @@ func TestDecideProperties(t *testing.T) {
 		sites := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) siteView {
 			return siteView{
 				Open: rapid.Bool().Draw(t, "open"), Slots: rapid.IntRange(0, 5).Draw(t, "slots"),
-				InFlight: rapid.IntRange(0, 8).Draw(t, "in flight"), Most: rapid.IntRange(0, 8).Draw(t, "most"),
+				InFlight: rapid.IntRange(0, 8).Draw(t, "in flight"), Most: rapid.IntRange(0, 8).Draw(t, "most"), Load: rapid.IntRange(0, 9).Draw(t, "load"),
 			}
 		}), 1, 4).Draw(t, "sites")
 		queue := rapid.SliceOf(rapid.Custom(func(t *rapid.T) siteSet {

@@ -36,8 +36,9 @@ func (b *Broker) dispatchLoop(ctx context.Context) error {
 func (b *Broker) dispatch(ctx context.Context) time.Duration {
 	now := time.Now()
 	b.mu.Lock()
+	r := b.roster.Load()
 	wait := b.queue.due(now)
-	views, reopen := b.views(now)
+	views, reopen := b.views(r, now)
 	if reopen > 0 && (wait == 0 || reopen < wait) {
 		wait = reopen
 	}
@@ -49,7 +50,7 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 	unread := slices.ContainsFunc(taken, func(j *job) bool { return j.def == nil || !j.examined })
 	b.mu.Unlock()
 	if unread {
-		if err := b.readAll(ctx, taken); err != nil && ctx.Err() == nil {
+		if err := b.readAll(ctx, r, taken); err != nil && ctx.Err() == nil {
 			b.cfg.Log.Warn("documents of queued jobs can't be read now", "cause", err)
 			wait = time.Second
 		}
@@ -57,36 +58,47 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	changed := b.roster.Load() != r // the choice is made anew
 	var jobs []*job
 	var allowed []siteSet
 	var ins []input
 	for _, j := range taken {
-		if b.jobs[j.rec.ID] != j || j.queued != nil || j.reserved >= 0 || !Phase(j.rec.Status.Phase).waits() {
+		if b.jobs[j.rec.ID] != j || j.queued != nil || j.reserved != nil || !Phase(j.rec.Status.Phase).waits() {
 			continue // the committer changed it meanwhile
 		}
-		set := j.candidates().without(b.refusedBy(&j.rec.Status))
+		st := &j.rec.Status
+		set := j.candidates().without(r.named(st.Refused))
 		switch {
-		case j.def == nil || !j.examined:
+		case changed || j.def == nil || !j.examined:
+			b.queue.add(j, now)
+		case set == 0 && len(st.Refused) == 0 && !j.unfit:
+			// It was taken in because a site could run it. That the sites changed since is
+			// no reason to end it: it waits, and its status says for what.
+			b.dropDefinition(j)
+			j.examined = true
 			b.queue.add(j, now)
 		case set == 0:
 			why := "no site can run it: " + j.why
 			if j.why == "" {
 				why = "no site that could run it is left; " + j.rec.Status.Reason
 			}
-			j.reserved = 0 // out of the queue until that is written
+			j.deciding = true // out of the queue until that is written
 			ins = append(ins, input{id: j.rec.ID, facts: whileWaiting(fact{event: GaveUp, reason: why})})
 		default:
 			jobs = append(jobs, j)
 			allowed = append(allowed, set)
 		}
 	}
+	if changed {
+		nudge(b.wakeDispatch)
+	}
 	chosen := decide(views, allowed)
 	placed := make(map[int]bool, len(chosen))
 	for _, c := range chosen {
 		placed[c.job] = true
-		j, s := jobs[c.job], b.sites[c.site]
-		j.reserved = c.site
-		b.count(j, c.site)
+		j, s := jobs[c.job], r.sites[c.site]
+		j.reserved = s
+		b.count(j, s, Placing)
 		ins = append(ins, input{id: j.rec.ID, facts: func(j *job, st store.Status) []fact {
 			if !Phase(st.Phase).waits() || j.def == nil {
 				return nil
@@ -124,13 +136,16 @@ func whileWaiting(f fact) func(*job, store.Status) []fact {
 
 // views gives what a choice needs to know of each site, and how long it is until
 // the next one opens again; the caller holds the lock.
-func (b *Broker) views(now time.Time) ([]siteView, time.Duration) {
-	views := make([]siteView, len(b.sites))
+func (b *Broker) views(r *roster, now time.Time) ([]siteView, time.Duration) {
+	views := make([]siteView, len(r.sites))
 	var reopen time.Duration
-	for i, s := range b.sites {
-		c := s.capacity.Load()
-		if c == nil {
+	for i, s := range r.sites {
+		c, conn := s.capacity.Load(), s.conn.Load()
+		if c == nil || conn == nil {
 			continue
+		}
+		if h := s.condition.Load(); h != nil && h.Problem != "" {
+			continue // its next audit tells when it is back
 		}
 		if wait := s.closed.Sub(now); wait > 0 {
 			if reopen == 0 || wait < reopen {
@@ -138,11 +153,13 @@ func (b *Broker) views(now time.Time) ([]siteView, time.Duration) {
 			}
 			continue
 		}
-		ahead := b.cfg.Limits.Ahead
-		if ahead == 0 {
-			ahead = max(c.Slots, 16)
+		v := siteView{
+			Open: c.Slots > 0, Slots: c.Slots, InFlight: s.inFlight, Load: s.inFlight + s.foreign,
+			Most: c.Slots + b.ahead(c, conn),
 		}
-		v := siteView{Open: c.Slots > 0, Slots: c.Slots, InFlight: s.inFlight, Most: c.Slots + ahead}
+		if most := conn.props.MaxJobs; most > 0 {
+			v.Most = min(v.Most, most)
+		}
 		if s.failures > 0 {
 			v.Most = min(v.Most, s.inFlight+1) // one job tries whether it is back
 		}
@@ -151,38 +168,54 @@ func (b *Broker) views(now time.Time) ([]siteView, time.Duration) {
 	return views, reopen
 }
 
+// ahead gives how many jobs a site is given beyond its slots.
+func (b *Broker) ahead(c *adapters.Capacity, conn *conn) int {
+	switch {
+	case b.cfg.Limits.Ahead > 0:
+		return b.cfg.Limits.Ahead
+	case conn.props.Bulk:
+		return b.cfg.Limits.AheadBulk
+	}
+	return max(c.Slots, 16)
+}
+
 // readAll reads the documents of jobs that were not read yet. The jobs are out
 // of the queue; only this goroutine reads documents.
-func (b *Broker) readAll(ctx context.Context, jobs []*job) error {
+func (b *Broker) readAll(ctx context.Context, r *roster, jobs []*job) error {
 	for _, j := range jobs {
 		b.mu.Lock()
-		have := j.def != nil && j.examined
+		have, def := j.def != nil && j.examined, j.def
 		id := j.rec.ID
 		b.mu.Unlock()
 		if have {
 			continue
 		}
-		doc, err := b.cfg.Store.Document(ctx, id)
-		if fail.Is(err, fail.NotFound) {
-			continue
+		var problem error
+		if def == nil {
+			doc, err := b.cfg.Store.Document(ctx, id)
+			if fail.Is(err, fail.NotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			var problems jsdl.Problems
+			def, problems = jsdl.Parse(doc, b.cfg.JSDL)
+			problem = judge(def, problems)
 		}
-		if err != nil {
-			return err
-		}
-		def, problems := jsdl.Parse(doc, b.cfg.JSDL)
 		var allowed siteSet
 		var why string
-		if err := judge(def, problems); err != nil {
-			def, why = &jsdl.JobDefinition{}, fail.Sentence(err)
+		if problem != nil {
+			def, why = &jsdl.JobDefinition{}, fail.Sentence(problem)
 		} else {
-			allowed, why = b.examine(def)
+			allowed, why = r.examine(def)
 		}
 		b.mu.Lock()
-		if b.jobs[id] == j {
+		if b.jobs[id] == j && b.roster.Load() == r {
 			if j.def == nil {
 				b.read++
 			}
-			j.def, j.allowed, j.why, j.examined = def, allowed, why, true
+			j.def, j.allowed, j.why, j.examined, j.unfit = def, allowed, why, true, problem != nil
 		}
 		b.mu.Unlock()
 	}
@@ -191,23 +224,26 @@ func (b *Broker) readAll(ctx context.Context, jobs []*job) error {
 
 // examine gives the sites that could ever run the definition, and what stands
 // against each of the others. A site that can't say now counts as one that could.
-func (b *Broker) examine(def *jsdl.JobDefinition) (siteSet, string) {
+func (r *roster) examine(def *jsdl.JobDefinition) (siteSet, string) {
 	var set siteSet
 	var why []string
-	for i, s := range b.sites {
-		if err := s.check(def); err == nil || fail.Is(err, fail.Unavailable) {
+	for i, s := range r.sites {
+		if err := s.check(def, r); err == nil || fail.Is(err, fail.Unavailable) {
 			set |= only(i)
 		} else {
 			why = append(why, "site "+s.name+": "+fail.Sentence(err))
 		}
 	}
+	if len(r.sites) == 0 {
+		why = append(why, "no site takes jobs at present")
+	}
 	return set, strings.Join(why, "; ")
 }
 
 // check says whether the site could ever run the definition.
-func (s *site) check(def *jsdl.JobDefinition) error {
+func (s *site) check(def *jsdl.JobDefinition, ros *roster) error {
 	if r := def.Description.Resources; r != nil && len(r.CandidateHosts) > 0 {
-		mine, hosts := pins(r.CandidateHosts, s.name, s.b.siteIndex)
+		mine, hosts := pins(r.CandidateHosts, s.name, ros)
 		if !mine && len(hosts) == 0 {
 			return fail.Errorf("broker.check", fail.Unsupported, "CandidateHosts", "CandidateHosts names other sites (%s)", strings.Join(r.CandidateHosts, ", "))
 		}
@@ -218,17 +254,22 @@ func (s *site) check(def *jsdl.JobDefinition) error {
 			return fail.Errorf("broker.check", fail.Unsupported, "CandidateHosts", "it has no host called %s (CandidateHosts)", strings.Join(hosts, " or "))
 		}
 	}
-	return s.adapter.Check(forSite(def, s.name, s.b.siteIndex))
+	c, done, err := s.borrow()
+	if err != nil {
+		return err
+	}
+	defer done()
+	return c.Check(forSite(def, s.name, ros))
 }
 
 // pins splits candidate hosts into whether they name the site itself, and those
 // that name no site of ours.
-func pins(candidates []string, name string, siteIndex func(string) int) (mine bool, hosts []string) {
+func pins(candidates []string, name string, r *roster) (mine bool, hosts []string) {
 	for _, c := range candidates {
 		switch {
 		case c == name:
 			mine = true
-		case siteIndex(c) < 0:
+		case r.at(c) < 0:
 			hosts = append(hosts, c)
 		}
 	}
@@ -238,12 +279,12 @@ func pins(candidates []string, name string, siteIndex func(string) int) (mine bo
 // forSite gives the definition as a site must see it: the names of sites among
 // the candidate hosts are for us. A site that is named itself may use any of its
 // hosts.
-func forSite(def *jsdl.JobDefinition, name string, siteIndex func(string) int) *jsdl.JobDefinition {
+func forSite(def *jsdl.JobDefinition, name string, ros *roster) *jsdl.JobDefinition {
 	r := def.Description.Resources
 	if r == nil || len(r.CandidateHosts) == 0 {
 		return def
 	}
-	mine, hosts := pins(r.CandidateHosts, name, siteIndex)
+	mine, hosts := pins(r.CandidateHosts, name, ros)
 	if mine {
 		hosts = nil
 	}

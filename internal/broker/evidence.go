@@ -39,7 +39,7 @@ func (s *site) failure(j *job, st *store.Status, err error) fact {
 		}
 	default:
 		why := fmt.Sprintf("the site %s refused it: %s", s.name, fail.Sentence(err))
-		if b.elsewhere(j, st, s.index) != 0 {
+		if b.elsewhere(j, st, s.name) != 0 {
 			return fact{event: Refused, reason: why + "; another site is tried"}
 		}
 		return fact{event: GaveUp, reason: why}
@@ -56,8 +56,9 @@ func (b *Broker) later(n int) time.Time {
 }
 
 // elsewhere gives the sites that a job may still try when this one is out.
-func (b *Broker) elsewhere(j *job, st *store.Status, out int) siteSet {
-	return j.allowed.without(b.refusedBy(st) | only(out))
+func (b *Broker) elsewhere(j *job, st *store.Status, out string) siteSet {
+	r := b.roster.Load()
+	return j.allowed.without(r.named(st.Refused) | r.named([]string{out}))
 }
 
 // facts turns evidence into what it means for the job; the caller holds the lock. Placed says that the handle is known by now.
@@ -69,8 +70,9 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 		j.early = e
 		return nil
 	}
+	j.held = e.Phase == adapters.Held || e.Phase == adapters.Unknown && j.held
 	f := fact{
-		reason: e.Reason, handle: e.Handle, exitStatus: e.ExitStatus, signal: e.Signal,
+		told: told(e), reason: e.Reason, handle: e.Handle, exitStatus: e.ExitStatus, signal: e.Signal,
 		started: e.Started, ended: e.Ended,
 	}
 	say := func(general string) {
@@ -92,7 +94,12 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 		default:
 			say("the site " + s.name + " put it back into its queue")
 		}
-	case adapters.Held, adapters.Suspended:
+	case adapters.Held:
+		f.event = HeldThere
+		if phase != SiteHeld && phase != Resuming {
+			say("held at the site " + s.name)
+		}
+	case adapters.Suspended:
 		f.event = Paused
 		if phase != Suspended && phase != Resuming {
 			say("kept from running at the site " + s.name)
@@ -125,7 +132,7 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 			switch {
 			case st.Cancel:
 				f.event = Unrun
-			case b.elsewhere(j, st, s.index) != 0:
+			case b.elsewhere(j, st, s.name) != 0:
 				f.event = Refused
 				f.reason += "; another site is tried"
 			}
@@ -147,7 +154,7 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 	if phase == Placing && !placed {
 		fs = append(fs, fact{event: Placed, handle: e.Handle, reason: "the site " + s.name + " took it"})
 	}
-	began := f.event == Exited || f.event == Stopped || f.event == Vanished || f.event == Paused && e.Phase == adapters.Suspended
+	began := f.event == Exited || f.event == Stopped || f.event == Vanished || f.event == Paused || f.event == HeldThere
 	if began && st.Started.IsZero() && !e.Started.IsZero() && !neverRan && phase != Cancelling {
 		fs = append(fs, fact{event: Started, started: e.Started, reason: "running at the site " + s.name})
 	}
@@ -164,6 +171,7 @@ func (s *site) hear(es []adapters.Evidence, asked []ticket, asOf []int) {
 		if e.Phase == adapters.Unknown {
 			continue
 		}
+		s.heard.Store(time.Now().UnixNano())
 		in := input{tag: string(e.Tag), facts: func(j *job, st store.Status) []fact { return s.facts(j, &st, e, false) }}
 		if asked != nil {
 			in.id, in.tag = asked[i].id, asked[i].tag
@@ -179,17 +187,22 @@ func (s *site) hear(es []adapters.Evidence, asked []ticket, asOf []int) {
 }
 
 // watchLoop listens to a site that pushes evidence. Each time that it begins to
-// listen, everything is asked once, as something may have been missed.
-func (s *site) watchLoop(ctx context.Context, w adapters.Watcher) error {
+// listen, everything is asked once, as something may have been missed: when Watch
+// is called, and again once it says that it is up (Watcher).
+func (s *site) watchLoop(ctx context.Context, c *conn) {
 	for failures := 0; ; {
 		began := time.Now()
 		nudge(s.wakeAudit)
-		err := w.Watch(ctx, func(es []adapters.Evidence) {
+		err := c.watcher.Watch(ctx, func(es []adapters.Evidence) {
+			if len(es) == 0 {
+				nudge(s.wakeAudit)
+				return
+			}
 			s.hear(es, nil, nil)
-			s.refreshSlots()
+			nudge(s.b.wakeDispatch)
 		})
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // what fails while stopping is no failure
+			return
 		}
 		if time.Since(began) > time.Minute {
 			failures = 0
@@ -197,93 +210,7 @@ func (s *site) watchLoop(ctx context.Context, w adapters.Watcher) error {
 		failures++
 		s.b.cfg.Log.Warn("a site's evidence does not flow; it is listened to again", "site", s.name, "cause", err)
 		if !sleep(ctx, s.b.cfg.Retry.backoff(failures, s.b.cfg.Jitter())) {
-			return nil
-		}
-	}
-}
-
-// refreshSlots lets the dispatcher look again after a change at the site.
-func (s *site) refreshSlots() { nudge(s.b.wakeDispatch) }
-
-// auditLoop asks the site about all of its jobs and its capacity, now and then
-// and when there is a reason to.
-func (s *site) auditLoop(ctx context.Context) error {
-	every := s.b.cfg.AuditInterval
-	if !s.props.Push {
-		every = s.b.cfg.PollInterval
-	}
-	for {
-		s.measure(ctx)
-		s.audit(ctx)
-		t := time.NewTimer(every)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return nil
-		case <-t.C:
-		case <-s.wakeAudit:
-			t.Stop()
-		}
-	}
-}
-
-// measure asks for the site's capacity.
-func (s *site) measure(ctx context.Context) {
-	cctx, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
-	r, err := s.adapter.Resources(cctx)
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		if s.capacity.Load() == nil {
-			s.health(err) // nothing was ever known of it: it is not open
-		}
-		s.b.cfg.Log.Debug("a site's capacity is not known", "site", s.name, "cause", err)
-		return
-	}
-	c := r.Capacity()
-	first := s.capacity.Swap(&c) == nil
-	s.b.mu.Lock()
-	down := s.down != nil && s.failures > 0 && first
-	s.b.mu.Unlock()
-	if down {
-		s.health(nil)
-	}
-	nudge(s.b.wakeDispatch)
-}
-
-// audit asks about every job that the site has.
-func (s *site) audit(ctx context.Context) {
-	b := s.b
-	var ids []ticket
-	var handles []adapters.Handle
-	var asOf []int
-	b.mu.Lock()
-	if s.inFlight > 0 {
-		for id, j := range b.jobs {
-			if s.has(j) && j.rec.Status.Placement.Handle != nil {
-				ids = append(ids, ticket{id, j.rec.Status.Placement.Tag})
-				handles = append(handles, j.rec.Status.Placement.Handle)
-				asOf = append(asOf, j.rec.Status.Sequence)
-			}
-		}
-	}
-	b.mu.Unlock()
-	for len(ids) > 0 {
-		n := s.batch(len(ids))
-		cctx, cancel := context.WithTimeout(ctx, callTime)
-		es, err := s.adapter.Status(cctx, handles[:n])
-		cancel()
-		if err != nil {
-			if ctx.Err() == nil {
-				b.cfg.Log.Debug("a site does not say how its jobs stand", "site", s.name, "cause", err)
-			}
 			return
 		}
-		if len(es) == n {
-			s.hear(es, ids[:n], asOf[:n])
-		}
-		ids, handles, asOf = ids[n:], handles[n:], asOf[n:]
 	}
 }

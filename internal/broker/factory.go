@@ -58,7 +58,7 @@ func (b *Broker) GetFactoryAttributesDocument(ctx context.Context) (*bes.Factory
 	}
 	var sum bes.BasicResource
 	alike := true
-	for _, s := range b.sites {
+	for _, s := range b.roster.Load().sites {
 		c := s.capacity.Load()
 		if c == nil {
 			continue

@@ -186,7 +186,7 @@ func TestReadAgain(t *testing.T) {
 }
 
 func TestMethodsBeforeRun(t *testing.T) {
-	b, err := New(Config{Store: newStore(t), BaseURL: func() string { return "x" }, Sites: []Site{{"here", fake.NewWorld(1).Open(fake.Options{})}}})
+	b, err := New(Config{Store: newStore(t), BaseURL: func() string { return "x" }, Sites: []Site{{Name: "here", Adapter: fake.NewWorld(1).Open(fake.Options{})}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,12 +207,12 @@ func TestConfigRefusals(t *testing.T) {
 	a := fake.NewWorld(1).Open(fake.Options{})
 	url, st := func() string { return "x" }, newStore(t)
 	for name, c := range map[string]Config{
-		"no store":    {BaseURL: url, Sites: []Site{{"a", a}}},
-		"no URL":      {Store: st, Sites: []Site{{"a", a}}},
+		"no store":    {BaseURL: url, Sites: []Site{{Name: "a", Adapter: a}}},
+		"no URL":      {Store: st, Sites: []Site{{Name: "a", Adapter: a}}},
 		"no sites":    {Store: st, BaseURL: url},
-		"two alike":   {Store: st, BaseURL: url, Sites: []Site{{"a", a}, {"a", a}}},
-		"no name":     {Store: st, BaseURL: url, Sites: []Site{{"", a}}},
-		"no adapter":  {Store: st, BaseURL: url, Sites: []Site{{"a", nil}}},
+		"two alike":   {Store: st, BaseURL: url, Sites: []Site{{Name: "a", Adapter: a}, {Name: "a", Adapter: a}}},
+		"no name":     {Store: st, BaseURL: url, Sites: []Site{{Name: "", Adapter: a}}},
+		"no adapter":  {Store: st, BaseURL: url, Sites: []Site{{Name: "a", Adapter: nil}}},
 		"65 of these": {Store: st, BaseURL: url, Sites: make([]Site, 65)},
 	} {
 		if _, err := New(c); err == nil {

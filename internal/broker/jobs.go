@@ -17,7 +17,7 @@ func (b *Broker) adopt(rec store.Job) *job {
 	case j == nil && rec.Status.Final:
 		return nil
 	case j == nil:
-		j = &job{rec: rec, reserved: -1, at: -1, allowed: b.all()}
+		j = &job{rec: rec, allowed: b.roster.Load().all(), told: rec.Status.Told}
 		b.jobs[rec.ID] = j
 		b.live++
 		b.owners[rec.Owner]++
@@ -38,14 +38,14 @@ func (b *Broker) settle(j *job) {
 	st := &j.rec.Status
 	phase := Phase(st.Phase)
 	at := j.reserved
-	if at < 0 && st.Placement != nil && phase.atSite() {
-		at = b.siteIndex(st.Placement.Site)
+	if at == nil && st.Placement != nil && phase.atSite() {
+		at = b.place(st.Placement.Site)
 	}
-	b.count(j, at)
+	b.count(j, at, phase)
 	switch {
 	case st.Final:
 		b.forget(j)
-	case phase.waits() && j.reserved < 0:
+	case phase.waits() && j.reserved == nil && !j.deciding:
 		b.queue.add(j, time.Now())
 		nudge(b.wakeDispatch)
 	case phase.atSite() && phase != Placing:
@@ -61,7 +61,7 @@ func (b *Broker) forget(j *job) {
 	}
 	b.queue.remove(j)
 	b.dropDefinition(j)
-	b.count(j, -1)
+	b.count(j, nil, "")
 	delete(b.jobs, j.rec.ID)
 	b.live--
 	b.release(j.rec.Owner)
@@ -81,56 +81,39 @@ func (b *Broker) dropDefinition(j *job) {
 }
 
 // count moves the job to the count of a site.
-func (b *Broker) count(j *job, at int) {
-	if j.at == at {
+func (b *Broker) count(j *job, at *site, phase Phase) {
+	if j.at == at && j.atPhase == phase {
 		return
 	}
-	if j.at >= 0 {
-		b.sites[j.at].inFlight--
-		nudge(b.wakeDispatch)
-	}
-	if j.at = at; at >= 0 {
-		b.sites[at].inFlight++
-	}
-}
-
-func (b *Broker) siteIndex(name string) int {
-	for i, s := range b.sites {
-		if s.name == name {
-			return i
+	if old := j.at; old != nil {
+		old.inFlight--
+		if old.phases[j.atPhase]--; old.phases[j.atPhase] == 0 {
+			delete(old.phases, j.atPhase)
+		}
+		if old != at {
+			nudge(b.wakeDispatch)
+			if old.draining && old.inFlight == 0 {
+				nudge(b.wakeReap)
+			}
+		}
+		if !old.configured && old.inFlight == 0 {
+			delete(b.sites, old.name)
 		}
 	}
-	return -1
+	j.at, j.atPhase = at, phase
+	if at != nil {
+		at.inFlight++
+		at.phases[phase]++
+	}
 }
 
-// siteOf gives the site that has the job, nil when none does or it is not
-// configured any more.
+// siteOf gives the site that has the job, nil when none does; the caller holds
+// the lock.
 func (b *Broker) siteOf(st *store.Status) *site {
 	if st.Placement == nil {
 		return nil
 	}
-	if i := b.siteIndex(st.Placement.Site); i >= 0 {
-		return b.sites[i]
-	}
-	return nil
-}
-
-func (b *Broker) all() siteSet {
-	if len(b.sites) == maxSites {
-		return ^siteSet(0)
-	}
-	return only(len(b.sites)) - 1
-}
-
-// refusedBy gives the sites that a status names as having refused.
-func (b *Broker) refusedBy(st *store.Status) siteSet {
-	var s siteSet
-	for _, name := range st.Refused {
-		if i := b.siteIndex(name); i >= 0 {
-			s |= only(i)
-		}
-	}
-	return s
+	return b.sites[st.Placement.Site]
 }
 
 // reserve counts a job that is about to be created, or says why there may be no more.

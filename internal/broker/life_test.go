@@ -17,7 +17,7 @@ import (
 // here gives a running gateway with one site in a bubble.
 func here(t *testing.T, w *fake.World, o fake.Options, change ...func(*Config)) *gateway {
 	t.Helper()
-	cfg := Config{Store: newStore(t), Sites: []Site{{"here", w.Open(o)}}}
+	cfg := Config{Store: newStore(t), Sites: []Site{{Name: "here", Adapter: w.Open(o)}}}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -65,9 +65,9 @@ func TestLives(t *testing.T) {
 					if s.Details.Ended.IsZero() || s.Details.Reason == "" || s.Details.Name != "job" {
 						t.Errorf("details %+v", s.Details)
 					}
-					if g.live != 0 || len(g.jobs) != 0 || len(g.owners) != 0 || g.sites[0].inFlight != 0 || g.Broker.read != 0 {
+					if g.live != 0 || len(g.jobs) != 0 || len(g.owners) != 0 || g.sites["here"].inFlight != 0 || g.Broker.read != 0 {
 						t.Errorf("something is left in memory: live %d, jobs %d, owners %d, in flight %d, read %d",
-							g.live, len(g.jobs), len(g.owners), g.sites[0].inFlight, g.Broker.read)
+							g.live, len(g.jobs), len(g.owners), g.sites["here"].inFlight, g.Broker.read)
 					}
 				})
 			})
@@ -327,7 +327,7 @@ func TestOtherSiteIsTried(t *testing.T) {
 			return fake.Fault{}
 		}
 		a.Inject(refuse)
-		g := here(t, a, fake.Options{}, func(c *Config) { c.Sites = append(c.Sites, Site{"there", b.Open(fake.Options{})}) })
+		g := here(t, a, fake.Options{}, func(c *Config) { c.Sites = append(c.Sites, Site{Name: "there", Adapter: b.Open(fake.Options{})}) })
 		t.Cleanup(b.Close)
 		e := g.submit("exit 0")
 		if s := g.until(e, bes.Finished, ""); s.Details.Site != "there" {

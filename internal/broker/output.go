@@ -36,14 +36,21 @@ func (b *Broker) GetActivityOutput(ctx context.Context, activity soap.EPR, strea
 	if p == nil || p.Handle == nil {
 		return chunk, nil
 	}
+	b.mu.Lock()
 	s := b.siteOf(&rec.Status)
+	b.mu.Unlock()
 	if s == nil {
 		return nil, fail.Errorf(op, fail.Unavailable, rec.ID, "the site %s, which has the output, is not configured here any more", p.Site)
 	}
 	if max <= 0 || max > b.cfg.Limits.Output {
 		max = b.cfg.Limits.Output
 	}
-	r, err := s.adapter.Output(ctx, p.Handle, which, offset)
+	c, done, err := s.borrow()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	r, err := c.Output(ctx, p.Handle, which, offset)
 	if fail.Is(err, fail.NotFound) && rec.Status.Final {
 		return nil, fail.Errorf(op, fail.NotFound, rec.ID, "the output of the activity is not kept any more").Because(err)
 	}

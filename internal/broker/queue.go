@@ -14,6 +14,7 @@ type queue struct {
 	classes map[siteSet]*jobHeap
 	later   jobHeap
 	n       int
+	ready   int // those that wait for a place only, and could have one
 }
 
 func newQueue() *queue {
@@ -38,6 +39,9 @@ func (q *queue) add(j *job, now time.Time) {
 	heap.Push(h, j)
 	j.queued = h
 	q.n++
+	if q.counts(j) {
+		q.ready++
+	}
 }
 
 // remove takes a job out, if it is in.
@@ -46,9 +50,18 @@ func (q *queue) remove(j *job) {
 		return
 	}
 	heap.Remove(j.queued, j.place)
+	if q.counts(j) {
+		q.ready--
+	}
 	j.queued = nil
 	q.n--
 }
+
+// counts reports whether a job that is in waits for nothing but a place.
+func (q *queue) counts(j *job) bool { return j.queued != &q.later && j.queued != q.classes[0] }
+
+// stuck reports whether there are jobs that no site could run.
+func (q *queue) stuck() bool { return q.classes[0] != nil && len(q.classes[0].jobs) > 0 }
 
 // due moves the jobs whose moment has come to their class, and gives how long it
 // is until the next one's; 0 when none waits.

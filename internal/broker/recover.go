@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
@@ -21,9 +22,7 @@ func (b *Broker) recover(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("reading the jobs: %w", err)
 	}
-	for _, s := range b.sites {
-		s.measure(ctx)
-	}
+	b.measureAll(ctx)
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
@@ -37,6 +36,11 @@ func (b *Broker) recover(ctx context.Context) (int64, error) {
 			b.resume(j)
 		}
 	}
+	for name, s := range b.sites {
+		if !s.configured {
+			b.cfg.Log.Error("jobs are at a site that is not configured any more; they wait for it to come back", "site", name, "jobs", s.inFlight)
+		}
+	}
 	b.serving = true
 	select {
 	case <-b.ready:
@@ -47,6 +51,39 @@ func (b *Broker) recover(ctx context.Context) (int64, error) {
 	return revision, nil
 }
 
+// measureTime bounds how long a start waits for sites to tell what they have;
+// one that is slower is given jobs once it has told.
+const measureTime = 5 * time.Second
+
+// measureAll asks all sites at once.
+func (b *Broker) measureAll(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, measureTime)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, s := range b.roster.Load().sites {
+		if c := s.conn.Load(); c != nil {
+			all.Go(func() { s.measure(ctx, c) })
+		}
+	}
+	all.Wait()
+}
+
+// letGo lets the site of a final job drop what it keeps of it.
+func (b *Broker) letGo(ctx context.Context, st *store.Status) error {
+	b.mu.Lock()
+	s := b.siteOf(st)
+	b.mu.Unlock()
+	if s == nil || st.Placement.Handle == nil {
+		return nil
+	}
+	c, done, err := s.borrow()
+	if err != nil {
+		return err
+	}
+	defer done()
+	return c.Forget(ctx, st.Placement.Handle)
+}
+
 // resume files what a job's status calls for after a start; the caller holds the
 // lock.
 func (b *Broker) resume(j *job) {
@@ -54,12 +91,7 @@ func (b *Broker) resume(j *job) {
 	if !Phase(st.Phase).atSite() || st.Placement == nil {
 		return
 	}
-	s := b.siteOf(st)
-	if s == nil {
-		b.cfg.Log.Error("a job is at a site that is not configured any more; it waits for the site to come back",
-			"job", j.rec.ID, "site", st.Placement.Site)
-		return
-	}
+	s := b.place(st.Placement.Site)
 	if st.Placement.Handle == nil {
 		s.todo(j, DoFind)
 		return
@@ -232,11 +264,7 @@ func (b *Broker) forgetOld(ctx context.Context, cutoff time.Time) error {
 				next = rec.ID
 				continue
 			}
-			s := b.siteOf(&rec.Status)
-			if s == nil || rec.Status.Placement.Handle == nil {
-				continue
-			}
-			if err := s.adapter.Forget(ctx, rec.Status.Placement.Handle); err != nil && !fail.Is(err, fail.NotFound) {
+			if err := b.letGo(ctx, &rec.Status); err != nil && !fail.Is(err, fail.NotFound) {
 				next = rec.ID
 			}
 		}

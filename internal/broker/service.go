@@ -57,7 +57,8 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 			return nil, err
 		}
 	}
-	allowed, why := b.examine(def)
+	r := b.roster.Load()
+	allowed, why := r.examine(def)
 	if allowed == 0 {
 		return nil, fail.Errorf(op, fail.Unsupported, "", "no site here can ever run this: %s", why)
 	}
@@ -80,7 +81,7 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 	b.mu.Lock()
 	b.unreserve(who.Name, id)
 	if err == nil && created && b.serving {
-		if j := b.adopt(rec); j != nil && j.def == nil && !j.examined && b.read < b.cfg.Limits.Read {
+		if j := b.adopt(rec); j != nil && j.def == nil && !j.examined && b.roster.Load() == r && b.read < b.cfg.Limits.Read {
 			b.queue.remove(j)
 			j.def, j.allowed, j.why, j.examined = def, allowed, why, true
 			b.read++
@@ -92,14 +93,15 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 		return nil, err
 	}
 	if created && b.cfg.Hooks.Submitted != nil {
-		b.cfg.Hooks.Submitted(b.pinned(allowed))
+		b.cfg.Hooks.Submitted(r.pinned(allowed))
 	}
 	return &bes.CreateActivityResponse{Activity: b.reference(rec.ID)}, nil
 }
 
-func (b *Broker) pinned(allowed siteSet) string {
-	if allowed.len() == 1 && len(b.sites) > 1 {
-		for i, s := range b.sites {
+// pinned gives the site that alone is allowed; "" if there is a choice.
+func (r *roster) pinned(allowed siteSet) string {
+	if allowed.len() == 1 && len(r.sites) > 1 {
+		for i, s := range r.sites {
 			if allowed.has(i) {
 				return s.name
 			}
@@ -175,7 +177,7 @@ func (b *Broker) find(ctx context.Context, op string, activities []soap.EPR) ([]
 			continue
 		}
 		if j := b.jobs[ids[i]]; j != nil {
-			recs[i] = j.rec
+			recs[i] = b.shown(j)
 		} else {
 			missing = append(missing, ids[i])
 		}

@@ -92,7 +92,7 @@ func TestStopAccepting(t *testing.T) {
 			return err
 		}
 		for range 2 { // the second finds it in the store
-			g := start(t, Config{Store: st, Sites: []Site{{"here", w.Open(fake.Options{})}}})
+			g := start(t, Config{Store: st, Sites: []Site{{Name: "here", Adapter: w.Open(fake.Options{})}}})
 			<-g.Ready()
 			if err := g.StopAcceptingNewActivities(as("ada")); err != nil {
 				t.Fatal(err)
@@ -102,7 +102,7 @@ func TestStopAccepting(t *testing.T) {
 			}
 			g.stop()
 		}
-		g := start(t, Config{Store: st, Sites: []Site{{"here", w.Open(fake.Options{})}}})
+		g := start(t, Config{Store: st, Sites: []Site{{Name: "here", Adapter: w.Open(fake.Options{})}}})
 		<-g.Ready()
 		defer g.stop()
 		if err := create(g); !fail.Is(err, fail.NotAccepting) {
@@ -125,7 +125,7 @@ func TestCreateRefusals(t *testing.T) {
 		w, w2 := fake.NewWorld(1), fake.NewWorld(1)
 		t.Cleanup(w2.Close)
 		g := here(t, w, fake.Options{}, func(c *Config) {
-			c.Sites = append(c.Sites, Site{"there", w2.Open(fake.Options{})})
+			c.Sites = append(c.Sites, Site{Name: "there", Adapter: w2.Open(fake.Options{})})
 			c.Limits.LivePerOwner = 2
 			c.Limits.Document = 4000
 		})
@@ -191,6 +191,8 @@ func TestSubmissionID(t *testing.T) {
 		if b, err := create("bob", "urn:1", "exit 0"); err != nil || b.Address == a.Address {
 			t.Errorf("another's: %v, %v", b.Address, err)
 		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
 		if g.live > 1 {
 			t.Errorf("%d live", g.live)
 		}
@@ -202,7 +204,7 @@ func TestPinnedToASite(t *testing.T) {
 		w2 := fake.NewWorld(1)
 		t.Cleanup(w2.Close)
 		g := here(t, fake.NewWorld(1), fake.Options{}, func(c *Config) {
-			c.Sites = append(c.Sites, Site{"there", w2.Open(fake.Options{})})
+			c.Sites = append(c.Sites, Site{Name: "there", Adapter: w2.Open(fake.Options{})})
 		})
 		for _, site := range []string{"there", "here"} {
 			if s := g.until(g.submit("exit 0", site), bes.Finished, ""); s.Details.Site != site {

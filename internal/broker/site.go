@@ -2,30 +2,39 @@ package broker
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/portolan-project/portolan/adapters"
-	"github.com/portolan-project/portolan/internal/fail"
-	"github.com/portolan-project/portolan/internal/store"
 )
 
-// site is what the broker knows of a place and what it has to do there. Broker.mu
+// site is what the broker knows of a place and what it has to do there. There is
+// one of each name, as long as it is configured or jobs are there. Broker.mu
 // guards what has no atomic.
 type site struct {
-	b       *Broker
-	index   int
-	name    string
-	adapter adapters.Adapter
-	props   adapters.Properties
+	b    *Broker
+	name string
 
-	capacity atomic.Pointer[adapters.Capacity] // nil until first known
-	inFlight int                               // jobs that it has or is being given
-	failures int                               // in a row
-	closed   time.Time                         // no new jobs until then
-	down     error                             // why
+	conn      atomic.Pointer[conn]               // nil while it has no adapter
+	capacity  atomic.Pointer[adapters.Capacity]  // nil until first known
+	resources atomic.Pointer[adapters.Resources] // the same in full
+	condition atomic.Pointer[adapters.Health]    // as last looked at; nil before
+	heard     atomic.Int64                       // when evidence came last, Unix nanoseconds
+
+	configured bool // it was given to us, and is not gone yet
+	open       bool // it is given jobs
+	draining   bool
+	broken     error // why it has no adapter, though it should
+	accounts   map[string]string
+	account    string
+
+	inFlight int           // jobs that it has or is being given
+	phases   map[Phase]int // the same by phase
+	foreign  int           // of its slots, those that jobs of others take
+	failures int           // in a row
+	closed   time.Time     // no new jobs until then
+	down     error         // why
 
 	submit []ticket          // jobs to be handed over
 	find   map[string]string // tag by job: was it placed?
@@ -33,6 +42,9 @@ type site struct {
 	drop   []adapters.Handle // to be forgotten
 
 	wakeSubmit, wakeFind, wakeSteer, wakeAudit chan struct{}
+
+	loops       sync.WaitGroup
+	quit, abort context.CancelFunc // of the loops: no further chore; no further answer
 }
 
 // ticket names a placement.
@@ -44,45 +56,92 @@ type forgetting struct {
 	handle adapters.Handle
 }
 
-func newSite(b *Broker, i int, s Site) *site {
+func newSite(b *Broker, name string) *site {
 	c := func() chan struct{} { return make(chan struct{}, 1) }
-	return &site{
-		b: b, index: i, name: s.Name, adapter: s.Adapter, props: s.Adapter.Properties(),
-		wakeSubmit: c(), wakeFind: c(), wakeSteer: c(), wakeAudit: c(),
+	s := &site{
+		b: b, name: name, wakeSubmit: c(), wakeFind: c(), wakeSteer: c(), wakeAudit: c(),
+		quit: func() {}, abort: func() {},
 	}
+	s.reset()
+	return s
 }
 
 func (s *site) reset() {
 	s.inFlight, s.failures, s.closed, s.down = 0, 0, time.Time{}, nil
+	s.phases = map[Phase]int{}
 	s.submit, s.drop = nil, nil
 	s.find, s.steer = map[string]string{}, map[string]Action{}
 }
 
-// run starts the loops of the site.
-func (s *site) run(ctx context.Context, g *errgroup.Group) {
-	g.Go(func() error { return s.loop(ctx, s.wakeSubmit, s.submitSome) })
-	g.Go(func() error { return s.loop(ctx, s.wakeFind, s.findSome) })
-	g.Go(func() error { return s.loop(ctx, s.wakeSteer, s.steerSome) })
-	g.Go(func() error { return s.auditLoop(ctx) })
-	if w, ok := s.adapter.(adapters.Watcher); ok && s.props.Push {
-		g.Go(func() error { return s.watchLoop(ctx, w) })
+// start starts the loops of the site; Broker.ops is held.
+func (s *site) start(ctx context.Context) {
+	c := s.conn.Load()
+	if c == nil {
+		return
+	}
+	calls, abort := context.WithCancel(ctx)
+	ctx, quit := context.WithCancel(calls)
+	s.quit, s.abort = quit, abort
+	s.loops.Go(func() {
+		s.loop(ctx, calls, s.wakeSubmit, func(cc context.Context) (bool, error) { return s.submitSome(ctx, cc, c) })
+	})
+	s.loops.Go(func() {
+		s.loop(ctx, calls, s.wakeFind, func(cc context.Context) (bool, error) { return s.findSome(cc, c) })
+	})
+	s.loops.Go(func() {
+		s.loop(ctx, calls, s.wakeSteer, func(cc context.Context) (bool, error) { return s.steerSome(cc, c) })
+	})
+	s.loops.Go(func() { s.auditLoop(ctx, c) })
+	if c.watcher != nil {
+		s.loops.Go(func() { s.watchLoop(ctx, c) })
+	}
+	for _, wake := range []chan struct{}{s.wakeSubmit, s.wakeFind, s.wakeSteer} {
+		nudge(wake) // what was filed before
+	}
+}
+
+// stop ends the loops; calls under way have so long to end by themselves.
+func (s *site) stop(grace time.Duration) {
+	s.quit()
+	if grace > 0 {
+		late := time.AfterFunc(grace, s.abort)
+		defer late.Stop()
+	} else {
+		s.abort()
+	}
+	s.loops.Wait()
+	s.abort()
+}
+
+// catchUp files what is to be done about the jobs that the site has, with an
+// adapter that knows nothing of what was asked of the one before; the caller
+// holds the lock.
+func (s *site) catchUp() {
+	waiting := map[string]bool{}
+	for _, t := range s.submit {
+		waiting[t.tag] = true
+	}
+	for _, j := range s.b.jobs {
+		if s.has(j) && !waiting[j.rec.Status.Placement.Tag] {
+			s.b.resume(j)
+		}
 	}
 }
 
 // loop does a chore whenever it is woken, until nothing is left of it; while the
 // site does not answer, it waits longer each time.
-func (s *site) loop(ctx context.Context, wake <-chan struct{}, chore func(context.Context) (more bool, err error)) error {
+func (s *site) loop(ctx, calls context.Context, wake <-chan struct{}, chore func(context.Context) (more bool, err error)) {
 	for failures := 0; ; {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-wake:
 		}
 		for more := true; more; {
 			var err error
-			more, err = chore(ctx)
+			more, err = chore(calls)
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // what fails while stopping is no failure
+				return
 			}
 			if err == nil {
 				failures = 0
@@ -90,7 +149,7 @@ func (s *site) loop(ctx context.Context, wake <-chan struct{}, chore func(contex
 			}
 			failures++
 			if !sleep(ctx, s.b.cfg.Retry.backoff(failures, s.b.cfg.Jitter())) {
-				return nil
+				return
 			}
 		}
 	}
@@ -125,232 +184,17 @@ func (s *site) toForget(h adapters.Handle) {
 // site's loop with it for ever.
 const callTime = 5 * time.Minute
 
-func (s *site) batch(n int) int {
-	if s.props.MaxBatch > 0 {
-		return min(n, s.props.MaxBatch)
+// batch says how many of n go into one call, if an adapter that has no bound of
+// its own is given at most so many.
+func (c *conn) batch(n, most int) int {
+	if c.props.MaxBatch > 0 {
+		most = c.props.MaxBatch
 	}
-	return min(n, 256)
-}
-
-// submitSome hands over the next jobs.
-func (s *site) submitSome(ctx context.Context) (bool, error) {
-	b := s.b
-	b.mu.Lock()
-	var jobs []adapters.Job
-	var ids []string
-	var ins []input
-	most := s.batch(len(s.submit))
-	for len(s.submit) > 0 && len(jobs) < most {
-		t := s.submit[0]
-		s.submit = s.submit[1:]
-		j := b.jobs[t.id]
-		if j == nil || !s.has(j) || j.rec.Status.Placement.Tag != t.tag || j.rec.Status.Placement.Handle != nil {
-			continue
-		}
-		if Phase(j.rec.Status.Phase) != Placing || j.def == nil {
-			// Its end was asked for before the site heard of it: nobody else hands it over.
-			ins = append(ins, input{id: t.id, tag: t.tag, facts: one(fact{event: Absent, reason: "it had not been given to the site " + s.name})})
-			continue
-		}
-		jobs = append(jobs, adapters.Job{
-			Tag:        adapters.Tag(t.tag),
-			Definition: forSite(j.def, s.name, b.siteIndex),
-			Owner:      j.rec.Owner,
-		})
-		ids = append(ids, t.id)
-	}
-	b.mu.Unlock()
-	if len(jobs) == 0 {
-		b.post(ins...)
-		return false, nil
-	}
-	began := time.Now()
-	cctx, cancel := context.WithTimeout(ctx, callTime)
-	results := s.adapter.Submit(cctx, jobs)
-	cancel()
-	if b.cfg.Hooks.Placed != nil {
-		b.cfg.Hooks.Placed(s.name, len(jobs), time.Since(began))
-	}
-	var trouble error
-	for i := range jobs {
-		r := adapters.Placed{Err: fail.Errorf("broker.submit", fail.Uncertain, string(jobs[i].Tag), "the site %s gave no answer", s.name)}
-		if i < len(results) {
-			r = results[i]
-		}
-		if r.Err != nil && ctx.Err() != nil {
-			continue // we are ending: the next start looks for the tag
-		}
-		if fail.Is(r.Err, fail.Unavailable) || fail.Is(r.Err, fail.Exhausted) {
-			trouble = r.Err
-		}
-		ins = append(ins, input{id: ids[i], tag: string(jobs[i].Tag), facts: func(j *job, st store.Status) []fact {
-			return s.outcome(j, &st, r)
-		}})
-	}
-	s.health(trouble)
-	b.post(ins...)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(s.submit) > 0, nil
+	return min(n, most)
 }
 
 // has reports whether the site has the job, or may.
 func (s *site) has(j *job) bool {
 	st := &j.rec.Status
 	return st.Placement != nil && st.Placement.Site == s.name && Phase(st.Phase).atSite()
-}
-
-// health notes whether the site takes jobs; while it does not, it is tried more
-// and more seldom.
-func (s *site) health(err error) {
-	b := s.b
-	b.mu.Lock()
-	changed := (s.down == nil) != (err == nil)
-	s.down = err
-	if err != nil {
-		s.failures++
-		s.closed = time.Now().Add(b.cfg.Retry.backoff(s.failures, b.cfg.Jitter()))
-	} else {
-		s.failures, s.closed = 0, time.Time{}
-	}
-	b.mu.Unlock()
-	nudge(b.wakeDispatch)
-	if changed {
-		if err != nil {
-			b.cfg.Log.Warn("a site takes no jobs", "site", s.name, "cause", err)
-		} else {
-			b.cfg.Log.Info("a site takes jobs again", "site", s.name)
-		}
-		if b.cfg.Hooks.Site != nil {
-			b.cfg.Hooks.Site(s.name, err == nil)
-		}
-	}
-}
-
-// findSome asks the site about tags whose answer was lost.
-func (s *site) findSome(ctx context.Context) (bool, error) {
-	b := s.b
-	b.mu.Lock()
-	var ids []string
-	var tags []adapters.Tag
-	for id, tag := range s.find {
-		if len(ids) == s.batch(len(s.find)) {
-			break
-		}
-		if j := b.jobs[id]; j == nil || !s.has(j) || j.rec.Status.Placement.Tag != tag || j.rec.Status.Placement.Handle != nil {
-			delete(s.find, id)
-			continue
-		}
-		ids, tags = append(ids, id), append(tags, adapters.Tag(tag))
-	}
-	b.mu.Unlock()
-	if len(ids) == 0 {
-		return false, nil
-	}
-	cctx, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
-	found, err := s.adapter.Find(cctx, tags)
-	if err != nil {
-		b.cfg.Log.Warn("a site can't say what it has; it is asked again", "site", s.name, "tags", len(tags), "cause", err)
-		return true, err
-	}
-	ins := make([]input, len(ids))
-	b.mu.Lock()
-	for i, id := range ids {
-		delete(s.find, id)
-		f := fact{event: Absent, reason: "the site " + s.name + " never received it, so it is placed again"}
-		if h, ok := found[tags[i]]; ok {
-			f = fact{event: Placed, handle: h, reason: "found again at the site " + s.name}
-		}
-		ins[i] = input{id: id, tag: string(tags[i]), facts: one(f)}
-	}
-	more := len(s.find) > 0
-	b.mu.Unlock()
-	b.post(ins...)
-	nudge(s.wakeAudit)
-	return more, nil
-}
-
-// steerSome ends, stops and lets go on what users asked for.
-func (s *site) steerSome(ctx context.Context) (bool, error) {
-	b := s.b
-	b.mu.Lock()
-	drop := s.drop
-	s.drop = nil
-	handles := map[Action][]adapters.Handle{}
-	ids := map[Action][]string{}
-	for id, do := range s.steer {
-		j := b.jobs[id]
-		if j == nil || !s.has(j) || !stillWanted(&j.rec.Status, do) {
-			delete(s.steer, id)
-			continue
-		}
-		if h := j.rec.Status.Placement.Handle; h != nil { // else it is asked once the handle is known
-			if len(handles[do]) == s.batch(256) {
-				continue
-			}
-			handles[do] = append(handles[do], h)
-			ids[do] = append(ids[do], id)
-		}
-		delete(s.steer, id)
-	}
-	more := len(s.steer) > 0
-	b.mu.Unlock()
-
-	cctx, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
-	for _, h := range drop {
-		if err := s.adapter.Forget(cctx, h); err != nil {
-			b.cfg.Log.Debug("a site keeps what it need not", "site", s.name, "cause", err)
-		}
-	}
-	var trouble error
-	for do, hs := range handles {
-		var errs []error
-		sus, _ := s.adapter.(adapters.Suspender)
-		switch {
-		case do == DoCancel:
-			errs = s.adapter.Cancel(cctx, hs)
-		case sus == nil:
-		case do == DoSuspend:
-			errs = sus.Suspend(cctx, hs)
-		case do == DoResume:
-			errs = sus.Resume(cctx, hs)
-		}
-		for i, err := range errs {
-			if err == nil || i >= len(hs) {
-				continue
-			}
-			if fail.Is(err, fail.NotFound) || fail.Is(err, fail.Conflict) {
-				continue // it ended meanwhile: the audit below hears of it
-			}
-			trouble = err
-			b.mu.Lock()
-			if _, newer := s.steer[ids[do][i]]; !newer {
-				s.steer[ids[do][i]] = do
-			}
-			b.mu.Unlock()
-		}
-	}
-	if len(handles) > 0 && !s.props.Push || trouble != nil {
-		nudge(s.wakeAudit)
-	}
-	if trouble != nil {
-		b.cfg.Log.Warn("a site did not do what was asked; it is asked again", "site", s.name, "cause", trouble)
-	}
-	return more || trouble != nil, trouble
-}
-
-// stillWanted reports whether an action that was filed still fits the status.
-func stillWanted(st *store.Status, do Action) bool {
-	switch do {
-	case DoCancel:
-		return Phase(st.Phase) == Cancelling
-	case DoSuspend:
-		return st.Suspend && Phase(st.Phase) != Cancelling
-	case DoResume:
-		return !st.Suspend && Phase(st.Phase) != Cancelling
-	case DoSubmit, DoFind, DoForget:
-	}
-	return false
 }

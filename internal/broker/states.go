@@ -17,6 +17,7 @@ const (
 	Held       Phase = "Held"       // the user wants it to wait; it never had a place
 	Placing    Phase = "Placing"    // a site was chosen and written down; its answer is not yet here
 	AtSite     Phase = "AtSite"     // the site has it and will start it
+	SiteHeld   Phase = "SiteHeld"   // the site has it and will not start it until it is released
 	Running    Phase = "Running"    // it was started
 	Suspended  Phase = "Suspended"  // the site keeps it from running for now
 	Resuming   Phase = "Resuming"   // the user wants it to go on; the site has yet to show it
@@ -42,7 +43,8 @@ const (
 	Absent    Event = "absent"    // the site certainly never got it
 	GaveUp    Event = "gave-up"   // no site is left that could run it
 	Waiting   Event = "waiting"   // evidence: queued at the site
-	Paused    Event = "paused"    // evidence: held or stopped at the site
+	HeldThere Event = "held"      // evidence: the site keeps it from starting
+	Paused    Event = "paused"    // evidence: started at the site and stopped for now
 	Started   Event = "started"   // evidence: running
 	Exited    Event = "exited"    // evidence: the program ended by itself
 	Stopped   Event = "stopped"   // evidence: the site ended it for a limit or an error
@@ -52,6 +54,8 @@ const (
 	Cancel    Event = "cancel"    // the user asks for its end
 	Suspend   Event = "suspend"   // the user wants it to wait
 	Resume    Event = "resume"    // the user wants it to go on
+	Unable    Event = "unable"    // the site can't keep it from running, though that was asked for
+	Abandon   Event = "abandon"   // whoever may gives up a job whose site can't be asked
 )
 
 // Action is what is to be done once a step is durable; several may be joined.
@@ -112,6 +116,7 @@ var transitions = map[Phase]map[Event]transition{
 		GaveUp:    {to: Failed},
 		Waiting:   {to: AtSite},
 		Paused:    {to: Suspended},
+		HeldThere: {to: SiteHeld},
 		Started:   {to: Running},
 		Exited:    {to: Finished},
 		Stopped:   {to: Failed},
@@ -119,6 +124,7 @@ var transitions = map[Phase]map[Event]transition{
 		Unrun:     {Requeued, DoForget},
 		Ended:     {to: Cancelled},
 		Cancel:    {to: Cancelling},
+		Abandon:   {to: Failed},
 		Suspend:   {to: Placing},
 		Resume:    {to: Placing},
 	},
@@ -129,6 +135,7 @@ var transitions = map[Phase]map[Event]transition{
 		GaveUp:    {to: Failed},
 		Waiting:   {to: AtSite},
 		Paused:    {to: Suspended},
+		HeldThere: {to: SiteHeld},
 		Started:   {to: Running},
 		Exited:    {to: Finished},
 		Stopped:   {to: Failed},
@@ -136,22 +143,27 @@ var transitions = map[Phase]map[Event]transition{
 		Unrun:     {Requeued, DoForget},
 		Ended:     {to: Cancelled},
 		Cancel:    {Cancelling, DoCancel},
+		Abandon:   {to: Failed},
 		Suspend:   {AtSite, DoSuspend},
 		Resume:    {AtSite, DoResume},
+		Unable:    {to: AtSite},
 	},
 	Running: {
 		Placed:    {to: Running},
 		Uncertain: {to: Running},
 		Waiting:   {to: AtSite}, // the site put it back into its own queue
 		Paused:    {to: Suspended},
+		HeldThere: {to: SiteHeld},
 		Started:   {to: Running},
 		Exited:    {to: Finished},
 		Stopped:   {to: Failed},
 		Vanished:  {to: Failed},
 		Ended:     {to: Cancelled},
 		Cancel:    {Cancelling, DoCancel},
+		Abandon:   {to: Failed},
 		Suspend:   {Running, DoSuspend},
 		Resume:    {Running, DoResume},
+		Unable:    {to: Running},
 	},
 	Suspended: {
 		Placed:    {to: Suspended},
@@ -160,6 +172,7 @@ var transitions = map[Phase]map[Event]transition{
 		GaveUp:    {to: Failed},
 		Waiting:   {to: AtSite},
 		Paused:    {to: Suspended},
+		HeldThere: {to: SiteHeld},
 		Started:   {to: Running},
 		Exited:    {to: Finished},
 		Stopped:   {to: Failed},
@@ -167,7 +180,27 @@ var transitions = map[Phase]map[Event]transition{
 		Unrun:     {Requeued, DoForget},
 		Ended:     {to: Cancelled},
 		Cancel:    {Cancelling, DoCancel},
+		Abandon:   {to: Failed},
 		Suspend:   {Suspended, DoSuspend},
+		Resume:    {Resuming, DoResume},
+	},
+	SiteHeld: {
+		Placed:    {to: SiteHeld},
+		Uncertain: {to: SiteHeld},
+		Refused:   {Requeued, DoForget},
+		GaveUp:    {to: Failed},
+		Waiting:   {to: AtSite},
+		HeldThere: {to: SiteHeld},
+		Paused:    {to: Suspended},
+		Started:   {to: Running},
+		Exited:    {to: Finished},
+		Stopped:   {to: Failed},
+		Vanished:  {to: Failed},
+		Unrun:     {Requeued, DoForget},
+		Ended:     {to: Cancelled},
+		Cancel:    {Cancelling, DoCancel},
+		Abandon:   {to: Failed},
+		Suspend:   {SiteHeld, DoSuspend},
 		Resume:    {Resuming, DoResume},
 	},
 	Resuming: {
@@ -177,6 +210,7 @@ var transitions = map[Phase]map[Event]transition{
 		GaveUp:    {to: Failed},
 		Waiting:   {to: AtSite},
 		Paused:    {to: Resuming}, // of before the site heard of it
+		HeldThere: {to: Resuming}, // as above
 		Started:   {to: Running},
 		Exited:    {to: Finished},
 		Stopped:   {to: Failed},
@@ -184,6 +218,7 @@ var transitions = map[Phase]map[Event]transition{
 		Unrun:     {Requeued, DoForget},
 		Ended:     {to: Cancelled},
 		Cancel:    {Cancelling, DoCancel},
+		Abandon:   {to: Failed},
 		Suspend:   {Suspended, DoSuspend},
 		Resume:    {Resuming, DoResume},
 	},
@@ -198,6 +233,7 @@ var transitions = map[Phase]map[Event]transition{
 		GaveUp:    {to: Cancelled},
 		Waiting:   {to: Cancelling},
 		Paused:    {to: Cancelling},
+		HeldThere: {to: Cancelling},
 		Started:   {to: Cancelling},
 		Exited:    {to: Finished},
 		Stopped:   {to: Failed},
@@ -205,6 +241,7 @@ var transitions = map[Phase]map[Event]transition{
 		Unrun:     {to: Cancelled},
 		Ended:     {to: Cancelled},
 		Cancel:    {to: Cancelling},
+		Abandon:   {to: Failed},
 	},
 }
 
@@ -219,6 +256,7 @@ var shown = map[Phase]struct {
 	Placing:    {bes.Running, "Placing"},
 	AtSite:     {bes.Running, "Submitted"},
 	Running:    {bes.Running, "Executing"},
+	SiteHeld:   {bes.Running, "HeldAtSite"},
 	Suspended:  {bes.Running, "Suspended"},
 	Resuming:   {bes.Running, "Suspended"},
 	Requeued:   {bes.Running, "Requeued"},
@@ -249,7 +287,7 @@ func (p Phase) waits() bool { return p == Queued || p == Requeued }
 // atSite reports whether a site knows of it, or may.
 func (p Phase) atSite() bool {
 	switch p {
-	case Placing, AtSite, Running, Suspended, Resuming, Cancelling:
+	case Placing, AtSite, SiteHeld, Running, Suspended, Resuming, Cancelling:
 		return true
 	case Queued, Held, Requeued, Withheld, Finished, Failed, Cancelled:
 	}

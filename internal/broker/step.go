@@ -22,6 +22,7 @@ type fact struct {
 	started    time.Time
 	ended      time.Time
 	notBefore  time.Time
+	told       *store.Told // what the site tells beside; the committer keeps it
 }
 
 // step applies one fact to a status: the table decides the phase, this function
@@ -84,7 +85,13 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 		if !f.ended.IsZero() {
 			line.Time = f.ended
 		}
-	case Accepted, Placed, Waiting, Paused:
+	case Unable:
+		tell = tell || st.Suspend
+		st.Suspend = false
+	case Accepted, Placed, Waiting, Paused, HeldThere, Abandon:
+	}
+	if st.Suspend && t.to == Running && (from == Placing || from == AtSite) {
+		do |= DoSuspend // the site could not keep it from starting
 	}
 	if st.Final {
 		st.NotBefore = time.Time{}
@@ -95,7 +102,7 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 	switch {
 	case t.to == Requeued && st.Placement != nil:
 		// The placement is over. What the user asked for meanwhile still holds.
-		st.Placement = nil
+		st.Placement, st.Told = nil, nil
 		if st.Suspend {
 			held := string(transitions[Requeued][Suspend].to)
 			st.Phase, line.Phase = held, held
@@ -118,7 +125,11 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 // tellsWhy reports whether the event's reason replaces the status's though the
 // phase stays.
 func tellsWhy(e Event) bool {
-	return e == Waiting || e == Paused || e == Uncertain || e == Suspend || e == Resume
+	switch e {
+	case Waiting, Paused, HeldThere, Uncertain, Suspend, Resume, Unable:
+		return true
+	}
+	return false
 }
 
 // steer gives what a site must be asked for once it has the job, because the
@@ -129,7 +140,7 @@ func steer(st store.Status) Action {
 		return 0
 	case p == Cancelling:
 		return DoCancel
-	case st.Suspend && p != Suspended:
+	case st.Suspend && p != Suspended && p != SiteHeld:
 		return DoSuspend
 	case p == Resuming:
 		return DoResume
@@ -143,5 +154,5 @@ func same(a, b store.Status) bool {
 	return a.Phase == b.Phase && a.Final == b.Final && a.Reason == b.Reason && a.Attempt == b.Attempt &&
 		a.Lost == b.Lost && len(a.Refused) == len(b.Refused) && a.Placement == b.Placement &&
 		a.ExitStatus == b.ExitStatus && a.Signal == b.Signal && a.Started.Equal(b.Started) &&
-		a.Ended.Equal(b.Ended) && a.NotBefore.Equal(b.NotBefore) && a.Cancel == b.Cancel && a.Suspend == b.Suspend
+		a.Ended.Equal(b.Ended) && a.NotBefore.Equal(b.NotBefore) && a.Cancel == b.Cancel && a.Suspend == b.Suspend && a.Told == b.Told
 }

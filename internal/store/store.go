@@ -45,7 +45,17 @@ type Status struct {
 	NotBefore  time.Time  `json:"notBefore,omitzero"` // a retry waits until then
 	Cancel     bool       `json:"cancel,omitempty"`   // its end was asked for
 	Suspend    bool       `json:"suspend,omitempty"`  // it is to be kept from running
+	Told       *Told      `json:"told,omitempty"`     // what the site tells beside; never changed in place
 	Sequence   int        `json:"sequence"`           // of the newest history line; set by the store
+}
+
+// Told is what a site tells of a job beside its phase; zero is "not told".
+type Told struct {
+	Progress   float64           `json:"progress,omitempty"` // of the work, 0 to 1
+	Hosts      []string          `json:"hosts,omitempty"`
+	CPU        time.Duration     `json:"cpu,omitempty"`    // used, nanoseconds
+	Memory     int64             `json:"memory,omitempty"` // the most bytes resident at once
+	Attributes map[string]string `json:"attributes,omitempty"`
 }
 
 // Placement is one attempt at one site.

@@ -284,6 +284,7 @@ func statusComesBackWhole(t *testing.T, m Maker) {
 		Phase: "p", Reason: "r\u2028<>&", Attempt: 2, Lost: 1, Refused: []string{"a", ""},
 		Placement: &store.Placement{Tag: "t", Site: "s", Handle: []byte{0, 255}}, ExitStatus: &three, Signal: "SIGKILL",
 		Started: epoch, Ended: epoch.Add(1), NotBefore: epoch.Add(2), Cancel: true, Suspend: true,
+		Told: &store.Told{Progress: 0.25, Hosts: []string{"a", "b"}, CPU: time.Second, Memory: 1 << 40, Attributes: map[string]string{"k": "v\u2028"}},
 	}
 	empty := full
 	empty.Placement, empty.ExitStatus = &store.Placement{Handle: []byte{}}, &zero

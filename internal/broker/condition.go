@@ -1,0 +1,190 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/fail"
+)
+
+// health notes whether the site takes jobs; while it does not, it is tried more
+// and more seldom.
+func (s *site) health(err error) {
+	b := s.b
+	b.mu.Lock()
+	was := s.up()
+	s.down = err
+	if err != nil {
+		s.failures++
+		s.closed = time.Now().Add(b.cfg.Retry.backoff(s.failures, b.cfg.Jitter()))
+	} else {
+		s.failures, s.closed = 0, time.Time{}
+	}
+	is := s.up()
+	b.mu.Unlock()
+	nudge(b.wakeDispatch)
+	s.turned(was, is)
+}
+
+// look notes what the adapter knows of its manager. It costs nothing.
+func (s *site) look(c *conn) {
+	h := c.Health()
+	s.b.mu.Lock()
+	was := s.up()
+	s.condition.Store(&h)
+	is := s.up()
+	s.b.mu.Unlock()
+	if was != is {
+		nudge(s.b.wakeDispatch)
+		s.turned(was, is)
+	}
+}
+
+// up reports whether the site takes jobs, as far as is known; the caller holds
+// the lock.
+func (s *site) up() bool {
+	h := s.condition.Load()
+	return s.down == nil && (h == nil || h.Problem == "")
+}
+
+// turned tells that a site came or went.
+func (s *site) turned(was, is bool) {
+	if was == is {
+		return
+	}
+	if is {
+		s.b.cfg.Log.Info("a site takes jobs again", "site", s.name)
+	} else {
+		s.b.cfg.Log.Warn("a site takes no jobs", "site", s.name, "cause", s.trouble())
+	}
+	if s.b.cfg.Hooks.Site != nil {
+		s.b.cfg.Hooks.Site(s.name, is)
+	}
+}
+
+// trouble says in a sentence why the site takes no jobs; "" if it does.
+func (s *site) trouble() string {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	return s.troubleLocked()
+}
+
+func (s *site) troubleLocked() string {
+	switch h := s.condition.Load(); {
+	case s.conn.Load() == nil:
+		return s.absenceLocked()
+	case h != nil && h.Problem != "":
+		return h.Problem
+	case s.down != nil:
+		return fail.Sentence(s.down)
+	}
+	return ""
+}
+
+// auditLoop asks the site about all of its jobs and its capacity, now and then
+// and when there is a reason to.
+func (s *site) auditLoop(ctx context.Context, c *conn) {
+	for {
+		s.measure(ctx, c)
+		s.audit(ctx, c)
+		t := time.NewTimer(s.auditPause(c))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		case <-s.wakeAudit:
+			t.Stop()
+		}
+	}
+}
+
+// downInterval is how often a site whose adapter has a problem is asked, so that
+// it is given jobs again soon after the manager is back.
+const downInterval = 5 * time.Second
+
+func (s *site) auditPause(c *conn) time.Duration {
+	every := s.b.cfg.AuditInterval
+	if c.watcher == nil {
+		every = s.b.cfg.PollInterval
+	}
+	if h := s.condition.Load(); h != nil && h.Problem != "" {
+		every = min(every, downInterval)
+	}
+	return every
+}
+
+// measure asks for the site's capacity.
+func (s *site) measure(ctx context.Context, c *conn) {
+	b := s.b
+	cctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	r, err := c.Resources(cctx)
+	if ctx.Err() != nil {
+		return
+	}
+	s.look(c)
+	if err != nil {
+		if s.capacity.Load() == nil {
+			s.health(err) // nothing was ever known of it: it is not open
+		}
+		b.cfg.Log.Debug("a site's capacity is not known", "site", s.name, "cause", err)
+		return
+	}
+	sum := r.Capacity()
+	first := s.capacity.Swap(&sum) == nil
+	before := s.resources.Swap(&r)
+	b.mu.Lock()
+	down := s.down != nil && s.failures > 0 && first
+	s.foreign = max(0, sum.Slots-sum.FreeSlots-s.phases[Running]-s.phases[Suspended])
+	if b.queue.stuck() && (first || before == nil || before.Static != r.Static) {
+		b.reexamine() // what could not run anywhere might now
+	}
+	b.mu.Unlock()
+	if down {
+		s.health(nil)
+	}
+	nudge(b.wakeDispatch)
+}
+
+// audit asks about every job that the site has.
+func (s *site) audit(ctx context.Context, c *conn) {
+	b := s.b
+	var ids []ticket
+	var handles []adapters.Handle
+	var asOf []int
+	b.mu.Lock()
+	if s.inFlight > 0 {
+		for id, j := range b.jobs {
+			if s.has(j) && j.rec.Status.Placement.Handle != nil {
+				ids = append(ids, ticket{id, j.rec.Status.Placement.Tag})
+				handles = append(handles, j.rec.Status.Placement.Handle)
+				asOf = append(asOf, j.rec.Status.Sequence)
+			}
+		}
+	}
+	b.mu.Unlock()
+	for len(ids) > 0 {
+		n := c.batch(len(ids), mostAsked)
+		cctx, cancel := context.WithTimeout(ctx, callTime)
+		es, err := c.Status(cctx, handles[:n])
+		cancel()
+		if err != nil {
+			if ctx.Err() == nil {
+				s.look(c)
+				b.cfg.Log.Debug("a site does not say how its jobs stand", "site", s.name, "cause", err)
+			}
+			return
+		}
+		if len(es) == n {
+			s.hear(es, ids[:n], asOf[:n])
+		}
+		ids, handles, asOf = ids[n:], handles[n:], asOf[n:]
+	}
+	s.look(c)
+}
+
+// mostAsked is how many jobs are asked about in one call of an adapter that has
+// no bound of its own: it turns them into as few requests as it can.
+const mostAsked = 16384

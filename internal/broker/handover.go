@@ -1,0 +1,131 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
+)
+
+const (
+	// mostAtOnce bounds a batch for an adapter that has no bound of its own, and
+	// mostAlike for one to which a batch of alike jobs is about one request.
+	mostAtOnce = 256
+	mostAlike  = 1024
+	// lingerTime is how long the hand-over to a site where a batch costs no more
+	// than a job waits for jobs that are on their way.
+	lingerTime = 20 * time.Millisecond
+)
+
+// linger waits for jobs that are about to arrive, so that alike ones reach the
+// site together. A job that comes alone does not wait.
+func (s *site) linger(ctx context.Context, c *conn) {
+	if !c.props.Bulk {
+		return
+	}
+	most := c.batch(mostAlike, mostAlike)
+	t := time.NewTimer(lingerTime)
+	defer t.Stop()
+	for s.moreComes(most) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			return
+		case <-s.wakeSubmit:
+		}
+	}
+}
+
+// moreComes reports whether jobs that may be for the site are being taken in
+// while there is room for them in a batch.
+func (s *site) moreComes(most int) bool {
+	b := s.b
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := len(s.submit)
+	return n > 0 && n < most && (len(b.creating) > 0 || len(b.inbox) > 0 || b.queue.ready > 0)
+}
+
+// submitSome hands over the next jobs; ctx ends when no more are to be.
+func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
+	b := s.b
+	s.linger(ctx, c)
+	most := mostAtOnce
+	if c.props.Bulk {
+		most = mostAlike
+	}
+	r := b.roster.Load()
+	b.mu.Lock()
+	var jobs []adapters.Job
+	var ids []string
+	var ins []input
+	most = c.batch(len(s.submit), most)
+	for len(s.submit) > 0 && len(jobs) < most && ctx.Err() == nil {
+		t := s.submit[0]
+		s.submit = s.submit[1:]
+		j := b.jobs[t.id]
+		if j == nil || !s.has(j) || j.rec.Status.Placement.Tag != t.tag || j.rec.Status.Placement.Handle != nil {
+			continue
+		}
+		if Phase(j.rec.Status.Phase) != Placing || j.def == nil || s.draining {
+			// Its end was asked for before the site heard of it, or the site is to be
+			// given no more: nobody else hands it over.
+			ins = append(ins, input{id: t.id, tag: t.tag, facts: one(fact{event: Absent, reason: "it had not been given to the site " + s.name})})
+			continue
+		}
+		jobs = append(jobs, adapters.Job{
+			Tag:        adapters.Tag(t.tag),
+			Definition: forSite(j.def, s.name, r),
+			Owner:      j.rec.Owner,
+			Account:    s.accountOf(j.rec.Owner),
+		})
+		ids = append(ids, t.id)
+	}
+	more := len(s.submit) > 0
+	b.mu.Unlock()
+	if len(jobs) == 0 {
+		b.post(ins...)
+		return more && ctx.Err() == nil, nil
+	}
+	began := time.Now()
+	cctx, cancel := context.WithTimeout(calls, callTime)
+	results := c.Submit(cctx, jobs)
+	cancel()
+	if b.cfg.Hooks.Placed != nil {
+		b.cfg.Hooks.Placed(s.name, len(jobs), time.Since(began))
+	}
+	var trouble error
+	for i := range jobs {
+		r := adapters.Placed{Err: fail.Errorf("broker.submit", fail.Uncertain, string(jobs[i].Tag), "the site %s gave no answer", s.name)}
+		if i < len(results) {
+			r = results[i]
+		}
+		if r.Err != nil && calls.Err() != nil {
+			continue // we are ending: the next start looks for the tag
+		}
+		if adapters.ClassOf(r.Err) == adapters.Transient {
+			trouble = r.Err
+		}
+		ins = append(ins, input{id: ids[i], tag: string(jobs[i].Tag), facts: func(j *job, st store.Status) []fact {
+			return s.outcome(j, &st, r)
+		}})
+	}
+	s.health(trouble)
+	s.look(c)
+	b.post(ins...)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(s.submit) > 0, nil
+}
+
+// accountOf gives the local account that a principal's jobs run as; "" is the
+// one that the site is configured with. The caller holds the lock.
+func (s *site) accountOf(owner string) string {
+	if a, ok := s.accounts[owner]; ok {
+		return a
+	}
+	return s.account
+}

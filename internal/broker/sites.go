@@ -1,0 +1,113 @@
+package broker
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/bes"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/store"
+)
+
+// SiteState is whether a site is given jobs.
+type SiteState string
+
+// The states of a site.
+const (
+	SiteUp           SiteState = "up"
+	SiteDown         SiteState = "down"         // it takes no jobs at present: Problem says why
+	SiteDraining     SiteState = "draining"     // it was taken out of the configuration, and has jobs
+	SiteUnconfigured SiteState = "unconfigured" // jobs are there, and nobody knows how to ask it
+)
+
+// SiteStatus is how a site stands.
+type SiteStatus struct {
+	Name       string
+	State      SiteState
+	Problem    string              // a sentence; "" while there is none
+	Evidence   time.Time           // when a job's evidence came last
+	Properties adapters.Properties // zero without an adapter
+	Health     adapters.Health
+	Resources  *adapters.Resources // nil until known
+	Capacity   *adapters.Capacity
+	Jobs       map[Phase]int // that it has or is being given
+	Live       int           // their sum
+}
+
+// Sites tells how all sites stand, those that are given jobs first.
+func (b *Broker) Sites(ctx context.Context) ([]SiteStatus, error) {
+	if _, err := b.caller(ctx, "broker.Sites", Submit); err != nil {
+		return nil, err
+	}
+	return b.Survey(), nil
+}
+
+// Survey is Sites for the gateway itself. It asks no manager anything.
+func (b *Broker) Survey() []SiteStatus {
+	b.mu.Lock()
+	names := slices.Clone(b.order)
+	for _, name := range slices.Sorted(maps.Keys(b.sites)) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	sites := make([]*site, 0, len(names))
+	out := make([]SiteStatus, 0, len(names))
+	for _, name := range names {
+		s := b.sites[name]
+		if s == nil {
+			continue
+		}
+		st := SiteStatus{Name: name, State: SiteUp, Problem: s.troubleLocked(), Jobs: maps.Clone(s.phases), Live: s.inFlight}
+		switch {
+		case !s.configured:
+			st.State = SiteUnconfigured
+		case s.draining:
+			st.State = SiteDraining
+		case st.Problem != "":
+			st.State = SiteDown
+		}
+		sites, out = append(sites, s), append(out, st)
+	}
+	b.mu.Unlock()
+	for i, s := range sites {
+		if n := s.heard.Load(); n != 0 {
+			out[i].Evidence = time.Unix(0, n)
+		}
+		out[i].Resources, out[i].Capacity = s.resources.Load(), s.capacity.Load()
+		if c, done, err := s.borrow(); err == nil {
+			out[i].Health, out[i].Properties = c.Health(), c.Properties()
+			done()
+		}
+	}
+	return out
+}
+
+// AbandonActivities gives jobs up whose site can't be asked: they are Failed, as
+// nobody knows what became of them, and they are not run again. It is for
+// managers of the gateway who know that a site will not come back; what runs
+// there goes on if the site is wrong about that.
+func (b *Broker) AbandonActivities(ctx context.Context, activities []soap.EPR) ([]bes.Result, error) {
+	const op = "broker.AbandonActivities"
+	who, err := b.caller(ctx, op, Manage)
+	if err != nil {
+		return nil, err
+	}
+	return b.ask(ctx, activities, request{
+		op: op, event: Abandon, done: "abandoned",
+		reason: "given up by " + who.Name + ", as its site can't be asked: what became of it there is not known, and it is not run again",
+		possible: func(rec *store.Job) error {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			s := b.siteOf(&rec.Status)
+			if s == nil || !Phase(rec.Status.Phase).atSite() || s.troubleLocked() != "" {
+				return nil // the table has the word
+			}
+			return fail.Errorf(op, fail.Conflict, rec.ID, "the site %s, which has the activity, answers: terminate the activity", s.name)
+		},
+	})
+}
