@@ -1,0 +1,165 @@
+package testbed
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// pid finds a daemon of this pool that runs.
+func (c *Condor) pid(name string) (int, bool) {
+	procs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return 0, false
+	}
+	want := c.program(name)
+	for _, p := range procs {
+		line, err := os.ReadFile(p + "/cmdline") // a zombie has none
+		if err != nil || len(line) == 0 {
+			continue
+		}
+		first, _, _ := bytes.Cut(line, []byte{0})
+		if string(first) != want && string(first) != name {
+			continue
+		}
+		cwd, err := os.Readlink(p + "/cwd")
+		if err != nil || cwd != c.Dir && !strings.HasPrefix(cwd, c.Dir+"/") {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(p)); err == nil {
+			return pid, true
+		}
+	}
+	return 0, false
+}
+
+// Kill ends a daemon by SIGKILL, after which the master starts it again.
+func (c *Condor) Kill(tb testing.TB, name string) {
+	tb.Helper()
+	if err := c.kill(name); err != nil {
+		tb.Fatalf("killing %s: %v", name, err)
+	}
+}
+
+func (c *Condor) kill(name string) error {
+	pid, ok := c.pid(name)
+	if !ok {
+		return errors.New("it does not run")
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return err
+	}
+	return eventually(10*time.Second, func() error {
+		if now, ok := c.pid(name); ok && now == pid {
+			return errors.New("it does not end")
+		}
+		return nil
+	})
+}
+
+// Stop ends a daemon and keeps the master from starting it again. Jobs that run, run
+// on.
+func (c *Condor) Stop(tb testing.TB, name string) {
+	tb.Helper()
+	c.down[name] = true
+	// The master must not see it die before it knows that this is meant.
+	if err := c.off(name); err != nil {
+		tb.Fatalf("stopping %s: %v", name, err)
+	}
+}
+
+func (c *Condor) off(name string) error {
+	master, ok := c.pid(CondorMaster)
+	if !ok {
+		return errors.New("the master does not run")
+	}
+	// A master that is held starts nothing; when it goes on, it is told at once.
+	if err := syscall.Kill(master, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return c.kill(name)
+}
+
+// Start lets a daemon that was stopped run again, and waits until the pool is well.
+func (c *Condor) Start(tb testing.TB, name string) {
+	tb.Helper()
+	delete(c.down, name)
+	if len(c.down) == 0 {
+		if master, ok := c.pid(CondorMaster); ok {
+			_ = syscall.Kill(master, syscall.SIGCONT)
+		}
+	}
+	c.Ready(tb)
+}
+
+// Ready waits until the pool takes jobs.
+func (c *Condor) Ready(tb testing.TB) {
+	tb.Helper()
+	if err := c.ready(); err != nil {
+		tb.Fatalf("the pool does not come back: %v\n%s", err, c.Logs(10))
+	}
+}
+
+// Freeze holds a daemon in mid-flight (SIGSTOP), Thaw lets it go on.
+func (c *Condor) Freeze(tb testing.TB, name string) { tb.Helper(); c.signal(tb, name, syscall.SIGSTOP) }
+
+// Thaw ends Freeze.
+func (c *Condor) Thaw(tb testing.TB, name string) { tb.Helper(); c.signal(tb, name, syscall.SIGCONT) }
+
+func (c *Condor) signal(tb testing.TB, name string, sig syscall.Signal) {
+	tb.Helper()
+	pid, ok := c.pid(name)
+	if !ok {
+		tb.Fatalf("%s does not run", name)
+	}
+	if err := syscall.Kill(pid, sig); err != nil {
+		tb.Fatalf("%v to %s: %v", sig, name, err)
+	}
+}
+
+// UpCondor brings a pool up that outlives this process, and gives the variables to set
+// for its use.
+func UpCondor(dir string, o CondorOptions) ([]string, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // jobs of others come here
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	c, err := NewCondor(ctx, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Up(); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, c.Logs(10))
+	}
+	return c.Env(), nil
+}
+
+// DownCondor ends a pool that UpCondor brought up; its queue and history stay there.
+func DownCondor(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dir, "condor_config")); err != nil {
+		return fmt.Errorf("%s holds no pool: %w", dir, err)
+	}
+	soft, err := CondorSoftware(context.Background())
+	if err != nil {
+		return err
+	}
+	c := &Condor{Dir: dir, soft: soft, down: map[string]bool{}}
+	c.Down()
+	return nil
+}
