@@ -120,6 +120,26 @@ func decodeDetails(e *etree.Element) *Details {
 	if v, err := strconv.Atoi(childText(e, "ExitStatus")); err == nil {
 		d.ExitStatus = &v
 	}
+	if p := childNumber(e, "Progress"); p > 0 && p <= 1 {
+		d.Progress = p
+	}
+	if u := child(e, "Usage"); u != nil {
+		if s := childNumber(u, "CPUTime"); s > 0 && s < math.MaxInt64/1e9 {
+			d.Usage.CPU = time.Duration(math.Round(s * 1e9))
+		}
+		d.Usage.Memory = max(0, childInt(u, "Memory"))
+	}
+	for _, c := range e.ChildElements() {
+		switch c.Tag {
+		case "Host":
+			d.Hosts = append(d.Hosts, strings.Clone(strings.TrimSpace(xmldoc.Text(c))))
+		case "SiteAttribute":
+			if d.Attributes == nil {
+				d.Attributes = map[string]string{}
+			}
+			d.Attributes[strings.Clone(c.SelectAttrValue("name", ""))] = strings.Clone(xmldoc.Text(c))
+		}
+	}
 	return d
 }
 

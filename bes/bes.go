@@ -60,6 +60,18 @@ type Details struct {
 	Started    time.Time // zero until it runs
 	Ended      time.Time // zero until final
 	Revision   int64     // grows with every change; for WaitAfter
+
+	// What some sites tell beside; zero is "not told".
+	Progress   float64  // of the work, 0 to 1
+	Hosts      []string // where it runs or ran
+	Usage      Usage
+	Attributes map[string]string // the site's own, by its own names
+}
+
+// Usage is what an activity used so far.
+type Usage struct {
+	CPU    time.Duration // user and system, of all its processes
+	Memory int64         // bytes, the most that was resident at once
 }
 
 // CreateActivityRequest is one job to be.

@@ -2,7 +2,9 @@ package bes
 
 import (
 	"encoding/base64"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -128,6 +130,22 @@ func encodeDetails(d *Details) *etree.Element {
 	timeIf(e, "p:Started", d.Started)
 	timeIf(e, "p:Ended", d.Ended)
 	text(e, "p:Revision", strconv.FormatInt(d.Revision, 10))
+	doubleIf(e, "p:Progress", d.Progress)
+	for _, h := range d.Hosts {
+		text(e, "p:Host", h)
+	}
+	if d.Usage != (Usage{}) {
+		u := e.CreateElement("p:Usage")
+		doubleIf(u, "p:CPUTime", d.Usage.CPU.Seconds())
+		if d.Usage.Memory != 0 {
+			text(u, "p:Memory", strconv.FormatInt(d.Usage.Memory, 10))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.Attributes)) {
+		a := e.CreateElement("p:SiteAttribute")
+		a.CreateAttr("name", name)
+		a.SetText(d.Attributes[name])
+	}
 	return e
 }
 

@@ -57,6 +57,20 @@ func TestStatusThereAndBack(t *testing.T) {
 				v := rapid.IntRange(-1, 255).Draw(t, "exit")
 				s.Details.ExitStatus = &v
 			}
+			s.Details.Progress = rapid.SampledFrom([]float64{0, 0.01, 1. / 3, 1}).Draw(t, "progress")
+			s.Details.Usage = Usage{
+				CPU:    time.Duration(rapid.Int64Range(0, 1e15).Draw(t, "cpu")),
+				Memory: rapid.Int64Range(0, 1<<50).Draw(t, "memory"),
+			}
+			for i := range rapid.IntRange(0, 3).Draw(t, "hosts") {
+				s.Details.Hosts = append(s.Details.Hosts, fmt.Sprintf("node%d", i))
+			}
+			for i := range rapid.IntRange(0, 3).Draw(t, "attributes") {
+				if s.Details.Attributes == nil {
+					s.Details.Attributes = map[string]string{}
+				}
+				s.Details.Attributes[fmt.Sprintf("Name<%d>", i)] = words(t, "value")
+			}
 		}
 		if got := decodeStatus(reread(t, encodeStatus(s))); !reflect.DeepEqual(got, s) {
 			t.Fatalf("%+v became %+v", s, got)

@@ -316,6 +316,10 @@ func statusOf(rec *store.Job) bes.Status {
 	if st.Placement != nil {
 		d.Site = st.Placement.Site
 	}
+	if t := st.Told; t != nil {
+		d.Progress, d.Hosts, d.Attributes = t.Progress, t.Hosts, t.Attributes
+		d.Usage = bes.Usage{CPU: t.CPU, Memory: t.Memory}
+	}
 	return bes.Status{State: p.State(), SubStates: p.SubStates(), Details: d}
 }
 
