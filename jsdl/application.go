@@ -184,6 +184,12 @@ func claimApplication(d *decoder, a *Application, e *etree.Element, n xmldoc.Nam
 			read(d, e, a.HPC, hpcApplicationType)
 			return true
 		}
+	case xmldoc.Name{Space: NSSPMD, Local: "SPMDApplication"}:
+		if a.SPMD == nil {
+			a.SPMD = new(SPMDApplication)
+			read(d, e, a.SPMD, &spmdApplicationType)
+			return true
+		}
 	case xmldoc.Name{Space: nsHPCPAMisspelt, Local: "HPCProfileApplication"}:
 		if a.HPC == nil {
 			d.rule(e, Warning, "the namespace "+n.Space+" is taken for "+NSHPCPA, "write schemas.ggf.org")

@@ -54,6 +54,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		j.Program()
+		j.Uses()
 		if len(ps.Invalid()) > 0 {
 			return
 		}
@@ -85,6 +86,7 @@ func TestTablesFitTheWalker(t *testing.T) {
 	fits(t, &posixApplicationType)
 	fits(t, hpcApplicationType)
 	fits(t, &spmdApplicationType)
+	fits(t, &placementType)
 	fits(t, &sweepType)
 	fits(t, &loopDoubleType)
 }

@@ -2,6 +2,7 @@ package jsdl
 
 import (
 	"math/big"
+	"time"
 
 	"github.com/beevik/etree"
 	"pgregory.net/rapid"
@@ -29,6 +30,9 @@ func definition() *rapid.Generator[*JobDefinition] {
 			}
 			if g.bool() {
 				d.Application.HPC = g.hpc()
+			}
+			if g.bool() {
+				d.Application.SPMD = g.spmd()
 			}
 		}
 		if g.bool() {
@@ -169,6 +173,80 @@ func (g generator) hpc() *HPCProfileApplication {
 	return h
 }
 
+func (g generator) spmd() *SPMDApplication {
+	s := &SPMDApplication{
+		Name: g.maybeName(), Executable: g.path(), Input: g.path(), Output: g.path(), Error: g.path(), WorkingDirectory: g.path(),
+		Environment: g.environment(true), UserName: g.maybeText(), NumberOfProcesses: g.processCount(), ThreadsPerProcess: g.processCount(),
+		Variation: rapid.SampledFrom(variations).Draw(g.T, "variation"), Foreign: g.foreign(true),
+	}
+	for range g.few() {
+		s.Arguments = append(s.Arguments, Text{Value: normalize(g.text()), FileSystem: g.maybeName(), Attributes: g.attributes()})
+	}
+	if g.bool() {
+		s.ProcessesPerHost = g.positive()
+		s.Leaves = g.leaves("ProcessesPerHost", 1)
+	}
+	if s.NumberOfProcesses != nil {
+		s.Leaves = append(s.Leaves, g.leaves("NumberOfProcesses", 1)...)
+	}
+	return s
+}
+
+func (g generator) positive() *big.Int {
+	n, _ := new(big.Int).SetString(rapid.StringMatching(`[1-9][0-9]{0,20}`).Draw(g.T, "positive"), 10)
+	return n
+}
+
+func (g generator) processCount() *ProcessCount {
+	switch rapid.IntRange(0, 3).Draw(g.T, "count") {
+	case 0:
+		return nil
+	case 1:
+		return &ProcessCount{Value: g.positive()}
+	}
+	return &ProcessCount{Actual: g.bool()}
+}
+
+func (g generator) line() string {
+	return rapid.StringMatching(`[a-z<&>"'é漢𝄞]([a-z<&>"'é漢𝄞 ]{0,8}[a-z<&>"'é漢𝄞])?`).Draw(g.T, "line")
+}
+
+func (g generator) moment() *time.Time {
+	if g.bool() {
+		return nil
+	}
+	t := time.Unix(rapid.Int64Range(-30000000000, 250000000000).Draw(g.T, "time"), rapid.SampledFrom([]int64{0, 1, 5e8}).Draw(g.T, "fraction"))
+	t = t.In(time.FixedZone("", 60*rapid.IntRange(-14*60, 14*60).Draw(g.T, "zone")))
+	return &t
+}
+
+func (g generator) within(least, most int) *int {
+	if g.bool() {
+		return nil
+	}
+	n := rapid.IntRange(least, most).Draw(g.T, "number")
+	return &n
+}
+
+func (g generator) placement() *Placement {
+	p := &Placement{
+		Share: g.maybe(func() string { return xmldoc.Collapse(g.line()) }), QualityOfService: g.maybe(func() string { return xmldoc.Collapse(g.line()) }),
+		Reservation: g.maybe(func() string { return xmldoc.Collapse(g.line()) }), Deadline: g.moment(), NotBefore: g.moment(),
+		Priority: g.within(-maxPriority, maxPriority), Constraint: g.maybe(g.line), Container: g.maybe(func() string { return xmldoc.Collapse(g.line()) }),
+		Quorum: g.within(1, maxReplicas), Replicas: g.within(1, maxReplicas), Foreign: g.foreign(true),
+	}
+	if g.bool() {
+		b := g.bool()
+		p.Rerunnable = &b
+	}
+	for range g.few() {
+		p.GPUs = append(p.GPUs, GPU{rapid.SampledFrom([]string{"", "a100", "a 100-S.x_2+"}).Draw(g.T, "gpu"), rapid.IntRange(1, maxGPUs).Draw(g.T, "gpus")})
+		p.Licences = append(p.Licences, Licence{rapid.SampledFrom([]string{"m", "m@db:1/x"}).Draw(g.T, "licence"), rapid.IntRange(1, maxLicences).Draw(g.T, "tokens")})
+		p.Manager = append(p.Manager, ManagerAttribute{rapid.StringMatching(`[A-Za-z_][A-Za-z0-9_.]{0,6}`).Draw(g.T, "attribute"), g.line()})
+	}
+	return p
+}
+
 func (g generator) float() float64 {
 	return rapid.OneOf(rapid.Float64(), rapid.SampledFrom([]float64{0, 1, 2, 1e18, 1e17, 0.1, -1, 1 << 40, 1e300, 5e-324})).Draw(g.T, "number")
 }
@@ -232,6 +310,9 @@ func (g generator) resources() *Resources {
 			f.Type = rapid.SampledFrom(fileSystemTypes).Draw(g.T, "type")
 		}
 		r.FileSystems = append(r.FileSystems, f)
+	}
+	if g.bool() {
+		r.Placement = g.placement()
 	}
 	return r
 }

@@ -7,8 +7,8 @@ import (
 )
 
 // The extensions that are checked against their schemas though they are not read:
-// SPMD (GFD.115), parameter sweep (GFD.149), file sweep, and the credential of the
-// file staging profile (GFD.135).
+// parameter sweep (GFD.149), file sweep, and the credential of the file staging
+// profile (GFD.135).
 
 const (
 	nsSweepFunction = "http://schemas.ogf.org/jsdl/2009/03/sweep/functions"
@@ -79,6 +79,7 @@ func init() {
 	register(hpcApplicationType)
 	root("SPMDApplication", &spmdApplicationType)
 	register(&spmdApplicationType)
+	root("Placement", &placementType)
 	root("Sweep", &sweepType)
 	register(&sweepType)
 	root("DocumentNode", &documentNodeType)
@@ -120,38 +121,14 @@ func anyText(string) bool { return true }
 
 func isInteger(s string) bool { _, ok, _ := parseInteger(s); return ok }
 func isDouble(s string) bool  { _, ok := parseDouble(s); return ok }
-func isBoolean(s string) bool { _, ok := parseBoolean(s); return ok }
 func isNCName(s string) bool  { _, ok := parseNCName(s); return ok }
 func isURI(s string) bool     { _, ok := parseURI(s); return ok }
 
-func isPositive(s string) bool {
-	n, ok, _ := parseInteger(s)
-	return ok && n.Sign() > 0
-}
-
 const (
-	wantInteger  = "expected a whole number"
-	wantPositive = "expected a whole number, 1 or more"
-	wantDouble   = "expected a number"
-	wantBoolean  = "expected true, false, 1 or 0"
-	wantURI      = "expected a URI of RFC 3986"
+	wantInteger = "expected a whole number"
+	wantDouble  = "expected a number"
+	wantURI     = "expected a URI of RFC 3986"
 )
-
-// positive is the type of SPMD's numbers.
-func positive(actual, camel string, nillable bool) *content[checked] {
-	c := &content[checked]{space: NSSPMD, anyAttr: true, nillable: nillable, text: func(d *decoder, _ *checked, e *etree.Element, s string) {
-		if !isPositive(s) {
-			d.invalid(e, quote(trim(s))+" is not a number of processes or threads", wantPositive)
-		}
-	}}
-	if actual != "" {
-		c.attrs = []attribute[checked]{
-			{actual, false, checkAttribute[checked](isBoolean, wantBoolean), ""},
-			{camel, false, checkAttribute[checked](isBoolean, wantBoolean), "write " + actual + ", in small letters"},
-		}
-	}
-	return c
-}
 
 var credentialType = content[checked]{
 	space: nsCredential,
@@ -172,26 +149,6 @@ func stranger(space string, o occurs) part[checked] {
 	p := el(space, "an element of another namespace", o, func(d *decoder, _ *checked, e *etree.Element) { d.checkLax(e, d.name(e)) })
 	p.other = true
 	return p
-}
-
-// spmdApplicationType: the first eight elements are in the posix namespace.
-var spmdApplicationType = content[checked]{
-	space: NSSPMD, any: true, anyAttr: true,
-	attrs: []attribute[checked]{{"name", false, checkAttribute[checked](isNCName, wantNCName), ""}},
-	parts: []part[checked]{
-		el(NSPOSIX, "Executable", optional, check[checked](&posixFileType)),
-		el(NSPOSIX, "Argument", repeated, check[checked](&posixArgumentType)),
-		el(NSPOSIX, "Input", optional, check[checked](&posixFileType)),
-		el(NSPOSIX, "Output", optional, check[checked](&posixFileType)),
-		el(NSPOSIX, "Error", optional, check[checked](&posixFileType)),
-		el(NSPOSIX, "WorkingDirectory", optional, check[checked](&posixFileType)),
-		el(NSPOSIX, "Environment", repeated, check[checked](&posixEnvironmentType)),
-		el(NSPOSIX, "UserName", optional, check[checked](&posixStringType)),
-		el(NSSPMD, "NumberOfProcesses", optional, check[checked](positive("actualtotalcpucount", "actualTotalCPUCount", true))),
-		el(NSSPMD, "ProcessesPerHost", optional, check[checked](positive("", "", false))),
-		el(NSSPMD, "ThreadsPerProcess", optional, check[checked](positive("actualindividualcpucount", "actualIndividualCPUCount", true))),
-		el(NSSPMD, "SPMDVariation", once, checkText[checked](isURI, wantURI)),
-	},
 }
 
 var sweepType = content[checked]{space: NSSweep, any: true, anyAttr: true}

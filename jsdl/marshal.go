@@ -16,11 +16,22 @@ import (
 func (j *JobDefinition) Element() *etree.Element {
 	e := etree.NewElement("jsdl:JobDefinition")
 	e.CreateAttr("xmlns:jsdl", NS)
-	if a := j.Description.Application; a != nil && a.POSIX != nil {
-		e.CreateAttr("xmlns:posix", NSPOSIX)
+	if a := j.Description.Application; a != nil {
+		if a.POSIX != nil || a.SPMD != nil {
+			e.CreateAttr("xmlns:posix", NSPOSIX)
+		}
+		if a.HPC != nil {
+			e.CreateAttr("xmlns:hpcpa", NSHPCPA)
+		}
+		if a.SPMD != nil {
+			e.CreateAttr("xmlns:spmd", NSSPMD)
+			if a.SPMD.null() {
+				e.CreateAttr("xmlns:xsi", nsXSI)
+			}
+		}
 	}
-	if a := j.Description.Application; a != nil && a.HPC != nil {
-		e.CreateAttr("xmlns:hpcpa", NSHPCPA)
+	if r := j.Description.Resources; r != nil && r.Placement != nil {
+		e.CreateAttr("xmlns:portolan", NSPortolan)
 	}
 	attr(e, "id", j.ID)
 	j.Description.write(e.CreateElement("jsdl:JobDescription"))
@@ -69,6 +80,9 @@ func (a *Application) write(e *etree.Element) {
 	if a.HPC != nil {
 		a.HPC.write(e.CreateElement("hpcpa:HPCProfileApplication"))
 	}
+	if a.SPMD != nil {
+		a.SPMD.write(e.CreateElement("spmd:SPMDApplication"))
+	}
 	a.Foreign.write(e)
 }
 
@@ -82,12 +96,7 @@ func (p *POSIXApplication) write(e *etree.Element) {
 	path(e, "posix:Output", p.Output)
 	path(e, "posix:Error", p.Error)
 	path(e, "posix:WorkingDirectory", p.WorkingDirectory)
-	for i := range p.Environment {
-		v := &p.Environment[i]
-		x := e.CreateElement("posix:Environment")
-		x.CreateAttr("name", v.Name)
-		v.Text.write(x)
-	}
+	writeEnvironment(e, p.Environment)
 	for _, l := range p.Limits.all() {
 		if *l.value != nil {
 			textElement(e, "posix:"+l.element, (*l.value).String())
@@ -97,6 +106,14 @@ func (p *POSIXApplication) write(e *etree.Element) {
 	optionalText(e, "posix:GroupName", p.GroupName)
 	writeLeaves(e, p.Leaves)
 	p.Foreign.write(e)
+}
+
+func writeEnvironment(e *etree.Element, vars []EnvironmentVariable) {
+	for i := range vars {
+		x := e.CreateElement("posix:Environment")
+		x.CreateAttr("name", vars[i].Name)
+		vars[i].Text.write(x)
+	}
 }
 
 // namedLimit is a limit with the name of its element.
@@ -176,6 +193,9 @@ func (r *Resources) write(e *etree.Element) {
 	r.TotalVirtualMemory.write(e, "jsdl:TotalVirtualMemory")
 	r.TotalDiskSpace.write(e, "jsdl:TotalDiskSpace")
 	r.TotalResourceCount.write(e, "jsdl:TotalResourceCount")
+	if r.Placement != nil {
+		r.Placement.write(e.CreateElement("portolan:Placement"))
+	}
 	r.Foreign.write(e)
 }
 

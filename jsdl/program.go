@@ -48,6 +48,8 @@ func (j *JobDefinition) Program() Program {
 			out.Arguments = append(out.Arguments, Text{Value: s})
 		}
 		return out
+	case a.SPMD != nil:
+		return a.SPMD.program()
 	}
 	return Program{}
 }

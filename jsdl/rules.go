@@ -46,6 +46,9 @@ func (d *decoder) rules(j *JobDefinition) {
 	}
 	if r != nil {
 		d.checkCounts(r)
+		if a := j.Description.Application; a != nil && a.SPMD != nil {
+			d.checkSPMD(a.SPMD, r)
+		}
 	}
 	for _, ref := range d.refs {
 		if !declared[ref.name] && !WellKnownFileSystem(ref.name) {
@@ -92,8 +95,11 @@ func checkApplication(d *decoder, a *Application, e *etree.Element) {
 	if d.lax > 0 {
 		return
 	}
-	if a.POSIX != nil && a.HPC != nil {
-		second := applicationElements(d, e)
+	switch second := laterApplication(d, e); {
+	case a.SPMD != nil && (a.POSIX != nil || a.HPC != nil):
+		d.rule(second, Unsupported, "the job has two applications, and only one program can be run",
+			"leave all but one of POSIXApplication, HPCProfileApplication and SPMDApplication out")
+	case a.POSIX != nil && a.HPC != nil:
 		if why := differ(a.POSIX, a.HPC); !d.opts.Lenient || why != "" {
 			what := "the job has two applications, and only one program can be run"
 			if why != "" && d.opts.Lenient {
@@ -104,23 +110,14 @@ func checkApplication(d *decoder, a *Application, e *etree.Element) {
 			d.rule(second, Warning, "the job has two applications that say the same", "leave one of them out")
 		}
 	}
-	runs := a.POSIX != nil && a.POSIX.Executable != nil || a.HPC != nil && a.HPC.Executable != nil
-	if !runs && a.Name != nil && !blank(*a.Name) {
-		at := xmldoc.Child(e, NS, "ApplicationName")
-		if at == nil {
-			at = e
-		}
-		d.rule(at, Unsupported, "this gateway has no catalogue in which to look up the application "+quote(trim(*a.Name)),
-			"name the program in the Executable of a POSIXApplication or HPCProfileApplication")
-	}
 }
 
-// applicationElements gives the later of the two application elements.
-func applicationElements(d *decoder, e *etree.Element) *etree.Element {
+// laterApplication gives the last of the application elements.
+func laterApplication(d *decoder, e *etree.Element) *etree.Element {
 	last := e
 	for _, c := range e.ChildElements() {
 		switch n := d.name(c); n.Local {
-		case "POSIXApplication", "HPCProfileApplication":
+		case "POSIXApplication", "HPCProfileApplication", "SPMDApplication":
 			last = c
 		}
 	}
@@ -211,7 +208,13 @@ func (d *decoder) checkEnvironment(e *etree.Element, space string, vars []Enviro
 func refusal(n xmldoc.Name) (what, want string) {
 	switch n.Space {
 	case NSSPMD:
-		return "parallel programs (" + n.String() + ") are not run by this gateway yet", "use a POSIXApplication that starts one program"
+		if n.Local == "SPMDApplication" {
+			return "the job has more than one SPMDApplication, or has it in the wrong place", "expected one, in Application"
+		}
+	case NSPortolan:
+		if n.Local == "Placement" {
+			return "the job has more than one Placement, or has it in the wrong place", "expected one, in Resources"
+		}
 	case NSSweep:
 		return "parameter sweeps (" + n.String() + ") are not expanded by this gateway yet", "submit one job for each set of values"
 	case NSPOSIX:

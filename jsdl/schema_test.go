@@ -22,9 +22,19 @@ func judge(t testing.TB, docs [][]byte) []bool {
 	lint := testenv.Tool(t, "xmllint", "libxml2-utils")
 	schemas := filepath.Join(testenv.Shared(t), "schemas", "jsdl")
 	dir := t.TempDir()
+	// The normative schemas and ours, as one.
+	ours, err := filepath.Abs("placement.xsd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := filepath.Join(dir, "all.xsd")
+	if err := os.WriteFile(all, []byte(`<xsd:schema xmlns:xsd="http://www.w3.org/2001/XMLSchema" targetNamespace="urn:local:jsdl-all">`+
+		`<xsd:include schemaLocation="`+filepath.Join(schemas, "all.xsd")+`"/><xsd:import namespace="`+NSPortolan+`" schemaLocation="`+ours+`"/></xsd:schema>`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	verdicts := make([]bool, len(docs))
 	for from := 0; from < len(docs); from += 400 {
-		args := []string{"--nonet", "--noout", "--schema", filepath.Join(schemas, "all.xsd")}
+		args := []string{"--nonet", "--noout", "--schema", all}
 		for i := from; i < min(from+400, len(docs)); i++ {
 			name := filepath.Join(dir, fmt.Sprintf("%06d.xml", i))
 			if err := os.WriteFile(name, docs[i], 0o600); err != nil {
@@ -105,6 +115,9 @@ var values = []string{
 	"007", "1.0", "1.", ".5", ".", "1e3", "1E+3", "1e1.5", "INF", "-INF", "+INF", "inf", "NaN", "nan", "0x10", "1_000", "1,5", "１",
 	"a:b", "9a", "_a", "a-b.c", "é", "a b", "\ta\n", "http://h/p?q#f", "http://h/%zz", "http://h/%41", "a#b#c", "http://[::1]:80/", "http://[::1",
 	"http://h:port/", "http://u:p@h:1/x", "//h", ":x", "1a:b", "a/b:c", "x y z", "{}|^`", "scp://HOST:22:path", "http://h/[x]", "?", "#", "é://x",
+	"2026-01-02T03:04:05Z", "2026-02-29T03:04:05Z", "2026-01-02T03:04:05", "2026-01-02T24:00:00Z", "2026-01-02T03:04:05.5+14:00", "2026-01-02T03:04:05-14:01", " 2026-01-02T03:04:05-00:00\n",
+	"0000-01-02T03:04:05Z", "12026-01-02T03:04:05Z", "2026-01-02T03:04:05,5Z", "2026-1-02T03:04:05Z", "2026-01-02t03:04:05z", "1001", "-1001", "1000", "1024", "1025", "1000001",
+	"a\u0085b", "a\u2028b", "a  b", "a,b", "a@b:c/d", strings.Repeat("é", 255), strings.Repeat("é", 256), strings.Repeat("x", 64), strings.Repeat("x", 65), strings.Repeat("x", 4096), strings.Repeat("x", 4097),
 	"mailto:a@b", "file:///tmp/x", "/tmp/x", "..", "http://a@b@c/", "999999999999999999999", "12345678901234567890.5", "1e400", "--1", "+-1",
 }
 
@@ -168,7 +181,7 @@ func mutate(r *rand.Rand, root *etree.Element) string {
 		e.SetText(value)
 		return fmt.Sprintf("text %q in %s", value, at())
 	case 9:
-		keys := []string{"name", "filesystemName", "exclusiveBound", "epsilon", "id", "class", "xml:lang", "xsi:nil", "actualtotalcpucount", "start", "step", "ns", "prefix", "Id"}
+		keys := []string{"name", "filesystemName", "exclusiveBound", "epsilon", "id", "class", "xml:lang", "xsi:nil", "actualtotalcpucount", "start", "step", "ns", "prefix", "Id", "type"}
 		k := keys[r.IntN(len(keys))]
 		if k == "xsi:nil" {
 			e.CreateAttr("xmlns:xsi", nsXSI)
@@ -232,7 +245,7 @@ func TestMutationsAgainstTheSchemas(t *testing.T) {
 			files = append(files, filepath.Join(dir, s.file))
 		}
 	}
-	for _, own := range []string{"testdata/good_spmd.xml", "testdata/good_sweep.xml", "testdata/good_hpc.xml", "testdata/good_everything.xml"} {
+	for _, own := range []string{"testdata/good_spmd.xml", "testdata/good_sweep.xml", "testdata/good_hpc.xml", "testdata/good_everything.xml", "testdata/good_placement.xml"} {
 		for range 6 { // these have what the samples lack: weigh them more
 			files = append(files, own)
 		}
@@ -305,9 +318,15 @@ func stripForeign(j *JobDefinition) *JobDefinition {
 	}
 	if x := j.Description.Application; x != nil {
 		list = append(list, &x.Foreign)
+		if x.SPMD != nil {
+			list = append(list, &x.SPMD.Foreign)
+		}
 	}
 	if r := j.Description.Resources; r != nil {
 		list = append(list, &r.Foreign)
+		if r.Placement != nil {
+			list = append(list, &r.Placement.Foreign)
+		}
 		if r.OperatingSystem != nil {
 			list = append(list, &r.OperatingSystem.Foreign, &r.OperatingSystem.TypeForeign)
 		}

@@ -108,6 +108,7 @@ type decoder struct {
 	ids       map[string]bool // made with the first xsd:ID
 	refs      []mention
 	resources *etree.Element
+	spmd      *etree.Element
 }
 
 // mention is a use of a file system's name.
