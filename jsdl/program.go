@@ -17,6 +17,17 @@ func (j *JobDefinition) Name() string {
 	return ""
 }
 
+// ByName gives the ApplicationName of a job that names no Executable: its site must
+// have a catalogue in which to look it up. It is "" for every other job.
+func (j *JobDefinition) ByName() string {
+	a := j.Description.Application
+	if a == nil || a.Name == nil ||
+		a.POSIX != nil && a.POSIX.Executable != nil || a.HPC != nil && a.HPC.Executable != nil || a.SPMD != nil && a.SPMD.Executable != nil {
+		return ""
+	}
+	return trim(*a.Name)
+}
+
 // Program gives what the job runs, of whichever application it has; the POSIX one
 // where it has both. Of several variables with one name the last holds. A job
 // without application gives the zero Program, which runs nothing.

@@ -218,3 +218,19 @@ func TestPathsBeginWithTheDefinition(t *testing.T) {
 		t.Errorf("%+v", ps)
 	}
 }
+
+func TestByName(t *testing.T) {
+	const program = `<p:POSIXApplication><p:Executable>x</p:Executable></p:POSIXApplication>`
+	for inner, want := range map[string]string{
+		``: "",
+		`<j:Application><j:ApplicationName> blast </j:ApplicationName></j:Application>`:                         "blast",
+		`<j:Application><j:ApplicationName> </j:ApplicationName></j:Application>`:                               "",
+		`<j:Application><j:ApplicationName>blast</j:ApplicationName><p:POSIXApplication/></j:Application>`:      "blast",
+		`<j:Application><j:ApplicationName>blast</j:ApplicationName>` + program + `</j:Application>`:            "",
+		`<j:Application><j:ApplicationName>blast</j:ApplicationName><h:HPCProfileApplication/></j:Application>`: "blast",
+	} {
+		if got := parse(t, openJob+inner+closeJob).ByName(); got != want {
+			t.Errorf("%s: %q, want %q", inner, got, want)
+		}
+	}
+}

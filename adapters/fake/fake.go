@@ -180,6 +180,9 @@ func (a *base) Check(d *jsdl.JobDefinition) error {
 	if i := slices.IndexFunc(steps, func(s step) bool { return s.verb == "unsupported" }); i >= 0 {
 		return fail.Errorf("fake.Check", fail.Unsupported, "Executable", "Executable: %s", or(steps[i].arg, "the job asks to be refused"))
 	}
+	if name := d.ByName(); name != "" {
+		return fail.Errorf("fake.Check", fail.Unsupported, "ApplicationName", "ApplicationName: a fake site has no application %q; name an Executable", name)
+	}
 	return placement(d)
 }
 
