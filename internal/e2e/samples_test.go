@@ -28,9 +28,9 @@ func submission(document []byte) []byte {
 }
 
 // needsLater reports whether a valid sample asks for what comes in a later
-// version: staging, sweeps, SPMD, foreign extensions, programs known by name only.
+// version: staging, sweeps, foreign extensions, programs known by name only.
 func needsLater(row map[string]string, runs bool) bool {
-	for _, feature := range []string{"stage-in", "stage-out", "sweep", "SPMDApplication", "extension", "foreign ns", "MPIApplication"} {
+	for _, feature := range []string{"stage-in", "stage-out", "sweep", "extension", "foreign ns", "MPIApplication"} {
 		if strings.Contains(row["exercises"], feature) {
 			return true
 		}
