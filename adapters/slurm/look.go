@@ -1,0 +1,440 @@
+package slurm
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/fail"
+)
+
+// look asks for the state of jobs, as long as there are any that have not ended, and
+// for Slurm itself when it does not answer.
+func (a *Adapter) look(ctx context.Context) {
+	better := time.NewTicker(betterEvery)
+	defer better.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		wait := a.settings.poll
+		if _, err := a.manager(); err != nil {
+			wait = max(againEvery, min(wait, 5*time.Second))
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-better.C:
+			if !a.best() {
+				_ = a.reach(ctx) // Health tells
+			}
+			continue
+		case <-a.poke:
+			// Who pokes has news for us, of which there may be more in a moment.
+			if pause(ctx, min(20*time.Millisecond, a.settings.poll)) != nil {
+				return
+			}
+		case <-timer.C:
+		}
+		a.round(ctx)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// best reports whether the best way is in use and works.
+func (a *Adapter) best() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.way != nil && a.way == a.ways[0] && a.health.Problem == ""
+}
+
+// round looks once.
+func (a *Adapter) round(ctx context.Context) {
+	if _, err := a.manager(); err != nil {
+		if a.reach(ctx) != nil {
+			return
+		}
+	}
+	a.mu.Lock()
+	none := a.live == 0 && len(a.strays) == 0
+	a.mu.Unlock()
+	if none {
+		return
+	}
+	a.scanEvents()
+	records, at, err := a.queue.get(ctx, 0, a.askQueue)
+	if err != nil {
+		return // askQueue told Health
+	}
+	a.apply(ctx, records, at)
+}
+
+// askQueue asks for all jobs of the site at once: one request, whatever their number.
+func (a *Adapter) askQueue(ctx context.Context) ([]record, error) {
+	way, err := a.manager()
+	if err != nil {
+		return nil, err
+	}
+	records, err := way.jobs(ctx, a.users())
+	if err != nil {
+		a.unwell(err)
+		return nil, err
+	}
+	a.answered(nil)
+	return records, nil
+}
+
+// users lists the accounts whose jobs are ours.
+func (a *Adapter) users() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	users := []string{a.own.user}
+	for _, b := range a.batches {
+		if r := b.record.Request; r != nil && r.User != "" && !slices.Contains(users, r.User) {
+			users = append(users, r.User)
+		}
+	}
+	slices.Sort(users)
+	return users
+}
+
+// lostAfter is for how long Slurm must not know a job before that means anything.
+const lostAfter = 2 * time.Second
+
+// quietAfter is for how long a runner that Slurm knows nothing of must have shown no
+// sign of life before it is given up.
+const quietAfter = 4 * showEvery * heedEvery
+
+// apply holds what Slurm says against what is known. The records answer a question that
+// was put at that time.
+func (a *Adapter) apply(ctx context.Context, records []record, at time.Time) {
+	type seen struct {
+		m *member
+		r *record
+	}
+	var there []seen
+	var stray []jobID
+	var rest []*record
+	a.mu.Lock()
+	found := make(map[*member]bool, a.live)
+	for i := range records {
+		r := &records[i]
+		if len(r.Name) < len(a.prefix()) || r.Name[:len(a.prefix())] != a.prefix() {
+			continue
+		}
+		b := a.batches[r.Name]
+		if r.Rest && b != nil && b.record.Array && b.record.Job == r.ID.Job {
+			rest = append(rest, r)
+			continue
+		}
+		m := a.memberOf(b, r)
+		switch {
+		case m == nil || m.evidence.Phase.Final():
+			// Nobody waits for it, or it is over though Slurm does not know that.
+			if !r.final() && r.State != "COMPLETING" && (b == nil || !b.sending) {
+				stray = append(stray, r.ID)
+			}
+		case !b.settled():
+			if !b.sending {
+				b.record.Job = r.ID.Job // it is written down with the next change, and found by its name until then
+				b.doubt = time.Time{}
+			}
+		}
+		if m != nil && !m.evidence.Phase.Final() && b.record.Job == r.ID.Job && !found[m] {
+			found[m] = true
+			there = append(there, seen{m, r})
+		}
+	}
+	for _, r := range rest {
+		b := a.batches[r.Name]
+		for _, tag := range b.tags {
+			if m := a.members[tag]; m != nil && m.batch == b && !found[m] && !m.evidence.Phase.Final() {
+				found[m] = true
+				there = append(there, seen{m, r})
+			}
+		}
+	}
+	var missing []*member
+	for _, m := range a.members {
+		if m.evidence.Phase.Final() || found[m] || !m.batch.settled() {
+			continue
+		}
+		missing = append(missing, m)
+	}
+	a.mu.Unlock()
+	for _, s := range there {
+		a.judge(ctx, s.m, s.r, at)
+	}
+	if len(missing) > 0 {
+		a.search(ctx, missing, at)
+	}
+	a.endStrays(ctx, stray)
+}
+
+// memberOf finds who a record is about; the caller holds the lock.
+func (a *Adapter) memberOf(b *batch, r *record) *member {
+	if b == nil {
+		return nil
+	}
+	index := 0
+	if b.record.Array {
+		index = r.ID.Task
+	}
+	if index < 0 || index >= len(b.tags) {
+		return nil
+	}
+	if m := a.members[b.tags[index]]; m != nil && m.batch == b && m.index == index {
+		return m
+	}
+	return nil
+}
+
+// endStrays ends jobs of ours that nobody wants any more: of submissions that were
+// withdrawn, and of placements that are over.
+func (a *Adapter) endStrays(ctx context.Context, ids []jobID) {
+	a.mu.Lock()
+	seen := map[int64]bool{}
+	var fresh []jobID
+	for _, id := range ids {
+		if !a.strays[id.Job] {
+			fresh = append(fresh, id)
+		}
+		seen[id.Job] = true
+	}
+	a.strays = seen
+	a.mu.Unlock()
+	if len(fresh) == 0 {
+		return
+	}
+	way, err := a.manager()
+	if err == nil {
+		a.log.Info("ending jobs at Slurm that nobody waits for", "site", a.name, "jobs", len(fresh))
+		err = way.cancel(ctx, fresh)
+	}
+	if err != nil {
+		a.unwell(err)
+		a.mu.Lock()
+		for _, id := range fresh {
+			delete(a.strays, id.Job)
+		}
+		a.mu.Unlock()
+	}
+}
+
+// search finds out about jobs that the controller does not know: it has forgotten them,
+// or lost them.
+func (a *Adapter) search(ctx context.Context, missing []*member, at time.Time) {
+	var names []string
+	var since time.Time
+	var gone []*member
+	a.mu.Lock()
+	f := a.facts
+	for _, m := range missing {
+		if m.missing.IsZero() {
+			m.missing = at
+		}
+		if at.Sub(m.missing) >= lostAfter || m.begun != nil {
+			gone = append(gone, m)
+			if !slices.Contains(names, m.batch.name) && len(names) < 500 {
+				names = append(names, m.batch.name)
+			}
+			if since.IsZero() || m.batch.record.Began.Before(since) {
+				since = m.batch.record.Began
+			}
+		}
+	}
+	a.mu.Unlock()
+	if len(gone) < len(missing) {
+		time.AfterFunc(lostAfter, a.soon)
+	}
+	var left []*member
+	for _, m := range gone { // what the runner says is enough
+		if !a.fromRunner(m) {
+			left = append(left, m)
+		}
+	}
+	if len(left) == 0 {
+		return
+	}
+	past := map[*member]*record{}
+	if f != nil && f.Accounting {
+		way, err := a.manager()
+		if err != nil {
+			return
+		}
+		records, err := way.past(ctx, names, since.Add(-time.Hour))
+		if err != nil {
+			a.log.Warn("accounting does not answer about jobs that the controller does not know", "site", a.name, "cause", err)
+			return
+		}
+		a.mu.Lock()
+		for i := range records {
+			r := &records[i]
+			if m := a.memberOf(a.batches[r.Name], r); m != nil && r.final() && m.batch.record.Job == r.ID.Job {
+				past[m] = r // of several runs the last
+			}
+		}
+		a.mu.Unlock()
+	}
+	lost := map[*batch][]*member{}
+	for _, m := range left {
+		if r := past[m]; r != nil {
+			a.judge(ctx, m, r, at)
+			continue
+		}
+		a.mu.Lock()
+		long := at.Sub(m.missing) >= lostAfter
+		a.mu.Unlock()
+		if long {
+			if a.begunNow(m) {
+				a.orphan(m)
+			} else {
+				lost[m.batch] = append(lost[m.batch], m)
+			}
+		}
+	}
+	for b, members := range lost {
+		a.again(ctx, b, members)
+	}
+}
+
+// begunNow looks whether somebody has begun the job.
+func (a *Adapter) begunNow(m *member) bool {
+	b, err := a.spool.job(m.tag).begun()
+	return err != nil || b != nil
+}
+
+// orphan looks after a job that runs, or did, while Slurm knows nothing of it: a
+// controller that was killed shortly after it started the job does not, and lets it run
+// to its end.
+func (a *Adapter) orphan(m *member) {
+	b, quiet, err := a.spool.job(m.tag).lastSign()
+	if err != nil || b == nil {
+		return
+	}
+	a.mu.Lock()
+	m.begun = b
+	cancel := m.cancel
+	a.mu.Unlock()
+	if quiet > quietAfter {
+		e := adapters.Evidence{Phase: adapters.Lost, Reason: "Slurm has lost the job, and what ran it on the node has not been heard of since", Started: b.Started}
+		if cancel {
+			e.Phase, e.Ended = adapters.Cancelled, b.Started.Add(time.Since(b.Started)-quiet)
+		}
+		a.publish(m, e)
+		return
+	}
+	a.publish(m, a.runningEvidence(m, "Slurm has lost the job, which runs on"))
+}
+
+// again submits jobs once more that Slurm has lost before it started them. Whatever
+// turns up of the batch of before finds that the job has gone on to another.
+func (a *Adapter) again(ctx context.Context, old *batch, members []*member) {
+	const most = 10
+	give := func(m *member, why string) {
+		if a.spool.job(m.tag).withdraw() {
+			a.publish(m, adapters.Evidence{Phase: adapters.Lost, NotRun: true, Reason: why})
+		}
+	}
+	var move []*member
+	for _, m := range members {
+		switch {
+		case a.wantsEnd(m):
+			if a.spool.job(m.tag).withdraw() {
+				a.publish(m, adapters.Evidence{Phase: adapters.Cancelled, NotRun: true, Ended: time.Now()})
+			}
+		case old.record.Tries >= most || old.record.Request == nil:
+			give(m, "Slurm has lost the job before it started")
+		default:
+			move = append(move, m)
+		}
+	}
+	if len(move) == 0 {
+		return
+	}
+	way, err := a.taker(old.record.Request)
+	if err != nil {
+		return
+	}
+	runner, err := a.runnerPath()
+	if err != nil {
+		return
+	}
+	r := *old.record.Request
+	b := &batch{name: a.newBatch(move[0].tag), sending: true}
+	b.record = batchRecord{Began: time.Now(), Request: &r, Array: len(move) > 1, Tries: old.record.Tries + 1}
+	for _, m := range move {
+		b.tags = append(b.tags, m.tag)
+	}
+	r.Name, r.Log = b.name, a.logPath(b)
+	a.log.Warn("Slurm has lost jobs before they started; they are submitted again", "site", a.name, "jobs", len(move), "id", old.record.Job)
+	// In this order, whatever is interrupted leaves each job with one batch that may run it:
+	// the one that its own file names.
+	err = a.spool.writeMembers(b.name, b.tags)
+	if err == nil {
+		err = a.spool.writeBatch(b.name, b.record)
+	}
+	for _, m := range move {
+		if err == nil {
+			err = a.spool.rebatch(m.tag, b.name)
+		}
+	}
+	if err != nil {
+		a.log.Warn("jobs that Slurm has lost can't be submitted again for now", "site", a.name, "error", err)
+		return
+	}
+	a.mu.Lock()
+	a.batches[b.name] = b
+	for i, m := range move {
+		old.left--
+		m.batch, m.index, m.missing = b, i, time.Time{}
+	}
+	b.left = len(move)
+	empty := old.left <= 0
+	if empty {
+		delete(a.batches, old.name)
+	}
+	a.mu.Unlock()
+	if empty {
+		_ = a.spool.removeBatch(old.name)
+	}
+	if err := a.send(ctx, way, runner, b); err != nil && !fail.Is(err, fail.Uncertain) {
+		a.mu.Lock()
+		b.doubt = time.Now() // it is resolved like one whose answer was lost
+		a.mu.Unlock()
+		if adapters.ClassOf(err) == adapters.Permanent {
+			for _, m := range move {
+				give(m, "Slurm has lost the job before it started, and refuses it now: "+fail.Sentence(err))
+			}
+		}
+	}
+}
+
+// wantsEnd reports whether the job is to be ended.
+func (a *Adapter) wantsEnd(m *member) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return m.cancel
+}
+
+// jobAttributes are Slurm's own words about a job.
+func jobAttributes(r *record) map[string]string {
+	out := map[string]string{"JobId": r.ID.String(), "JobState": r.State}
+	if r.Reason != "" && r.Reason != "None" {
+		out["Reason"] = clipped(r.Reason)
+	}
+	if r.Restarts > 0 {
+		out["Restarts"] = strconv.Itoa(r.Restarts)
+	}
+	return out
+}
