@@ -100,6 +100,8 @@ type lane struct {
 	data   string
 	ledger string
 	listen string
+	args   []string // of serve, beside the address
+	sites  []string // that jobs are pinned to in turn; none leaves it to the gateway
 	log    *logFile
 	kills  int
 	early  int
@@ -116,7 +118,7 @@ type lane struct {
 
 func newLane(t *testing.T, i int, seed uint64) *lane {
 	l := &lane{
-		t: t, name: fmt.Sprintf("lane%d", i), seed: seed + uint64(i), log: new(logFile), listen: "127.0.0.1:0",
+		t: t, name: fmt.Sprintf("lane%d", i), seed: seed + uint64(i), log: new(logFile), listen: "127.0.0.1:0", args: []string{"--sites", "shell", "--slots", crashSlots},
 		up: make(chan struct{}), tokens: make(chan struct{}, crashOutstanding),
 	}
 	dir := t.TempDir()
@@ -141,7 +143,7 @@ func (l *lane) serving(ctx context.Context) (*bes.Client, bool) {
 
 // begin starts the gateway; ready is how it came up.
 func (l *lane) begin() *gateway {
-	g, err := launch(l.t.Context(), l.data, l.log, "--slots", crashSlots, "--listen", l.listen)
+	g, err := launch(l.t.Context(), l.data, l.log, append(l.args, "--listen", l.listen)...)
 	if err != nil {
 		l.t.Fatalf("%s: after %d kills the gateway did not start again: %v", l.name, l.kills, err)
 	}
@@ -190,7 +192,7 @@ func (l *lane) run(kills int) {
 		endAll(l.t, g)
 		g.stop(l.t)
 	}()
-	l.settle(g)
+	l.settle(g, 2*time.Minute)
 }
 
 // killEarly kills a gateway while it starts and recovers.
@@ -198,7 +200,7 @@ func (l *lane) killEarly(after time.Duration) {
 	ctx, stop := context.WithTimeout(l.t.Context(), after)
 	defer stop()
 	// launch kills the process once ctx ends; if it was ready before, so much the better.
-	g, err := launch(ctx, l.data, l.log, "--slots", crashSlots, "--listen", l.listen)
+	g, err := launch(ctx, l.data, l.log, append(l.args, "--listen", l.listen)...)
 	switch {
 	case err == nil:
 		<-ctx.Done()
@@ -321,6 +323,10 @@ func (l *lane) watch(ctx context.Context) {
 // make decides what a job does and what must become of it.
 func (l *lane) make(id string, rng *rand.Rand) *crashJob {
 	j := &crashJob{id: id, writes: true, ends: []bes.State{bes.Finished}}
+	site := ""
+	if len(l.sites) > 0 {
+		site = l.sites[rng.IntN(len(l.sites))]
+	}
 	mark := fmt.Sprintf("echo %s >> %s; echo out-%s; echo err-%s >&2; ", id, l.ledger, id, id)
 	status := []int{0, 0, 1, 3, 200}[rng.IntN(5)]
 	script := mark + fmt.Sprintf("exit %d", status)
@@ -339,27 +345,30 @@ func (l *lane) make(id string, rng *rand.Rand) *crashJob {
 		j.cancel, j.ends = true, []bes.State{bes.Finished, bes.Cancelled}
 	case 7:
 		j.writes, j.exit, j.ends = false, nil, []bes.State{bes.Failed}
-		j.document = crashDocument(id, "/no/such/program", "")
+		j.document = crashDocument(id, "/no/such/program", "", site)
 		return j
 	}
-	j.document = crashDocument(id, "/bin/sh", script)
+	j.document = crashDocument(id, "/bin/sh", script, site)
 	return j
 }
 
-func crashDocument(name, program, script string) []byte {
-	var args string
+func crashDocument(name, program, script, site string) []byte {
+	var args, pin string
+	if site != "" {
+		pin = "<j:Resources><j:CandidateHosts><j:HostName>" + site + "</j:HostName></j:CandidateHosts></j:Resources>"
+	}
 	if script != "" {
 		args = "<p:Argument>-c</p:Argument><p:Argument>" + strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(script) + "</p:Argument>"
 	}
 	return fmt.Appendf(nil, `<j:JobDefinition xmlns:j="%s"><j:JobDescription><j:JobIdentification><j:JobName>%s</j:JobName></j:JobIdentification>`+
-		`<j:Application><p:POSIXApplication xmlns:p="%s"><p:Executable>%s</p:Executable>%s</p:POSIXApplication></j:Application></j:JobDescription></j:JobDefinition>`,
-		jsdl.NS, name, jsdl.NSPOSIX, program, args)
+		`<j:Application><p:POSIXApplication xmlns:p="%s"><p:Executable>%s</p:Executable>%s</p:POSIXApplication></j:Application>%s</j:JobDescription></j:JobDefinition>`,
+		jsdl.NS, name, jsdl.NSPOSIX, program, args, pin)
 }
 
 // settle waits until every job is final and holds each against the ledger.
-func (l *lane) settle(g *gateway) {
+func (l *lane) settle(g *gateway, patience time.Duration) {
 	t := l.t
-	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
 	c := g.client()
 	statuses := map[string]bes.Status{}

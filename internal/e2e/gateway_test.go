@@ -26,6 +26,9 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == projectWord {
+		os.Exit(projectMain(os.Args[2:]))
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "portolan-e2e-")
 		if err != nil {
