@@ -27,7 +27,8 @@ import (
 type CondorOptions struct {
 	CPUs   int // 0 is 8
 	Memory int // MiB; 0 is 1024 for each CPU
-	// Conf are further lines of the configuration; what they set holds.
+	// Conf are further lines of the configuration; what they set holds. %DIR% in one is
+	// the pool's directory.
 	Conf []string
 }
 
@@ -40,7 +41,8 @@ func (o *CondorOptions) ensureDefaults() {
 	}
 }
 
-// The daemons of a pool, by the names of their programs.
+// The daemons of a pool, by the names of their programs. Where one is named, the name
+// without "condor_" does as well.
 const (
 	CondorMaster     = "condor_master"
 	CondorCollector  = "condor_collector"
@@ -52,6 +54,7 @@ const (
 // Condor is a pool of its own, below one directory and on a port of its own.
 type Condor struct {
 	Dir     string
+	Work    string // a directory below it in which jobs may write
 	User    string // that root's jobs run as; "" if this process is not root's
 	options CondorOptions
 	soft    string
@@ -128,8 +131,12 @@ func NewCondor(ctx context.Context, dir string, o CondorOptions) (*Condor, error
 			}
 		}
 	}
-	for _, d := range []string{"log", "run", "lock", "spool", "execute"} {
+	c.Work = c.path("work")
+	for _, d := range []string{"log", "run", "lock", "spool", "execute", "work", "etc", "sock"} {
 		if err := os.MkdirAll(c.path(d), 0o755); err != nil { //nolint:gosec // jobs of others come here
+			return nil, err
+		}
+		if err := os.Chmod(c.path(d), 0o755); err != nil { //nolint:gosec // whatever the umask is
 			return nil, err
 		}
 		if err := os.Chown(c.path(d), c.uid, c.gid); err != nil {
@@ -203,7 +210,15 @@ func (c *Condor) startMaster() error {
 
 // ready waits until a slot is known and the queue answers.
 func (c *Condor) ready() error {
-	return eventually(40*time.Second, func() error {
+	return eventually(time.Minute, func() error {
+		for _, name := range []string{CondorMaster, CondorCollector, CondorNegotiator, CondorSchedd, CondorStartd} {
+			if _, runs := c.pid(name); !runs && !c.down[name] {
+				return fmt.Errorf("%s does not run", name)
+			}
+		}
+		if c.down[CondorCollector] {
+			return nil
+		}
 		if !c.down[CondorStartd] {
 			out, err := c.Run("condor_status", "-af", "Name")
 			if err != nil {
@@ -230,7 +245,9 @@ func (c *Condor) ready() error {
 // Down ends all daemons and what they started.
 func (c *Condor) Down() {
 	if pid, ok := c.pid(CondorMaster); ok {
-		_ = syscall.Kill(pid, syscall.SIGCONT)
+		for _, p := range tree(pid) {
+			_ = syscall.Kill(p, syscall.SIGCONT) // one that is frozen heeds nothing
+		}
 		_ = syscall.Kill(pid, syscall.SIGQUIT) // fast: jobs are killed
 		_ = eventually(10*time.Second, func() error {
 			if _, ok := c.pid(CondorMaster); ok {
@@ -240,6 +257,7 @@ func (c *Condor) Down() {
 		})
 	}
 	_ = reap(c.Dir) // what is left of them
+	clear(c.down)
 }
 
 // program gives the path of one of HTCondor's programs.
@@ -253,8 +271,17 @@ func (c *Condor) program(name string) string {
 	return name
 }
 
-// Bin is the directory of the users' commands.
-func (c *Condor) Bin() string { return filepath.Join(c.soft, "usr", "bin") }
+// Bin gives the path of a program by its name, or, without one, the directory of the
+// users' commands.
+func (c *Condor) Bin(name ...string) string {
+	if len(name) > 0 {
+		return c.program(name[0])
+	}
+	return filepath.Join(c.soft, "usr", "bin")
+}
+
+// EventLog is the path of the pool-wide event log, which is a stream of JSON objects.
+func (c *Condor) EventLog() string { return c.path("log", "EventLog") }
 
 // Config is the path of the pool's configuration.
 func (c *Condor) Config() string { return c.path("condor_config") }
@@ -318,7 +345,11 @@ func (c *Condor) configure() error {
 		"RELEASE_DIR": release, "LOCAL_DIR": c.Dir, "CONDOR_IDS": fmt.Sprintf("%d.%d", c.uid, c.gid),
 		"BIN": release + "/bin", "SBIN": release + "/sbin", "LIBEXEC": release + "/libexec/condor", "LIB": release + "/lib/condor", "SHARE": release + "/share/condor",
 		"LOG": c.path("log"), "RUN": c.path("run"), "LOCK": c.path("lock"), "SPOOL": c.path("spool"), "EXECUTE": c.path("execute"),
-		"DAEMON_LIST": "MASTER COLLECTOR NEGOTIATOR SCHEDD STARTD",
+		"DAEMON_SOCKET_DIR": c.path("sock"), "DAEMON_LIST": "MASTER COLLECTOR NEGOTIATOR SCHEDD STARTD",
+		// Nothing of the machine's own HTCondor, or of the user's, plays a part; nor do
+		// cgroups, which would be left behind.
+		"ETC": c.path("etc"), "LOCAL_CONFIG_FILE": "", "LOCAL_CONFIG_DIR": "", "USER_CONFIG_FILE": "", "COLLECTOR_BOOTSTRAP_SSL_CERTIFICATE": "False",
+		"BASE_CGROUP": "",
 		// As root the master would change settings of the whole machine's kernel.
 		"ENABLE_KERNEL_TUNING": "False",
 		"RUNBENCHMARKS":        "0", "MAIL": "/bin/true", "MOUNT_UNDER_SCRATCH": "",
@@ -332,15 +363,16 @@ func (c *Condor) configure() error {
 		// Turns of a second or so, where a pool of thousands has minutes.
 		"NEGOTIATOR_INTERVAL": "2", "NEGOTIATOR_CYCLE_DELAY": "1", "NEGOTIATOR_MIN_INTERVAL": "1", "SCHEDD_INTERVAL": "2", "SCHEDD_MIN_INTERVAL": "1",
 		"UPDATE_INTERVAL": "2", "UPDATE_OFFSET": "0", "STARTER_UPDATE_INTERVAL": "5", "STARTER_INITIAL_UPDATE_INTERVAL": "1", "SHADOW_QUEUE_UPDATE_INTERVAL": "5",
-		"PERIODIC_EXPR_INTERVAL": "3", "SHUTDOWN_FAST_TIMEOUT": "5", "MASTER_BACKOFF_CONSTANT": "1", "MASTER_BACKOFF_CEILING": "1",
+		"PERIODIC_EXPR_INTERVAL": "3", "SHUTDOWN_FAST_TIMEOUT": "5", "MASTER_BACKOFF_CONSTANT": "0", "MASTER_BACKOFF_FACTOR": "1.0", "MASTER_BACKOFF_CEILING": "1",
 		"SCHEDD_RESTART_REPORT": "", "JOB_START_DELAY": "0",
+		"EVENT_LOG": c.EventLog(), "EVENT_LOG_FORMAT_OPTIONS": "JSON, UTC",
 	}
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(set)) {
 		fmt.Fprintf(&b, "%s = %s\n", name, set[name])
 	}
 	for _, line := range c.options.Conf {
-		fmt.Fprintln(&b, line)
+		fmt.Fprintln(&b, strings.ReplaceAll(line, "%DIR%", c.Dir))
 	}
 	fmt.Fprintf(&b, "include ifexist : %s\n", c.path("local.conf"))
 	return os.WriteFile(c.Config(), []byte(b.String()), 0o644) //nolint:gosec // everybody's tools read it

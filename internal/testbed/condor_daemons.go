@@ -14,8 +14,12 @@ import (
 	"time"
 )
 
+// named gives the name of a daemon's program.
+func named(name string) string { return "condor_" + strings.TrimPrefix(name, "condor_") }
+
 // pid finds a daemon of this pool that runs.
 func (c *Condor) pid(name string) (int, bool) {
+	name = named(name)
 	procs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return 0, false
@@ -41,7 +45,9 @@ func (c *Condor) pid(name string) (int, bool) {
 	return 0, false
 }
 
-// Kill ends a daemon by SIGKILL, after which the master starts it again.
+// Kill ends a daemon by SIGKILL, after which the master starts it again, within a second
+// or so, which Ready awaits. With the master all others die, and so do jobs, as if the
+// machine had lost its power; Start of the master brings it back.
 func (c *Condor) Kill(tb testing.TB, name string) {
 	tb.Helper()
 	if err := c.kill(name); err != nil {
@@ -54,8 +60,17 @@ func (c *Condor) kill(name string) error {
 	if !ok {
 		return errors.New("it does not run")
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		return err
+	pids := []int{pid}
+	if named(name) == CondorMaster {
+		pids = tree(pid)
+	}
+	for _, p := range pids {
+		if err := syscall.Kill(p, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+	}
+	if named(name) == CondorMaster {
+		_ = reap(c.Dir) // who was born meanwhile
 	}
 	return eventually(10*time.Second, func() error {
 		if now, ok := c.pid(name); ok && now == pid {
@@ -65,10 +80,22 @@ func (c *Condor) kill(name string) error {
 	})
 }
 
+// KillSchedd kills the schedd and waits until the next one answers.
+func (c *Condor) KillSchedd(tb testing.TB) {
+	tb.Helper()
+	c.Kill(tb, CondorSchedd)
+	c.Ready(tb)
+}
+
 // Stop ends a daemon and keeps the master from starting it again. Jobs that run, run
-// on.
+// on. Stop of the master ends the pool, as its administrator would.
 func (c *Condor) Stop(tb testing.TB, name string) {
 	tb.Helper()
+	name = named(name)
+	if name == CondorMaster {
+		c.Down()
+		return
+	}
 	c.down[name] = true
 	// The master must not see it die before it knows that this is meant.
 	if err := c.off(name); err != nil {
@@ -91,7 +118,14 @@ func (c *Condor) off(name string) error {
 // Start lets a daemon that was stopped run again, and waits until the pool is well.
 func (c *Condor) Start(tb testing.TB, name string) {
 	tb.Helper()
-	delete(c.down, name)
+	if _, runs := c.pid(CondorMaster); !runs {
+		clear(c.down)
+		if err := c.Up(); err != nil {
+			tb.Fatalf("starting the pool: %v\n%s", err, c.Logs(10))
+		}
+		return
+	}
+	delete(c.down, named(name))
 	if len(c.down) == 0 {
 		if master, ok := c.pid(CondorMaster); ok {
 			_ = syscall.Kill(master, syscall.SIGCONT)
@@ -114,6 +148,16 @@ func (c *Condor) Freeze(tb testing.TB, name string) { tb.Helper(); c.signal(tb, 
 // Thaw ends Freeze.
 func (c *Condor) Thaw(tb testing.TB, name string) { tb.Helper(); c.signal(tb, name, syscall.SIGCONT) }
 
+// Continue has a daemon go on, whether it was frozen or stopped, and waits until the
+// pool is well.
+func (c *Condor) Continue(tb testing.TB, name string) {
+	tb.Helper()
+	if _, runs := c.pid(name); runs {
+		c.Thaw(tb, name)
+	}
+	c.Start(tb, name)
+}
+
 func (c *Condor) signal(tb testing.TB, name string, sig syscall.Signal) {
 	tb.Helper()
 	pid, ok := c.pid(name)
@@ -123,6 +167,24 @@ func (c *Condor) signal(tb testing.TB, name string, sig syscall.Signal) {
 	if err := syscall.Kill(pid, sig); err != nil {
 		tb.Fatalf("%v to %s: %v", sig, name, err)
 	}
+}
+
+// tree gives a process and what descends from it.
+func tree(pid int) []int {
+	out := []int{pid}
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		data, err := os.ReadFile(list)
+		if err != nil {
+			continue
+		}
+		for s := range strings.FieldsSeq(string(data)) {
+			if child, err := strconv.Atoi(s); err == nil {
+				out = append(out, tree(child)...)
+			}
+		}
+	}
+	return out
 }
 
 // UpCondor brings a pool up that outlives this process, and gives the variables to set

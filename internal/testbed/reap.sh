@@ -2,7 +2,7 @@
 # reap keep DIR: wait for the end of standard input, then end every process that works
 # below DIR, with its children, and remove DIR. reap end DIR: the same at once; DIR stays.
 # Managers of nodes and their jobs are nobody's children, so that they are found by
-# where they work.
+# where they work, and jobs of HTCondor by what they were told.
 how=$1 dir=$2
 trap '' HUP INT TERM
 [ "$how" = keep ] && cat >/dev/null
@@ -19,6 +19,12 @@ while [ $round -lt 50 ]; do
 		"$dir" | "$dir"/*) found="$found $(tree "${p#/proc/}")" ;;
 		esac
 	done
+	if [ -d "$dir/execute" ]; then
+		for p in $(grep -lsF "_CONDOR_SCRATCH_DIR=$dir/" /proc/[0-9]*/environ); do
+			p=${p%/environ}
+			found="$found $(tree "${p#/proc/}")"
+		done
+	fi
 	[ -n "$found" ] || break
 	# shellcheck disable=SC2086 # numbers
 	kill -KILL $found 2>/dev/null
