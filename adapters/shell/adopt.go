@@ -309,8 +309,8 @@ func (a *Adapter) endTree(tag adapters.Tag, groups []string) {
 
 // sweep removes what a dead supervisor leaves behind.
 func (a *Adapter) sweep(name string) {
-	for _, parent := range []string{a.track.Tree, a.track.Memory, a.track.Pids} {
-		if parent != "" && name != "" {
+	for _, parent := range a.track.parents() {
+		if name != "" {
 			a.endTree("", []string{filepath.Join(parent, name)})
 		}
 	}
@@ -322,10 +322,7 @@ func (a *Adapter) sweep(name string) {
 // sweepAll sweeps for every supervisor but those that have jobs and those that live.
 func (a *Adapter) sweepAll(kept map[string]bool) {
 	names := map[string]bool{}
-	for _, parent := range []string{filepath.Join(a.dir, dirSockets), a.track.Tree, a.track.Memory, a.track.Pids} {
-		if parent == "" {
-			continue
-		}
+	for _, parent := range append(a.track.parents(), filepath.Join(a.dir, dirSockets)) {
 		entries, err := os.ReadDir(parent)
 		if err != nil {
 			continue

@@ -176,7 +176,7 @@ func place(t *testing.T, a *shell.Adapter, tag adapters.Tag, script string) adap
 	return p[0].Handle
 }
 
-func wait(t *testing.T, what string, ok func() bool) {
+func wait(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -30,6 +30,8 @@ const (
 	nameTmp     = "tmp"
 	nameScratch = "scratch"
 	nameMounts  = "fs"
+	namePrivate = "private" // and a number: what the job sees as /tmp and /var/tmp
+	nameHosts   = "hosts"   // for a launcher
 )
 
 const handlePrefix = "shell/1 "
@@ -173,6 +175,11 @@ func place(jobs, staging string, s *spec) (bool, error) {
 		return false, err
 	}
 	undo := func(err error) (bool, error) { return false, errors.Join(err, os.RemoveAll(tmp)) }
+	if s.Account != nil { // which must reach what is its own in there
+		if err := os.Chmod(tmp, 0o711); err != nil {
+			return undo(err)
+		}
+	}
 	if err := os.WriteFile(filepath.Join(tmp, nameJob), append(make([]byte, 2*block), data...), 0o600); err != nil {
 		return undo(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portolan-project/portolan/jsdl"
 )
 
 // unlimited is the kernel's own number for no limit (RLIM_INFINITY).
@@ -44,6 +46,40 @@ func (s *spec) wallTime() (time.Duration, bool) {
 		return 0, false
 	}
 	return time.Duration(n) * time.Second, true
+}
+
+// memoryElement names what limits the job's memory.
+func (s *spec) memoryElement() string {
+	if s.MemoryBy != "" {
+		return s.MemoryBy
+	}
+	return limitMemory
+}
+
+// enforce makes a job's limit of the memory that it requires, where the site wants it
+// so: of the least that would do, or of the most where that alone was said.
+func (m *site) enforce(element string, r *jsdl.RangeValue, s *spec, no *refusals) {
+	if !m.options.EnforceMemory || r == nil {
+		return
+	}
+	n, ok := r.LowestInteger(1)
+	if r.Lower == nil && len(r.Exact) == 0 && len(r.Ranges) == 0 {
+		n, ok = r.HighestInteger()
+	}
+	if !ok || n <= 0 {
+		return
+	}
+	if !m.track.memory() {
+		no.add("%s: this machine can't keep jobs to the memory that they require; leave it out", element)
+		return
+	}
+	if have, limited := s.Limits[limitMemory]; limited && have <= uint64(n) {
+		return
+	}
+	if s.Limits == nil {
+		s.Limits = map[string]uint64{}
+	}
+	s.Limits[limitMemory], s.MemoryBy = uint64(n), element
 }
 
 // held reports whether the program must be held at its first instruction for
@@ -94,6 +130,9 @@ func setLimit(pid, resource int, value uint64) error {
 func (s *spec) verdict(signal unix.Signal, cpu time.Duration, oom bool) string {
 	over := func(name, what, unit string) string {
 		n := s.Limits[name]
+		if name == limitMemory {
+			name = s.memoryElement()
+		}
 		if n == 1 && len(unit) > 1 {
 			unit = unit[:len(unit)-1]
 		}

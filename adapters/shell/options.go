@@ -40,10 +40,24 @@ type Options struct {
 	// Track chooses how process trees are held together: "cgroup2", "cgroup1",
 	// "process"; "" is the first of these that works.
 	Track string
+	// EnforceMemory makes the memory that a job requires its limit, too.
+	EnforceMemory bool
+	// CPUShares gives jobs processor time by their slots.
+	CPUShares bool
+	// Sandbox is what every job is confined to.
+	Sandbox Sandbox
+	// Launchers start the processes of SPMD jobs: see Settings.
+	Launchers map[string][]string
+	// Environment is added to that of each job, unless the job sets it itself.
+	Environment map[string]string
+	// Hosts are for OpenHosts.
+	Hosts []Host
 	// NoSync leaves out what makes placed jobs known after a crash of the machine.
 	NoSync bool
 	// Log takes what a person who runs the gateway should know; nil is silence.
 	Log *slog.Logger
+
+	beat time.Duration // between signs of life of hosts; 0 is the usual
 }
 
 const (
@@ -74,6 +88,9 @@ func (o *Options) EnsureDefaults() error {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := o.Sandbox.validate(); err != nil {
+		return err
 	}
 	if len(o.Supervisor) == 0 {
 		exe, err := os.Executable()

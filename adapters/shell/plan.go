@@ -2,6 +2,7 @@ package shell
 
 import (
 	"fmt"
+	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -20,12 +21,36 @@ type site struct {
 	options *Options
 	track   track
 	jobs    string // the directory of jobs
+	confinement
+	lacking   []string          // of what the options promise to every job
+	launchers map[string]string // why a variation's can't be used; "" if it can
+	// afar plans without the machine at hand: files and accounts are not looked at.
+	afar bool
+	disk int64 // bytes free, as last heard, from afar
+}
+
+// wanted is a job to be planned.
+type wanted struct {
+	definition *jsdl.JobDefinition
+	program    jsdl.Program
+	tag        adapters.Tag
+	account    string // that its owner is mapped to
+	part       *part  // of a job over several hosts
+}
+
+func want(d *jsdl.JobDefinition, tag adapters.Tag) wanted {
+	w := wanted{definition: d, tag: tag}
+	if d != nil {
+		w.program = d.Program()
+	}
+	return w
 }
 
 // refusals gathers every element that stands against a job.
 type refusals struct {
 	list    []string
 	invalid bool // one of them is wrong in itself, not only here
+	blind   bool // something could not be looked at from afar
 }
 
 func (r *refusals) add(format string, args ...any) {
@@ -43,29 +68,49 @@ func (r *refusals) err() error {
 	return fail.Errorf("shell.Check", kind, "", "%s", strings.Join(r.list, "; "))
 }
 
-// plan turns a definition into what is run for the tag, or names what stands
-// against it.
-func (m *site) plan(d *jsdl.JobDefinition, tag adapters.Tag) (*spec, error) {
+// plan turns a definition into what is run, or names what stands against it.
+func (m *site) plan(w wanted) (*spec, error) {
+	d, p := w.definition, w.program
 	if d == nil {
 		return nil, fail.Errorf("shell.Check", fail.Invalid, "", "there is no job definition")
 	}
 	s := &spec{
-		Version: recordVersion, Tag: tag, Boot: m.boot, Need: 1, Umask: *m.options.Umask, Grace: m.options.Grace,
+		Version: recordVersion, Tag: w.tag, Boot: m.boot, Need: 1, Umask: *m.options.Umask, Grace: m.options.Grace, Shares: m.options.CPUShares,
 	}
-	p := d.Program()
 	var no refusals
+	no.list = append(no.list, m.lacking...)
 	if len(d.Description.DataStaging) > 0 {
 		no.add("DataStaging: the shell adapter moves no files itself")
 	}
+	if name := d.ByName(); name != "" {
+		no.add("ApplicationName: this site has no catalogue in which to look up %q; name the program as Executable", name)
+	}
+	s.Account = m.accounts(p, w.account, &no)
 	mounts := m.mounts(d, s, &no)
-	m.resources(d.Description.Resources, s, &no)
-	m.accounts(p, &no)
 	limits(p.Limits, m.track, s, &no)
+	m.resources(d.Description.Resources, w, s, &no)
+	m.spmd(w, s, &no)
 	m.program(p, mounts, s, &no)
 	if err := no.err(); err != nil {
 		return nil, err
 	}
+	s.blind = no.blind
 	return s, nil
+}
+
+func (m *site) free(path string) (int64, error) {
+	if m.afar {
+		return m.disk, nil
+	}
+	return diskFree(path)
+}
+
+// home gives the home directory and the name of the job's account.
+func (m *site) home(s *spec) (home, name string) {
+	if s.Account != nil {
+		return s.Account.home, s.Account.Name
+	}
+	return m.account.home, m.account.user
 }
 
 // mounts says where each file system is (GFD.56 §5.2.5). The directories that
@@ -80,7 +125,8 @@ func (m *site) mounts(d *jsdl.JobDefinition, s *spec, no *refusals) func(string)
 	wellKnown := func(name string) (string, bool) {
 		switch name {
 		case "HOME":
-			return m.account.home, true
+			home, _ := m.home(s)
+			return home, true
 		case "ROOT":
 			return "/", true
 		case "TMP":
@@ -117,6 +163,10 @@ func (m *site) declared(f jsdl.FileSystem, no *refusals) {
 	where := m.jobs
 	if f.MountPoint != nil {
 		where = *f.MountPoint
+		if m.afar {
+			no.blind = true
+			return
+		}
 		if info, err := os.Stat(where); err != nil || !info.IsDir() || !filepath.IsAbs(where) {
 			no.add("FileSystem %s: its MountPoint %q is not a directory of this machine, which mounts nothing for jobs", f.Name, where)
 			return
@@ -127,18 +177,9 @@ func (m *site) declared(f jsdl.FileSystem, no *refusals) {
 		return
 	}
 	if f.DiskSpace != nil {
-		if free, err := diskFree(where); err == nil {
+		if free, err := m.free(where); err == nil {
 			atMost(no, "FileSystem "+f.Name+"/DiskSpace", f.DiskSpace, 0, free, "bytes free")
 		}
-	}
-}
-
-func (m *site) accounts(p jsdl.Program, no *refusals) {
-	if p.UserName != nil && *p.UserName != m.account.user && *p.UserName != strconv.Itoa(m.account.uid) {
-		no.add("UserName: jobs run as %q here, not as %q; leave it out", m.account.user, *p.UserName)
-	}
-	if p.GroupName != nil && *p.GroupName != m.account.group && *p.GroupName != strconv.Itoa(m.account.gid) {
-		no.add("GroupName: jobs run in the group %q here, not in %q; leave it out", m.account.group, *p.GroupName)
 	}
 }
 
@@ -180,9 +221,14 @@ func (m *site) program(p jsdl.Program, mounts func(string) (string, bool), s *sp
 		no.add("WorkingDirectory: %q leads out of the job's own directory; give an absolute path or one without \"..\"", s.Directory)
 		no.invalid = true
 	}
+	home, user := m.home(s)
 	environment := map[string]string{
-		"PATH": m.options.Path, "HOME": m.account.home, "USER": m.account.user, "LOGNAME": m.account.user,
+		"PATH": m.options.Path, "HOME": home, "USER": user, "LOGNAME": user,
 		"TMPDIR": "/tmp", "LANG": "C.UTF-8", tagVariable: string(s.Tag),
+	}
+	maps.Copy(environment, m.options.Environment)
+	if s.Ranks != nil && s.Ranks.Threads > 0 {
+		environment["OMP_NUM_THREADS"] = strconv.Itoa(s.Ranks.Threads)
 	}
 	for _, v := range p.Environment {
 		if v.Name == "" || strings.ContainsAny(v.Name, "=\x00") {
@@ -216,10 +262,11 @@ func (m *site) given(element string, n int, no *refusals) int64 {
 
 // resources compares what the job requires of its one resource with this machine
 // (GFD.56 §5.2). A requirement is never a hint.
-func (m *site) resources(r *jsdl.Resources, s *spec, no *refusals) {
+func (m *site) resources(r *jsdl.Resources, w wanted, s *spec, no *refusals) {
 	if r == nil {
 		return
 	}
+	placement(r.Placement, no)
 	if len(r.CandidateHosts) > 0 && !slices.ContainsFunc(r.CandidateHosts, m.named) {
 		no.add("CandidateHosts: this machine is none of %s; it is %s", strings.Join(quoted(r.CandidateHosts), ", "), strings.Join(m.names, ", "))
 	}
@@ -234,20 +281,20 @@ func (m *site) resources(r *jsdl.Resources, s *spec, no *refusals) {
 	if c := r.CPUArchitecture; c != nil && c.Name != m.arch && (c.Name != "x86" || m.arch != "x86_64" && m.arch != "x86_32") {
 		no.add("CPUArchitecture: this machine is %s, not %s", m.arch, c.Name)
 	}
-	atMost(no, "TotalResourceCount", r.TotalResourceCount, 1, 1, "machine")
 	cpus := int64(min(m.cpus, m.options.Slots))
-	for _, c := range []struct {
-		name string
-		r    *jsdl.RangeValue
-	}{{"IndividualCPUCount", r.IndividualCPUCount}, {"TotalCPUCount", r.TotalCPUCount}} {
-		s.Need = max(s.Need, int(atMost(no, c.name, c.r, 1, cpus, "CPUs for jobs")))
+	s.Need = max(s.Need, int(atMost(no, "IndividualCPUCount", r.IndividualCPUCount, 1, cpus, "CPUs for jobs")))
+	if w.part == nil { // else whoever made the parts saw to what they have in all
+		atMost(no, "TotalResourceCount", r.TotalResourceCount, 1, 1, "machine")
+		s.Need = max(s.Need, int(atMost(no, "TotalCPUCount", r.TotalCPUCount, 1, cpus, "CPUs for jobs")))
 	}
 	atMost(no, "IndividualPhysicalMemory", r.IndividualPhysicalMemory, 0, m.memory, "bytes")
 	atMost(no, "TotalPhysicalMemory", r.TotalPhysicalMemory, 0, m.memory, "bytes")
+	m.enforce("IndividualPhysicalMemory", r.IndividualPhysicalMemory, s, no)
+	m.enforce("TotalPhysicalMemory", r.TotalPhysicalMemory, s, no)
 	atMost(no, "IndividualVirtualMemory", r.IndividualVirtualMemory, 0, m.virtual, "bytes")
 	atMost(no, "TotalVirtualMemory", r.TotalVirtualMemory, 0, m.virtual, "bytes")
 	if r.IndividualDiskSpace != nil || r.TotalDiskSpace != nil {
-		free, err := diskFree(m.jobs)
+		free, err := m.free(m.jobs)
 		if err != nil {
 			free = 0
 		}
@@ -336,3 +383,36 @@ func limits(l jsdl.Limits, t track, s *spec, no *refusals) {
 		}
 	}
 }
+
+// placement refuses what only other managers have (our Placement extension), element
+// by element. A permission that nobody makes use of is no demand.
+func placement(p *jsdl.Placement, no *refusals) {
+	if p == nil {
+		return
+	}
+	for _, one := range []struct {
+		element string
+		asked   bool
+	}{
+		{"Share", p.Share != nil && *p.Share != shareName},
+		{"QualityOfService", p.QualityOfService != nil},
+		{"Reservation", p.Reservation != nil},
+		{"Deadline", p.Deadline != nil},
+		{"NotBefore", p.NotBefore != nil},
+		{"Priority", p.Priority != nil && *p.Priority != 0},
+		{"GPU", len(p.GPUs) > 0},
+		{"Licence", len(p.Licences) > 0},
+		{"Constraint", p.Constraint != nil},
+		{"Container", p.Container != nil},
+		{"Quorum", p.Quorum != nil && *p.Quorum > 1},
+		{"Replicas", p.Replicas != nil && *p.Replicas > 1},
+		{"Manager", len(p.Manager) > 0},
+	} {
+		if one.asked {
+			no.add("Placement/%s: programs of a machine are run without such a thing; leave it out", one.element)
+		}
+	}
+}
+
+// shareName is the site's one share.
+const shareName = "shell"

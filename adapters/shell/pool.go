@@ -188,7 +188,7 @@ func (a *Adapter) spawn(m *member) {
 // startSupervisor starts a process apart from the gateway: a session of its own,
 // no terminal, none of the gateway's environment.
 func (a *Adapter) startSupervisor(name string) (*wire, *os.Process, error) {
-	text, err := json.Marshal(setting{Dir: a.dir, Name: name, Track: a.track})
+	text, err := json.Marshal(setting{Dir: a.dir, Name: name, Track: a.track, Box: a.options.Sandbox})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -207,7 +207,11 @@ func (a *Adapter) startSupervisor(name string) (*wire, *os.Process, error) {
 	cmd := exec.CommandContext(context.Background(), command[0], command[1:]...)
 	cmd.Dir, cmd.Env = "/", []string{"PATH=" + a.options.Path, "GOMAXPROCS=2"}
 	cmd.Stderr, cmd.ExtraFiles = a.log, []*os.File{theirs}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if a.confinement.users && a.options.Sandbox.namespaces() {
+		cmd.SysProcAttr = userNamespace()
+	}
+	cmd.SysProcAttr.Setsid = true
 	if err := cmd.Start(); err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}

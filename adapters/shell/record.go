@@ -42,9 +42,17 @@ type spec struct {
 	Error       string            `json:"error,omitzero"`
 	Make        []string          `json:"make,omitzero"` // directories below the job's own
 	Limits      map[string]uint64 `json:"limits,omitzero"`
-	Need        int               `json:"need"` // slots
+	Need        int               `json:"need"`              // slots
+	Shares      bool              `json:"shares,omitzero"`   // processor time by Need
+	MemoryBy    string            `json:"memoryBy,omitzero"` // element that limits memory, if it is not MemoryLimit
+	Account     *runAs            `json:"account,omitzero"`  // nil: the gateway's
+	Ranks       *ranks            `json:"ranks,omitzero"`    // nil: one process
+	Launcher    []string          `json:"launcher,omitzero"` // stands before the program
+	HostFile    string            `json:"hostFile,omitzero"` // content of the launcher's list of hosts
 	Umask       int               `json:"umask"`
 	Grace       time.Duration     `json:"grace"`
+
+	blind bool // planned from afar, with something that was not looked at
 }
 
 func parseSpec(data []byte) (*spec, error) {
@@ -60,6 +68,9 @@ func parseSpec(data []byte) (*spec, error) {
 	}
 	if err := s.Tag.Validate(); err != nil {
 		return nil, err
+	}
+	if r := s.Ranks; r != nil && (r.Count < 1 || r.Count > maxRanks || r.First < 0 || r.Size < r.First+r.Count) {
+		return nil, errors.New("its ranks are out of range")
 	}
 	if s.Need < 1 || s.Need > maxSlots || s.Umask&^0o777 != 0 || s.Grace < 0 {
 		return nil, errors.New("its numbers are out of range")

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,10 +30,12 @@ const (
 	fileLog    = "supervisors.log"
 )
 
+const managerURI = "http://portolan-project.org/ns/2026/manager/shell"
+
 // Adapter is the shell adapter. It suspends and it pushes.
 type Adapter struct {
-	opened  time.Time
-	dynamic uint64 // version of the last Resources
+	opened   time.Time
+	versions versions
 	site
 	dir    string
 	lock   *os.File // of the whole directory
@@ -81,18 +85,11 @@ func Open(o Options) (*Adapter, error) {
 		dir: o.Dir, opened: time.Now(), active: map[adapters.Tag]*job{}, members: map[*member]struct{}{},
 		site: site{machine: inspect(o.HostNames), options: &o, jobs: filepath.Join(o.Dir, dirJobs)},
 	}
-	lock, err := os.OpenFile(filepath.Join(o.Dir, fileLock), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := lockDir(o.Dir)
 	if err != nil {
-		return nil, openError(o.Dir, err)
+		return nil, err
 	}
 	a.lock = lock
-	if err := a.own(); err != nil {
-		_ = lock.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fail.Errorf("shell.Open", fail.Conflict, o.Dir, "another gateway runs jobs in %s; give each gateway a directory of its own", o.Dir)
-		}
-		return nil, openError(o.Dir, err)
-	}
 	if err := a.open(); err != nil {
 		_ = a.Close()
 		return nil, err
@@ -100,13 +97,24 @@ func Open(o Options) (*Adapter, error) {
 	return a, nil
 }
 
-// own takes the directory for this gateway. A process that a killed gateway was
+// lockDir takes the directory for this gateway. A process that a killed gateway was
 // just about to start may have the lock for a moment more.
-func (a *Adapter) own() error {
+func lockDir(dir string) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(dir, fileLock), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, openError(dir, err)
+	}
 	for tries := 0; ; tries++ {
-		err := flock(a.lock, syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil || !errors.Is(err, syscall.EWOULDBLOCK) || tries == 200 {
-			return err
+		err := flock(lock, syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return lock, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) || tries == 200 {
+			_ = lock.Close()
+			if errors.Is(err, syscall.EWOULDBLOCK) {
+				return nil, fail.Errorf("shell.Open", fail.Conflict, dir, "another gateway runs jobs in %s; give each gateway a directory of its own", dir)
+			}
+			return nil, openError(dir, err)
 		}
 		<-time.After(10 * time.Millisecond)
 	}
@@ -130,6 +138,12 @@ func (a *Adapter) open() error {
 			return openError(a.dir, err)
 		}
 	}
+	a.confinement = probeConfinement()
+	a.lacking = a.confinement.missing(a.options.Sandbox)
+	if a.options.CPUShares && !a.track.shares() {
+		a.lacking = append(a.lacking, "cpuShares: this machine lets the site make no cgroup for processor time")
+	}
+	a.launchers = findLaunchers(a.options)
 	a.options.Log.Info("shell adapter", "dir", a.dir, "slots", a.options.Slots, "track", a.track.Way, "memoryLimits", a.track.memory(), "processLimits", a.track.processes())
 	return a.takeOver()
 }
@@ -137,35 +151,42 @@ func (a *Adapter) open() error {
 // Properties gives what the adapter claims.
 func (a *Adapter) Properties() adapters.Properties {
 	return adapters.Properties{
-		Type: "shell", ManagerURI: "http://portolan-project.org/ns/2026/manager/shell", Version: a.osVersion, Suspend: true, Push: true,
+		Type: Type, ManagerURI: managerURI, Version: a.osVersion, Suspend: true, Push: true,
 	}
 }
 
 // Check says what stands against a job here.
 func (a *Adapter) Check(d *jsdl.JobDefinition) error {
-	_, err := a.plan(d, "check")
+	_, err := a.plan(want(d, "check"))
 	return err
 }
 
 // Submit places jobs. Once it returns they are on disk, and will be run by this
 // gateway or the next.
 func (a *Adapter) Submit(_ context.Context, jobs []adapters.Job) []adapters.Placed {
-	a.placing.RLock()
-	defer a.placing.RUnlock()
 	placed := make([]adapters.Placed, len(jobs))
-	fresh := make([]*job, 0, len(jobs))
-	for i := range jobs {
+	a.submit(len(jobs), func(i int) (*job, error) {
 		j, err := a.place(&jobs[i])
-		placed[i].Err = err
-		if err == nil {
+		if placed[i].Err = err; err == nil {
 			placed[i].Handle = handleOf(jobs[i].Tag)
 		}
-		if j != nil {
+		return j, err
+	})
+	return placed
+}
+
+// submit places n jobs and queues those that are new.
+func (a *Adapter) submit(n int, place func(int) (*job, error)) {
+	a.placing.RLock()
+	defer a.placing.RUnlock()
+	fresh := make([]*job, 0, n)
+	for i := range n {
+		if j, err := place(i); err == nil && j != nil {
 			fresh = append(fresh, j)
 		}
 	}
 	if len(fresh) == 0 {
-		return placed
+		return
 	}
 	if err := a.syncer.sync(); err != nil {
 		a.options.Log.Error("syncing the directory of jobs", "error", err)
@@ -178,56 +199,88 @@ func (a *Adapter) Submit(_ context.Context, jobs []adapters.Job) []adapters.Plac
 		}
 	}
 	a.dispatch()
-	return placed
 }
 
 // place puts one job on disk. It gives nil without an error for a tag that is there.
 func (a *Adapter) place(spec *adapters.Job) (*job, error) {
-	if err := spec.Tag.Validate(); err != nil {
+	if known, err := a.known(spec.Tag); known || err != nil {
 		return nil, err
 	}
+	w := want(spec.Definition, spec.Tag)
+	w.account = spec.Account
+	return a.placePlanned(w, spec.Owner)
+}
+
+// known reports whether the tag is placed already.
+func (a *Adapter) known(tag adapters.Tag) (bool, error) {
+	if err := tag.Validate(); err != nil {
+		return false, err
+	}
 	a.mu.Lock()
-	_, known := a.active[spec.Tag]
+	_, known := a.active[tag]
 	closed := a.closed
 	a.mu.Unlock()
 	if closed {
-		return nil, fail.Errorf("shell.Submit", fail.Unavailable, string(spec.Tag), "the site is being shut down")
+		return false, fail.Errorf("shell.Submit", fail.Unavailable, string(tag), "the site is being shut down")
 	}
-	if known {
-		return nil, nil
+	if !known {
+		_, err := os.Lstat(a.path(tag).path(""))
+		known = err == nil
 	}
-	if _, err := os.Lstat(a.path(spec.Tag).path("")); err == nil {
-		return nil, nil
-	}
-	s, err := a.plan(spec.Definition, spec.Tag)
+	return known, nil
+}
+
+// placePlanned puts on disk what is not there.
+func (a *Adapter) placePlanned(w wanted, owner string) (*job, error) {
+	s, err := a.plan(w)
 	if err != nil {
 		return nil, err
 	}
-	s.Owner, s.Submitted = spec.Owner, time.Now()
+	if s.Account != nil {
+		if err := a.admit(); err != nil {
+			return nil, fail.Errorf("shell.Submit", fail.Unavailable, string(s.Tag), "the site's directory can't be opened to the job's account: %s", why(err)).Because(err)
+		}
+	}
+	s.Owner, s.Submitted = owner, time.Now()
 	j := newJob(s)
 	// Known before it is there, so that nobody sees a job that no one looks after.
 	a.mu.Lock()
-	if _, known := a.active[spec.Tag]; known {
+	if _, known := a.active[s.Tag]; known {
 		a.mu.Unlock()
 		return nil, nil
 	}
-	a.active[spec.Tag] = j
+	a.active[s.Tag] = j
 	a.mu.Unlock()
 	made, err := place(a.jobs, filepath.Join(a.dir, dirStaging), s)
 	if err == nil && made {
 		return j, nil
 	}
 	a.mu.Lock()
-	delete(a.active, spec.Tag)
+	delete(a.active, s.Tag)
 	a.mu.Unlock()
 	if err != nil {
 		kind := fail.Unavailable
 		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 			kind = fail.Exhausted
 		}
-		return nil, fail.Errorf("shell.Submit", kind, string(spec.Tag), "the job could not be written to the site's job directory: %s", why(err)).Because(err)
+		return nil, fail.Errorf("shell.Submit", kind, string(s.Tag), "the job could not be written to the site's job directory: %s", why(err)).Because(err)
 	}
 	return nil, nil
+}
+
+// admit lets other accounts go through the site's directory to what is theirs,
+// and see nothing on the way.
+func (a *Adapter) admit() error {
+	for _, dir := range []string{a.dir, a.jobs} {
+		info, err := os.Stat(dir)
+		if err == nil && info.Mode().Perm()&0o011 != 0o011 {
+			err = os.Chmod(dir, info.Mode().Perm()|0o011) //nolint:gosec // to go through, no more
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func newJob(s *spec) *job {
@@ -335,8 +388,7 @@ func (a *Adapter) Output(_ context.Context, h adapters.Handle, stream adapters.S
 	if stream == adapters.Stderr {
 		path = other
 	}
-	// Whatever stands there now, opening it must not wait.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	f, err := openOutput(path, s.Account)
 	if errors.Is(err, fs.ErrNotExist) {
 		return io.NopCloser(strings.NewReader("")), nil
 	}
@@ -395,25 +447,48 @@ func (a *Adapter) Resources(context.Context) (adapters.Resources, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	free := max(a.options.Slots-a.used, 0)
-	a.dynamic++
-	return adapters.Resources{
-		Static: 1, Dynamic: a.dynamic,
+	return a.versions.of(adapters.Resources{
 		Environments: []adapters.Environment{{
 			ID: "machine", OperatingSystem: a.os, OSVersion: a.osVersion, CPUArchitecture: a.arch, CPUs: a.cpus, CPUSpeed: a.speed,
-			Memory: a.memory, VirtualMemory: a.virtual, Disk: disk, HostNames: append([]string(nil), a.names...),
-			Nodes: 1, Available: 1, FreeCPUs: min(free, a.cpus),
+			Memory: a.memory, VirtualMemory: a.virtual, Disk: coarse(disk), HostNames: slices.Clone(a.names),
+			Nodes: 1, Available: 1, FreeCPUs: min(free, a.cpus), FreeMemory: coarse(meminfo()["MemAvailable"]),
 		}},
 		Shares: []adapters.Share{{
-			ID: "shell", Default: true, Environments: []string{"machine"}, Slots: a.options.Slots,
-			Open: true, Running: a.used, Waiting: len(a.queue), FreeSlots: free,
+			ID: shareName, Default: true, Environments: []string{"machine"}, Slots: a.options.Slots,
+			Open: !a.closed, Running: a.used, Waiting: len(a.queue), FreeSlots: free,
 		}},
-	}, nil
+	}), nil
 }
 
 // Health says that the machine answers: it is the one that this runs on.
 func (a *Adapter) Health() adapters.Health {
-	now := time.Now()
-	return adapters.Health{Path: "this machine", Version: a.osVersion, Since: a.opened, Contact: now, Offered: []adapters.Path{"this machine"}}
+	return adapters.Health{
+		Path: "this machine", Version: a.osVersion, Since: a.opened, Contact: time.Now(), Offered: []adapters.Path{"this machine"}, Remarks: a.remarks(),
+	}
+}
+
+// remarks say what the machine offers jobs, and how.
+func (a *Adapter) remarks() []string {
+	offered := func(what string, yes bool) string {
+		if yes {
+			return what + ": offered"
+		}
+		return what + ": not offered here"
+	}
+	list := []string{
+		"process trees are held together by " + a.track.Way,
+		offered("MemoryLimit", a.track.memory()), offered("ProcessCountLimit", a.track.processes()), offered("cpuShares", a.track.shares()),
+	}
+	list = append(list, a.confinement.remarks()...)
+	for _, uri := range slices.Sorted(maps.Keys(a.launchers)) {
+		if reason := a.launchers[uri]; reason != "" {
+			list = append(list, "launchers: "+reason)
+		}
+	}
+	if len(a.lacking) > 0 {
+		list = append(list, "every job is refused, for want of what the settings promise: "+strings.Join(a.lacking, "; "))
+	}
+	return list
 }
 
 // Watch delivers evidence as it comes.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -44,48 +45,162 @@ func why(err error) string {
 	return err.Error()
 }
 
+// started are the processes that a job began with.
+type started struct {
+	pids       []int  // in the order of their ranks
+	out, error *merge // of several; nil for one
+}
+
 // start makes the job's directories, opens its files and starts its program, held
-// before its first instruction if the spec asks for limits.
-func (d jobDir) start(s *spec, t *tree) (pid int, err error) {
+// before its first instruction if the spec asks for limits. over is called when the
+// output of several processes exceeds FileSizeLimit. What was started is told with an
+// error, too.
+func (d jobDir) start(s *spec, t *tree, b *box, over func()) (*started, error) {
 	if diskFull(string(d)) {
-		return 0, refuse("the disk is full that holds the site's job directory, so that the job could not write anything")
+		return nil, refuse("the disk is full that holds the site's job directory, so that the job could not write anything")
 	}
-	for _, name := range s.Make {
-		if err := os.MkdirAll(d.path(name), 0o700); err != nil {
-			return 0, refuse("the job's directory %s could not be made: %s", name, why(err))
-		}
+	if err := d.make(s); err != nil {
+		return nil, err
 	}
-	directory, err := d.directory(s)
-	if err != nil {
-		return 0, err
+	if err := b.enter(d, s); err != nil {
+		return nil, err
 	}
 	// The program's files and processes are made with its own mask.
 	defer syscall.Umask(syscall.Umask(s.Umask))
-	files, err := d.files(s, directory)
-	defer func() {
-		for _, f := range files {
-			_ = f.Close()
+	var files []*os.File
+	defer func() { _ = closeAll(files) }()
+	var argv []string
+	var directory, exe string
+	err := s.as(func() (err error) {
+		if directory, err = d.directory(s); err != nil {
+			return err
 		}
-	}()
+		if files, err = d.files(s, directory); err != nil {
+			return err
+		}
+		if exe, err = lookup(s, directory); err != nil {
+			return err
+		}
+		argv = append([]string{s.Executable}, s.Arguments...)
+		if len(s.Launcher) > 0 {
+			argv = slices.Concat(s.Launcher, []string{exe}, s.Arguments)
+			exe, err = lookupIn(s.Launcher[0], directory, s.variable("PATH"))
+		}
+		return err
+	})
 	if err != nil {
-		return 0, err
-	}
-	exe, err := lookup(s, directory)
-	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if err := t.prepare(s); err != nil {
-		return 0, refuse("the job's limits could not be set: %s", why(err))
+		return nil, refuse("the job's limits could not be set: %s", why(err))
 	}
-	held := s.held() || t.Way == trackCgroup1
-	if held && os.Geteuid() != 0 && setsID(exe) {
-		return 0, refuse("Executable: %s changes the account it runs as, and limits can't be put on such a program here; leave the limits out", exe)
+	c := &child{spec: s, tree: t, exe: exe, argv: argv, directory: directory}
+	if s.Ranks == nil || len(s.Launcher) > 0 {
+		pid, err := c.start(files, s.Environment)
+		if err != nil {
+			return nil, err
+		}
+		return &started{pids: []int{pid}}, nil
+	}
+	return d.startRanks(c, files, over)
+}
+
+// startRanks starts the processes of an SPMD job, one after another.
+func (d jobDir) startRanks(c *child, files []*os.File, over func()) (*started, error) {
+	s := c.spec
+	limit := uint64(unlimited)
+	if n, ok := s.Limits[limitFileSize]; ok {
+		limit = n
+	}
+	fresh := func(f *os.File) (*merge, error) {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		return &merge{file: os.NewFile(uintptr(fd), f.Name()), limit: limit, over: over}, nil
+	}
+	all := &started{}
+	var err error
+	if all.out, err = fresh(files[1]); err != nil {
+		return nil, refuse("the job's output could not be opened: %s", why(err))
+	}
+	all.error = all.out
+	if files[2] != files[1] {
+		if all.error, err = fresh(files[2]); err != nil {
+			return all, refuse("the job's output could not be opened: %s", why(err))
+		}
+	}
+	for local := range s.Ranks.Count {
+		pid, err := d.startRank(c, all, files[0], s.Ranks.environment(s.Environment, local))
+		if err != nil {
+			return all, err
+		}
+		all.pids = append(all.pids, pid)
+	}
+	return all, nil
+}
+
+func (d jobDir) startRank(c *child, all *started, first *os.File, environment []string) (int, error) {
+	in := first
+	if len(all.pids) > 0 && c.spec.Input != "" { // each reads the input for itself
+		err := c.spec.as(func() (err error) {
+			in, err = openFor("Input", c.spec.input(c.directory), os.O_RDONLY)
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+		defer in.Close() // the process has its own
+	}
+	out, err := all.out.pipe()
+	if err != nil {
+		return 0, refuse("the processes' output could not be gathered: %s", why(err))
+	}
+	defer out.Close() // the process has its own
+	errs := out
+	if all.error != all.out {
+		if errs, err = all.error.pipe(); err != nil {
+			return 0, refuse("the processes' output could not be gathered: %s", why(err))
+		}
+		defer errs.Close() // the process has its own
+	}
+	return c.start([]*os.File{in, out, errs}, environment)
+}
+
+// end waits for what the processes wrote and closes its files.
+func (s *started) end() {
+	if s == nil || s.out == nil {
+		return
+	}
+	s.out.wait()
+	_ = s.out.file.Close()
+	if s.error != nil && s.error != s.out {
+		s.error.wait()
+		_ = s.error.file.Close()
+	}
+}
+
+// child is what the processes of a job have in common.
+type child struct {
+	*spec
+	tree           *tree
+	exe, directory string
+	argv           []string
+}
+
+// start starts one process.
+func (c *child) start(files []*os.File, environment []string) (pid int, err error) {
+	s, t := c.spec, c.tree
+	held := s.held() || t.Way == trackCgroup1 || len(t.limited) > 0
+	if held && os.Geteuid() != 0 && setsID(c.exe) {
+		return 0, refuse("Executable: %s changes the account it runs as, and limits can't be put on such a program here; leave the limits out", c.exe)
 	}
 	attributes := &syscall.ProcAttr{
-		Dir: directory, Env: s.Environment, Files: []uintptr{files[0].Fd(), files[1].Fd(), files[2].Fd()}, Sys: t.attributes(held),
+		Dir: c.directory, Env: environment, Files: []uintptr{files[0].Fd(), files[1].Fd(), files[2].Fd()}, Sys: t.attributes(held),
 	}
+	attributes.Sys.Credential = s.Account.credential()
 	for tries := 0; ; tries++ {
-		pid, err = syscall.ForkExec(exe, append([]string{s.Executable}, s.Arguments...), attributes)
+		pid, err = syscall.ForkExec(c.exe, c.argv, attributes)
 		// Whoever wrote the program may have started a process meanwhile that keeps
 		// the file open until its own exec.
 		if !errors.Is(err, syscall.ETXTBSY) || tries == 50 {
@@ -94,7 +209,7 @@ func (d jobDir) start(s *spec, t *tree) (pid int, err error) {
 		<-time.After(10 * time.Millisecond)
 	}
 	if err != nil {
-		return 0, unstarted(s, exe, held, err)
+		return 0, unstarted(s, c.exe, held, err)
 	}
 	if held {
 		err = hold(pid, s, t)
@@ -104,6 +219,41 @@ func (d jobDir) start(s *spec, t *tree) (pid int, err error) {
 		return 0, refuse("the job's limits could not be set: %s", why(err))
 	}
 	return pid, nil
+}
+
+// make makes the directories that are the job's own, and the file for a launcher.
+func (d jobDir) make(s *spec) error {
+	names := s.Make
+	if s.Account != nil { // the account could not make it itself
+		names = append([]string{nameWork}, names...)
+	}
+	for _, name := range names {
+		err := os.MkdirAll(d.path(name), 0o700)
+		if err == nil && s.Account != nil && filepath.Dir(name) != "." {
+			err = os.Chmod(d.path(filepath.Dir(name)), 0o711) //nolint:gosec // to go through, no more
+		}
+		if err == nil {
+			err = s.give(d.path(name))
+		}
+		if err != nil {
+			return refuse("the job's directory %s could not be made: %s", name, why(err))
+		}
+	}
+	if s.Account != nil { // nor could it make these
+		for name, used := range map[string]bool{nameStdout: s.Output == "", nameStderr: s.Error == ""} {
+			if !used {
+				continue
+			}
+			err := os.WriteFile(d.path(name), nil, 0o600)
+			if err == nil {
+				err = s.give(d.path(name))
+			}
+			if err != nil {
+				return refuse("the job's output could not be opened: %s", why(err))
+			}
+		}
+	}
+	return d.writeHosts(s)
 }
 
 // hold waits for the program to be loaded, puts its limits on it and lets it go.
@@ -153,7 +303,7 @@ func (d jobDir) directory(s *spec) (string, error) {
 	if !info.IsDir() {
 		return "", refuse("WorkingDirectory: %s is not a directory", path)
 	}
-	if err := unix.Access(path, unix.X_OK); err != nil {
+	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS); err != nil {
 		return "", refuse("WorkingDirectory: %s can't be entered: %s", path, why(err))
 	}
 	return path, nil
@@ -180,18 +330,22 @@ func (s *spec) outputs(d jobDir) (stdout, stderr string) {
 	return at(s.Output, nameStdout), at(s.Error, nameStderr)
 }
 
+// input gives the file of standard input.
+func (s *spec) input(directory string) string {
+	switch {
+	case s.Input == "":
+		return os.DevNull
+	case filepath.IsAbs(s.Input):
+		return s.Input
+	}
+	return filepath.Join(directory, s.Input)
+}
+
 // files opens the program's three files. Output and Error that are one file are
 // opened once, so that neither overwrites the other.
 func (d jobDir) files(s *spec, directory string) ([]*os.File, error) {
-	input := s.Input
-	switch {
-	case input == "":
-		input = os.DevNull
-	case !filepath.IsAbs(input):
-		input = filepath.Join(directory, input)
-	}
 	var files []*os.File
-	in, err := openFor("Input", input, os.O_RDONLY)
+	in, err := openFor("Input", s.input(directory), os.O_RDONLY)
 	if err != nil {
 		return files, err
 	}
@@ -249,25 +403,23 @@ func openFor(element, path string, flags int) (*os.File, error) {
 // from the working directory if it is relative; one without is looked for along
 // the job's own PATH. No shell is ever asked.
 func lookup(s *spec, directory string) (string, error) {
+	return lookupIn(s.Executable, directory, s.variable("PATH"))
+}
+
+func lookupIn(name, directory, search string) (string, error) {
 	from := func(path string) string {
 		if filepath.IsAbs(path) {
 			return path
 		}
 		return filepath.Join(directory, path)
 	}
-	if strings.Contains(s.Executable, "/") {
-		path := from(s.Executable)
+	if strings.Contains(name, "/") {
+		path := from(name)
 		return path, executable(path)
-	}
-	search := ""
-	for _, v := range s.Environment {
-		if value, ok := strings.CutPrefix(v, "PATH="); ok {
-			search = value
-		}
 	}
 	var last error
 	for dir := range strings.SplitSeq(search, ":") {
-		path := from(filepath.Join(dir, s.Executable))
+		path := from(filepath.Join(dir, name))
 		if _, err := os.Stat(path); err != nil {
 			continue
 		}
@@ -278,7 +430,18 @@ func lookup(s *spec, directory string) (string, error) {
 	if last != nil {
 		return "", last
 	}
-	return "", refuse("Executable: %s is in no directory of the job's PATH, which is %q", s.Executable, search)
+	return "", refuse("Executable: %s is in no directory of the job's PATH, which is %q", name, search)
+}
+
+// variable gives a variable of the job's environment.
+func (s *spec) variable(name string) string {
+	value := ""
+	for _, v := range s.Environment {
+		if after, ok := strings.CutPrefix(v, name+"="); ok {
+			value = after
+		}
+	}
+	return value
 }
 
 func executable(path string) error {
@@ -289,7 +452,7 @@ func executable(path string) error {
 	if info.IsDir() {
 		return refuse("Executable: %s is a directory", path)
 	}
-	if unix.Access(path, unix.X_OK) != nil {
+	if unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS) != nil {
 		return refuse("Executable: %s is not executable; set its permission, or run an interpreter with it as the argument", path)
 	}
 	return nil

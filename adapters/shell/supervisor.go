@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -21,9 +22,10 @@ import (
 
 // setting is what the gateway tells a supervisor on its command line.
 type setting struct {
-	Dir   string `json:"dir"`
-	Name  string `json:"name"` // of this supervisor: its socket and its cgroups
-	Track track  `json:"track"`
+	Dir   string  `json:"dir"`
+	Name  string  `json:"name"` // of this supervisor: its socket and its cgroups
+	Track track   `json:"track"`
+	Box   Sandbox `json:"box,omitzero"`
 }
 
 // gatewayDescriptor is where the gateway's end of the connection is inherited.
@@ -33,6 +35,9 @@ const gatewayDescriptor = 3
 // of its own making, and that gives the exit status of the process. It must be
 // called before the program starts anything else.
 func SuperviseMain(args []string) int {
+	if len(args) == 1 && args[0] == hostWord {
+		return hostMain()
+	}
 	runtime.LockOSThread() // the parent of a program is a thread: for tracing, and for the death signal
 	v, err := newSupervisor(args)
 	if err != nil {
@@ -53,6 +58,7 @@ type supervisor struct {
 	socket   string
 	listener *net.UnixListener
 	tree     *tree
+	box      *box
 	jobs     chan adapters.Tag // closed when there will be no more
 
 	mu      sync.Mutex
@@ -78,6 +84,8 @@ const (
 	causeNone cause = iota
 	causeCancel
 	causeWallTime
+	causeFileSize // of what several processes wrote together
+	causeRank     // one of several processes failed
 )
 
 func newSupervisor(args []string) (*supervisor, error) {
@@ -93,6 +101,10 @@ func newSupervisor(args []string) (*supervisor, error) {
 	// the programs that are started.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTSTP, unix.SIGTTOU, unix.SIGTTIN)
 	debug.SetGCPercent(50)
+	v.box = &box{Sandbox: v.Box}
+	if err := v.box.prepare(); err != nil {
+		return nil, fmt.Errorf("making the sandbox: %w", err)
+	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("becoming the subreaper: %w", err)
 	}
@@ -310,6 +322,11 @@ func (v *supervisor) clean(d jobDir, s *spec) {
 			_ = clear(d.path(name))
 		}
 	}
+	if v.box.PrivateTmp {
+		for i := range private {
+			_ = clear(d.path(fmt.Sprintf("%s%d", namePrivate, i)))
+		}
+	}
 }
 
 // execute runs the program and gives its end.
@@ -320,11 +337,13 @@ func (v *supervisor) execute(d jobDir, l *life) ended {
 	if cancelled {
 		return ended{Phase: adapters.Cancelled, NotRun: true}
 	}
-	pid, err := d.start(l.spec, v.tree)
+	defer v.box.leave()
+	run, err := d.start(l.spec, v.tree, v.box, func() { v.cut(l, causeFileSize) })
 	if err != nil {
-		v.reap(0)
+		v.reap(nil)
+		run.end()
 		v.tree.reset(l.spec)
-		return ended{Phase: adapters.Stopped, NotRun: true, Reason: err.Error()}
+		return ended{Phase: adapters.Stopped, NotRun: run == nil || len(run.pids) == 0, Reason: err.Error()}
 	}
 	v.mu.Lock()
 	l.running = true
@@ -334,21 +353,18 @@ func (v *supervisor) execute(d jobDir, l *life) ended {
 	}
 	v.mu.Unlock()
 	if wall, ok := l.spec.wallTime(); ok {
-		timer := time.AfterFunc(wall, func() {
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			v.terminate(l, causeWallTime)
-		})
+		timer := time.AfterFunc(wall, func() { v.cut(l, causeWallTime) })
 		defer timer.Stop()
 	}
-	ws, cpu := v.reap(pid)
+	ws, cpu := v.await(l, run.pids)
 	v.mu.Lock()
 	l.running = false
 	why := l.cause
 	frozen := l.suspended
 	v.mu.Unlock()
 	oom := v.tree.outOfMemory(l.spec)
-	v.reap(0)
+	v.reap(nil)
+	run.end()
 	close(l.over)
 	if frozen {
 		_ = v.tree.thaw()
@@ -374,13 +390,15 @@ func outcome(s *spec, why cause, ws syscall.WaitStatus, cpu time.Duration, oom b
 			unit = "second"
 		}
 		return ended{Phase: adapters.Stopped, Reason: fmt.Sprintf("%s: the program was stopped because it ran longer than %d %s", limitWallTime, n, unit)}
-	case causeNone:
+	case causeFileSize:
+		return ended{Phase: adapters.Stopped, Reason: fmt.Sprintf("%s: the job was stopped because its processes wrote more than %d bytes", limitFileSize, s.Limits[limitFileSize])}
+	case causeNone, causeRank:
 	}
 	if !ws.Signaled() {
 		status := ws.ExitStatus()
 		e := ended{Phase: adapters.Exited, ExitStatus: &status}
 		if oom {
-			e.Reason = limitMemory + ": a process of the job was killed because the job used more memory than that"
+			e.Reason = s.memoryElement() + ": a process of the job was killed because the job used more memory than that"
 		}
 		return e
 	}
@@ -398,17 +416,48 @@ func signalName(s unix.Signal) string {
 	return fmt.Sprintf("SIG%d", int(s)) // a real-time signal
 }
 
-// reap waits for children. With a pid it goes on until that one ends, and gives
+// cut ends a job for a reason of its own.
+func (v *supervisor) cut(l *life, c cause) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.terminate(l, c)
+}
+
+// await waits for the job's processes, and gives the end that counts with the CPU
+// time that it took: of the first that failed, after which the others are ended, or
+// of any, as they are alike.
+func (v *supervisor) await(l *life, pids []int) (end syscall.WaitStatus, cpu time.Duration) {
+	failed := false
+	for len(pids) > 0 {
+		pid, ws, used := v.reap(pids)
+		if pid == 0 {
+			break
+		}
+		pids = slices.DeleteFunc(pids, func(p int) bool { return p == pid })
+		if !failed {
+			end, cpu = ws, used
+		}
+		if !failed && (ws.Signaled() || ws.ExitStatus() != 0) {
+			failed = true
+			if len(pids) > 0 {
+				v.cut(l, causeRank)
+			}
+		}
+	}
+	return end, cpu
+}
+
+// reap waits for children. With some it goes on until one of these ends, and gives
 // its end and the CPU time that it took; orphans that end meanwhile are let go.
-// With 0 it kills until there is no child left.
-func (v *supervisor) reap(pid int) (syscall.WaitStatus, time.Duration) {
+// With none it kills until there is no child left.
+func (v *supervisor) reap(pids []int) (int, syscall.WaitStatus, time.Duration) {
 	for {
 		var ws syscall.WaitStatus
 		var usage syscall.Rusage
-		if pid == 0 {
+		if len(pids) == 0 {
 			got, err := syscall.Wait4(-1, nil, syscall.WNOHANG|syscall.WALL, nil)
 			if errors.Is(err, syscall.ECHILD) {
-				return 0, 0
+				return 0, 0, 0
 			}
 			if err == nil && got > 0 {
 				continue
@@ -419,9 +468,9 @@ func (v *supervisor) reap(pid int) (syscall.WaitStatus, time.Duration) {
 		switch {
 		case errors.Is(err, syscall.EINTR):
 		case err != nil: // there is no child: it was reaped before
-			return 0, 0
-		case got == pid && (ws.Exited() || ws.Signaled()):
-			return ws, time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+			return 0, 0, 0
+		case slices.Contains(pids, got) && (ws.Exited() || ws.Signaled()):
+			return got, ws, time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,11 +27,24 @@ type track struct {
 	Tree    string `json:"tree,omitzero"`    // cgroup2, or the freezer of cgroup1
 	Memory  string `json:"memory,omitzero"`  // where memory is limited
 	Pids    string `json:"pids,omitzero"`    // where processes are counted
-	Unified bool   `json:"unified,omitzero"` // Memory and Pids are Tree, of version 2
+	CPU     string `json:"cpu,omitzero"`     // where processor time is shared
+	Unified bool   `json:"unified,omitzero"` // Memory, Pids and CPU are Tree, of version 2
 }
 
 func (t track) memory() bool    { return t.Memory != "" }
 func (t track) processes() bool { return t.Pids != "" }
+func (t track) shares() bool    { return t.CPU != "" }
+
+// parents are the directories that hold the supervisors' cgroups.
+func (t track) parents() []string {
+	var list []string
+	for _, dir := range []string{t.Tree, t.Memory, t.Pids, t.CPU} {
+		if dir != "" && !slices.Contains(list, dir) {
+			list = append(list, dir)
+		}
+	}
+	return list
+}
 
 // controllers gives the directory of this process in each hierarchy: by the
 // controller's name for version 1, "" for version 2.
@@ -132,6 +146,9 @@ func findTrack(want, name string) (track, error) {
 		if probe(t.Tree, "pids.max") {
 			t.Pids = t.Tree
 		}
+		if probe(t.Tree, "cpu.weight") {
+			t.CPU = t.Tree
+		}
 	}
 	if t.Way != trackProcess && t.Memory == "" {
 		if dir, ok := dirs["memory"]; ok {
@@ -144,6 +161,13 @@ func findTrack(want, name string) (track, error) {
 		if dir, ok := dirs["pids"]; ok {
 			if parent := filepath.Join(dir, name); probe(parent, "pids.max") {
 				t.Pids = parent
+			}
+		}
+	}
+	if t.Way != trackProcess && t.CPU == "" && !t.Unified {
+		if dir, ok := dirs["cpu"]; ok {
+			if parent := filepath.Join(dir, name); probe(parent, "cpu.shares") {
+				t.CPU = parent
 			}
 		}
 	}
@@ -160,7 +184,7 @@ func delegate(own, parent string) bool {
 }
 
 func handDown(dir string) {
-	for _, c := range []string{"+memory", "+pids"} {
+	for _, c := range []string{"+memory", "+pids", "+cpu"} {
 		_ = write(filepath.Join(dir, "cgroup.subtree_control"), c)
 	}
 }
@@ -168,10 +192,8 @@ func handDown(dir string) {
 // removeParents removes the directories of the supervisors' cgroups, if nobody
 // needs them any more.
 func (t track) removeParents() {
-	for _, parent := range []string{t.Tree, t.Memory, t.Pids} {
-		if parent != "" {
-			_ = os.Remove(parent) // which fails while there is a child
-		}
+	for _, parent := range t.parents() {
+		_ = os.Remove(parent) // which fails while there is a child
 	}
 }
 

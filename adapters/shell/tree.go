@@ -59,6 +59,9 @@ func (t *tree) groups(s *spec) []string {
 	if _, ok := s.Limits[limitProcessCount]; ok && !t.Unified && t.processes() {
 		list = append(list, filepath.Join(t.Pids, t.name))
 	}
+	if s.Shares && !t.Unified && t.shares() {
+		list = append(list, filepath.Join(t.CPU, t.name))
+	}
 	return list
 }
 
@@ -98,6 +101,15 @@ func (t *tree) prepare(s *spec) error {
 	if n, ok := s.Limits[limitProcessCount]; ok && t.processes() {
 		if err := set(t.Pids, "pids.max", n); err != nil {
 			return fmt.Errorf("%s: %w", limitProcessCount, err)
+		}
+	}
+	if s.Shares && t.shares() {
+		file, each, most := "cpu.shares", 1024, 1<<18
+		if t.Unified {
+			file, each, most = "cpu.weight", 100, 10000
+		}
+		if err := set(t.CPU, file, uint64(min(s.Need*each, most))); err != nil {
+			return fmt.Errorf("cpuShares: %w", err)
 		}
 	}
 	return nil
@@ -152,6 +164,9 @@ func (t *tree) reset(s *spec) {
 		t.renew()
 	} else if _, ok := s.Limits[limitProcessCount]; t.Unified && ok {
 		_ = write(filepath.Join(t.group, "pids.max"), "max")
+	}
+	if s.Shares && t.Unified {
+		_ = write(filepath.Join(t.group, "cpu.weight"), "100")
 	}
 }
 

@@ -63,7 +63,7 @@ func TestSuiteUnprivileged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), setpriv, "--reuid=65534", "--regid=65534", "--clear-groups", binary, "-test.run=^TestSuite$", "-test.short")
+	cmd := exec.CommandContext(t.Context(), setpriv, "--reuid=65534", "--regid=65534", "--clear-groups", binary, "-test.run=^(TestSuite|TestPrivateTmp|TestNoNetwork|TestNoNewPrivileges|TestSandboxMissing|TestRanks)$", "-test.short")
 	cmd.Dir, cmd.Env = dir, []string{"TMPDIR=" + dir, "PATH=" + os.Getenv("PATH"), "HOME=" + dir}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("as an ordinary account: %v\n%s", err, out)
