@@ -45,6 +45,7 @@ type Adapter struct {
 	fresh      time.Time // of the last round of questions
 	serverTime float64   // of the project's last answer to what changed
 	rounds     int
+	spare      int // questions about single jobs that are left to the round
 	refreshErr error
 	static     uint64
 	dynamic    uint64
@@ -74,6 +75,7 @@ type batch struct {
 	kept   int  // jobs that are not forgotten
 	whole  bool // its jobs' states were asked in full
 	absent bool // query_batch2 does not know its name
+	huge   bool // its outputs are too many to be had together
 }
 
 // job is one placement.

@@ -25,11 +25,14 @@ func (a *Adapter) settleGood(ctx context.Context, b *batch, info batchInfo, good
 		return nil
 	}
 	lacking, err := a.fetch(ctx, b, info, good, infos)
-	if err != nil {
+	if err != nil && !errors.Is(err, errLater) {
 		return err
 	}
 	for _, j := range good {
 		if lacking[j] {
+			if err != nil {
+				continue // its turn comes in a later round
+			}
 			// Clearly not there, by every way: files may be moved just now.
 			if j.tries++; j.tries < maxTries {
 				continue
@@ -156,6 +159,9 @@ func (r *jobRecord) limitSentence(element string) string {
 func (a *Adapter) settleBad(ctx context.Context, j *job, i *jobInfo) error {
 	if j.cancel != nil && !j.aborted && i.canonical == 0 && !slices.Contains(i.errors, "cancelled") {
 		return nil // the intent has still to be told
+	}
+	if !a.mayAsk() {
+		return nil
 	}
 	list, err := a.c.queryJob(ctx, i.id)
 	if err != nil && !gone(err) {

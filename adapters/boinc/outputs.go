@@ -70,14 +70,22 @@ func (a *Adapter) fetch(ctx context.Context, b *batch, info batchInfo, good []*j
 	if len(lacking) == 0 {
 		return lacking, nil
 	}
-	// Each output may be as large as max_output allows.
-	limit := int64(len(info.list))*(2*a.settings.MaxOutput+maxStatus+1024) + 1<<20
-	if len(lacking) > 3 {
-		data, err := a.c.batchZip(ctx, b.id, min(limit, maxReply))
+	// The archive of a batch has the outputs of all its jobs that are done, those that
+	// are here among them: it is worth its while when most of them are new.
+	done := 0
+	for _, i := range info.list {
+		if i.canonical != 0 {
+			done++
+		}
+	}
+	together := len(lacking) > 3 && 2*len(lacking) >= done && !b.huge
+	if together {
+		data, err := a.c.batchZip(ctx, b.id, maxReply)
 		if err != nil && !errors.Is(err, errNoOutput) {
 			if ended(ctx, err) || notSent(err) {
 				return lacking, wrap("get_output.php", err, false)
 			}
+			b.huge = true // or the server can't pack it: one by one
 			a.log.Warn("the outputs of a batch can't be had together", "batch", b.record.Name, "error", bare(err))
 		}
 		if err == nil {
@@ -91,6 +99,9 @@ func (a *Adapter) fetch(ctx context.Context, b *batch, info batchInfo, good []*j
 		if !lacking[j] {
 			continue
 		}
+		if !a.mayAsk() {
+			return lacking, errLater
+		}
 		data, err := a.c.jobZip(ctx, infos[j].id, min(one, maxReply))
 		if errors.Is(err, errNoOutput) || err == nil && len(data) == 0 {
 			break // moved away, and so are all others
@@ -102,12 +113,12 @@ func (a *Adapter) fetch(ctx context.Context, b *batch, info batchInfo, good []*j
 			return lacking, err
 		}
 	}
-	return lacking, a.fetchCollected(ctx, b, good, infos, lacking, byPrefix)
+	return lacking, a.fetchCollected(ctx, b, good, infos, lacking, byPrefix, together)
 }
 
 // fetchCollected gets what an assimilator collected.
-func (a *Adapter) fetchCollected(ctx context.Context, b *batch, good []*job, infos map[*job]*jobInfo, lacking map[*job]bool, byPrefix map[string]*job) error {
-	if len(lacking) > 3 {
+func (a *Adapter) fetchCollected(ctx context.Context, b *batch, good []*job, infos map[*job]*jobInfo, lacking map[*job]bool, byPrefix map[string]*job, together bool) error {
+	if together && len(lacking) > 3 {
 		data, err := a.c.collectedZip(ctx, b.id, maxReply)
 		if err != nil && !errors.Is(err, errNoOutput) {
 			return wrap("get_output3.php", err, false)
@@ -121,6 +132,9 @@ func (a *Adapter) fetchCollected(ctx context.Context, b *batch, good []*job, inf
 	for _, j := range good {
 		if !lacking[j] {
 			continue
+		}
+		if !a.mayAsk() {
+			return errLater
 		}
 		files := map[int][]byte{}
 		for place := range j.record.places() {

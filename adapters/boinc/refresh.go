@@ -58,8 +58,22 @@ const maxNamesAsked = 100
 // job's, so that news alone do not tell.
 const fullEvery = 4
 
+// leastAsked is how many jobs are settled one by one in a round at least.
+const leastAsked = 20
+
+// errLater says that a round has asked enough about single jobs.
+var errLater = errors.New("the rest is for a later round")
+
+// mayAsk counts questions about single jobs: a round must not take so long that all
+// that it knows of the others is old.
+func (a *Adapter) mayAsk() bool {
+	a.spare--
+	return a.spare >= 0
+}
+
 // round asks the project for everything that may have changed.
 func (a *Adapter) round(ctx context.Context) error {
+	a.spare = max(leastAsked, int(a.settings.RequestsPerSecond*a.settings.Poll.Seconds()/2))
 	a.introduced(ctx)
 	a.giveUp()
 	if err := a.sendAborts(ctx); err != nil {

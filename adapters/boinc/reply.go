@@ -147,7 +147,7 @@ func fill(root *element, text string) error {
 		switch {
 		case empty:
 			top.children = append(top.children, e)
-		case containers[name]:
+		case containers[name] && !isLeaf(name, rest):
 			if len(stack) == maxDepth {
 				return errOdd
 			}
@@ -165,6 +165,16 @@ func fill(root *element, text string) error {
 			text = rest[end+len(name)+3:]
 		}
 	}
+}
+
+// isLeaf tells the two uses of error apart: that of the interface holds a number and
+// a message, that of a job the name of an error.
+func isLeaf(name, rest string) bool {
+	if name != "error" {
+		return false
+	}
+	inner, _, ok := strings.Cut(rest[:min(len(rest), 256)], "</error>")
+	return ok && !strings.Contains(inner, "<")
 }
 
 func isName(s string) bool {

@@ -94,17 +94,18 @@ func (s *script) limit(element string, n *big.Int) {
 const prologue = `#!/bin/sh
 # Made by a Portolan gateway: runs one job and writes down how it ended.
 here=$(pwd)
-me=$(id -un 2> /dev/null) || me=boinc
+me=${USER:-${LOGNAME:-$(id -un 2> /dev/null)}}
 umask 022
+[ ! -e work ] || rm -rf work tmp scratch
+mkdir work tmp scratch
 : > portolan.out
 : > portolan.err
 : > portolan.note
-rm -rf portolan.status portolan.new work tmp scratch
-mkdir work tmp scratch
+: > portolan.status
 exec 2>> portolan.note
 cd work
-say() { printf '%s\n' "$1" >> "$here/portolan.new"; }
-leave() { cd "$here"; [ $times = 0 ] || say "ended=$(date +%s)"; say end; mv -f portolan.new portolan.status; rm -f portolan.note; exit 0; }
+say() { printf '%s\n' "$1" >> "$here/portolan.status"; }
+leave() { [ $times = 0 ] || say "ended=$(date +%s)"; say end; exit 0; }
 refuse() { say "notrun=$1"; leave; }
 `
 
@@ -128,19 +129,18 @@ esac
 [ -e "$found" ] || refuse missing
 [ ! -d "$found" ] || refuse directory
 [ -x "$found" ] || refuse mode
-if [ -r "$found" ] && [ "$(uname -s)" = Linux ]; then
-  case $(head -c 4 "$found" | od -An -c | tr -d ' \n') in
-  177ELF) ;;
-  '#!'*)
-    read -r line < "$found"
-    line=${line#??}
-    set -f
-    set -- $line
-    set +f
-    [ -z "$1" ] || [ -x "$1" ] || refuse interpreter ;;
-  *) refuse format ;;
-  esac
-fi
+line=
+[ ! -r "$found" ] || read -r line < "$found"
+case $line in
+?ELF*) ;;
+'#!'*)
+  line=${line#??}
+  set -f
+  set -- $line
+  set +f
+  [ -z "$1" ] || [ -x "$1" ] || refuse interpreter ;;
+*) [ ! -r "$found" ] || [ "$(uname -s)" != Linux ] || refuse format ;;
+esac
 `
 
 // String writes the script.
@@ -148,7 +148,13 @@ func (s *script) String() string {
 	var b strings.Builder
 	b.WriteString(prologue)
 	fmt.Fprintf(&b, "times=%d\n", map[bool]int{true: 1}[s.times])
-	b.WriteString("say portolan=1\n[ $times = 0 ] || say \"started=$(date +%s)\"\n")
+	b.WriteString("say portolan=1\nbegan=0\n")
+	if s.times || s.wallTime > 0 {
+		b.WriteString("began=$(date +%s)\n")
+	}
+	if s.times {
+		b.WriteString("say started=$began\n")
+	}
 	if s.executable == nil {
 		b.WriteString("say exit=0\nleave\n")
 		return b.String()
@@ -176,7 +182,7 @@ func (s *script) String() string {
 	target("out", s.output)
 	target("err", s.errors)
 	one := s.output != nil && s.errors != nil
-	b.WriteString(": > \"$here/portolan.note\"\nbegan=$(date +%s)\n")
+	b.WriteString(": > \"$here/portolan.note\"\n")
 	run := func(streams string) {
 		b.WriteString("(\n")
 		for _, l := range rlimits {
@@ -231,7 +237,9 @@ func (s *script) String() string {
 // 137, as it does a program that exits with 137; but of a signal it also writes a
 // line to its own standard error.
 func (s *script) epilogue(b *strings.Builder) {
-	b.WriteString("took=$(( $(date +%s) - began ))\n")
+	if s.wallTime > 0 {
+		b.WriteString("took=$(( $(date +%s) - began ))\n")
+	}
 	if s.output != nil {
 		b.WriteString("[ ! -f \"$out\" ] || cat < \"$out\" > \"$here/portolan.out\"\n")
 	}
@@ -240,7 +248,7 @@ func (s *script) epilogue(b *strings.Builder) {
 	}
 	b.WriteString("cd \"$here\"\n")
 	for _, f := range []string{outFile, errFile} {
-		fmt.Fprintf(b, "if [ \"$(wc -c < %s)\" -gt %d ]; then head -c %d %s > portolan.cut; mv -f portolan.cut %s; say truncated=%s; fi\n", f, s.maxOutput, s.maxOutput, f, f, f)
+		fmt.Fprintf(b, "if [ -s %s ] && [ \"$(wc -c < %s)\" -gt %d ]; then head -c %d %s > portolan.cut; mv -f portolan.cut %s; say truncated=%s; fi\n", f, f, s.maxOutput, s.maxOutput, f, f, f)
 	}
 	if s.wallTime > 0 {
 		fmt.Fprintf(b, "if [ -n \"$limit\" ] && [ $took -ge %d ] && { [ $rc = 124 ] || [ $rc = 137 ]; }; then say limit=WallTimeLimit; leave; fi\n", s.wallTime)

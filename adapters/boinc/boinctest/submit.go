@@ -246,7 +246,7 @@ func (c *call) toolFailed(format string, args ...any) {
 // createWork is the tool: it makes the jobs of all lines in one statement.
 func (c *call) createWork(app *App, b *Batch, req *node, jobs []*job, t *inputTemplate) {
 	var made []*Workunit
-	var rows []string
+	var rows, docs []string
 	if req.has("input_template_filename") {
 		c.inputFile(req.str("input_template_filename"), &t)
 	}
@@ -259,11 +259,11 @@ func (c *call) createWork(app *App, b *Batch, req *node, jobs []*job, t *inputTe
 			if len(line) >= lineMax {
 				c.toolFailed("fgets() buffer was too small")
 			}
-			w, row := c.jobOf(app, b, req, j, t, words(line))
-			made, rows = append(made, w), append(rows, row)
+			w, doc := c.jobOf(app, b, req, j, t, words(line))
+			made, docs, rows = append(made, w), append(docs, doc), append(rows, w.row(doc))
 		}
 	}
-	c.insertWork(made, rows)
+	c.insertWork(made, docs, rows)
 	for _, w := range made {
 		c.p.addWU(w)
 		c.p.touch(w)
@@ -380,7 +380,7 @@ func (c *call) jobOf(app *App, b *Batch, req *node, j *job, t *inputTemplate, ar
 	}
 	doc := w.document(t, command)
 	w.CommandLine = sqlText(command)
-	return w, w.row(doc)
+	return w, doc
 }
 
 // describe finds a staged file.
@@ -427,13 +427,13 @@ func (w *Workunit) row(doc string) string {
 
 // insertWork makes all rows or none. A row that failed has used its id up, unless
 // the statement could not be read at all.
-func (c *call) insertWork(made []*Workunit, rows []string) {
+func (c *call) insertWork(made []*Workunit, docs, rows []string) {
 	statement := "insert into workunit values " + strings.Join(rows, ",")
 	broken := func(problem string) {
 		c.toolFailed("Database error: %s\nquery=%s\nwu.insert_batch() failed: 1\nMySQL error: %s", problem, statement, problem)
 	}
 	for i, w := range made {
-		if near := syntaxError(w, statement[strings.Index(statement, rows[i]):]); near != "" {
+		if near := syntaxError(w, docs[i], statement[strings.Index(statement, rows[i]):]); near != "" {
 			broken("You have an error in your SQL syntax; check the manual that corresponds to your MariaDB server version for the right syntax to use near '" + near + "' at line 1")
 		}
 	}
@@ -449,27 +449,25 @@ func (c *call) insertWork(made []*Workunit, rows []string) {
 	}
 }
 
-// syntaxError says near what a row's statement breaks: after the first quote in a
-// text. A pair of quotes is a quote.
-func syntaxError(w *Workunit, rest string) string {
-	quotes := func(s string) bool { return strings.Contains(strings.ReplaceAll(s, "''", ""), "'") }
-	doc := rest[strings.Index(rest, "'<file_info>")+1:]
-	if !strings.HasPrefix(rest[strings.Index(rest, "'")+1:], w.Name+"', '") || quotes(w.Name) {
-		doc = rest[strings.Index(rest, "'")+1:]
+// syntaxError says near what a row's statement breaks: after the first quote in one
+// of its texts. A pair of quotes is a quote.
+func syntaxError(w *Workunit, doc, rest string) string {
+	name := strings.Index(rest, "'") + 1
+	for _, text := range []struct {
+		at int
+		s  string
+	}{{name, w.Name}, {name + len(w.Name) + len("', '"), doc}} {
+		i := strings.Index(strings.ReplaceAll(text.s, "''", "__"), "'")
+		if i < 0 {
+			continue
+		}
+		near := []rune(strings.TrimLeft(rest[text.at+i+1:], " "))
+		if len(near) > 80 {
+			return string(near[:77]) + "..."
+		}
+		return string(near)
 	}
-	end := strings.Index(doc, "</workunit>', ")
-	if end < 0 {
-		return ""
-	}
-	i := strings.Index(strings.ReplaceAll(doc[:end], "''", "__"), "'")
-	if i < 0 || strings.HasPrefix(doc[i:], "', '<file_info>") {
-		return ""
-	}
-	near := []rune(strings.TrimLeft(doc[i+1:], " "))
-	if len(near) > 80 {
-		return string(near[:77]) + "..."
-	}
-	return string(near)
+	return ""
 }
 
 // sqlText is what becomes of a text in a statement: backslashes are escapes there.
