@@ -52,7 +52,17 @@ race: ## every test under the race detector
 
 .PHONY: bench
 bench: ## the ratios of docs/performance.md, in one run
-	go test -run '^$$' -bench Ratios -benchtime 1x -timeout 20m ./internal/e2e/bench
+	go test -run '^$$' -bench Ratios -benchtime 1x -timeout 40m ./internal/e2e/bench
+
+TESTBED ?= /tmp/portolan-testbed
+.PHONY: testbed testbed-down
+testbed: setup ## bring a real Slurm and a real HTCondor up in TESTBED and say what to export
+	@go run ./internal/testbed/up slurm $(TESTBED)/slurm
+	@go run ./internal/testbed/up condor $(TESTBED)/condor
+
+testbed-down: ## end them
+	@go run ./internal/testbed/up down $(TESTBED)/slurm
+	@go run ./internal/testbed/up down $(TESTBED)/condor
 
 .PHONY: lint
 lint: ## golangci-lint with the settings of .golangci.yml, gofumpt
