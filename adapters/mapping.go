@@ -1,10 +1,68 @@
 package adapters
 
-// MappingRow is a line of the table in docs/adapters.md: what becomes of one JSDL
-// element at a manager. Each adapter gives its rows from the very table that its
-// mapping code runs on, one for each of jsdl.Elements.
+import (
+	"fmt"
+	"strings"
+
+	"github.com/portolan-project/portolan/jsdl"
+)
+
+// MappingRow is a line of an adapter's mapping: what becomes of JSDL elements at a
+// manager. Each adapter gives its rows from the very table that its mapping code
+// runs on; Mapped spreads them over jsdl.Elements.
 type MappingRow struct {
-	Element string // as jsdl.Elements names it
+	// Element is an entry of jsdl.Elements, or the end of one or several without
+	// prefixes: "Executable", "Placement/GPU". A row for what holds other entries
+	// ("FileSystem") is for each of them that has no row of its own.
+	Element string
 	Becomes string // the manager's word for it: "--ntasks", "request_cpus"; "" when it is refused
 	Note    string // a few words: rounding, conditions, why it is refused
+}
+
+// Mapped gives one row for each of jsdl.Elements, in that order. An element without a
+// row or with two, and a row without an element, is an error.
+func Mapped(rows []MappingRow) ([]MappingRow, error) {
+	elements := jsdl.Elements()
+	out := make([]MappingRow, 0, len(elements))
+	used := make([]bool, len(rows))
+	for _, e := range elements {
+		found, depth := -1, 0
+		for i, r := range rows {
+			switch d := covers(r.Element, e); {
+			case d > depth:
+				found, depth = i, d
+			case d == depth && d > 0:
+				return nil, fmt.Errorf("the element %s has two rows: %s and %s", e, rows[found].Element, r.Element)
+			}
+		}
+		if found < 0 {
+			return nil, fmt.Errorf("the element %s has no row", e)
+		}
+		used[found] = true
+		out = append(out, MappingRow{Element: e, Becomes: rows[found].Becomes, Note: rows[found].Note})
+	}
+	for i := range rows {
+		if !used[i] {
+			return nil, fmt.Errorf("the row %s is for no element", rows[i].Element)
+		}
+	}
+	return out, nil
+}
+
+// covers says how exactly a row's name is for an element: 0 if not at all, more the
+// further down its path the name ends, most for the element itself in full.
+func covers(name, element string) int {
+	if name == element {
+		return strings.Count(element, "/") + 2
+	}
+	steps := strings.Split(element, "/")
+	for i, s := range steps {
+		_, steps[i], _ = strings.Cut(s, ":")
+	}
+	for n := len(steps); n > 0; n-- {
+		if path := "/" + strings.Join(steps[:n], "/"); name != "" && strings.HasSuffix(path, "/"+name) {
+			return n
+		}
+	}
+	return 0
 }

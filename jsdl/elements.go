@@ -1,9 +1,6 @@
 package jsdl
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // prefixes are how Elements and Marshal write the namespaces.
 var prefixes = map[string]string{NS: "jsdl", NSPOSIX: "posix", NSHPCPA: "hpcpa", NSSPMD: "spmd", NSPortolan: "portolan"}
@@ -53,29 +50,6 @@ func entries[T any](path string, c *content[T]) []string {
 // inside the element, its attributes too: a range with its bounds, a number of
 // processes with actualtotalcpucount, a GPU with its type.
 func Elements() []string { return slices.Clone(elements) }
-
-// ElementsNamed gives the entries of Elements that a short name stands for: the last
-// local names of the path. "Executable" is that of both applications, "JobName" is
-// jsdl:JobIdentification/jsdl:JobName, "Placement/GPU" is
-// portolan:Placement/portolan:GPU, "Description" is every description.
-func ElementsNamed(short string) []string {
-	var out []string
-	for _, e := range elements {
-		if local := localPath(e); local == short || strings.HasSuffix(local, "/"+short) {
-			out = append(out, e)
-		}
-	}
-	return out
-}
-
-// localPath takes the prefixes off a path.
-func localPath(path string) string {
-	steps := strings.Split(path, "/")
-	for i, s := range steps {
-		_, steps[i], _ = strings.Cut(s, ":")
-	}
-	return strings.Join(steps, "/")
-}
 
 // Uses gives the entries of Elements that stand in the definition, in that order.
 func (j *JobDefinition) Uses() []string {

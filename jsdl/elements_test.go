@@ -34,29 +34,6 @@ func TestElements(t *testing.T) {
 	}
 }
 
-func TestElementsNamed(t *testing.T) {
-	for short, want := range map[string]string{
-		"Executable":           "posix:Executable hpcpa:Executable",
-		"WallTimeLimit":        "posix:WallTimeLimit",
-		"JobName":              "jsdl:JobIdentification/jsdl:JobName",
-		"Placement/GPU":        "portolan:Placement/portolan:GPU",
-		"FileSystem":           "jsdl:Resources/jsdl:FileSystem",
-		"OperatingSystem":      "",
-		"nothing":              "",
-		"":                     "",
-		"Resources/CPUCount":   "",
-		"TotalCPUCount":        "jsdl:Resources/jsdl:TotalCPUCount",
-		"FileSystem/DiskSpace": "jsdl:Resources/jsdl:FileSystem/jsdl:DiskSpace",
-	} {
-		if got := strings.Join(ElementsNamed(short), " "); got != want {
-			t.Errorf("%q stands for %s, want %s", short, got, want)
-		}
-	}
-	if got := ElementsNamed("Description"); len(got) != 4 {
-		t.Errorf("Description stands for %v", got)
-	}
-}
-
 // found lists the entries of Elements in a document by walking it: a second way to
 // the answer of Uses.
 func found(e *etree.Element, path string, out map[string]bool) {
