@@ -19,7 +19,7 @@ func example(t *testing.T, command string, limits map[string]bool, short bool) {
 	adaptertest.Run(t, adaptertest.Harness{
 		Site: func(t testing.TB) any { return t.TempDir() },
 		Open: func(t testing.TB, site any) adapters.Adapter {
-			s, err := adapters.ParseSettings("command: [" + command + "]\nsettings: {slots: 8}")
+			s, err := adapters.ParseSettings("command: [" + command + "]\nsettings: {slots: 8}\ncall_timeout: 20s")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -35,7 +35,7 @@ func example(t *testing.T, command string, limits map[string]bool, short bool) {
 		},
 		// The gateway's death is the plug-in's, too.
 		Crash:    func(a adapters.Adapter) { plugin.KillForTest(a) },
-		Programs: true, Limits: limits, Umask: 0o022, Short: short, Patience: time.Minute,
+		Programs: true, Limits: limits, Umask: 0o022, Short: short, Patience: 20 * time.Second,
 	})
 }
 
@@ -52,4 +52,12 @@ func TestPythonExample(t *testing.T) {
 	}
 	t.Setenv("PYTHONDONTWRITEBYTECODE", "1")
 	example(t, fmt.Sprintf("%q, -B, %q", python, filepath.Join(dir, "batch.py")), map[string]bool{"WallTimeLimit": true}, true)
+}
+
+func TestGoExample(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "queue")
+	if out, err := exec.Command("go", "build", "-o", bin, "./examples/go").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	example(t, fmt.Sprintf("%q", bin), map[string]bool{"WallTimeLimit": true}, testing.Short())
 }

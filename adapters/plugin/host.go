@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -34,6 +35,7 @@ type host struct {
 	every    time.Duration // between questions for its health
 	patient  time.Duration // for an answer to one
 	running  sync.WaitGroup
+	odd      rate.Sometimes // that its evidence can't be true is said now and then
 
 	mu       sync.Mutex
 	current  *session            // nil while it is down
@@ -56,6 +58,7 @@ type flight struct{ landed chan struct{} }
 // begin makes the first start. An error that no later start could heal is Open's.
 func (h *host) begin(ctx context.Context) error {
 	h.changed, h.flights, h.live = make(chan struct{}), map[adapters.Tag][]*flight{}, map[adapters.Tag]adapters.Handle{}
+	h.odd = rate.Sometimes{First: 5, Interval: time.Minute}
 	if h.every == 0 {
 		h.every, h.patient = healthEvery, healthWait
 	}

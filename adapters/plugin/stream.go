@@ -196,7 +196,9 @@ func (h *host) watch(ctx context.Context, s *session, again bool, limiter *rate.
 			known, live := h.live[e.Tag]
 			h.mu.Unlock()
 			if e.Phase == adapters.Unknown || live && known != nil && string(known) != string(e.Handle) {
-				h.log.Debug("evidence of the plug-in is not taken", "tag", e.Tag, "error", e.Err)
+				h.odd.Do(func() {
+					h.log.Warn("evidence of the plug-in is not taken", "tag", e.Tag, "error", e.Err)
+				})
 				continue
 			}
 			h.seen(&e)

@@ -276,6 +276,7 @@ class Batch:
             for name in ("", "/work", "/tmp"):
                 os.mkdir(new + name, 0o755)
             os.mkfifo(new + "/control", 0o600)
+            open(new + "/lock", "w").close()
             supervise.write(new + "/job.json", plan)
             os.rename(new, directory)  # from here on it is placed, whatever happens to us
             with self.lock:

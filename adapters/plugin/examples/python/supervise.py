@@ -50,7 +50,10 @@ def read(path):
 
 def lock(directory):
     """Takes the job's lock: a file to keep open, or None when another holds it."""
-    f = open(os.path.join(directory, "lock"), "a")
+    try:
+        f = open(os.path.join(directory, "lock"), "r+")
+    except FileNotFoundError:
+        return None  # the job is forgotten
     try:
         fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return f
