@@ -3,7 +3,9 @@ package testbed
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	_ "embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -34,7 +36,10 @@ func CondorSoftware(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(cache, "htcondor-"+condorRelease)
+	// The programs hold the path of their libraries, so that a cache that was copied
+	// elsewhere is worth nothing; nor is what was made in another way.
+	way := sha256.Sum256([]byte(unpacker + cache))
+	dir := filepath.Join(cache, fmt.Sprintf("condor-%s-%x", condorRelease, way[:4]))
 	complete := func() bool {
 		_, err := os.Stat(filepath.Join(dir, "usr", "sbin", "condor_master"))
 		return err == nil
@@ -80,18 +85,21 @@ func CondorSoftware(ctx context.Context) (string, error) {
 	return dir, nil
 }
 
-// cacheDir is where software is kept between runs. What root keeps in its own home
-// other accounts can't run.
+// cacheDir is where software is kept between runs: in the user's cache, but for root
+// where other accounts can't get there, as jobs of root run as one of them.
 func cacheDir() (string, error) {
-	dir := "/var/cache/portolan-testbed"
-	if os.Getuid() != 0 {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			return "", err
-		}
-		dir = filepath.Join(cache, "portolan-testbed")
+	cache, err := os.UserCacheDir()
+	if os.Getuid() == 0 && (err != nil || reachable(cache) != nil) {
+		cache, err = "/var/cache", nil
 	}
-	return dir, os.MkdirAll(dir, 0o755) //nolint:gosec // programs that other accounts run
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, "portolan-testbed")
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // programs that other accounts run
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755) //nolint:gosec // whatever the umask is
 }
 
 // waitLock waits for an exclusive lock, which ends with the process that holds it.
@@ -114,14 +122,15 @@ func lastLines(s string, n int) string {
 	return strings.Join(all[max(0, len(all)-n):], "\n")
 }
 
-// reachable says which directory on the way to path other accounts may not enter.
+// reachable says which directory on the way to path other accounts may not enter, of
+// those that are there.
 func reachable(path string) error {
 	for dir := path; ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if info.Mode()&fs.FileMode(0o001) == 0 {
+		if err == nil && info.Mode()&0o001 == 0 {
 			return fmt.Errorf("%s is closed to other accounts, as which root's jobs run; choose a place that is not", dir)
 		}
 		if dir == filepath.Dir(dir) {

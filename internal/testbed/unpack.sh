@@ -16,38 +16,43 @@ arm64) triplet=aarch64-linux-gnu loader=ld-linux-aarch64.so.1 ;;
 *) echo "no programs for $arch" >&2; exit 1 ;;
 esac
 new=$dir.new
-mkdir -p "$new/apt/lists/partial" "$new/apt/archives/partial" "$new/apt/etc/trusted" "$new/root"
+mkdir -p "$new/apt/lists/partial" "$new/apt/archives/partial" "$new/root"
 # Debian's mirror as this machine has it; others have no such release.
-mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | sort -u | grep '/debian/*$' | head -n 1)
+sites=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v 'security/*$' || :)
+mirror=$(echo "$sites" | grep -m 1 '/debian/*$' || echo "$sites" | head -n 1)
 [ -n "$mirror" ] || { echo "apt knows of no mirror of Debian" >&2; exit 1; }
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -e "$keys" ] || { echo "$keys is missing: apt-get install debian-archive-keyring" >&2; exit 1; }
-echo "deb [signed-by=$keys] $mirror $release main" >"$new/apt/etc/sources.list"
+echo "deb [signed-by=$keys] $mirror $release main" >"$new/apt/sources.list"
 : >"$new/apt/status"
+# The machine's own settings hold beside these: how it gets to its mirror is among them.
 cat >"$new/apt/conf" <<END
 Dir::State "$new/apt";
 Dir::State::status "$new/apt/status";
 Dir::Cache "$new/apt";
-Dir::Etc "$new/apt/etc";
-Dir::Etc::trustedparts "$new/apt/etc/trusted";
-Dir::Etc::sourceparts "-";
-Dir::Etc::parts "-";
-Dir::Etc::preferencesparts "-";
-APT::Install-Recommends "false";
+Dir::Cache::archives "$new/apt/archives";
+Dir::Etc::sourcelist "$new/apt/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+APT::Update::Error-Mode "any";
 APT::Sandbox::User "";
 Acquire::Languages "none";
 Acquire::Retries "3";
+Acquire::http::Timeout "30";
 Debug::NoLocking "true";
 END
 export APT_CONFIG="$new/apt/conf"
-apt-get -q update
+get() { apt-get -q -y -o APT::Default-Release= -o APT::Install-Recommends=false -o APT::Install-Suggests=false "$@"; }
+get update
 # Of everything that the packages depend on, what a program loads is wanted, and no
 # interpreter with its modules.
-wanted=$(apt-get -q -y --print-uris install "$@" | sed -n "s/^'[^']*' \([^_]*\)_.*/\1/p" |
+plan=$(get --print-uris install "$@")
+wanted=$(echo "$plan" | sed -n "s/^'[^']*' \([^_]*\)_.*/\1/p" |
 	grep -e '^lib' -e '^zlib' | grep -v -e '^libperl' -e '^libpython' -e '-perl$' -e '^libjs-' -e '^libpam' -e '^libsemanage' -e '^libsepol' || :)
 cd "$new/apt/archives"
 # shellcheck disable=SC2086 # names
-apt-get -q download "$@" patchelf libc6 libgcc-s1 libstdc++6 $wanted
+get download "$@" patchelf libc6 libgcc-s1 libstdc++6 $wanted
 for deb in *.deb; do
 	dpkg-deb -x "$deb" "$new/root"
 done
