@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,8 +33,9 @@ func TestMain(m *testing.M) {
 //	etcd VAR                 start an etcd of its own; VAR says where
 //	halt NAME                SIGTERM; it must exit with 0
 //	kill9 NAME               SIGKILL
+//	hup NAME                 SIGHUP
 //	exits CODE CMD ARG…      run CMD; its exit code must be CODE
-//	eventually RE CMD ARG…   run CMD again and again until it succeeds and its output matches
+//	eventually RE CMD ARG…   run CMD again and again until it succeeds and what it writes matches
 //	setline VAR N            set VAR to line N of the last standard output
 //	get PATH CODE            HTTP GET of BASE/PATH, the body on standard output
 func TestScripts(t *testing.T) {
@@ -54,6 +56,7 @@ func TestScripts(t *testing.T) {
 			"etcd":       startEtcd,
 			"halt":       stopGateway,
 			"kill9":      killGateway,
+			"hup":        hupGateway,
 			"exits":      exits,
 			"eventually": eventually,
 			"setline":    setLine,
@@ -99,8 +102,11 @@ func startGateway(ts *testscript.TestScript, neg bool, args []string) {
 	log, err := os.OpenFile(ts.MkAbs(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	ts.Check(err)
 	path, _, _ := strings.Cut(ts.Getenv("PATH"), string(filepath.ListSeparator))
-	cmd := exec.Command(filepath.Join(path, "portolan"),
-		append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--data", ts.MkAbs(name)}, args[1:]...)...)
+	flags := []string{"serve", "--dev", "--listen", "127.0.0.1:0", "--data", ts.MkAbs(name)}
+	if !slices.Contains(args, "--config") && !slices.Contains(args, "--sites") {
+		flags = append(flags, "--sites", "shell") // whatever else this machine may have
+	}
+	cmd := exec.Command(filepath.Join(path, "portolan"), append(flags, args[1:]...)...)
 	cmd.Dir, cmd.Stderr = ts.MkAbs("."), log
 	for _, v := range []string{"HOME", "PATH", "TMPDIR"} {
 		cmd.Env = append(cmd.Env, v+"="+ts.Getenv(v))
@@ -181,6 +187,17 @@ func killGateway(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+func hupGateway(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: hup NAME")
+	}
+	g := ts.Value("gateways").(map[string]*gateway)[args[0]]
+	if g == nil || g.cmd == nil {
+		ts.Fatalf("no gateway %s runs", args[0])
+	}
+	ts.Check(g.cmd.Process.Signal(syscall.SIGHUP))
+}
+
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE CMD ARG…")
@@ -207,7 +224,7 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	re, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
 	for deadline := time.Now().Add(patient); ; {
-		if ts.Exec(args[1], args[2:]...) == nil && re.MatchString(ts.ReadFile("stdout")) {
+		if ts.Exec(args[1], args[2:]...) == nil && re.MatchString(ts.ReadFile("stdout")+ts.ReadFile("stderr")) {
 			return
 		}
 		if time.Now().After(deadline) {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -19,9 +20,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/portolan-project/portolan/adapters/shell"
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/console"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/store/etcd"
@@ -36,6 +37,8 @@ type serveOptions struct {
 	data      string
 	endpoints []string // of an etcd cluster; none for the embedded one
 	slots     int
+	config    string
+	sites     []string // that are looked for without a configuration; none for all
 	dialect   string
 	lenient   bool
 	arc       bool
@@ -46,12 +49,18 @@ type serveOptions struct {
 func (a *app) serveCmd() *cobra.Command {
 	var o serveOptions
 	cmd := &cobra.Command{
-		Use:   "serve --dev [--listen ADDR] [--data DIR]",
+		Use:   "serve --dev [--config FILE] [--listen ADDR] [--data DIR]",
 		Short: "Run a gateway",
 		Long: `Run a whole gateway on this machine's loopback address: a BES service over HTTP, an embedded
 etcd, and jobs run as programs of this machine, with the rights of whoever started it.
 Nothing needs to be set up, and nobody is asked who they are: whoever can reach the address
 can run programs. This version has no other mode.
+
+Sites are the gateway's own machine ("shell"), and a local Slurm ("slurm") or HTCondor
+("condor") that answers with its default settings; --sites names the only ones to look for.
+With --config, the sites are those of FILE, and nothing is looked for: see docs/operate.md,
+and 'portolan config check FILE'. The file is read again when it changes and on SIGHUP; one
+that is wrong then changes nothing.
 
 When it is up, it prints a line "name: URL" for each thing that it serves, and then "ready".
 Its log goes to standard error.
@@ -60,6 +69,7 @@ SIGTERM or SIGINT stop it: requests under way are answered first. Jobs that run 
 the next gateway on the same data takes them up again, as it does after a crash.`,
 		Example: `  portolan serve --dev
   portolan serve --dev --listen 127.0.0.1:0 --data /var/tmp/portolan
+  portolan serve --dev --config gateway.yaml
   portolan serve --dev --etcd-endpoints 10.0.0.1:2379,10.0.0.2:2379`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -78,13 +88,17 @@ the next gateway on the same data takes them up again, as it does after a crash.
 	f.StringVar(&o.listen, "listen", defaultListen, "loopback address and port; port 0 takes a free one")
 	f.StringVar(&o.data, "data", "", "directory for everything that is kept (default ~/.local/share/portolan)")
 	f.StringSliceVar(&o.endpoints, "etcd-endpoints", nil, "use this etcd cluster in place of the embedded etcd")
-	f.IntVar(&o.slots, "slots", 0, "CPUs' worth of jobs that run at once (default all)")
+	f.IntVar(&o.slots, "slots", 0, "CPUs' worth of jobs that run at once on this machine (default all)")
+	f.StringVar(&o.config, "config", "", "YAML file that says which sites there are")
+	f.StringSliceVar(&o.sites, "sites", nil, "without --config, look for these sites only: "+strings.Join(detectable(), ", "))
 	f.StringVar(&o.dialect, "bes-dialect", "2008", "schema lineage to speak: 2008, or 2007 for clients of the published WSDL")
 	f.BoolVar(&o.lenient, "lenient", false, "take some documents of real clients that break the JSDL schema; see validate --lenient")
 	f.BoolVar(&o.arc, "arc", false, "add to references what ARC's client wants to see")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	cobra.CheckErr(cmd.MarkFlagDirname("data"))
+	cobra.CheckErr(cmd.MarkFlagFilename("config", "yaml", "yml"))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("sites", oneOf(detectable()...)))
 	for name, words := range map[string][]string{
 		"bes-dialect": {"2008", "2007"}, "log-format": {"text", "json"}, "log-level": {"debug", "info", "warn", "error"},
 	} {
@@ -100,6 +114,9 @@ var dialects = map[string]bes.Dialect{"2007": bes.Dialect2007, "2008": bes.Diale
 
 // check refuses what can't be served, and fills in what follows from the rest.
 func (o *serveOptions) check(a *app) error {
+	if !o.dev && o.config != "" {
+		return usagef("--config without --dev is for a gateway that others can reach, and this version can't ask them who they are: add --dev to serve on loopback with the sites of %s", o.config)
+	}
 	if !o.dev {
 		return usagef("this version serves for one developer on loopback only: add --dev")
 	}
@@ -113,6 +130,17 @@ func (o *serveOptions) check(a *app) error {
 	if o.slots < 0 {
 		return usagef("--slots is negative: leave it out to use all CPUs")
 	}
+	if o.config != "" && (o.slots > 0 || len(o.sites) > 0) {
+		return usagef("--slots and --sites are for a gateway without --config: say it in %s", o.config)
+	}
+	for _, name := range o.sites {
+		if !slices.Contains(detectable(), name) {
+			return usagef("--sites: %q is nothing that is looked for; that is %s, and --config has any other", name, strings.Join(detectable(), ", "))
+		}
+	}
+	if o.slots > 0 && len(o.sites) > 0 && !slices.Contains(o.sites, "shell") {
+		return usagef("--slots is of the site shell, which --sites leaves out")
+	}
 	if _, ok := dialects[o.dialect]; !ok {
 		return usagef("there is no BES dialect %q: use 2008 or 2007", o.dialect)
 	}
@@ -124,6 +152,11 @@ func (o *serveOptions) check(a *app) error {
 	o.data, err = filepath.Abs(o.data)
 	if err != nil {
 		return usagef("--data: %v", err)
+	}
+	if o.config != "" {
+		if o.config, err = absolute(o.config); err != nil {
+			return usagef("%v", err)
+		}
 	}
 	return nil
 }
@@ -148,6 +181,13 @@ func tuneCollector() {
 // serve makes the parts, ties them together, and runs them until ctx ends.
 func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	tuneCollector()
+	keeper := &siteKeeper{data: o.data, file: o.config, log: log}
+	var sites []siteConfig
+	if o.config != "" {
+		if sites, err = keeper.start(); err != nil {
+			return usagef("%v", err)
+		}
+	}
 	release, err := lockData(o.data)
 	if err != nil {
 		return err
@@ -164,7 +204,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 
 	// The two parts that take time to open don't need each other.
 	var st *etcd.Store
-	var site *shell.Adapter
+	var open []broker.Site
 	var opening errgroup.Group
 	opening.Go(func() error {
 		opts := etcd.Options{Endpoints: o.endpoints, Log: log.With("part", "store")}
@@ -178,20 +218,27 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		return err
 	})
 	opening.Go(func() (err error) {
-		site, err = shell.Open(shell.Options{Dir: filepath.Join(o.data, "shell"), Slots: o.slots, Log: log.With("part", "shell")})
+		if err := makeData(filepath.Join(o.data, "sites")); err != nil {
+			return err
+		}
+		if o.config == "" {
+			if sites, err = keeper.devSites(ctx, o.slots, o.sites); err != nil {
+				return err
+			}
+		}
+		open, err = keeper.openAll(sites)
 		return err
 	})
 	err = opening.Wait()
 	if st != nil {
 		defer func() { err = errors.Join(err, closed("the store", st.Close())) }()
 	}
-	if site != nil {
-		defer func() { err = errors.Join(err, closed("the shell adapter", site.Close())) }()
-	}
 	if err != nil {
+		closeAll(open)
 		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
 	}
 	if err := claim(ctx, st, o.data); err != nil {
+		closeAll(open)
 		return err
 	}
 
@@ -200,7 +247,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	var live atomic.Int64
 	b, err := broker.New(broker.Config{
 		Store:   st,
-		Sites:   []broker.Site{{Name: "shell", Adapter: site}},
+		Sites:   open,
 		BaseURL: base.String,
 		Log:     log.With("part", "broker"),
 		JSDL:    documents,
@@ -211,7 +258,6 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 			Stepped:   metrics.Stepped,
 			Committed: metrics.Committed,
 			Placed:    metrics.Placed,
-			Site:      metrics.Site,
 			Illegal:   metrics.Illegal,
 			Ended:     metrics.Ended,
 			Gauges: func(n, queued int) {
@@ -221,8 +267,12 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		},
 	})
 	if err != nil {
+		closeAll(open)
 		return &exitError{code: exitRefused, err: err}
 	}
+	defer b.Close()
+	keeper.serves(b, sites)
+	metrics.Sites(func() []telemetry.Site { return siteMetrics(b.Survey()) })
 
 	service := bes.NewServer(b, bes.ServerOptions{
 		Verifier: soap.DevVerifier{},
@@ -232,12 +282,20 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		Log:      log.With("part", "bes"),
 		Observe:  metrics.Answered,
 	})
+	api := console.New(b, console.Options{
+		Configuration: keeper.shown,
+		Principal: func(*http.Request) (soap.Principal, error) {
+			return soap.Principal{Name: "anonymous", Method: "none"}, nil
+		},
+		Log: log.With("part", "console"),
+	})
 	handler := fromHere(soap.NewRouter(map[string]http.Handler{
-		"/bes":        service,
-		"/bes/a/{id}": service, // where the references of activities point
-		"/metrics":    metrics.Handler(telemetry.Only("etcd_", prometheus.DefaultGatherer)),
-		"/healthz":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }),
-		"/readyz":     readiness(b, st),
+		"/bes":            service,
+		"/bes/a/{id}":     service, // where the references of activities point
+		console.SitesPath: api, console.AbandonPath: api,
+		"/metrics": metrics.Handler(telemetry.Only("etcd_", prometheus.DefaultGatherer)),
+		"/healthz": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }),
+		"/readyz":  readiness(b, st),
 	}))
 
 	// Jobs are looked after until the last request is answered, so the broker does
@@ -272,6 +330,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		}
 		return nil
 	})
+	group.Go(func() error { return keeper.follow(working) })
 	log.Info("serving", "bes", base.String(), "data", o.data, "version", v)
 	metricsURL := base
 	metricsURL.Path = "/metrics"

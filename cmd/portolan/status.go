@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -27,7 +28,8 @@ Portolan gateways work from anywhere; references of other makes are remembered i
 ~/.local/state/portolan/activities when they are first seen.
 
 -o json is an array of objects with id, name, state, substates, reason, exitStatus, signal,
-site, submitted, started, ended; what is not known is null.`,
+site, submitted, started, ended, and where the site tells them progress (0 to 1), hosts, usage
+(cpu in seconds, memory in bytes) and attributes; what is not known is null.`,
 		Example: `  portolan status
   portolan status -o json 01890a5d-ac96-774b-bcce-b302099a8057
   portolan status -o name | xargs portolan cancel`,
@@ -119,7 +121,19 @@ type row struct {
 	Started    *string  `json:"started"`
 	Ended      *string  `json:"ended"`
 
+	// What some sites tell beside.
+	Progress   *float64          `json:"progress"` // 0 to 1
+	Hosts      []string          `json:"hosts"`
+	Usage      *usage            `json:"usage"`
+	Attributes map[string]string `json:"attributes"` // the site's own
+
 	submitted, started, ended time.Time
+}
+
+// usage is what a job used so far.
+type usage struct {
+	CPU    float64 `json:"cpu"`    // seconds, of all its processes
+	Memory int64   `json:"memory"` // bytes, the most that was resident at once
 }
 
 func rowOf(act activity, st bes.Status) row {
@@ -127,10 +141,19 @@ func rowOf(act activity, st bes.Status) row {
 	if d := st.Details; d != nil {
 		r.Name, r.Reason, r.ExitStatus = d.Name, d.Reason, d.ExitStatus
 		r.Signal, r.Site = known(d.Signal), known(d.Site)
+		r.Progress, r.Hosts, r.Attributes = known(d.Progress), d.Hosts, d.Attributes
+		if d.Usage != (bes.Usage{}) {
+			r.Usage = &usage{CPU: d.Usage.CPU.Seconds(), Memory: d.Usage.Memory}
+		}
 		r.submitted, r.started, r.ended = d.Submitted, d.Started, d.Ended
 		r.Submitted, r.Started, r.Ended = stamp(d.Submitted), stamp(d.Started), stamp(d.Ended)
 	}
 	return r
+}
+
+// percent gives a part of 1 as people write it; what is not done is below 100.
+func percent(part float64) string {
+	return strconv.Itoa(int(min(math.Floor(part*100+1e-9), 100))) + " %"
 }
 
 // stamp gives a time in RFC 3339, or nil.
@@ -165,6 +188,9 @@ func (a *app) showRows(form string, rows []row) error {
 		state := r.State
 		if len(r.SubStates) > 0 {
 			state += "/" + r.SubStates[0]
+		}
+		if r.Progress != nil && !bes.State(r.State).Final() {
+			state += " " + percent(*r.Progress)
 		}
 		exit := ""
 		switch {

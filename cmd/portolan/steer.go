@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,10 +13,10 @@ import (
 
 // steerCmd makes a verb that asks something of activities. Each has its own
 // answer; the verb fails if one was refused.
-func (a *app) steerCmd(verb, short, long, example string, ask func(*client) (func(context.Context, []soap.EPR) ([]bes.Result, error), error)) *cobra.Command {
+func (a *app) steerCmd(verb, options, short, long, example string, ask func(*client) (func(context.Context, []soap.EPR) ([]bes.Result, error), error)) *cobra.Command {
 	var flags clientFlags
 	cmd := &cobra.Command{
-		Use:               verb + " ID…",
+		Use:               strings.TrimSpace(verb+" "+options) + " ID…",
 		Short:             short,
 		Long:              long,
 		Example:           example,

@@ -10,7 +10,7 @@ import (
 )
 
 func (a *app) suspendCmd() *cobra.Command {
-	return a.steerCmd("suspend", "Keep activities from running for now",
+	return a.steerCmd("suspend", "", "Keep activities from running for now",
 		`Ask for activities to be stopped until they are resumed, and print the id of each that will
 be. One that waits is not started, one that runs is stopped where it is.`,
 		"  portolan suspend 01890a5d-ac96-774b-bcce-b302099a8057",

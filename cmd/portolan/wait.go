@@ -154,6 +154,9 @@ func describe(o outcome) string {
 	if d == nil {
 		return plain(s)
 	}
+	if d.Progress > 0 && !st.State.Final() {
+		s += ", " + percent(d.Progress)
+	}
 	switch {
 	case d.Signal != "":
 		s += ", ended by " + d.Signal

@@ -31,7 +31,6 @@ type Metrics struct {
 	commitTook prometheus.Histogram
 	placeSize  *prometheus.HistogramVec
 	placeTook  *prometheus.HistogramVec
-	siteUp     *prometheus.GaugeVec
 
 	requests *prometheus.HistogramVec
 }
@@ -71,16 +70,13 @@ func NewMetrics(version string) *Metrics {
 		commitTook: histogram("commit_seconds", "Time of one write of the broker.", quick),
 		placeSize:  histograms("place_jobs", "Jobs handed to a site in one call.", sizes, "site"),
 		placeTook:  histograms("place_seconds", "Time of handing jobs to a site.", quick, "site"),
-		siteUp: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "portolan_site_up", Help: "1 while the site answers.",
-		}, []string{"site"}),
-		requests: histograms("bes_request_seconds", "Time to answer a BES request, by operation and HTTP status.", quick, "operation", "code"),
+		requests:   histograms("bes_request_seconds", "Time to answer a BES request, by operation and HTTP status.", quick, "operation", "code"),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "portolan_build_info", Help: "1, labelled with the version."}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(
 		m.submitted, m.steps, m.illegal, m.ended, m.waited, m.ran, m.live, m.queued,
-		m.commitSize, m.commitTook, m.placeSize, m.placeTook, m.siteUp,
+		m.commitSize, m.commitTook, m.placeSize, m.placeTook,
 		m.requests, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -136,15 +132,6 @@ func (m *Metrics) Committed(changes int, took time.Duration) {
 func (m *Metrics) Placed(site string, jobs int, took time.Duration) {
 	m.placeSize.WithLabelValues(site).Observe(float64(jobs))
 	m.placeTook.WithLabelValues(site).Observe(took.Seconds())
-}
-
-// Site says whether a site answers.
-func (m *Metrics) Site(site string, up bool) {
-	v := 0.0
-	if up {
-		v = 1
-	}
-	m.siteUp.WithLabelValues(site).Set(v)
 }
 
 // Answered observes one answered request of the BES endpoint; the operation is

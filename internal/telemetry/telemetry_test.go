@@ -34,7 +34,10 @@ func TestEachHookShowsInTheMetrics(t *testing.T) {
 	m.Gauges(7, 4)
 	m.Committed(5, time.Millisecond)
 	m.Placed("shell", 3, time.Millisecond)
-	m.Site("shell", true)
+	up := true
+	m.Sites(func() []telemetry.Site {
+		return []telemetry.Site{{Name: "shell", Up: up, Requests: 9, Budget: 5, Waiting: 2, Slots: 4, Free: 3, Jobs: map[string]int{"Running": 6}}}
+	})
 	m.Answered("CreateActivity", 200, time.Millisecond)
 	got := scrape(t, m)
 	for _, want := range []string{
@@ -51,6 +54,12 @@ func TestEachHookShowsInTheMetrics(t *testing.T) {
 		`portolan_commit_jobs_sum 5`,
 		`portolan_place_jobs_sum{site="shell"} 3`,
 		`portolan_site_up{site="shell"} 1`,
+		`portolan_site_requests_total{site="shell"} 9`,
+		`portolan_site_requests_budget{site="shell"} 5`,
+		`portolan_site_requests_waiting{site="shell"} 2`,
+		`portolan_site_slots{site="shell"} 4`,
+		`portolan_site_slots_free{site="shell"} 3`,
+		`portolan_site_jobs{phase="Running",site="shell"} 6`,
 		`portolan_bes_request_seconds_count{code="200",operation="CreateActivity"} 1`,
 		`go_goroutines `,
 	} {
@@ -58,7 +67,7 @@ func TestEachHookShowsInTheMetrics(t *testing.T) {
 			t.Errorf("no line %q", want)
 		}
 	}
-	m.Site("shell", false)
+	up = false
 	if got := scrape(t, m); !strings.Contains(got, `portolan_site_up{site="shell"} 0`) {
 		t.Error("a site that went is still up")
 	}

@@ -1,0 +1,280 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"gopkg.in/yaml.v3"
+
+	"github.com/portolan-project/portolan/adapters"
+)
+
+// gatewayConfig is the file of serve --config. Each part of it has a field here;
+// whatever else stands in the file is refused with its line.
+type gatewayConfig struct {
+	Sites []siteConfig `yaml:"sites"`
+}
+
+// siteConfig is one entry of sites.
+type siteConfig struct {
+	// Name is the site's: what submit --site says, what CandidateHosts may give, and
+	// the directory of what is kept of it. It can't change while jobs are there.
+	Name string `yaml:"name"`
+	// Type is what runs the jobs there: boinc, condor, plugin, shell or slurm. The
+	// type of a name can't change.
+	Type string `yaml:"type"`
+	// Settings are the type's own.
+	Settings adapters.Settings `yaml:"settings"`
+	// Accounts give the local account under which the jobs of a principal run.
+	Accounts map[string]string `yaml:"accounts"`
+	// AccountDefault is the local account of the jobs of all others; without it, the
+	// account that the site is configured with.
+	AccountDefault string `yaml:"account_default"`
+
+	line int // of the entry
+}
+
+const (
+	// maxConfig bounds the file, in bytes.
+	maxConfig = 1 << 20
+	maxSites  = 64
+)
+
+// configProblem is something that is wrong with the file.
+type configProblem struct {
+	line int // 0: with the file as a whole
+	what string
+}
+
+// configProblems are an error that names the file and the lines.
+type configProblems struct {
+	file string
+	list []configProblem
+}
+
+// Error gives a line for each problem.
+func (p *configProblems) Error() string {
+	slices.SortStableFunc(p.list, func(a, b configProblem) int { return cmp.Compare(a.line, b.line) })
+	lines := make([]string, len(p.list))
+	for i, one := range p.list {
+		lines[i] = p.file + ": " + one.what
+		if one.line > 0 {
+			lines[i] = fmt.Sprintf("%s:%d: %s", p.file, one.line, one.what)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (p *configProblems) add(line int, format string, args ...any) {
+	p.list = append(p.list, configProblem{line, fmt.Sprintf(format, args...)})
+}
+
+// addErr adds what a decoder says, which begins with the line that it speaks of;
+// at is the line where it does not.
+func (p *configProblems) addErr(at int, err error) {
+	for text := range strings.SplitSeq(severalLines.ReplaceAllString(strings.TrimPrefix(sentence(err), "yaml: "), "\n$1"), "\n") {
+		if m := decoderLine.FindStringSubmatch(text); m != nil {
+			line, _ := strconv.Atoi(m[1])
+			p.add(line, "%s", m[2])
+			continue
+		}
+		p.add(at, "%s", text)
+	}
+}
+
+var (
+	decoderLine  = regexp.MustCompile(`^line (\d+): (.*)$`)
+	severalLines = regexp.MustCompile(`; (line \d+: )`)
+)
+
+// readConfig reads and checks the file. The error is configProblems, or that the
+// file could not be read.
+func readConfig(file string) (*gatewayConfig, []byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the configuration could not be read: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("the configuration could not be read: %w", err)
+	}
+	c, err := parseConfig(file, b)
+	return c, b, err
+}
+
+// parseConfig checks a configuration in all that can be checked without asking a
+// site's manager.
+func parseConfig(file string, b []byte) (*gatewayConfig, error) {
+	p := &configProblems{file: file}
+	if len(b) > maxConfig {
+		p.add(0, "it has more than %d bytes", maxConfig)
+		return nil, p
+	}
+	var root yaml.Node
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	if err := d.Decode(&root); errors.Is(err, io.EOF) {
+		p.add(0, "it is empty: give at least a site")
+		return nil, p
+	} else if err != nil {
+		p.addErr(0, err)
+		return nil, p
+	}
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		p.add(0, "it holds more than one document: write one")
+		return nil, p
+	}
+	var whole adapters.Settings // for its strictness
+	c := &gatewayConfig{}
+	err := root.Decode(&whole)
+	if err == nil {
+		err = whole.Decode(c)
+	}
+	if err != nil {
+		p.addErr(root.Line, err)
+		return nil, p
+	}
+	for i, line := range siteLines(&root) {
+		if i < len(c.Sites) {
+			c.Sites[i].line = line
+		}
+	}
+	c.check(p)
+	if len(p.list) > 0 {
+		return nil, p
+	}
+	return c, nil
+}
+
+// siteLines gives the line of each entry of sites.
+func siteLines(root *yaml.Node) []int {
+	var lines []int
+	if root.Kind == yaml.DocumentNode && len(root.Content) == 1 {
+		root = root.Content[0]
+	}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		if root.Content[i].Value == "sites" {
+			for _, item := range root.Content[i+1].Content {
+				lines = append(lines, item.Line)
+			}
+		}
+	}
+	return lines
+}
+
+func (c *gatewayConfig) check(p *configProblems) {
+	switch n := len(c.Sites); {
+	case n == 0:
+		p.add(0, "it names no site, so that jobs would have nowhere to run: give at least one under sites")
+	case n > maxSites:
+		p.add(c.Sites[maxSites].line, "there are %d sites; a gateway has at most %d", n, maxSites)
+	}
+	seen := map[string]int{}
+	for i := range c.Sites {
+		s := &c.Sites[i]
+		if why := badSiteName(s.Name); why != "" {
+			p.add(s.line, "%s", why)
+		} else if first := seen[strings.ToLower(s.Name)]; first > 0 {
+			p.add(s.line, "the site of line %d is called %s too: names are unique, whatever their case", first, s.Name)
+		} else {
+			seen[strings.ToLower(s.Name)] = s.line
+		}
+		t, ok := siteTypes[s.Type]
+		if !ok {
+			p.add(s.line, "there is no type %q of sites; the types are %s", s.Type, strings.Join(siteRegistry().Types(), ", "))
+			continue
+		}
+		if err := checkSettings(t, s.Settings); err != nil {
+			p.addErr(s.line, err)
+		}
+		for who, account := range s.Accounts {
+			if who == "" || account == "" {
+				p.add(s.line, "accounts: %q: %q has an empty side: leave a principal out to give it account_default", who, account)
+			}
+		}
+	}
+}
+
+// badSiteName says what is wrong with a site's name. It is a directory's name too.
+func badSiteName(s string) string {
+	const rule = "a name has 1 to 63 letters, digits, '-' and '.', and begins with a letter or a digit"
+	if s == "" {
+		return "the site has no name: " + rule
+	}
+	for i, r := range []byte(s) {
+		alnum := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !alnum && (i == 0 || r != '-' && r != '.') || i >= 63 {
+			return fmt.Sprintf("a site can't be called %q: %s", s, rule)
+		}
+	}
+	return ""
+}
+
+// checkSettings holds settings to their type's struct, and to its own rules where
+// it has some.
+func checkSettings(t siteType, s adapters.Settings) error {
+	into := t.settings()
+	if err := s.Decode(into); err != nil {
+		return err
+	}
+	if d, ok := into.(interface{ EnsureDefaults() }); ok {
+		d.EnsureDefaults()
+	}
+	if v, ok := into.(interface{ Validate() error }); ok {
+		return v.Validate()
+	}
+	return nil
+}
+
+// alikeSettings compares what is said, not how it is written.
+func alikeSettings(a, b adapters.Settings) bool {
+	var x, y any
+	return a.Decode(&x) == nil && b.Decode(&y) == nil && reflect.DeepEqual(x, y)
+}
+
+func (a *app) configCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "config",
+		Short:   "Check the configuration of a gateway",
+		Example: "  portolan config check gateway.yaml",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	check := &cobra.Command{
+		Use:   "check FILE…",
+		Short: "Say what is wrong with a configuration",
+		Long: `Read the configuration of a gateway as serve --config does, and say what is wrong with it, a
+line "file:line: what is wrong" for each thing. Nothing is started, and no site is asked.`,
+		Example:               "  portolan config check /etc/portolan/gateway.yaml",
+		Args:                  needs(1, 0, "the name of a file"),
+		DisableFlagsInUseLine: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			bad := false
+			for _, file := range args {
+				_, _, err := readConfig(file)
+				if p, ok := errors.AsType[*configProblems](err); ok {
+					fmt.Fprintln(a.out, plainLines(p.Error()))
+					bad = true
+				} else if err != nil {
+					return usagef("%v", err)
+				}
+			}
+			if bad {
+				return quietly(exitFailed)
+			}
+			return nil
+		},
+	}
+	cmd.AddCommand(check)
+	return cmd
+}
