@@ -8,6 +8,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/testenv"
 )
 
@@ -55,6 +56,9 @@ func FuzzParse(f *testing.F) {
 		}
 		j.Program()
 		j.Uses()
+		if _, err := j.Request(); err != nil && !fail.Is(err, fail.Unsupported) {
+			t.Fatal(err)
+		}
 		if len(ps.Invalid()) > 0 {
 			return
 		}

@@ -11,12 +11,13 @@ import (
 //   - known children in another order;
 //   - FileSystemName for FilesystemName, in DataStaging;
 //   - MountSource, which the specification's prose has and its schema has not;
-//   - camel-case attributes of SPMD's numbers;
+//   - camel-case attributes of SPMD's numbers, these numbers empty instead of nil,
+//     and a number beside the attribute that says to take another;
 //   - negative bounds of a RangeValue, which ARC writes for "not given";
 //   - TotalCPUCount with bare text, also ARC's;
 //   - POSIXApplication and HPCProfileApplication side by side, when they say the same.
 //
-// Nothing else is taken. The first five and the seventh are marked in the tables.
+// Nothing else is taken. The first five and the bare text are marked in the tables.
 
 // readMountSource reads the remote place of a file system.
 func readMountSource(d *decoder, f *FileSystem, e *etree.Element) {
