@@ -66,12 +66,12 @@ var rules = []rule{
 	noLimit("ThreadCountLimit", "no shell can set it", func(l *jsdl.Limits) *big.Int { return l.ThreadCount }),
 	{row("UserName", "", "hosts have no accounts for jobs; leave it out"), nil, func(p *planner) { p.account("UserName", p.p.UserName) }},
 	{row("GroupName", "", "hosts have no accounts for jobs; leave it out"), nil, func(p *planner) { p.account("GroupName", p.p.GroupName) }},
-	refused("NumberOfProcesses", "a job runs on one host as one process; parallel jobs over hosts are not BOINC's", func(p *planner) bool {
+	refused("NumberOfProcesses", manyProcesses, func(p *planner) bool { return p.spmd().NumberOfProcesses != nil }),
+	refused("ProcessesPerHost", manyProcesses, func(p *planner) bool { return p.spmd().ProcessesPerHost != nil }),
+	refused("ThreadsPerProcess", manyProcesses, func(p *planner) bool { return p.spmd().ThreadsPerProcess != nil }),
+	refused("SPMDVariation", manyProcesses, func(p *planner) bool {
 		return p.d.Description.Application != nil && p.d.Description.Application.SPMD != nil
 	}),
-	refused("ProcessesPerHost", "see NumberOfProcesses", never),
-	refused("ThreadsPerProcess", "see NumberOfProcesses", never),
-	refused("SPMDVariation", "see NumberOfProcesses", never),
 
 	{row("CandidateHosts", kept, "a project sends a job to whichever host asks; only the site's own name can stand here"), nil, (*planner).useHosts},
 	{row("FileSystem", "job.sh", "HOME, TMP and SCRATCH are below the job's directory, ROOT is the host's; a MountPoint only where hosts share files"), nil, (*planner).useFileSystems},
@@ -113,7 +113,16 @@ var rules = []rule{
 	refused("Placement/Manager", "a workunit has no attributes of one's own", func(p *planner) bool { return len(p.place.Manager) > 0 }),
 }
 
-func never(*planner) bool { return false }
+// manyProcesses is why SPMD jobs are refused.
+const manyProcesses = "a job runs on one host as one process; parallel jobs over hosts are not BOINC's"
+
+// spmd gives the job's SPMD application; an empty one without.
+func (p *planner) spmd() *jsdl.SPMDApplication {
+	if a := p.d.Description.Application; a != nil && a.SPMD != nil {
+		return a.SPMD
+	}
+	return &jsdl.SPMDApplication{}
+}
 
 func refused(element, why string, asked func(*planner) bool) rule {
 	return rule{row(element, "", why), asked, nil}

@@ -195,37 +195,11 @@ func collected(byName map[string]*job) namer {
 	}
 }
 
-// unpack keeps what is wanted of an archive. Its members' checksums are checked as
-// they are read. An empty body is an archive of nothing.
+// unpack keeps what is wanted of an archive.
 func (a *Adapter) unpack(data []byte, name namer, lacking map[*job]bool) error {
-	if len(data) == 0 {
-		return nil
-	}
-	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	found, err := members(data, name, lacking, a.settings.MaxOutput)
 	if err != nil {
 		return fail.Errorf("boinc.Output", fail.Unavailable, "", "the project sent a damaged archive: %v", err)
-	}
-	found := map[*job]map[int][]byte{}
-	for _, f := range z.File {
-		j, place, ok := name(f.Name)
-		if !ok || !lacking[j] {
-			continue
-		}
-		if _, wanted := j.record.places()[place]; !wanted {
-			continue
-		}
-		r, err := f.Open()
-		if err != nil {
-			return fail.Errorf("boinc.Output", fail.Unavailable, "", "the project sent a damaged archive: %v", err)
-		}
-		content, err := io.ReadAll(io.LimitReader(r, a.settings.MaxOutput+maxStatus))
-		if err != nil {
-			return fail.Errorf("boinc.Output", fail.Unavailable, "", "the project sent a damaged archive: %v", err)
-		}
-		if found[j] == nil {
-			found[j] = map[int][]byte{}
-		}
-		found[j][place] = content
 	}
 	for j, files := range found {
 		if err := a.keep(j, files); err != nil {
@@ -236,6 +210,41 @@ func (a *Adapter) unpack(data []byte, name namer, lacking map[*job]bool) error {
 		}
 	}
 	return nil
+}
+
+// members gives what is wanted of an archive, by job and place. The members'
+// checksums are checked as they are read. An empty body is an archive of nothing.
+func members(data []byte, name namer, lacking map[*job]bool, maxOutput int64) (map[*job]map[int][]byte, error) {
+	found := map[*job]map[int][]byte{}
+	if len(data) == 0 {
+		return found, nil
+	}
+	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range z.File {
+		j, place, ok := name(f.Name)
+		if !ok || !lacking[j] {
+			continue
+		}
+		if _, wanted := j.record.places()[place]; !wanted {
+			continue
+		}
+		r, err := f.Open()
+		if err != nil {
+			return nil, err
+		}
+		content, err := io.ReadAll(io.LimitReader(r, maxOutput+maxStatus))
+		if err != nil {
+			return nil, err
+		}
+		if found[j] == nil {
+			found[j] = map[int][]byte{}
+		}
+		found[j][place] = content
+	}
+	return found, nil
 }
 
 // keep writes a job's outputs down, that which says that they are whole last.
