@@ -261,8 +261,8 @@ func init() {
 	breaks(only("CreateActivity", func(r asked, a *answer) { a.refuse(r.version()) }), "BES-CA-3", "BES-CA-7", "BES-CA-9", "JSDL-OK-1", "JSDL-OK-2", "JSDL-OK-3")
 	breaks(replace("InvalidRequestMessageFault", "UnsupportedFeatureFault"), "BES-CA-4", "BES-CA-5", "BES-CA-6", "BES-CA-8",
 		"JSDL-INV-1", "JSDL-INV-2", "JSDL-INV-3", "JSDL-INV-4", "JSDL-INV-5", "JSDL-INV-6", "JSDL-INV-7", "JSDL-INV-8", "JSDL-INV-9")
-	breaks(replace("UnsupportedFeatureFault", "InvalidRequestMessageFault"), "JSDL-UNS-1", "JSDL-UNS-2", "JSDL-UNS-3", "JSDL-UNS-4")
-	breaks(only("CreateActivity", func(_ asked, a *answer) { a.refuse(soap.V11) }), "JSDL-OK-4", "JSDL-OK-5", "JSDL-OK-6", "JSDL-OK-7")
+	breaks(replace("UnsupportedFeatureFault", "InvalidRequestMessageFault"), "JSDL-UNS-1", "JSDL-UNS-2", "JSDL-UNS-3", "JSDL-UNS-4", "JSDL-UNS-5")
+	breaks(only("CreateActivity", func(_ asked, a *answer) { a.refuse(soap.V11) }), "JSDL-OK-4", "JSDL-OK-5", "JSDL-OK-6", "JSDL-OK-7", "JSDL-OK-8")
 
 	breaks(rewrite(`state="\w+"`, `state="Sleeping"`), "BES-GAS-1", "BES-GAS-6", "BES-GAS-7", "BES-GAS-8")
 	breaks(only("GetActivityStatuses", reversed), "BES-GAS-2")

@@ -32,6 +32,10 @@ var jsdlChecks = []check{
 	{"JSDL-OK-7", "JSDL 1.0 schema (anyAttribute ##other)", "foreign attributes pass", acceptedOrUnsupported(func(p *probe) string {
 		return strings.Replace(job(posix(p.opts.Programs.True)), `<jsdl:JobDescription>`, `<jsdl:JobDescription xmlns:x="urn:x" x:note="n">`, 1)
 	})},
+	{"JSDL-OK-8", "SPMD Application 1.0 (GFD.115) schema", "an SPMDApplication, its numbers nil or given, is accepted or refused as unsupported", acceptedOrUnsupported(func(p *probe) string {
+		return job(spmd(p.opts.Programs.True, `<spmd:NumberOfProcesses xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:nil="true" actualtotalcpucount="true"/>`+
+			`<spmd:ProcessesPerHost>1</spmd:ProcessesPerHost><spmd:ThreadsPerProcess actualindividualcpucount="false">1</spmd:ThreadsPerProcess>`, jsdl.VariationMPI))
+	})},
 	{"JSDL-INV-1", "JSDL 1.0 schema (sequence)", "elements out of order are InvalidRequestMessageFault, and the element is named", schemaInvalid("Application", func(p *probe) string {
 		return job(resources("") + posix(p.opts.Programs.True))
 	})},
@@ -68,6 +72,15 @@ var jsdlChecks = []check{
 		return strings.Replace(job(posix(p.opts.Programs.Echo, "x")), `</jsdl:JobDefinition>`,
 			`<sw:Sweep xmlns:sw="`+jsdl.NSSweep+`" xmlns:fn="`+jsdl.NSSweep+`/functions"><sw:Assignment><sw:DocumentNode><sw:NamespaceBinding ns="`+jsdl.NSPOSIX+`" prefix="po"/><sw:Match>//po:Argument[1]</sw:Match></sw:DocumentNode><fn:Values><fn:Value>a</fn:Value><fn:Value>b</fn:Value></fn:Values></sw:Assignment></sw:Sweep></jsdl:JobDefinition>`, 1)
 	})},
+	{"JSDL-UNS-5", "BES 1.0 §6.1; SPMD Application 1.0 (SPMDVariation)", "a parallel program of a variation that nobody has is refused, naming it", unsupported("SPMD", func(p *probe) string {
+		return job(spmd(p.opts.Programs.True, `<spmd:NumberOfProcesses>1</spmd:NumberOfProcesses>`, "urn:portolan:conformance:variation"))
+	})},
+}
+
+// spmd gives an Application that starts one program as several processes.
+func spmd(program, numbers, variation string) string {
+	return `<jsdl:Application><spmd:SPMDApplication xmlns:spmd="` + jsdl.NSSPMD + `" xmlns:po="` + jsdl.NSPOSIX + `"><po:Executable>` + escape(program) +
+		`</po:Executable>` + numbers + `<spmd:SPMDVariation>` + variation + `</spmd:SPMDVariation></spmd:SPMDApplication></jsdl:Application>`
 }
 
 // resources gives a Resources element.
