@@ -7,13 +7,19 @@ import (
 	"syscall"
 
 	"github.com/portolan-project/portolan/adapters/shell"
+	"github.com/portolan-project/portolan/adapters/slurm"
 )
 
 func main() {
-	// The gateway runs this same binary beside each job of its own machine. Such a
-	// supervisor starts before anything else can fail or spend time.
-	if len(os.Args) > 1 && os.Args[1] == shell.SuperviseWord {
-		os.Exit(shell.SuperviseMain(os.Args[2:]))
+	// This same binary stands beside each job, on the gateway's machine or on a
+	// manager's nodes. It then starts before anything else can fail or spend time.
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case shell.SuperviseWord:
+			os.Exit(shell.SuperviseMain(os.Args[2:]))
+		case slurm.RunWord:
+			os.Exit(slurm.RunMain(os.Args[2:]))
+		}
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

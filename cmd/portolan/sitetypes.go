@@ -8,6 +8,7 @@ import (
 	"github.com/portolan-project/portolan/adapters/boinc"
 	"github.com/portolan-project/portolan/adapters/plugin"
 	"github.com/portolan-project/portolan/adapters/shell"
+	"github.com/portolan-project/portolan/adapters/slurm"
 )
 
 // siteType is a kind of site that this program can run jobs at.
@@ -21,7 +22,8 @@ type siteType struct {
 
 // siteTypes are all of them: nothing registers itself by being linked.
 var siteTypes = map[string]siteType{
-	"shell":     {open: openShell, settings: func() any { return new(shellSettings) }},
+	shell.Type:  {open: shell.New, settings: func() any { return new(shell.Settings) }},
+	slurm.Type:  {open: slurm.Open, settings: func() any { return new(slurm.Settings) }},
 	boinc.Type:  {open: boinc.Open, settings: func() any { return new(boinc.Settings) }},
 	plugin.Type: {open: plugin.Open, settings: func() any { return new(plugin.Settings) }},
 }
@@ -36,20 +38,3 @@ func siteRegistry() adapters.Registry {
 
 // detectTime is how long a local manager has to answer when it is looked for.
 const detectTime = 3 * time.Second
-
-type shellSettings struct {
-	// Slots is how many CPUs' worth of jobs run at once; 0 is all.
-	Slots int `yaml:"slots"`
-}
-
-func openShell(c adapters.Config) (adapters.Adapter, error) {
-	var s shellSettings
-	if err := c.Settings.Decode(&s); err != nil {
-		return nil, err
-	}
-	a, err := shell.Open(shell.Options{Dir: c.Dir, Slots: s.Slots, Log: c.Log})
-	if err != nil {
-		return nil, err
-	}
-	return a, nil
-}
