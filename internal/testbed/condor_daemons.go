@@ -24,14 +24,13 @@ func (c *Condor) pid(name string) (int, bool) {
 	if err != nil {
 		return 0, false
 	}
-	want := c.program(name)
 	for _, p := range procs {
 		line, err := os.ReadFile(p + "/cmdline") // a zombie has none
 		if err != nil || len(line) == 0 {
 			continue
 		}
 		first, _, _ := bytes.Cut(line, []byte{0})
-		if string(first) != want && string(first) != name {
+		if filepath.Base(string(first)) != name {
 			continue
 		}
 		cwd, err := os.Readlink(p + "/cwd")
@@ -217,11 +216,7 @@ func DownCondor(dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, "condor_config")); err != nil {
 		return fmt.Errorf("%s holds no pool: %w", dir, err)
 	}
-	soft, err := CondorSoftware(context.Background())
-	if err != nil {
-		return err
-	}
-	c := &Condor{Dir: dir, soft: soft, down: map[string]bool{}}
+	c := &Condor{Dir: dir, down: map[string]bool{}}
 	c.Down()
 	return nil
 }
