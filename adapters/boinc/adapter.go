@@ -29,6 +29,8 @@ type Adapter struct {
 	asking  sync.WaitGroup
 	writing sync.Mutex
 	journal *os.File
+	written int64        // since it was begun
+	gate    sync.RWMutex // closed while the journal is begun anew
 
 	mu         sync.Mutex
 	batches    map[string]*batch // by name
@@ -40,6 +42,7 @@ type Adapter struct {
 	platforms  []string
 	info       projectInfo
 	asked      time.Time // when the project described itself
+	tried      time.Time // when it was asked to
 	noStderr   bool      // the server can't tell what failed jobs wrote
 	refreshing chan struct{}
 	fresh      time.Time // of the last round of questions
@@ -176,7 +179,10 @@ func isUnsupported(err error) bool {
 // change.
 func (a *Adapter) introduced(ctx context.Context) {
 	a.mu.Lock()
-	old := time.Since(a.asked) > max(time.Hour, a.settings.Poll)
+	old := time.Since(a.asked) > max(time.Hour, a.settings.Poll) && time.Since(a.tried) > min(a.settings.Poll, 30*time.Second)
+	if old {
+		a.tried = time.Now()
+	}
 	a.mu.Unlock()
 	if old {
 		a.introduce(ctx)

@@ -19,7 +19,7 @@ func (a *Adapter) Find(ctx context.Context, tags []adapters.Tag) (map[adapters.T
 			continue
 		}
 		a.mu.Lock()
-		j, placing := a.jobs[tag], a.placing[tag]
+		placing := a.placing[tag]
 		a.mu.Unlock()
 		if placing != nil { // it is being placed just now: wait for what becomes of it
 			select {
@@ -27,25 +27,16 @@ func (a *Adapter) Find(ctx context.Context, tags []adapters.Tag) (map[adapters.T
 			case <-ctx.Done():
 				return nil, wrap("find", ctx.Err(), false)
 			}
-			a.mu.Lock()
-			j = a.jobs[tag]
-			a.mu.Unlock()
 		}
-		if j != nil && j.batch.state != batchOpen {
-			if err := a.resolve(ctx, j.batch); err != nil {
-				return nil, err
-			}
-			a.mu.Lock()
-			j = a.jobs[tag]
-			a.mu.Unlock()
+		h, err := a.placed(ctx, tag)
+		if err != nil {
+			return nil, err
 		}
-		if j == nil {
+		if h == nil {
 			unknown = append(unknown, tag)
 			continue
 		}
-		a.mu.Lock()
-		found[tag] = a.handleOf(j)
-		a.mu.Unlock()
+		found[tag] = h
 	}
 	if len(unknown) == 0 {
 		return found, nil
@@ -58,6 +49,30 @@ func (a *Adapter) Find(ctx context.Context, tags []adapters.Tag) (map[adapters.T
 		found[tag] = h
 	}
 	return found, nil
+}
+
+// placed gives the handle of a tag that is remembered, once it is sure that the
+// project has it; nil when it is not remembered.
+func (a *Adapter) placed(ctx context.Context, tag adapters.Tag) (adapters.Handle, error) {
+	a.mu.Lock()
+	j := a.jobs[tag]
+	if j == nil {
+		a.mu.Unlock()
+		return nil, nil
+	}
+	b, open := j.batch, j.batch.state == batchOpen
+	a.mu.Unlock()
+	if !open {
+		if err := a.resolve(ctx, b); err != nil {
+			return nil, err
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if j = a.jobs[tag]; j == nil {
+		return nil, nil
+	}
+	return a.handleOf(j), nil
 }
 
 // adopt looks for jobs that nothing is remembered of in the batches of the account

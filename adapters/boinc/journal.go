@@ -150,6 +150,7 @@ func (a *Adapter) note(lasting bool, entries ...entry) error {
 	a.writing.Lock()
 	defer a.writing.Unlock()
 	_, err := a.journal.Write(data)
+	a.written += int64(len(data))
 	if err == nil && lasting {
 		err = a.journal.Sync()
 	}
@@ -157,6 +158,30 @@ func (a *Adapter) note(lasting bool, entries ...entry) error {
 		return fail.Errorf("boinc", fail.Unavailable, a.dir, "the adapter's memory can't be written: %v", err).Because(err)
 	}
 	return nil
+}
+
+// maxJournal is how much may be written until the journal is begun anew.
+const maxJournal = 32 << 20
+
+// tidy begins a long journal anew. The gate keeps out whoever has written a line down
+// and not yet taken it into memory.
+func (a *Adapter) tidy() error {
+	a.gate.Lock()
+	defer a.gate.Unlock()
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	if a.written < maxJournal {
+		return nil
+	}
+	old := a.journal
+	a.mu.Lock()
+	err := a.compact(filepath.Join(a.dir, journalName))
+	a.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	a.written = 0
+	return old.Close()
 }
 
 // replay takes a line over.

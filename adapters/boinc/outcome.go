@@ -157,7 +157,10 @@ func (r *jobRecord) limitSentence(element string) string {
 // settleBad settles a job that has an error, or that was to be ended: once no host
 // has it any more.
 func (a *Adapter) settleBad(ctx context.Context, j *job, i *jobInfo) error {
-	if j.cancel != nil && !j.aborted && i.canonical == 0 && !slices.Contains(i.errors, "cancelled") {
+	a.mu.Lock()
+	intent, told := j.cancel, j.aborted
+	a.mu.Unlock()
+	if intent != nil && !told && i.canonical == 0 && !slices.Contains(i.errors, "cancelled") {
 		return nil // the intent has still to be told
 	}
 	if !a.mayAsk() {
@@ -175,10 +178,10 @@ func (a *Adapter) settleBad(ctx context.Context, j *job, i *jobInfo) error {
 		Attributes: map[string]string{"workunit_id": strconv.FormatInt(i.id, 10), "error_mask": strings.Join(i.errors, ", ")},
 	}
 	switch {
-	case j.cancel != nil && j.cancel.Reason == "":
+	case intent != nil && intent.Reason == "":
 		f.Phase = adapters.Cancelled
-	case j.cancel != nil:
-		f.Reason = j.cancel.Reason
+	case intent != nil:
+		f.Reason = intent.Reason
 	case slices.Contains(i.errors, "cancelled"):
 		f.Reason = "the project's staff, or another program with this account, cancelled the job"
 	default:

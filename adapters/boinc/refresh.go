@@ -331,6 +331,8 @@ func (a *Adapter) settle(j *job, f *final) error {
 		lines = append(lines, entry{Proven: app})
 	}
 	a.mu.Unlock()
+	a.gate.RLock()
+	defer a.gate.RUnlock()
 	if err := a.note(false, lines...); err != nil { // should it be lost, the project tells it again
 		return err
 	}

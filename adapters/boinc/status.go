@@ -65,18 +65,19 @@ func (a *Adapter) Status(ctx context.Context, handles []adapters.Handle) ([]adap
 func (a *Adapter) known(ctx context.Context, p parsed) (*job, error) {
 	a.mu.Lock()
 	j, b := a.jobs[p.tag], a.byID[p.batch]
+	same := j != nil && j.batch.id == p.batch
+	open := same && j.batch.state == batchOpen
 	a.mu.Unlock()
 	switch {
-	case j != nil && j.batch.id == p.batch:
-		if j.batch.state != batchOpen {
-			if err := a.resolve(ctx, j.batch); err != nil {
-				return nil, err
-			}
-			a.mu.Lock()
-			j = a.jobs[p.tag]
-			a.mu.Unlock()
-		}
+	case open:
 		return j, nil
+	case same:
+		if _, err := a.placed(ctx, p.tag); err != nil {
+			return nil, err
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.jobs[p.tag], nil
 	case j != nil || b != nil: // placed anew, or forgotten
 		return nil, nil
 	}
@@ -240,12 +241,17 @@ func (a *Adapter) Forget(ctx context.Context, h adapters.Handle) error {
 		return fail.Errorf("boinc.Forget", fail.Conflict, string(p.tag), "the job is %v; only a job that ended can be forgotten", e.Phase)
 	}
 	a.mu.Unlock()
-	if err := a.note(true, entry{Forget: p.tag}); err != nil {
+	a.gate.RLock()
+	err = a.note(true, entry{Forget: p.tag})
+	if err == nil {
+		a.mu.Lock()
+		a.forget(j)
+		a.mu.Unlock()
+	}
+	a.gate.RUnlock()
+	if err != nil {
 		return err
 	}
-	a.mu.Lock()
-	a.forget(j)
-	a.mu.Unlock()
 	if err := a.removeOutputs(p.tag); err != nil {
 		return err
 	}
@@ -266,7 +272,10 @@ func (a *Adapter) retire(ctx context.Context, b *batch) error {
 	a.mu.Lock()
 	a.drop(b)
 	a.mu.Unlock()
-	return a.note(false, entry{Dropped: b.record.Name})
+	if err := a.note(false, entry{Dropped: b.record.Name}); err != nil {
+		return err
+	}
+	return a.tidy()
 }
 
 // Resources tells what the administrator knows of the hosts: the project tells only
