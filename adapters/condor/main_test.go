@@ -1,0 +1,17 @@
+package condor_test
+
+import (
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/portolan-project/portolan/adapters/condor"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == condor.RunWord {
+		os.Exit(condor.RunMain(os.Args[2:]))
+	}
+	goleak.VerifyTestMain(m)
+}
