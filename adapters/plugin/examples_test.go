@@ -34,7 +34,7 @@ func example(t *testing.T, command string, limits map[string]bool, short bool) {
 			return a
 		},
 		// The gateway's death is the plug-in's, too.
-		Crash:    func(a adapters.Adapter) { plugin.KillForTest(a) },
+		Crash:    func(a adapters.Adapter) { plugin.Kill(a); _ = a.Close() },
 		Programs: true, Limits: limits, Umask: 0o022, Short: short, Patience: 20 * time.Second,
 	})
 }
@@ -43,6 +43,7 @@ func example(t *testing.T, command string, limits map[string]bool, short bool) {
 const python = "/usr/bin/python3"
 
 func TestPythonExample(t *testing.T) {
+	t.Parallel()
 	if out, err := exec.Command(python, "-c", "import grpc, cryptography, google.protobuf").CombinedOutput(); err != nil {
 		testenv.Missing(t, "%s lacks what the example needs: apt-get install python3-grpcio python3-protobuf python3-cryptography (%v: %s)", python, err, out)
 	}
@@ -50,11 +51,11 @@ func TestPythonExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("PYTHONDONTWRITEBYTECODE", "1")
-	example(t, fmt.Sprintf("%q, -B, %q", python, filepath.Join(dir, "batch.py")), map[string]bool{"WallTimeLimit": true}, true)
+	example(t, fmt.Sprintf("%q, -B, %q", python, filepath.Join(dir, "batch.py")), map[string]bool{"WallTimeLimit": true}, testing.Short())
 }
 
 func TestGoExample(t *testing.T) {
+	t.Parallel()
 	bin := filepath.Join(t.TempDir(), "queue")
 	if out, err := exec.Command("go", "build", "-o", bin, "./examples/go").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -143,3 +143,21 @@ func (h *host) Close() error {
 	h.running.Wait()
 	return nil
 }
+
+// Kill ends the program of a plug-in as a crash of it would, and returns when nothing
+// of it is left; it is started again. It is for judging plug-ins; other adapters are
+// left alone.
+func Kill(a adapters.Adapter) {
+	k, ok := a.(interface{ crash() })
+	if !ok {
+		return
+	}
+	k.crash()
+}
+
+func (h *host) crash() {
+	if s, err := h.session("Kill"); err == nil {
+		s.kill("it was killed on purpose")
+		<-s.done
+	}
+}

@@ -47,7 +47,11 @@ type queue struct {
 	jobs    map[adapters.Tag]*job
 	waiting []*job
 	running int
-	changes uint64
+
+	// Of the last answer of Resources.
+	disk            int64
+	counts          [2]int
+	static, dynamic uint64
 }
 
 // job is guarded by the queue's lock, but for placing.
@@ -296,7 +300,6 @@ func (q *queue) refresh(j *job) {
 		q.waiting = slices.DeleteFunc(q.waiting, func(o *job) bool { return o == j })
 		defer q.advance()
 	}
-	q.changes++
 	q.feed.Publish(q.evidence(j))
 }
 
@@ -616,16 +619,24 @@ func (q *queue) knows(h adapters.Handle) bool {
 	return err == nil && q.jobs[tag] != nil
 }
 
-// Resources tells what there is.
+// Resources tells what there is. A version grows when what it is about has changed.
 func (q *queue) Resources(context.Context) (adapters.Resources, error) {
 	m := q.machine
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if disk := m.disk() >> 30 << 30; disk != q.disk { // in steps, as it changes all the time
+		q.disk = disk
+		q.static++
+	}
+	if now := [2]int{q.running, len(q.waiting)}; now != q.counts {
+		q.counts = now
+		q.dynamic++
+	}
 	return adapters.Resources{
-		Static: 1, Dynamic: q.changes + 1,
+		Static: q.static + 1, Dynamic: q.dynamic + 1,
 		Environments: []adapters.Environment{{
 			ID: "machine", OperatingSystem: m.system, OSVersion: m.release, CPUArchitecture: m.architecture, CPUs: m.cpus, Memory: m.memory,
-			VirtualMemory: m.virtual, Disk: m.disk(), HostNames: []string{m.host}, Nodes: 1, Available: 1,
+			VirtualMemory: m.virtual, Disk: q.disk, HostNames: []string{m.host}, Nodes: 1, Available: 1,
 		}},
 		Shares: []adapters.Share{{
 			ID: share, Default: true, Environments: []string{"machine"}, Slots: q.slots, Open: true, Running: q.running, Waiting: len(q.waiting),

@@ -157,7 +157,7 @@ class Batch:
         self.announced = set()   # tags whose start was told
         self.watchers = []
         self.placing = {}        # tag: a lock, so that one tag is placed once
-        self.changes = 0
+        self.told, self.static, self.dynamic = (None, None), 0, 0  # of the last answer of resources
         self.closed = threading.Event()
         self.nursery = subprocess.Popen(
             [sys.executable, "-I", os.path.join(HERE, "supervise.py")], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
@@ -365,7 +365,6 @@ class Batch:
                 self.announced.add(tag)
                 news = True
             if news:
-                self.changes += 1
                 e = self.evidence(tag, False)
                 for w in self.watchers:
                     w.put(e)
@@ -555,10 +554,15 @@ class Batch:
         m = self.machine
         with self.lock:
             running, waiting = len(self.running), len(self.waiting)
-        reply = pb.ResourcesReply(static=1, dynamic=time.time_ns())
+            disk = m.disk() >> 30 << 30  # in steps, as it changes all the time
+            # A version grows when what it is about has changed.
+            self.static += disk != self.told[0]
+            self.dynamic += (running, waiting) != self.told[1]
+            self.told = disk, (running, waiting)
+            reply = pb.ResourcesReply(static=self.static, dynamic=self.dynamic)
         reply.environments.add(
             id="machine", operating_system="LINUX", os_version=m.version, cpu_architecture=m.architecture, cpus=m.cpus, cpu_speed=m.speed,
-            memory=m.memory, virtual_memory=m.virtual, disk=m.disk(), host_names=[m.name], nodes=1, available=1)
+            memory=m.memory, virtual_memory=m.virtual, disk=disk, host_names=[m.name], nodes=1, available=1)
         reply.shares.add(
             id="batch", default=True, environments=["machine"], slots=self.slots, open=True, running=running, waiting=waiting,
             free_slots=max(0, self.slots - running))
