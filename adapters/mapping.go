@@ -13,7 +13,8 @@ import (
 type MappingRow struct {
 	// Element is an entry of jsdl.Elements, or the end of one or several without
 	// prefixes: "Executable", "Placement/GPU". A row for what holds other entries
-	// ("FileSystem") is for each of them that has no row of its own.
+	// ("FileSystem") is for each of them that has no row of its own, and of two
+	// names the longer holds.
 	Element string
 	Becomes string // the manager's word for it: "--ntasks", "request_cpus"; "" when it is refused
 	Note    string // a few words: rounding, conditions, why it is refused
@@ -49,19 +50,20 @@ func Mapped(rows []MappingRow) ([]MappingRow, error) {
 	return out, nil
 }
 
-// covers says how exactly a row's name is for an element: 0 if not at all, more the
-// further down its path the name ends, most for the element itself in full.
+// covers says how exactly a row's name is for an element: 0 if not at all; more the
+// further down its path the name ends, then the more of the path it names.
 func covers(name, element string) int {
-	if name == element {
-		return strings.Count(element, "/") + 2
-	}
+	const deeper = 100 // than any path has steps
 	steps := strings.Split(element, "/")
+	if name == element {
+		return deeper*len(steps) + len(steps) + 1
+	}
 	for i, s := range steps {
 		_, steps[i], _ = strings.Cut(s, ":")
 	}
-	for n := len(steps); n > 0; n-- {
-		if path := "/" + strings.Join(steps[:n], "/"); name != "" && strings.HasSuffix(path, "/"+name) {
-			return n
+	for n := len(steps); n > 0 && name != ""; n-- {
+		if strings.HasSuffix("/"+strings.Join(steps[:n], "/"), "/"+name) {
+			return deeper*n + strings.Count(name, "/") + 1
 		}
 	}
 	return 0

@@ -19,8 +19,17 @@ func TestMapped(t *testing.T) {
 	}
 
 	short := []MappingRow{
-		{"JobIdentification", "i", ""}, {"Application", "a", ""}, {"Resources", "r", ""}, {"Description", "d", ""}, {"FileSystem", "f", ""},
-		{"FileSystem/DiskSpace", "disk", ""}, {"Placement", "", "never"}, {"Placement/GPU", "gpu", ""}, {"DataStaging", "", "never"}, {"hpcpa:Executable", "h", ""},
+		{"JobIdentification", "i", ""},
+		{"Application", "a", ""},
+		{"Resources", "r", ""},
+		{"Description", "d", ""},
+		{"OperatingSystem/Description", "o", ""},
+		{"FileSystem", "f", ""},
+		{"FileSystem/DiskSpace", "disk", ""},
+		{"Placement", "", "never"},
+		{"Placement/GPU", "gpu", ""},
+		{"DataStaging", "", "never"},
+		{"hpcpa:Executable", "h", ""},
 	}
 	for _, e := range jsdl.Elements() {
 		if _, local, ok := strings.Cut(e, ":"); ok && !strings.Contains(e, "/") && local != "DataStaging" &&
@@ -36,7 +45,7 @@ func TestMapped(t *testing.T) {
 		"posix:Executable": "p", "hpcpa:Executable": "h", "jsdl:JobIdentification/jsdl:JobName": "i",
 		"jsdl:Resources/jsdl:FileSystem": "f", "jsdl:Resources/jsdl:FileSystem/jsdl:MountPoint": "f",
 		"jsdl:Resources/jsdl:FileSystem/jsdl:DiskSpace": "disk", "jsdl:Resources/jsdl:FileSystem/jsdl:Description": "d",
-		"jsdl:Application/jsdl:Description": "d", "portolan:Placement/portolan:GPU": "gpu", "portolan:Placement/portolan:Share": "",
+		"jsdl:Application/jsdl:Description": "d", "jsdl:Resources/jsdl:OperatingSystem/jsdl:Description": "o", "portolan:Placement/portolan:GPU": "gpu", "portolan:Placement/portolan:Share": "",
 	} {
 		i := slices.IndexFunc(rows, func(r MappingRow) bool { return r.Element == element })
 		if i < 0 || rows[i].Becomes != want {

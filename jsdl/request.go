@@ -186,8 +186,9 @@ func (q *Request) settle(r *Resources, hosts, each, total, cpus int64) error {
 		if total == 0 {
 			total = cpus
 		}
-		if n, ok := total, true; n < each {
-			if n, ok = r.TotalCPUCount.LowestInteger(each); !ok || n > maxCount {
+		if total < each { // and TotalCPUCount is there
+			n, ok := r.TotalCPUCount.LowestInteger(each)
+			if !ok || n > maxCount {
 				return unsatisfiable("TotalCPUCount", "no whole number in its range is enough for one host of IndividualCPUCount")
 			}
 			total = n

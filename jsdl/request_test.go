@@ -19,9 +19,11 @@ func upTo(v float64) *RangeValue    { return &RangeValue{Upper: &Bound{Value: v}
 func from(lo, hi float64) *RangeValue {
 	return &RangeValue{Ranges: []Range{{Lower: Bound{Value: lo}, Upper: Bound{Value: hi}}}}
 }
+
 func ask(r Resources) *JobDefinition {
 	return &JobDefinition{Description: JobDescription{Resources: &r}}
 }
+
 func processes(n int64) *SPMDApplication {
 	return &SPMDApplication{NumberOfProcesses: &ProcessCount{Value: big.NewInt(n)}, Variation: VariationMPI}
 }
@@ -84,12 +86,18 @@ func TestRequest(t *testing.T) {
 
 		{"memory", ask(Resources{IndividualPhysicalMemory: atLeast(1e9)}), Request{CPUs: 1, Memory: Amount{PerHost: 1e9}}, ""},
 		{"memory in all", ask(Resources{TotalPhysicalMemory: atLeast(1e9)}), Request{CPUs: 1, Memory: Amount{Total: 1e9}}, ""},
-		{"memory of hosts", ask(Resources{TotalPhysicalMemory: atLeast(1e9), TotalResourceCount: exactly(3)}),
-			Request{CPUs: 3, Hosts: 3, CPUsPerHost: 1, Memory: Amount{PerHost: 333333334, Total: 1e9}}, ""},
+		{
+			"memory of hosts", ask(Resources{TotalPhysicalMemory: atLeast(1e9), TotalResourceCount: exactly(3)}),
+			Request{CPUs: 3, Hosts: 3, CPUsPerHost: 1, Memory: Amount{PerHost: 333333334, Total: 1e9}},
+			"",
+		},
 		{"memory at most", ask(Resources{IndividualPhysicalMemory: upTo(1e9)}), Request{CPUs: 1}, ""},
 		{"memory that contradicts", ask(Resources{TotalPhysicalMemory: upTo(1e9), IndividualPhysicalMemory: atLeast(1e9), TotalResourceCount: exactly(2)}), Request{}, "TotalPhysicalMemory"},
-		{"disk and virtual memory", ask(Resources{IndividualDiskSpace: atLeast(5), TotalVirtualMemory: exactly(7)}),
-			Request{CPUs: 1, Disk: Amount{PerHost: 5}, VirtualMemory: Amount{Total: 7}}, ""},
+		{
+			"disk and virtual memory", ask(Resources{IndividualDiskSpace: atLeast(5), TotalVirtualMemory: exactly(7)}),
+			Request{CPUs: 1, Disk: Amount{PerHost: 5}, VirtualMemory: Amount{Total: 7}},
+			"",
+		},
 		{"no bytes", ask(Resources{TotalDiskSpace: upTo(-1)}), Request{}, "TotalDiskSpace"},
 		{"too many bytes", ask(Resources{IndividualPhysicalMemory: atLeast(1e30)}), Request{}, "IndividualPhysicalMemory"},
 

@@ -102,7 +102,8 @@ var rules = []rule{
 	{"Placement/Manager", "", "Slurm has no attributes of one's own", func(p *plan, element string) { p.never(element, len(p.placement().Manager) > 0) }},
 	// What it is called. The name that Slurm has of a job carries the placement's tag.
 	{"JobName", "--comment", "the job's name at Slurm carries the placement", (*plan).comment},
-	{"Description", "--comment", "after the name", nil},
+	{"JobIdentification/Description", "--comment", "after the name", nil},
+	{"Description", "(kept by the gateway)", "of an application, a system or a file system", nil},
 	{"JobAnnotation", "--comment", "after the description", nil},
 	{"JobProject", "--account", "the first that can be an account's name; others are told in the comment", (*plan).project},
 	{"ApplicationName", "--comment", "in brackets, with its version; refused without Executable, as there is no catalogue", func(p *plan, element string) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/adapters/boinc"
+	"github.com/portolan-project/portolan/adapters/slurm"
 	"github.com/portolan-project/portolan/internal/testenv"
 	"github.com/portolan-project/portolan/jsdl"
 )
@@ -22,6 +23,7 @@ var managers = []struct {
 	title string
 	rows  func() []adapters.MappingRow
 }{
+	{"Slurm", slurm.Mapping},
 	{"BOINC", boinc.Mapping},
 }
 
