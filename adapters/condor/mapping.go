@@ -98,7 +98,8 @@ func init() { // as rules name methods that look into them
 		{"Placement/Manager", "My.NAME", "attributes of the job, but those that HTCondor or the gateway sets", (*plan).manager},
 		// What it is called.
 		{"JobName", "JobBatchName", "at most 1000 bytes", (*plan).labels},
-		{"Description", "My.PortolanDescription", "at most 1000 bytes", nil},
+		{"JobIdentification/Description", "My.PortolanDescription", "at most 1000 bytes", nil},
+		{"Description", "(kept by the gateway)", "of an application, a system or a file system", nil},
 		{"JobAnnotation", "My.PortolanAnnotation", "in one, a line each", nil},
 		{"JobProject", "accounting_group", "where the settings or the pool's GROUP_NAMES have one; in any case My.PortolanProject", (*plan).project},
 		{"ApplicationName", "My.PortolanApplication", "with the version; refused without Executable, as there is no catalogue", func(p *plan, element string) {
