@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/portolan-project/portolan/adapters/condor"
 	"github.com/portolan-project/portolan/adapters/shell"
 	"github.com/portolan-project/portolan/adapters/slurm"
 )
@@ -17,6 +18,8 @@ func main() {
 		switch os.Args[1] {
 		case shell.SuperviseWord:
 			os.Exit(shell.SuperviseMain(os.Args[2:]))
+		case condor.RunWord:
+			os.Exit(condor.RunMain(os.Args[2:]))
 		case slurm.RunWord:
 			os.Exit(slurm.RunMain(os.Args[2:]))
 		}

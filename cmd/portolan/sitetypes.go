@@ -6,6 +6,7 @@ import (
 
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/adapters/boinc"
+	"github.com/portolan-project/portolan/adapters/condor"
 	"github.com/portolan-project/portolan/adapters/plugin"
 	"github.com/portolan-project/portolan/adapters/shell"
 	"github.com/portolan-project/portolan/adapters/slurm"
@@ -24,6 +25,7 @@ type siteType struct {
 var siteTypes = map[string]siteType{
 	shell.Type:  {open: shell.New, settings: func() any { return new(shell.Settings) }},
 	slurm.Type:  {open: slurm.Open, settings: func() any { return new(slurm.Settings) }},
+	condor.Type: {open: condor.Open, settings: func() any { return new(condor.Settings) }, detect: condor.Detect},
 	boinc.Type:  {open: boinc.Open, settings: func() any { return new(boinc.Settings) }},
 	plugin.Type: {open: plugin.Open, settings: func() any { return new(plugin.Settings) }},
 }
