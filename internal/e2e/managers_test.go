@@ -57,7 +57,7 @@ func startManagers(t *testing.T) []manager {
 			restart: func() { slurm.Start(t, testbed.Slurmctld) },
 		},
 		{
-			name: "the schedd", site: "condor", entry: "  - name: condor\n    type: condor\n    settings: {requests_per_second: 20}\n",
+			name: "the schedd", site: "condor", entry: "  - name: condor\n    type: condor\n    settings: {requestsPerSecond: 20}\n",
 			kill:    func() { condor.Kill(t, "schedd") },
 			restart: func() { condor.Ready(t) }, // its master starts it
 		},
