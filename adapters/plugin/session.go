@@ -82,8 +82,13 @@ func launch(ctx context.Context, settings *Settings, dir string, log *slog.Logge
 	if err != nil {
 		return nil, err
 	}
-	// A socket's path has little room, so it can't be in the site's directory.
-	sockets, err := os.MkdirTemp("", "portolan-plugin-")
+	// A socket's path has 107 bytes, so it can't be in the site's directory, nor in
+	// some temporary ones.
+	place := os.TempDir()
+	if len(place) > 40 {
+		place = "/tmp"
+	}
+	sockets, err := os.MkdirTemp(place, "portolan-plugin-")
 	if err != nil {
 		return nil, fail.Errorf(op, fail.Unavailable, "", "no directory for the plug-in's socket could be made").Because(err)
 	}
