@@ -76,6 +76,7 @@ func TestSites(t *testing.T) {
 				if n > int64(jobs) {
 					return
 				}
+				pause(t.Context(), time.Duration(rng.Int64N(int64(400*time.Millisecond)))) // so that what is killed is killed among submissions
 				j := l.make(fmt.Sprintf("job-%d", n), rng)
 				if !l.acknowledge(j) {
 					return
