@@ -25,9 +25,9 @@ type runAs struct {
 	home   string
 }
 
-// accounts finds out who the job runs as: the account that its owner is mapped to,
+// accountOf finds out who the job runs as: the account that its owner is mapped to,
 // or the one that it names itself, if the site allows it. nil is the gateway's own.
-func (m *site) accounts(p jsdl.Program, mapped string, no *refusals) *runAs {
+func (m *site) accountOf(p jsdl.Program, mapped string, no *refusals) *runAs {
 	own := func(name string) bool { return name == m.account.user || name == strconv.Itoa(m.account.uid) }
 	name, element := mapped, "the account that the job's owner is mapped to"
 	switch {

@@ -91,6 +91,8 @@ type hostJob struct {
 	Tag       adapters.Tag `json:"tag"`
 	Owner     string       `json:"owner,omitzero"`
 	Account   string       `json:"account,omitzero"`
+	Name      *string      `json:"name,omitzero"`
+	Projects  []string     `json:"projects,omitzero"`
 	Program   jsdl.Program `json:"program"`
 	Resources []byte       `json:"resources,omitzero"`
 	Part      *part        `json:"part,omitzero"`
@@ -98,6 +100,9 @@ type hostJob struct {
 
 func hostJobOf(j *adapters.Job) hostJob {
 	h := hostJob{Tag: j.Tag, Owner: j.Owner, Account: j.Account, Program: j.Definition.Program()}
+	if id := j.Definition.Description.Identification; id != nil {
+		h.Name, h.Projects = id.JobName, id.Projects
+	}
 	if r := j.Definition.Description.Resources; r != nil {
 		h.Resources = (&jsdl.JobDefinition{Description: jsdl.JobDescription{Resources: r}}).Marshal()
 	}
@@ -113,6 +118,9 @@ func (h *hostJob) wanted() (wanted, error) {
 			return w, fail.Errorf("shell.Check", fail.Invalid, string(h.Tag), "Resources: %s", bad[0].Sentence())
 		}
 		w.definition = d
+	}
+	if h.Name != nil || len(h.Projects) > 0 {
+		w.definition.Description.Identification = &jsdl.JobIdentification{JobName: h.Name, Projects: h.Projects}
 	}
 	return w, nil
 }

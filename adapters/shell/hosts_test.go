@@ -3,6 +3,7 @@ package shell_test
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -31,7 +32,11 @@ func hostsHarness(t *testing.T) adaptertest.Harness {
 	f := startFleet(t, 2)
 	h := harness(func(*shell.Options) {})
 	h.Site = func(t testing.TB) any {
-		// The hosts are the same, the sites are apart: each has an identity of its own.
+		// Most parts share the hosts: sites are apart by their identities. Who harms
+		// the hosts has some alone.
+		if strings.Contains(t.Name(), "/Faults/") {
+			return &sshSite{fleet: startFleet(t, 2), dir: t.TempDir()}
+		}
 		return &sshSite{fleet: f, dir: t.TempDir()}
 	}
 	h.Open = func(t testing.TB, site any) adapters.Adapter {
@@ -43,6 +48,27 @@ func hostsHarness(t *testing.T) adaptertest.Harness {
 		return a
 	}
 	h.Limits = able(t, "")
+	h.Lacks = maps.Clone(lacks)
+	for _, part := range []string{"Faults/Down", "Faults/ControllerKilled", "Budget"} {
+		delete(h.Lacks, part)
+	}
+	h.Lacks["Budget"] = "each host is asked once for many jobs, and tells the rest by itself"
+	h.Manager.Stop = func(_ testing.TB, site any) {
+		for _, one := range site.(*sshSite).hosts {
+			one.bar(true)
+		}
+	}
+	h.Manager.Start = func(_ testing.TB, site any) {
+		for _, one := range site.(*sshSite).hosts {
+			one.bar(false)
+		}
+	}
+	h.Manager.Restart = func(t testing.TB, site any) {
+		for _, one := range site.(*sshSite).hosts {
+			one.kill()
+			one.start(t)
+		}
+	}
 	return h
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,8 +59,8 @@ func (s *spec) memoryElement() string {
 
 // enforce makes a job's limit of the memory that it requires, where the site wants it
 // so: of the least that would do, or of the most where that alone was said.
-func (m *site) enforce(element string, r *jsdl.RangeValue, s *spec, no *refusals) {
-	if !m.options.EnforceMemory || r == nil {
+func (p *planner) enforce(element string, r *jsdl.RangeValue) {
+	if !p.options.EnforceMemory || r == nil {
 		return
 	}
 	n, ok := r.LowestInteger(1)
@@ -69,17 +70,47 @@ func (m *site) enforce(element string, r *jsdl.RangeValue, s *spec, no *refusals
 	if !ok || n <= 0 {
 		return
 	}
-	if !m.track.memory() {
-		no.add("%s: this machine can't keep jobs to the memory that they require; leave it out", element)
+	if !p.track.memory() {
+		p.add("%s: this machine can't keep jobs to the memory that they require; leave it out", element)
 		return
 	}
-	if have, limited := s.Limits[limitMemory]; limited && have <= uint64(n) {
+	n = max(n, leastMemory)
+	if have, limited := p.s.Limits[limitMemory]; limited && have <= uint64(n) {
 		return
 	}
-	if s.Limits == nil {
-		s.Limits = map[string]uint64{}
+	p.limit(limitMemory, uint64(n))
+	p.s.MemoryBy = element
+}
+
+// leastMemory is what a program needs to be loaded at all, with room to spare: who
+// requires less says that it does not matter.
+const leastMemory = 16 << 20
+
+func (p *planner) limit(element string, n uint64) {
+	if p.s.Limits == nil {
+		p.s.Limits = map[string]uint64{}
 	}
-	s.Limits[limitMemory], s.MemoryBy = uint64(n), element
+	p.s.Limits[element] = n
+}
+
+// limited puts a POSIX limit (GFD.56 §8.1.9 ff.) into the plan. A number beyond what
+// the machine can count is no limit that anything could reach.
+func limited(value func(*jsdl.Limits) *big.Int, able func(track) bool) func(*planner, string) {
+	return func(p *planner, element string) {
+		n := value(&p.program.Limits)
+		switch {
+		case n == nil:
+		case able != nil && !able(p.track):
+			p.add("%s: this machine can't keep such a limit; leave it out", element)
+		case n.Sign() < 0:
+			p.add("%s: a limit can't be negative", element)
+			p.invalid = true
+		case n.IsUint64():
+			p.limit(element, n.Uint64())
+		default:
+			p.limit(element, unlimited)
+		}
+	}
 }
 
 // held reports whether the program must be held at its first instruction for

@@ -26,15 +26,7 @@ import (
 // open opens an adapter on a directory that other accounts can get at.
 func open(t *testing.T, change func(*shell.Options)) *shell.Adapter {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "shell-") //nolint:usetesting // below t.TempDir only its owner may go
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	o := options(filepath.Join(dir, "site"))
+	o := options(openDir(t))
 	change(&o)
 	a, err := shell.Open(o)
 	if err != nil {

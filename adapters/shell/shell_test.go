@@ -2,8 +2,10 @@ package shell_test
 
 import (
 	"flag"
+	"maps"
 	"math/big"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -37,7 +39,7 @@ func options(dir string) shell.Options {
 
 func harness(change func(*shell.Options)) adaptertest.Harness {
 	return adaptertest.Harness{
-		Site: func(t testing.TB) any { return t.TempDir() },
+		Site: func(t testing.TB) any { return openDir(t) },
 		Open: func(t testing.TB, site any) adapters.Adapter {
 			o := options(site.(string))
 			change(&o)
@@ -48,8 +50,35 @@ func harness(change func(*shell.Options)) adaptertest.Harness {
 			return a
 		},
 		Programs: true, Parallel: true, Many: 100,
-		Umask: 0o022,
+		Umask: 0o022, Rank: `"$PORTOLAN_RANK"`, Lacks: maps.Clone(lacks),
 	}
+}
+
+// lacks are the parts for which the machine itself as its manager has no place.
+var lacks = map[string]string{
+	"Faults/ControllerKilled": "the site's manager is the machine's kernel; gateways and supervisors are killed in tests of their own",
+	"Faults/Down":             "the site's manager is the machine's kernel, without which nothing runs",
+	"Faults/AnswerLost":       "jobs are placed by the gateway itself, in one rename: there is no answer on the way",
+	"Faults/SubmissionLost":   "jobs are placed by the gateway itself, in one rename: there is no request on the way",
+	"Faults/ReuseIDs":         "jobs have no ids but their tags",
+	"OldHandles":              "handles are of the first version",
+	"Strings":                 "the programs themselves tell, in the parts of Programs",
+	"Budget":                  "no requests are sent to any manager",
+}
+
+// openDir makes a directory that every account can get at, as a site's must be whose
+// jobs run as other accounts.
+func openDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "shell-") //nolint:usetesting // below t.TempDir only its owner may go
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // that is what it is for
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "site")
 }
 
 // able says which limits the machine lets the adapter keep. Those that need a
@@ -80,7 +109,13 @@ func able(t *testing.T, way string) map[string]bool {
 
 func TestSuite(t *testing.T) {
 	t.Parallel()
-	h := harness(func(*shell.Options) {})
-	h.Limits = able(t, "")
+	limits := able(t, "")
+	h := harness(func(o *shell.Options) { o.EnforceMemory = limits["MemoryLimit"] })
+	h.Limits = limits
+	h.Limits["IndividualPhysicalMemory"] = h.Limits["MemoryLimit"]
+	if os.Getuid() == 0 {
+		u, _ := other(t)
+		h.Accounts = []string{u.Username}
+	}
 	adaptertest.Run(t, h)
 }

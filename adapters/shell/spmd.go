@@ -35,8 +35,9 @@ type part struct {
 	Need  int      `json:"need"`  // slots here
 }
 
-// spmd says how many processes are started here, and by what.
-func (m *site) spmd(w wanted, s *spec, no *refusals) {
+// processes says how many processes are started here, and by what.
+func (p *planner) processes(string) {
+	m, w, s, no := p.site, p.w, p.s, &p.refusals
 	want := w.program.SPMD
 	if want == nil {
 		return
@@ -54,13 +55,12 @@ func (m *site) spmd(w wanted, s *spec, no *refusals) {
 	if want.ThreadsActual {
 		r.Threads = s.Need
 	}
-	if p := w.part; p != nil {
-		r.Size, r.First, r.Count, r.Node, r.Nodes = p.Size, p.First, p.Count, p.Node, len(p.Hosts)
-		s.Need = p.Need
+	if own := w.part; own != nil {
+		r.Size, r.First, r.Count, r.Node, r.Nodes, r.Hosts = own.Size, own.First, own.Count, own.Node, len(own.Hosts), own.Hosts
+		s.Need = own.Need
 		if want.ThreadsActual {
-			r.Threads = p.Need
+			r.Threads = own.Need
 		}
-		r.Hosts = p.Hosts
 	} else {
 		m.local(w, r, s, no)
 	}

@@ -26,6 +26,10 @@ import (
 // connectTime bounds everything up to the host's greeting but copying the program.
 const connectTime = 20 * time.Second
 
+// shellTime is how long a host's login shell may take to come to the command: what
+// people put into its start files is slow at times.
+const shellTime = time.Minute
+
 // connection is a host's agent at the other end of SSH.
 type connection struct {
 	*frames
@@ -52,7 +56,7 @@ func connect(ctx context.Context, h *Host, site string) (*connection, string, er
 		c.close()
 		return nil, "", err
 	}
-	watchdog.Reset(connectTime)
+	watchdog.Reset(shellTime)
 	if err := c.start(program); err != nil {
 		c.close()
 		return nil, "", err
@@ -188,6 +192,7 @@ func install(client *ssh.Client, h *Host, site string, watchdog *time.Timer) (di
 		}
 		return dir, program, nil
 	}
+	watchdog.Reset(shellTime)
 	if err := alike(client); err != nil {
 		return "", "", err
 	}

@@ -31,7 +31,7 @@ func TestSuiteTrack(t *testing.T) {
 				t.Fatal(err)
 			}
 			h := harness(func(o *shell.Options) { o.Track = way })
-			h.Limits = able(t, way)
+			h.Limits, h.Short = able(t, way), true
 			adaptertest.Run(t, h)
 		})
 	}
