@@ -12,6 +12,7 @@ import (
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/adapters/boinc"
 	"github.com/portolan-project/portolan/adapters/condor"
+	"github.com/portolan-project/portolan/adapters/shell"
 	"github.com/portolan-project/portolan/adapters/slurm"
 	"github.com/portolan-project/portolan/internal/testenv"
 	"github.com/portolan-project/portolan/jsdl"
@@ -24,6 +25,7 @@ var managers = []struct {
 	title string
 	rows  func() []adapters.MappingRow
 }{
+	{"shell", shell.Mapping},
 	{"Slurm", slurm.Mapping},
 	{"HTCondor", condor.Mapping},
 	{"BOINC", boinc.Mapping},
