@@ -27,7 +27,6 @@ func definition(d *jsdl.JobDefinition) (*proto.Definition, error) {
 	if err := travels(&p); err != nil {
 		return nil, err
 	}
-	e := d.Element()
 	xml := d.Marshal()
 	if len(xml) > maxDefinition {
 		element, size := heaviest(&p)
@@ -35,7 +34,7 @@ func definition(d *jsdl.JobDefinition) (*proto.Definition, error) {
 			"%s: the job definition has %d bytes, most of them (%d) there; a plug-in takes at most %d", element, len(xml), size, maxDefinition)
 	}
 	out := &proto.Definition{
-		Jsdl: xml, Name: strings.ToValidUTF8(d.Name(), "\uFFFD"), Program: program(d, &p), Needs: needs(d.Description.Resources), Elements: elements(e),
+		Jsdl: xml, Name: strings.ToValidUTF8(d.Name(), "\uFFFD"), Program: program(d, &p), Needs: needs(d.Description.Resources), Elements: elements(d),
 	}
 	if id := d.Description.Identification; id != nil {
 		out.Projects = valid(id.Projects)
@@ -268,55 +267,35 @@ func staging(s *jsdl.DataStaging) *proto.Staging {
 	}
 }
 
-// holders are elements that only hold others, and describing those that ask for nothing.
-var (
-	holders    = []string{"Application", "Resources", "POSIXApplication", "HPCProfileApplication", "SPMDApplication", "Placement", "OperatingSystem", "FileSystem"}
-	describing = []string{
-		"JobIdentification", "ApplicationName", "ApplicationVersion", "Description",
-		// Parts of an element that was named.
-		"LowerBoundedRange", "UpperBoundedRange", "LowerBound", "UpperBound", "Exact", "Range", "Source", "Target", "FileName", "FilesystemName",
-		"CreationFlag", "DeleteOnTermination", "HostName", "CPUArchitectureName", "OperatingSystemName", "FileSystemType",
-	}
-)
-
-// elements names what the document asks for.
-func elements(root *etree.Element) []string {
+// elements names what the document asks for: jsdl.Uses but for what only describes,
+// and whatever is of a namespace that nobody here reads.
+func elements(d *jsdl.JobDefinition) []string {
 	var found []string
-	add := func(path string) {
-		if !slices.Contains(found, path) && len(found) < maxList {
-			found = append(found, strings.ToValidUTF8(path, "\uFFFD"))
+	p := d.Program()
+	nothing := p.Executable.Value == "" && p.Executable.FileSystem == ""
+	for _, e := range d.Uses() {
+		switch {
+		case strings.HasPrefix(e, "jsdl:JobIdentification/"), strings.HasSuffix(e, ":Description"), strings.HasSuffix(e, ":ApplicationVersion") && !nothing:
+		case strings.HasSuffix(e, ":ApplicationName") && !nothing: // a label; alone it is what is to be run
+		default:
+			found = append(found, e)
 		}
 	}
 	own := []string{jsdl.NS, jsdl.NSPOSIX, jsdl.NSHPCPA, jsdl.NSSPMD, jsdl.NSPortolan}
-	var walk func(e *etree.Element, path string)
-	walk = func(e *etree.Element, path string) {
+	var walk func(*etree.Element)
+	walk = func(e *etree.Element) {
 		for _, c := range e.ChildElements() {
-			space := c.NamespaceURI()
-			if !slices.Contains(own, space) {
-				add(fmt.Sprintf("{%s}%s", space, c.Tag))
+			if slices.Contains(own, c.NamespaceURI()) {
+				walk(c)
 				continue
 			}
-			if slices.Contains(describing, c.Tag) {
-				continue
+			name := strings.ToValidUTF8(fmt.Sprintf("{%s}%s", c.NamespaceURI(), c.Tag), "\uFFFD")
+			if !slices.Contains(found, name) && len(found) < maxList {
+				found = append(found, name)
 			}
-			here := strings.TrimPrefix(path+"/"+c.Tag, "/")
-			if slices.Contains(holders, c.Tag) {
-				if c.Tag == "FileSystem" {
-					add(here)
-				}
-				walk(c, here)
-				continue
-			}
-			add(here)
 		}
 	}
-	for _, c := range root.ChildElements() {
-		if c.Tag == "JobDescription" && c.NamespaceURI() == jsdl.NS {
-			walk(c, "")
-		} else {
-			add(fmt.Sprintf("{%s}%s", c.NamespaceURI(), c.Tag))
-		}
-	}
+	walk(d.Element())
 	return found
 }
 

@@ -50,7 +50,8 @@ func Uncertain(subject, format string, args ...any) error {
 	return fail.Errorf("plugin", fail.Uncertain, subject, format, args...)
 }
 
-// Elements names the elements of a definition that ask for something, as the wire's
-// Definition.elements does: "Application/POSIXApplication/WallTimeLimit". An adapter
-// refuses those that it does not honour.
-func Elements(d *jsdl.JobDefinition) []string { return elements(d.Element()) }
+// Elements names the elements of a definition that ask for something, by the names
+// of jsdl.Elements: "posix:WallTimeLimit", "jsdl:Resources/jsdl:CandidateHosts". Those
+// that only describe are left out; those of other namespaces are "{namespace}local".
+// An adapter refuses whatever it does not honour.
+func Elements(d *jsdl.JobDefinition) []string { return elements(d) }

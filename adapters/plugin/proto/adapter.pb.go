@@ -833,12 +833,12 @@ type Definition struct {
 	// Files to be moved in or out. The gateway moves them itself where it can; those
 	// that are still here are for the adapter, to be moved or refused.
 	Staging []*Staging `protobuf:"bytes,6,rep,name=staging,proto3" json:"staging,omitempty"`
-	// The elements of the document that ask for something, each once, as paths from
-	// JobDescription: "Application/POSIXApplication/WallTimeLimit",
-	// "Resources/CandidateHosts", "DataStaging". Refuse those that you do not honour.
-	// Elements that only describe (JobName, Description, JobAnnotation) and those that
-	// hold others (Application, Resources) are not here. Elements of other namespaces
-	// are here as "{namespace}local".
+	// The elements of the document that ask for something, each once, as the table in
+	// docs/adapters.md names them: "posix:WallTimeLimit", "jsdl:Resources/jsdl:CandidateHosts",
+	// "jsdl:Resources/jsdl:FileSystem", "portolan:Placement/portolan:GPU", "jsdl:DataStaging".
+	// An element stands for all that is inside it. Refuse those that you do not honour.
+	// Elements that only describe (JobName, Description, ApplicationName beside an
+	// Executable) are not here. Those of other namespaces are "{namespace}local".
 	Elements      []string `protobuf:"bytes,7,rep,name=elements,proto3" json:"elements,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -128,7 +128,7 @@ func (m *machine) plan(d *jsdl.JobDefinition, dir string) (*plan, error) {
 		}
 	}
 	for _, e := range plugin.Elements(d) {
-		if name := e[strings.LastIndexByte(e, '/')+1:]; !slices.Contains(honoured, name) {
+		if name := e[strings.LastIndexAny(e, "/:")+1:]; !slices.Contains(honoured, name) {
 			refuse(e + ": this site has no such thing")
 		}
 	}

@@ -177,7 +177,7 @@ class Batch:
     def plan(self, definition, directory):
         """What supervise.py is to run; raises Problem naming each element that can't be had."""
         p, needs = definition.program, definition.needs
-        refused = [e for e in definition.elements if e.rpartition("/")[2] not in HONOURED]
+        refused = [e for e in definition.elements if re.split("[/:]", e)[-1] not in HONOURED]
         refused += ["%s: this machine does not have it" % e for e in self.machine.refusals(needs)]
         if p.HasField("user_name") and p.user_name != self.user.pw_name:
             refused.append("UserName: jobs run as %s here, not as %s" % (self.user.pw_name, p.user_name))
