@@ -129,11 +129,10 @@ esac
 [ -e "$found" ] || refuse missing
 [ ! -d "$found" ] || refuse directory
 [ -x "$found" ] || refuse mode
-line=
-[ ! -r "$found" ] || read -r line < "$found"
-case $line in
-?ELF*) ;;
+case $(head -c 4 "$found" 2> /dev/null) in
+?ELF) ;;
 '#!'*)
+  read -r line < "$found"
   line=${line#??}
   set -f
   set -- $line
