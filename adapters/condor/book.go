@@ -251,8 +251,12 @@ func (b *book) look() {
 				seen[j] = true
 				changed = append(changed, j)
 			}
-			if what == remove {
+			switch what {
+			case remove:
 				b.removals[j.at] = j.tag
+			case unclear:
+				b.doubt = true
+			case nothing, told:
 			}
 		})
 		if shrunk {

@@ -21,7 +21,8 @@ const (
 	eventUnsuspended   = 11
 	eventHeld          = 12
 	eventReleased      = 13
-	eventNodeTerm      = 15
+	eventDisconnected  = 22
+	eventReconnected   = 23
 	eventReconnectFail = 24
 )
 

@@ -87,6 +87,7 @@ const (
 	nothing consequence = iota
 	told                // evidence changed
 	remove              // and the job must leave the queue
+	unclear             // it did, and the log does not say into what
 )
 
 // apply takes an event of the job's in.
@@ -104,11 +105,17 @@ func (j *job) apply(e *event, s *Settings) consequence {
 		if _, host, ok := strings.Cut(e.text("SlotName"), "@"); ok {
 			j.host = host
 		}
-	case eventEvicted, eventShadow, eventReconnectFail:
+	case eventEvicted:
 		j.phase = adapters.Queued
-		if e.number != eventEvicted && e.text("Reason")+e.text("Message") != "" {
-			j.reason = clip(e.text("Message") + e.text("Reason"))
-		}
+	case eventShadow, eventReconnectFail:
+		// Who cared for the job died. The job may wait again, or run on and be cared for by
+		// another.
+		j.phase = adapters.Unknown
+		return unclear
+	case eventDisconnected:
+		return nothing // it runs on, as far as anybody knows
+	case eventReconnected:
+		j.phase = adapters.Running
 	case eventImageSize:
 		j.use(e)
 		return nothing

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,20 +15,22 @@ import (
 	"github.com/portolan-project/portolan/internal/testbed"
 )
 
-// pool is one for all tests of a package's run that want no other.
-func pool(t testing.TB, o testbed.CondorOptions) *testbed.Condor {
-	t.Helper()
-	return testbed.StartCondor(t, o)
-}
-
 // open opens an adapter on a pool, in a directory.
 func open(t testing.TB, c *testbed.Condor, dir, more string) adapters.Adapter {
 	t.Helper()
-	settings, err := adapters.ParseSettings(fmt.Sprintf("config: %s\nbin: %s\n%s", c.Config(), c.Bin(), more))
+	bin := filepath.Join(dir, "bin") // the shims
+	if _, err := os.Stat(filepath.Join(bin, "condor_submit")); err != nil {
+		bin = c.Bin()
+	}
+	settings, err := adapters.ParseSettings(fmt.Sprintf("config: %s\nbin: %s\n%s", c.Config(), bin, more))
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := condor.Open(adapters.Config{Site: "pool", Dir: dir, Settings: settings})
+	own := filepath.Join(dir, "site")
+	if err := os.MkdirAll(own, 0o755); err != nil { //nolint:gosec // jobs run as others
+		t.Fatal(err)
+	}
+	a, err := condor.Open(adapters.Config{Site: "pool", Dir: own, Settings: settings})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,8 +52,98 @@ func dir(t testing.TB, c *testbed.Condor) string {
 
 // Everything that is demanded of adapters, against a real pool.
 func TestSuite(t *testing.T) {
-	c := pool(t, testbed.CondorOptions{})
+	c := testbed.StartCondor(t, testbed.CondorOptions{Conf: quick})
 	adaptertest.Run(t, harness(c, "requestsPerSecond: 50"))
+}
+
+// quick makes a pool hand jobs out without delay.
+var quick = []string{"NEGOTIATOR_CYCLE_DELAY=0", "NEGOTIATOR_MIN_INTERVAL=0", "NEGOTIATOR_INTERVAL=1", "SCHEDD_MIN_INTERVAL=0"}
+
+// shims makes a directory of HTCondor's commands in which condor_submit may be told to
+// die, before or after its work.
+func shims(t testing.TB, c *testbed.Condor, dir string) string {
+	t.Helper()
+	bin := filepath.Join(dir, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // run as others
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(c.Bin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() != "condor_submit" {
+			if err := os.Symlink(filepath.Join(c.Bin(), e.Name()), filepath.Join(bin, e.Name())); err != nil && !os.IsExist(err) {
+				t.Fatal(err)
+			}
+		}
+	}
+	shim := fmt.Sprintf(`#!/bin/sh
+if mv %[1]s/lose-before %[1]s/lost 2>/dev/null; then kill -KILL $$; fi
+if mv %[1]s/lose-after %[1]s/lost 2>/dev/null; then %[2]s/condor_submit "$@" >/dev/null; kill -KILL $$; fi
+exec %[2]s/condor_submit "$@"
+`, dir, c.Bin())
+	if err := os.WriteFile(filepath.Join(bin, "condor_submit"), []byte(shim), 0o755); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	return bin
+}
+
+func lose(t testing.TB, site any, done bool) {
+	t.Helper()
+	name := "lose-before"
+	if done {
+		name = "lose-after"
+	}
+	if err := os.WriteFile(filepath.Join(site.(string), name), nil, 0o666); err != nil { //nolint:gosec // moved by others
+		t.Fatal(err)
+	}
+}
+
+// reuse makes the schedd forget everything and count its jobs from where the last ones
+// were.
+func reuse(t testing.TB, c *testbed.Condor) {
+	t.Helper()
+	last := 1
+	for _, id := range strings.Fields(c.MustRun(t, "condor_history", "-limit", "10", "-af", "ClusterId")) {
+		if n, err := strconv.Atoi(id); err == nil {
+			last = max(last, n)
+		}
+	}
+	c.Stop(t, testbed.CondorSchedd)
+	for _, pattern := range []string{"spool/job_queue.log*", "spool/history*"} {
+		files, err := filepath.Glob(filepath.Join(c.Dir, pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("the schedd keeps no %s: %v", pattern, err)
+		}
+		for _, f := range files {
+			if err := os.Remove(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	conf := fmt.Sprintf("SCHEDD_CLUSTER_INITIAL_VALUE = %d\n", max(1, last-2))
+	if err := os.WriteFile(filepath.Join(c.Dir, "local.conf"), []byte(conf), 0o644); err != nil { //nolint:gosec // everybody's tools read it
+		t.Fatal(err)
+	}
+	c.Start(t, testbed.CondorSchedd)
+}
+
+// idle waits until nothing of an earlier test occupies the pool.
+func idle(t testing.TB, c *testbed.Condor) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		out, err := c.Run("condor_status", "-af", "Cpus", "TotalSlotCpus", "SlotType")
+		f := strings.Fields(out)
+		if err == nil && len(f) == 3 && f[0] == f[1] {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the pool does not become idle: %s, %v", out, err)
+		}
+		<-time.After(50 * time.Millisecond)
+	}
 }
 
 func harness(c *testbed.Condor, settings string) adaptertest.Harness {
@@ -59,8 +152,13 @@ func harness(c *testbed.Condor, settings string) adaptertest.Harness {
 		limits[l] = true
 	}
 	return adaptertest.Harness{
-		Open:     func(t testing.TB, site any) adapters.Adapter { return open(t, c, site.(string), settings) },
-		Site:     func(t testing.TB) any { return dir(t, c) },
+		Open: func(t testing.TB, site any) adapters.Adapter { return open(t, c, site.(string), settings) },
+		Site: func(t testing.TB) any {
+			idle(t, c)
+			site := dir(t, c)
+			shims(t, c, site)
+			return site
+		},
 		Dir:      func(t testing.TB) string { return dir(t, c) },
 		Programs: true, Limits: limits, Umask: 0o022,
 		Patience: 90 * time.Second, Pace: 2 * time.Second, WallTime: 2 * time.Second,
@@ -68,8 +166,9 @@ func harness(c *testbed.Condor, settings string) adaptertest.Harness {
 			Stop:    func(t testing.TB, _ any) { c.Stop(t, testbed.CondorSchedd) },
 			Start:   func(t testing.TB, _ any) { c.Start(t, testbed.CondorSchedd) },
 			Restart: func(t testing.TB, _ any) { c.Kill(t, testbed.CondorSchedd); c.Ready(t) },
+
+			LoseNextAnswer: lose,
+			ReuseIDs:       func(t testing.TB, _ any) { reuse(t, c) },
 		},
 	}
 }
-
-var _ = filepath.Join
