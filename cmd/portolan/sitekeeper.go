@@ -17,6 +17,7 @@ import (
 
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/fail"
 )
 
 // siteKeeper opens sites, and keeps the broker's in line with the configuration.
@@ -49,7 +50,7 @@ func (k *siteKeeper) dir(name string) string {
 func (k *siteKeeper) open(c siteConfig) (adapters.Adapter, error) {
 	dir := k.dir(c.Name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("site %s: its directory could not be made: %w", c.Name, err)
+		return nil, unfit(c, "its directory could not be made: %v", err)
 	}
 	mark := filepath.Join(k.data, "sites", c.Name+".type")
 	if filepath.Dir(dir) == k.data {
@@ -60,17 +61,22 @@ func (k *siteKeeper) open(c siteConfig) (adapters.Adapter, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		err = writeWhole(mark, []byte(c.Type+"\n"))
 	case err == nil && strings.TrimSpace(string(was)) != c.Type:
-		return nil, fmt.Errorf("site %s: it was of the type %s, and jobs of it may still be there, which one of the type %s would not find: give the new site another name, or remove %s if that type has no job left",
-			c.Name, plain(strings.TrimSpace(string(was))), c.Type, mark)
+		return nil, unfit(c, "it was of the type %s, and jobs of it may still be there, which one of the type %s would not find: give the new site another name, or remove %s if that type has no job left",
+			plain(strings.TrimSpace(string(was))), c.Type, mark)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("site %s: %w", c.Name, err)
+		return nil, unfit(c, "%v", err)
 	}
 	a, err := siteRegistry().Open(c.Type, adapters.Config{Site: c.Name, Dir: dir, Settings: c.Settings, Log: k.log.With("part", c.Type, "site", c.Name)})
 	if err != nil {
-		return nil, fmt.Errorf("site %s: %s", c.Name, sentence(err))
+		return nil, unfit(c, "%s", sentence(err))
 	}
 	return a, nil
+}
+
+// unfit is why a site can't be opened, in words that its users may read.
+func unfit(c siteConfig, format string, args ...any) error {
+	return fail.Errorf("serve", fail.Invalid, c.Name, "site %s: %s", c.Name, fmt.Sprintf(format, args...))
 }
 
 // openAll opens sites, all at once, as opening may take time. On an error none is

@@ -177,6 +177,9 @@ func (b *Broker) apply(p *plan, in input, now time.Time) {
 			}
 			p.forget = append(p.forget, forgetting{p.after.Placement.Site, adapters.Handle(h)})
 		}
+		if do&(DoSuspend|DoResume) != 0 {
+			p.do &^= DoSuspend | DoResume // the newest holds
+		}
 		p.do |= do
 		p.after = next
 		p.hear(f.told, line != nil, now, b.cfg.ToldInterval)

@@ -2,8 +2,10 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -210,9 +212,13 @@ func (s schedule) judge(ctx context.Context, st store.Store, w *fake.World, acke
 	if err != nil {
 		return err
 	}
-	for _, rec := range live {
-		lines, _ := st.History(ctx, rec.ID, 0)
-		return fmt.Errorf("a job never ended: %+v\n%+v", rec.Status, lines)
+	if len(live) > 0 {
+		var b strings.Builder
+		for _, rec := range live {
+			lines, _ := st.History(ctx, rec.ID, 0)
+			fmt.Fprintf(&b, "a job never ended: %+v\n%+v\n", rec.Status, lines)
+		}
+		return errors.New(b.String())
 	}
 	all, err := st.List(ctx, store.ListOptions{})
 	if err != nil {
