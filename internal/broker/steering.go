@@ -125,7 +125,7 @@ func (s *site) steerSome(ctx context.Context, c *conn) (bool, error) {
 		case err == nil || fail.Is(err, fail.NotFound):
 			// NotFound: it ended meanwhile, and the audit below hears of it.
 		case d.do == DoSuspend && class == adapters.Permanent:
-			ins = append(ins, input{id: d.id, tag: d.tag, facts: s.unable(err)})
+			ins = append(ins, input{id: d.id, tag: d.tag, facts: s.unable(err, c.suspend != nil)})
 		case fail.Is(err, fail.Conflict), d.do == DoResume && class == adapters.Permanent:
 			// It ended meanwhile, or goes on already.
 		default:
@@ -149,10 +149,11 @@ func (s *site) steerSome(ctx context.Context, c *conn) (bool, error) {
 }
 
 // unable tells a job that it could not be kept from running, if that is still
-// wanted and it has not ended.
-func (s *site) unable(err error) func(*job, store.Status) []fact {
+// wanted and it has not ended. One that waits at a site which can suspend what
+// runs will be suspended when it starts.
+func (s *site) unable(err error, later bool) func(*job, store.Status) []fact {
 	return func(_ *job, st store.Status) []fact {
-		if p := Phase(st.Phase); !st.Suspend || p != AtSite && p != Running {
+		if p := Phase(st.Phase); !st.Suspend || p != Running && (p != AtSite || later) {
 			return nil
 		}
 		return []fact{{event: Unable, at: time.Now(), reason: "the site " + s.name + " could not keep it from running: " + fail.Sentence(err)}}
