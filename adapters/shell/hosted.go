@@ -29,6 +29,7 @@ type hostedJob struct {
 	cancel    bool
 	reason    string // why it waits
 	over      bool
+	made      chan struct{} // closed once it is on disk, or will not be; nil: it is
 }
 
 // hostPart is what one host has of a job: all of it, or some of its processes.

@@ -270,6 +270,8 @@ func (s *Hosts) place(spec *adapters.Job) (*hostedJob, error) {
 		return nil, err
 	}
 	// Known before it is there, so that nobody sees a job that no one looks after.
+	j.made = make(chan struct{})
+	defer close(j.made)
 	s.mu.Lock()
 	if _, known := s.active[j.tag]; known {
 		s.mu.Unlock()

@@ -366,7 +366,7 @@ func TestRanksOnHosts(t *testing.T) {
 	// One that fails on one host ends those on the other.
 	notes := t.TempDir()
 	e, _ = ends(t, s, adapters.Job{Tag: "fails", Definition: spmd(4, `echo $$ > `+notes+`/t$PORTOLAN_RANK; mv `+notes+`/t$PORTOLAN_RANK `+notes+`/$PORTOLAN_RANK
-		if [ $PORTOLAN_RANK = 3 ]; then while [ ! -e `+notes+`/0 ]; do sleep 0.05; done; exit 9; fi; while :; do sleep 1000; done`, place)})
+		if [ $PORTOLAN_RANK = 3 ]; then while [ ! -e `+notes+`/0 -o ! -e `+notes+`/1 -o ! -e `+notes+`/2 ]; do sleep 0.05; done; exit 9; fi; while :; do sleep 1000; done`, place)})
 	if e.Phase != adapters.Exited || e.ExitStatus == nil || *e.ExitStatus != 9 {
 		t.Errorf("the job is %+v", e)
 	}

@@ -45,7 +45,7 @@ func (m *member) await() {
 	}
 	select {
 	case <-m.dead:
-	case <-time.After(retryAfter): // somebody has stopped it; the next gateway sweeps
+	case <-time.After(10 * retryAfter): // somebody has stopped it; the next gateway sweeps
 	}
 }
 
@@ -320,6 +320,15 @@ func (a *Adapter) reach(ctx context.Context, op string, h adapters.Handle, f fun
 				return over(e)
 			}
 			return fail.Errorf(op, fail.Unavailable, string(tag), "the job is not in this gateway's hands")
+		}
+		if j.made != nil {
+			select {
+			case <-j.made:
+			default: // it is about to be put on disk
+				a.mu.Unlock()
+				<-j.made
+				continue
+			}
 		}
 		queued := j.member == nil && !j.holds
 		if queued || j.member != nil && j.member.wire != nil && j.member.job == j {

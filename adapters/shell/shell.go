@@ -67,6 +67,7 @@ type job struct {
 	ready    chan struct{} // closed once the job can be reached, anew for each member
 	cancel   bool          // asked for: repeated to whoever gets the job
 	deaths   int           // of supervisors before it began
+	made     chan struct{} // closed once it is on disk, or will not be; nil: it is
 }
 
 // Open makes the adapter on its directory and takes over what it finds there: jobs
@@ -243,6 +244,8 @@ func (a *Adapter) placePlanned(w wanted, owner string) (*job, error) {
 	}
 	s.Owner, s.Submitted = owner, time.Now()
 	j := newJob(s)
+	j.made = make(chan struct{})
+	defer close(j.made)
 	// Known before it is there, so that nobody sees a job that no one looks after.
 	a.mu.Lock()
 	if _, known := a.active[s.Tag]; known {

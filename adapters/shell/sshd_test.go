@@ -94,8 +94,8 @@ func startFleet(t testing.TB, n int) *fleet {
 		if err := os.WriteFile(filepath.Join(h.dir, ".bashrc"), []byte("echo Welcome to "+h.name+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		h.openDoor(t)
 		h.inner = freePort(t)
+		h.openDoor(t)
 		config := fmt.Sprintf("ListenAddress 127.0.0.1:%d\nHostKey %s/hostkey\nPidFile none\nAuthorizedKeysFile %s\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"+
 			"PermitRootLogin yes\nSubsystem sftp internal-sftp\nMaxStartups 100\nLogLevel ERROR\nSetEnv HOME=%s\n", h.inner, h.dir, authorized, h.dir)
 		if err := os.WriteFile(filepath.Join(h.dir, "config"), []byte(config), 0o600); err != nil {

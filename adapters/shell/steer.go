@@ -21,6 +21,12 @@ func (s *Hosts) find(op string, h adapters.Handle) (*hostedJob, adapters.Evidenc
 	s.mu.Lock()
 	j := s.active[tag]
 	s.mu.Unlock()
+	if j != nil && j.made != nil { // else it is about to be put on disk
+		<-j.made
+		s.mu.Lock()
+		j = s.active[tag]
+		s.mu.Unlock()
+	}
 	if j != nil {
 		return j, adapters.Evidence{}, nil
 	}
