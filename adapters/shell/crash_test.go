@@ -3,6 +3,7 @@ package shell_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -28,7 +29,7 @@ import (
 const gatewayWord = "gateway-to-be-killed"
 
 func gatewayMain(dir string) int {
-	a, err := shell.Open(options(dir))
+	a, err := reopen(dir)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -45,6 +46,22 @@ func gatewayMain(dir string) int {
 		fmt.Println(tag)
 	}
 	return 0
+}
+
+// fileHosts, in a site's directory, makes it a site of the hosts that it names.
+const fileHosts = "test-hosts"
+
+// reopen opens what the directory is the site of.
+func reopen(dir string) (adapters.Adapter, error) {
+	o := options(dir)
+	data, err := os.ReadFile(filepath.Join(dir, fileHosts))
+	if err != nil {
+		return shell.Open(o)
+	}
+	if err := json.Unmarshal(data, &o.Hosts); err != nil {
+		return nil, err
+	}
+	return shell.OpenHosts(o)
 }
 
 type gateway struct {
@@ -90,14 +107,34 @@ func (g *gateway) kill(t *testing.T) {
 // that it acknowledged runs, none runs twice, and each exit status is found.
 func TestGatewayKilled(t *testing.T) {
 	t.Parallel()
-	rounds, each := 12, 12
+	killGateway(t, t.TempDir(), 12)
+}
+
+// The same with jobs on hosts, and a connection that is cut now and then.
+func TestGatewayOfHostsKilled(t *testing.T) {
+	t.Parallel()
+	f := startFleet(t, 2)
+	dir := t.TempDir()
+	data, err := json.Marshal(f.options(t, dir, 3).Hosts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, fileHosts), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	killGateway(t, dir, 6)
+}
+
+func killGateway(t *testing.T, dir string, rounds int) {
+	t.Helper()
+	const each = 12
 	if testing.Short() {
-		rounds = 4
+		rounds = min(rounds, 4)
 	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	dir, ledger := t.TempDir(), filepath.Join(t.TempDir(), "ledger")
+	ledger := filepath.Join(t.TempDir(), "ledger")
 	status := map[adapters.Tag]int{}
 	var acknowledged, doubtful []adapters.Tag
 	script := func(tag adapters.Tag) string {
@@ -123,7 +160,7 @@ func TestGatewayKilled(t *testing.T) {
 		}
 		g.kill(t)
 	}
-	a, err := shell.Open(options(dir))
+	a, err := reopen(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +204,7 @@ func TestGatewayKilled(t *testing.T) {
 	t.Logf("%d jobs over %d kills", len(status), rounds)
 }
 
-func place(t *testing.T, a *shell.Adapter, tag adapters.Tag, script string) adapters.Handle {
+func place(t *testing.T, a adapters.Adapter, tag adapters.Tag, script string) adapters.Handle {
 	t.Helper()
 	p := a.Submit(t.Context(), []adapters.Job{{Tag: tag, Definition: adaptertest.Command("/bin/sh", "-c", script)}})
 	if p[0].Err != nil {
@@ -190,7 +227,7 @@ func wait(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-func status(t *testing.T, a *shell.Adapter, h adapters.Handle) adapters.Evidence {
+func status(t *testing.T, a adapters.Adapter, h adapters.Handle) adapters.Evidence {
 	t.Helper()
 	e, err := a.Status(t.Context(), []adapters.Handle{h})
 	if err != nil {
@@ -199,13 +236,13 @@ func status(t *testing.T, a *shell.Adapter, h adapters.Handle) adapters.Evidence
 	return e[0]
 }
 
-func final(t *testing.T, a *shell.Adapter, h adapters.Handle) (e adapters.Evidence) {
+func final(t *testing.T, a adapters.Adapter, h adapters.Handle) (e adapters.Evidence) {
 	t.Helper()
 	wait(t, "the end of "+string(h), func() bool { e = status(t, a, h); return e.Phase.Final() })
 	return e
 }
 
-func read(t *testing.T, a *shell.Adapter, h adapters.Handle) string {
+func read(t *testing.T, a adapters.Adapter, h adapters.Handle) string {
 	t.Helper()
 	r, err := a.Output(t.Context(), h, adapters.Stdout, 0)
 	if err != nil {
