@@ -55,8 +55,8 @@ type Host struct {
 	Name    string `yaml:"name"`
 	Address string `yaml:"address"` // name or IP address
 	Port    int    `yaml:"port"`    // 0 is 22
-	User    string `yaml:"user"`
-	Key     string `yaml:"key"` // file of the private key, without a pass phrase
+	User    string `yaml:"user"`    // the account there
+	Key     string `yaml:"key"`     // file of the private key, without a pass phrase
 	// KnownHosts is the file of host keys (sshd(8)); a key that is not in it is refused.
 	KnownHosts string `yaml:"knownHosts"`
 	Slots      int    `yaml:"slots"` // 0 is the number of its CPUs
