@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -249,12 +250,26 @@ func (h *host) ask(ctx context.Context, s *session) error {
 	return nil
 }
 
+// alive says whether there is a session whose program is there. It is called with mu
+// held.
+func (h *host) alive() bool {
+	if h.current == nil {
+		return false
+	}
+	select {
+	case <-h.current.done:
+		return false
+	default:
+		return true
+	}
+}
+
 // session gives the current one, or why there is none.
 func (h *host) session(op string) (*session, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.current == nil {
-		return nil, fail.Errorf("plugin."+op, fail.Unavailable, h.site, "%s", h.problem)
+	if !h.alive() {
+		return nil, fail.Errorf("plugin."+op, fail.Unavailable, h.site, "%s", cmp.Or(h.problem, "the plug-in is down"))
 	}
 	return h.current, nil
 }

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -120,11 +121,8 @@ func (h *host) Health() adapters.Health {
 	if out.Path == "" {
 		out.Path = Type
 	}
-	if h.current == nil {
-		out.Problem, out.Since = h.problem, h.since
-		if out.Problem == "" {
-			out.Problem = "the plug-in is being started"
-		}
+	if !h.alive() {
+		out.Problem, out.Since = cmp.Or(h.problem, "the plug-in is down"), h.since
 	} else if out.Since.IsZero() {
 		out.Since = h.since
 	}

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -32,6 +33,9 @@ type process struct {
 	lines          *io.PipeReader
 	line           *io.PipeWriter
 	stdin          *os.File
+	mu             sync.Mutex
+	running        bool          // the program was started; only then is cmd.Process to be read
+	doomed         bool          // it is to be killed as soon as it is
 	done           chan struct{} // closed when the program and its group are gone
 	err            error         // how it ended; valid after done
 	shook          chan struct{} // closed when the handshake was judged
@@ -97,11 +101,16 @@ func (p *process) Start(context.Context) error {
 		defer runtime.UnlockOSThread()
 		err := p.cmd.Start()
 		closeAll(theirs...)
-		started <- err
-		if err != nil {
-			return
+		p.mu.Lock()
+		p.running = err == nil
+		if p.running && p.doomed {
+			_ = p.cmd.Process.Kill()
 		}
-		p.wait()
+		p.mu.Unlock()
+		started <- err
+		if err == nil {
+			p.wait()
+		}
 	}()
 	if err := <-started; err != nil {
 		closeAll(p.stdin, p.stdout, p.stderr)
@@ -226,14 +235,24 @@ func (p *process) Wait(context.Context) error {
 
 // Kill ends the program and its group at once.
 func (p *process) Kill(context.Context) error {
-	select {
-	case <-p.done:
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.running {
+		p.doomed = true
 		return nil
-	default:
 	}
-	// The program is our child and not reaped, unless it ended just now: then its
-	// group has been killed.
-	return p.cmd.Process.Kill()
+	// os.Process knows when it was reaped: another's number is never signalled.
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}
+
+// started says whether there is, or was, a process.
+func (p *process) started() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running
 }
 
 // Diagnose has nothing to add.
@@ -244,7 +263,7 @@ func (p *process) Name() string { return p.cmd.Path }
 
 // ID is the process id.
 func (p *process) ID() string {
-	if p.cmd.Process == nil {
+	if !p.started() {
 		return ""
 	}
 	return strconv.Itoa(p.cmd.Process.Pid)

@@ -116,11 +116,7 @@ func launch(ctx context.Context, settings *Settings, dir string, log *slog.Logge
 	}, how: func() string { return ending(p, logs) }}
 
 	// Nothing of what follows heeds the context, but all of it ends with the program.
-	stopped := context.AfterFunc(ctx, func() {
-		if p.cmd.Process != nil {
-			s.stop()
-		}
-	})
+	stopped := context.AfterFunc(ctx, s.stop)
 	defer stopped()
 	conn, err := connect(client)
 	if err != nil {
@@ -165,7 +161,7 @@ func dialOptions() []grpc.DialOption {
 func startError(ctx context.Context, p *process, settings *Settings, logs *logWriter, err error) error {
 	const op = "plugin.Open"
 	name := strings.Join(settings.Command, " ")
-	if p.cmd.Process == nil {
+	if !p.started() {
 		return fail.Errorf(op, fail.Invalid, "command", "command: %s could not be started: %s", clip(name, 200), cause(err)).Because(err)
 	}
 	<-p.done
