@@ -181,9 +181,15 @@ func FuzzHandshake(f *testing.F) {
 
 func TestLogLines(t *testing.T) {
 	for _, c := range []struct{ line, level, message string }{
-		{"[ERROR] it broke", "ERROR", "it broke"}, {"[WARN]x", "WARN", "x"}, {"plain", "DEBUG", "plain"}, {"[] x", "DEBUG", "[] x"},
-		{`{"level":"INFO","msg":"hi","n":1}`, "INFO", "hi"}, {`{"@level":"error","@message":"no"}`, "ERROR", "no"}, {`{"a":`, "DEBUG", `{"a":`},
-		{"panic: oh", "ERROR", "panic: oh"}, {`{"level":"loud","msg":"x"}`, "DEBUG", `{"level":"loud","msg":"x"}`},
+		{"[ERROR] it broke", "ERROR", "it broke"},
+		{"[WARN]x", "WARN", "x"},
+		{"plain", "DEBUG", "plain"},
+		{"[] x", "DEBUG", "[] x"},
+		{`{"level":"INFO","msg":"hi","n":1}`, "INFO", "hi"},
+		{`{"@level":"error","@message":"no"}`, "ERROR", "no"},
+		{`{"a":`, "DEBUG", `{"a":`},
+		{"panic: oh", "ERROR", "panic: oh"},
+		{`{"level":"loud","msg":"x"}`, "DEBUG", `{"level":"loud","msg":"x"}`},
 	} {
 		level, message, _ := readLine(c.line)
 		if level.String() != c.level || message != c.message {

@@ -110,7 +110,7 @@ func (h *host) run(ctx context.Context, s *session) {
 				delay = leastDelay
 			}
 		}
-		t := time.NewTimer(delay + rand.N(delay/4))
+		t := time.NewTimer(delay + rand.N(delay/4)) //nolint:gosec // nobody gains by guessing when
 		select {
 		case <-ctx.Done():
 			t.Stop()

@@ -104,11 +104,15 @@ func (m *machine) lacks(r *jsdl.Resources) (names []string) {
 		r           *jsdl.RangeValue
 		least, have int64
 	}{
-		{"IndividualCPUCount", r.IndividualCPUCount, 1, int64(m.cpus)}, {"TotalCPUCount", r.TotalCPUCount, 1, int64(m.cpus)},
+		{"IndividualCPUCount", r.IndividualCPUCount, 1, int64(m.cpus)},
+		{"TotalCPUCount", r.TotalCPUCount, 1, int64(m.cpus)},
 		{"TotalResourceCount", r.TotalResourceCount, 1, 1},
-		{"IndividualPhysicalMemory", r.IndividualPhysicalMemory, 0, m.memory}, {"TotalPhysicalMemory", r.TotalPhysicalMemory, 0, m.memory},
-		{"IndividualVirtualMemory", r.IndividualVirtualMemory, 0, m.virtual}, {"TotalVirtualMemory", r.TotalVirtualMemory, 0, m.virtual},
-		{"IndividualDiskSpace", r.IndividualDiskSpace, 0, m.disk()}, {"TotalDiskSpace", r.TotalDiskSpace, 0, m.disk()},
+		{"IndividualPhysicalMemory", r.IndividualPhysicalMemory, 0, m.memory},
+		{"TotalPhysicalMemory", r.TotalPhysicalMemory, 0, m.memory},
+		{"IndividualVirtualMemory", r.IndividualVirtualMemory, 0, m.virtual},
+		{"TotalVirtualMemory", r.TotalVirtualMemory, 0, m.virtual},
+		{"IndividualDiskSpace", r.IndividualDiskSpace, 0, m.disk()},
+		{"TotalDiskSpace", r.TotalDiskSpace, 0, m.disk()},
 	} {
 		if q.r != nil {
 			n, ok := q.r.LowestInteger(q.least)

@@ -255,7 +255,7 @@ func (q *queue) advance() {
 			continue // it was cancelled
 		}
 		// A session of its own: our group is killed when we are.
-		c := exec.Command(q.self, "supervise", j.dir)
+		c := exec.Command(q.self, "supervise", j.dir) //nolint:noctx // it outlives us
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := c.Start(); err != nil {
 			q.log.Error("no supervisor could be started", "job", j.tag, "error", err)
@@ -569,7 +569,7 @@ func (q *queue) Output(_ context.Context, h adapters.Handle, s adapters.Stream, 
 	}
 	nothing := io.NopCloser(strings.NewReader(""))
 	if i, err := os.Stat(path); err != nil || !i.Mode().IsRegular() || !exists(filepath.Join(dir, fileStarted)) {
-		return nothing, nil // not written yet, or a device, which would keep us for ever
+		return nothing, nil //nolint:nilerr // not written yet, or a device, which would keep us for ever
 	}
 	f, err := os.Open(filepath.Clean(path))
 	if err != nil {

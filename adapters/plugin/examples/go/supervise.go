@@ -30,7 +30,6 @@ type supervisor struct {
 	status  syscall.WaitStatus
 	usage   syscall.Rusage
 	over    bool // the program has ended
-	empty   bool // and so has all that it left behind
 }
 
 func (s *supervisor) path(name string) string { return filepath.Join(s.dir, name) }
