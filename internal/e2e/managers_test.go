@@ -36,6 +36,7 @@ func startManagers(t *testing.T) []manager {
 	var condor *testbed.Condor
 	var project *projectProcess
 	slurm = testbed.StartSlurm(t, testbed.SlurmOptions{Nodes: 2})
+	slurm.Tend(t)
 	condor = testbed.StartCondor(t, testbed.CondorOptions{})
 	project = startProject(t)
 	for _, v := range append(slurm.Env(), condor.Env()...) {
