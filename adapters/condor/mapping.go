@@ -72,7 +72,7 @@ func init() { // as rules name methods that look into them
 		{"WallTimeLimit", "allowed_job_duration", "a minute more than the limit; the runner keeps it to the second", (*plan).wallTime},
 		{"CPUTimeLimit", byRunner, "RLIMIT_CPU", func(p *plan, element string) { p.limit(element, p.program.Limits.CPUTime) }},
 		{"FileSizeLimit", byRunner, "RLIMIT_FSIZE", func(p *plan, element string) { p.limit(element, p.program.Limits.FileSize) }},
-		{"CoreDumpLimit", byRunner, "RLIMIT_CORE", func(p *plan, element string) { p.limit(element, p.program.Limits.CoreDump) }},
+		{"CoreDumpLimit", "coresize", "and RLIMIT_CORE, by the runner", (*plan).coreDump},
 		{"DataSegmentLimit", byRunner, "RLIMIT_DATA", func(p *plan, element string) { p.limit(element, p.program.Limits.DataSegment) }},
 		{"LockedMemoryLimit", byRunner, "RLIMIT_MEMLOCK", func(p *plan, element string) { p.limit(element, p.program.Limits.LockedMemory) }},
 		{"OpenDescriptorsLimit", byRunner, "RLIMIT_NOFILE", func(p *plan, element string) { p.limit(element, p.program.Limits.OpenDescriptors) }},

@@ -366,6 +366,13 @@ func (p *plan) wallTime(element string) {
 	}
 }
 
+// coreDump needs the node's leave as well: HTCondor lets a job dump as much as it says.
+func (p *plan) coreDump(element string) {
+	if n, given := p.limit(element, p.program.Limits.CoreDump); given {
+		p.request.set("coresize", strconv.FormatUint(min(n, 1<<31-1), 10))
+	}
+}
+
 // require puts an expression over slots into the job's requirements.
 func (p *plan) require(format string, args ...any) {
 	p.request.Requirements = append(p.request.Requirements, fmt.Sprintf(format, args...))
@@ -375,7 +382,7 @@ func (p *plan) require(format string, args ...any) {
 // left.
 func (p *plan) keep(element string, ok func(slot) bool, format string, args ...any) {
 	if len(p.slots) == 0 {
-		return // nothing is known, or refused already
+		return // nothing is known
 	}
 	left := make([]slot, 0, len(p.slots))
 	for _, s := range p.slots {
@@ -385,6 +392,7 @@ func (p *plan) keep(element string, ok func(slot) bool, format string, args ...a
 	}
 	if len(left) == 0 {
 		p.refuse(element, format, args...)
+		return // what else stands against the job is judged by the same slots
 	}
 	p.slots = left
 }

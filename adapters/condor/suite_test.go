@@ -151,6 +151,10 @@ func harness(c *testbed.Condor, settings string) adaptertest.Harness {
 	for _, l := range strings.Fields("WallTimeLimit FileSizeLimit CoreDumpLimit DataSegmentLimit LockedMemoryLimit OpenDescriptorsLimit StackSizeLimit CPUTimeLimit VirtualMemoryLimit") {
 		limits[l] = true
 	}
+	var accounts []string
+	if c.User != "" {
+		accounts = []string{"daemon"}
+	}
 	return adaptertest.Harness{
 		Open: func(t testing.TB, site any) adapters.Adapter { return open(t, c, site.(string), settings) },
 		Site: func(t testing.TB) any {
@@ -160,7 +164,7 @@ func harness(c *testbed.Condor, settings string) adaptertest.Harness {
 			return site
 		},
 		Dir:      func(t testing.TB) string { return dir(t, c) },
-		Programs: true, Limits: limits, Umask: 0o022,
+		Programs: true, Limits: limits, Umask: 0o022, Accounts: accounts,
 		Patience: 90 * time.Second, Pace: 2 * time.Second, WallTime: 2 * time.Second,
 		Manager: adaptertest.Manager{
 			Stop:    func(t testing.TB, _ any) { c.Stop(t, testbed.CondorSchedd) },
