@@ -46,7 +46,9 @@ type Adapter struct {
 	runner  string                   // on the nodes
 	members map[adapters.Tag]*member
 	batches map[string]*batch
-	live    int // members that have not ended
+	live    int       // members that have not ended
+	unknown int       // of these, that run while Slurm does not know them
+	synced  time.Time // when Slurm was asked last what it knows
 	placing map[adapters.Tag]chan struct{}
 	strays  map[int64]bool // jobs that nobody wants any more, and that are told to end
 	version struct{ static, dynamic uint64 }

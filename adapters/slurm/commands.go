@@ -154,6 +154,7 @@ func (r *request) options(members int) []string {
 		o = append(o, "--time=UNLIMITED")
 	}
 	flag("--exclusive", r.Exclusive)
+	flag("--hold", r.Hold)
 	if r.Requeue {
 		o = append(o, "--requeue")
 	} else {
@@ -199,7 +200,7 @@ func (c *commands) jobs(ctx context.Context, users []string) ([]record, error) {
 
 func (c *commands) past(ctx context.Context, names []string, since time.Time) ([]record, error) {
 	args := []string{
-		"--allocations", "--parsable2", "--noheader", "--duplicates", "--array", "--allusers", "--format=" + pastFormat,
+		"--allocations", "--parsable2", "--noheader", "--duplicates", "--allusers", "--format=" + pastFormat,
 		"--name=" + strings.Join(names, ","), "--starttime=" + clock(since),
 	}
 	out, err := c.ask(ctx, "sacct", args...)
@@ -239,12 +240,16 @@ func (c *commands) act(ctx context.Context, name string, args ...string) (string
 	return string(a.out), nil
 }
 
-func (c *commands) hold(ctx context.Context, id jobID, held bool) error {
+func (c *commands) hold(ctx context.Context, ids []jobID, held bool) error {
 	verb := "release"
 	if held {
 		verb = "hold"
 	}
-	_, err := c.act(ctx, "scontrol", verb, id.String())
+	list := make([]string, len(ids))
+	for i, id := range ids {
+		list[i] = id.String()
+	}
+	_, err := c.act(ctx, "scontrol", verb, strings.Join(list, ","))
 	return err
 }
 

@@ -201,7 +201,7 @@ func (a *Adapter) Hold(ctx context.Context, handles []adapters.Handle) []error {
 		default:
 			return running
 		}
-		if err := way.hold(ctx, m.id(), true); err != nil {
+		if err := way.hold(ctx, []jobID{m.id()}, true); err != nil {
 			return err
 		}
 		after, err := a.now(ctx, m)
@@ -211,7 +211,7 @@ func (a *Adapter) Hold(ctx context.Context, handles []adapters.Handle) []error {
 		case after.Phase == adapters.Held:
 			return nil
 		}
-		_ = way.hold(ctx, m.id(), false) // so that no later start is kept
+		_ = way.hold(ctx, []jobID{m.id()}, false) // so that no later start is kept
 		return running
 	})
 }
@@ -226,7 +226,7 @@ func (a *Adapter) Release(ctx context.Context, handles []adapters.Handle) []erro
 			}
 			return fail.Errorf(op, fail.Conflict, string(m.tag), "the job has started")
 		}
-		if err := way.hold(ctx, m.id(), false); err != nil {
+		if err := way.hold(ctx, []jobID{m.id()}, false); err != nil {
 			return err
 		}
 		_, err := a.now(ctx, m)

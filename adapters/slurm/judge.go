@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -71,19 +72,7 @@ func (a *Adapter) judge(ctx context.Context, m *member, r *record, at time.Time)
 	switch r.State {
 	case "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING", "POWER_UP_NODE", "RESV_DEL_HOLD":
 		if begunAs != nil && !a.mayRestart(m, begunAs, r) {
-			// A controller that was killed has forgotten that it started the job; or the node
-			// has failed, and Slurm would run it again, which it must not.
-			if a.fromRunner(m) {
-				return
-			}
-			if r.Restarts > begunAs.Restarts {
-				a.publish(m, adapters.Evidence{Phase: adapters.Lost, Started: begunAs.Started, Attributes: jobAttributes(r),
-					Reason: "the node on which the job ran has failed, or its administrator has ended it to run it again, which it must not be"})
-				a.soon() // it is ended at Slurm as one that nobody waits for
-			} else {
-				a.keep(ctx, m, r)
-				a.publish(m, a.runningEvidence(m, ""))
-			}
+			a.forgotten(m, r, begunAs)
 			return
 		}
 		e.Reason = waitingReason(r.Reason)
@@ -125,6 +114,72 @@ func (a *Adapter) judge(ctx context.Context, m *member, r *record, at time.Time)
 	}
 }
 
+// forgotten is about a job that runs, or did, and that Slurm says has yet to start. A
+// controller that was killed has forgotten that it started it, and it is kept from
+// doing so again; or the node has failed, and Slurm would run it again, which it must
+// not.
+func (a *Adapter) forgotten(m *member, r *record, b *begun) {
+	switch {
+	case a.fromRunner(m): // it is ended at Slurm as one that nobody waits for
+		a.soon()
+	case r.Restarts > b.Restarts:
+		a.publish(m, adapters.Evidence{
+			Phase: adapters.Lost, Started: b.Started, Attributes: jobAttributes(r),
+			Reason: "the node on which the job ran has failed, or its administrator has ended it to run it again, which it must not be",
+		})
+		a.soon()
+	default:
+		a.publish(m, a.runningEvidence(m, ""))
+	}
+}
+
+// keep keeps jobs from being started that run already: a node would refuse them, and be
+// drained by Slurm for it. A controller that was killed has forgotten that it started
+// them, and takes some seconds until it starts jobs again.
+func (a *Adapter) keep(ctx context.Context, there []seen) {
+	var ids []jobID
+	var kept []*member
+	for _, s := range there {
+		if s.r.State != "PENDING" || strings.HasPrefix(s.r.Reason, "JobHeld") {
+			continue
+		}
+		a.mu.Lock()
+		id, held, b := s.m.id(), s.m.held, s.m.begun
+		look := b == nil && time.Since(a.health.Since) < suspicious
+		a.mu.Unlock()
+		if look {
+			b = a.observe(s.m)
+		}
+		if held || b == nil || s.r.Restarts > b.Restarts {
+			continue
+		}
+		ids, kept = append(ids, id), append(kept, s.m)
+	}
+	if len(ids) == 0 {
+		return
+	}
+	a.log.Warn("Slurm has forgotten that it started jobs; they are held from being started again", "site", a.name, "jobs", len(ids))
+	for some := range slices.Chunk(ids, 500) {
+		way, err := a.manager()
+		if err == nil {
+			err = way.hold(ctx, some, true)
+		}
+		if err != nil && !fail.Is(err, fail.Conflict) && !fail.Is(err, fail.NotFound) {
+			a.unwell(err)
+			return
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range kept {
+		m.held = true
+	}
+}
+
+// suspicious is for how long after Slurm answers again it is looked whether jobs that it
+// says wait have begun.
+const suspicious = 30 * time.Second
+
 // mayRestart reports whether Slurm is about to run the job again, as it may.
 func (a *Adapter) mayRestart(m *member, b *begun, r *record) bool {
 	req := m.batch.record.Request
@@ -148,27 +203,6 @@ func (a *Adapter) observe(m *member) *begun {
 	defer a.mu.Unlock()
 	m.begun = now
 	return now
-}
-
-// keep keeps a job from being started that runs already, which a node would refuse and
-// be drained for.
-func (a *Adapter) keep(ctx context.Context, m *member, r *record) {
-	a.mu.Lock()
-	held := m.held
-	m.held = true
-	a.mu.Unlock()
-	if held || strings.HasPrefix(r.Reason, "JobHeld") {
-		return
-	}
-	way, err := a.manager()
-	if err == nil {
-		err = way.hold(ctx, r.ID, true)
-	}
-	if err != nil {
-		a.mu.Lock()
-		m.held = false
-		a.mu.Unlock()
-	}
 }
 
 // launchFailed deals with a job that a node refused to start, often as one of the same
@@ -198,10 +232,18 @@ func (a *Adapter) runningEvidence(m *member, reason string) adapters.Evidence {
 // fromRunner ends a member by what the runner says, if that says all.
 func (a *Adapter) fromRunner(m *member) bool {
 	e, err := a.spool.job(m.tag).ended()
-	if err != nil || e == nil || !e.decisive() {
+	switch {
+	case err != nil || e == nil:
+		return false
+	case e.decisive():
+		a.publish(m, a.runnerEvidence(m, e))
+	case e.Told && a.wantsEnd(m): // by us
+		out := a.runnerEvidence(m, e)
+		out.Phase, out.ExitStatus, out.Signal, out.Reason = adapters.Cancelled, nil, "", ""
+		a.publish(m, out)
+	default:
 		return false
 	}
-	a.publish(m, a.runnerEvidence(m, e))
 	return true
 }
 
@@ -241,14 +283,11 @@ func (a *Adapter) ended(m *member, r *record, at time.Time) {
 			return
 		}
 	}
+	if a.fromRunner(m) {
+		return
+	}
 	out := adapters.Evidence{Attributes: jobAttributes(r), Hosts: expand(r.Nodes), Started: r.Started, Ended: r.Ended}
 	if e != nil {
-		if e.decisive() {
-			out = a.runnerEvidence(m, e)
-			out.Attributes, out.Hosts = jobAttributes(r), expand(r.Nodes)
-			a.publish(m, out)
-			return
-		}
 		out.Started, out.Ended = e.Started, e.Ended
 		out.Usage = adapters.Usage{CPU: e.CPU, Memory: e.MaxRSS}
 	} else if b != nil {

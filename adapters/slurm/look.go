@@ -20,7 +20,7 @@ func (a *Adapter) look(ctx context.Context) {
 	for {
 		wait := a.settings.poll
 		if _, err := a.manager(); err != nil {
-			wait = max(againEvery, min(wait, 5*time.Second))
+			wait = againEvery
 		}
 		timer.Reset(wait)
 		select {
@@ -115,13 +115,33 @@ const lostAfter = 2 * time.Second
 // sign of life before it is given up.
 const quietAfter = 4 * showEvery * heedEvery
 
+// insync waits until Slurm has said what it knows since it answers again: after a crash
+// of its controller nothing is submitted before.
+func (a *Adapter) insync(ctx context.Context) error {
+	for {
+		a.mu.Lock()
+		ok := a.live == 0 || a.synced.After(a.health.Since)
+		a.mu.Unlock()
+		if ok {
+			return nil
+		}
+		records, at, err := a.queue.get(ctx, 0, a.askQueue)
+		if err != nil {
+			return unavailable("slurm.Submit", a.name, err)
+		}
+		a.apply(ctx, records, at)
+	}
+}
+
+// seen is a member with what Slurm says of it.
+type seen struct {
+	m *member
+	r *record
+}
+
 // apply holds what Slurm says against what is known. The records answer a question that
 // was put at that time.
 func (a *Adapter) apply(ctx context.Context, records []record, at time.Time) {
-	type seen struct {
-		m *member
-		r *record
-	}
 	var there []seen
 	var stray []jobID
 	var rest []*record
@@ -171,7 +191,23 @@ func (a *Adapter) apply(ctx context.Context, records []record, at time.Time) {
 		}
 		missing = append(missing, m)
 	}
+	fresh := time.Since(a.health.Since) < suspicious
 	a.mu.Unlock()
+	unknown := 0
+	for _, m := range missing {
+		if fresh {
+			a.observe(m)
+		}
+		a.mu.Lock()
+		if m.begun != nil {
+			unknown++
+		}
+		a.mu.Unlock()
+	}
+	a.mu.Lock()
+	a.unknown, a.synced = unknown, at
+	a.mu.Unlock()
+	a.keep(ctx, there)
 	for _, s := range there {
 		a.judge(ctx, s.m, s.r, at)
 	}
@@ -275,7 +311,8 @@ func (a *Adapter) search(ctx context.Context, missing []*member, at time.Time) {
 		records, err := way.past(ctx, names, since.Add(-time.Hour))
 		if err != nil {
 			a.log.Warn("accounting does not answer about jobs that the controller does not know", "site", a.name, "cause", err)
-			return
+			// Jobs that run are looked after all the same; nothing is known of the others.
+			left = slices.DeleteFunc(left, func(m *member) bool { return !a.begunNow(m) })
 		}
 		a.mu.Lock()
 		for i := range records {

@@ -29,7 +29,7 @@ type manager interface {
 	// cancel asks for jobs to be ended. That one is not there is no error.
 	cancel(ctx context.Context, ids []jobID) error
 	// hold keeps jobs from starting, or lets them.
-	hold(ctx context.Context, id jobID, held bool) error
+	hold(ctx context.Context, ids []jobID, held bool) error
 	// suspend stops a job, or lets it go on.
 	suspend(ctx context.Context, id jobID, stopped bool) error
 	// site tells of nodes and partitions.
@@ -114,7 +114,7 @@ type request struct {
 	Tasks, TasksPerNode, CPUsPerTask     int   // 0: not said
 	Memory, Tmp                          int64 // MiB of a node; 0: not said
 	Minutes                              int64 // 0: the site's default; -1: without limit
-	Exclusive, Requeue                   bool
+	Exclusive, Requeue, Hold             bool
 	NodeList, Exclude                    string
 	Deadline, Begin                      time.Time
 	Nice                                 int
@@ -127,7 +127,7 @@ type request struct {
 
 // key tells alike requests: those of one array.
 func (r request) key() string {
-	r.Name, r.Comment, r.Log = "", "", ""
+	r.Name, r.Comment, r.Log, r.Hold = "", "", "", false
 	return fmt.Sprintf("%+v", r)
 }
 

@@ -13,7 +13,7 @@ import (
 // How often a way that is better than the one in use is tried, and one that failed.
 const (
 	betterEvery = 30 * time.Second
-	againEvery  = time.Second
+	againEvery  = 500 * time.Millisecond
 )
 
 // reach finds the best way to Slurm that works.

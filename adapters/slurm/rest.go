@@ -337,15 +337,20 @@ func failed(data []byte, status int) error {
 	return complainedOf(data, status)
 }
 
-func (r *rest) hold(ctx context.Context, id jobID, held bool) error {
-	if r.cmds != nil { // which know about members of arrays
-		return r.cmds.hold(ctx, id, held)
+func (r *rest) hold(ctx context.Context, ids []jobID, held bool) error {
+	if r.cmds != nil { // which take many at once, and know about members of arrays
+		return r.cmds.hold(ctx, ids, held)
 	}
-	data, status, _, err := r.call(ctx, r.user, http.MethodPost, r.slurm("/job/"+id.String()), map[string]any{"hold": held})
-	if err != nil {
-		return err
+	for _, id := range ids {
+		data, status, _, err := r.call(ctx, r.user, http.MethodPost, r.slurm("/job/"+id.String()), map[string]any{"hold": held})
+		if err == nil {
+			err = failed(data, status)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return failed(data, status)
+	return nil
 }
 
 func (r *rest) suspend(ctx context.Context, id jobID, stopped bool) error {
@@ -438,6 +443,9 @@ var restV38 = restVersion{
 		}
 		text("licenses", r.Licenses)
 		text("constraints", r.Constraint)
+		if r.Hold {
+			job["hold"] = true
+		}
 		if members > 0 {
 			job["array"] = "0-" + strconv.Itoa(members-1)
 		}

@@ -90,7 +90,8 @@ func (r *runner) claim() error {
 	if job == "" {
 		job = env["SLURM_JOB_ID"]
 	}
-	b := begun{Version: specVersion, Job: job, Restarts: restarts, Host: host, Started: r.began}
+	raw, _ := strconv.ParseInt(env["SLURM_JOB_ID"], 10, 64)
+	b := begun{Version: specVersion, Job: job, Raw: raw, Restarts: restarts, Host: host, Started: r.began}
 	data, err := json.Marshal(b)
 	if err != nil {
 		return err

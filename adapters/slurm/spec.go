@@ -115,7 +115,8 @@ func (s *spec) outputs(d jobDir) (stdout, stderr string) {
 type begun struct {
 	Version   int       `json:"version"`
 	Withdrawn bool      `json:"withdrawn,omitzero"` // by the gateway, before anybody ran it
-	Job       string    `json:"job,omitzero"`       // SLURM_JOB_ID
+	Job       string    `json:"job,omitzero"`       // of the job, or of the array
+	Raw       int64     `json:"raw,omitzero"`       // SLURM_JOB_ID: a member of an array has one of its own
 	Restarts  int       `json:"restarts,omitzero"`
 	Host      string    `json:"host,omitzero"`
 	Started   time.Time `json:"started"`

@@ -122,6 +122,9 @@ func (a *Adapter) submit(ctx context.Context, jobs []adapters.Job, which []int, 
 		return
 	}
 	info, f, err := a.ready(ctx)
+	if err == nil {
+		err = a.insync(ctx)
+	}
 	if err != nil {
 		refuseAll(err)
 		return
@@ -150,6 +153,9 @@ func (a *Adapter) submit(ctx context.Context, jobs []adapters.Job, which []int, 
 		groups[key] = append(groups[key], i)
 	}
 	most := a.fold(f)
+	if a.orphans() > 0 { // the members of an array get numbers that nobody can foresee
+		most = 1
+	}
 	var wg sync.WaitGroup
 	turn := make(chan struct{}, atOnce)
 	for _, key := range order {
@@ -330,7 +336,15 @@ func (a *Adapter) send(ctx context.Context, way manager, runner string, b *batch
 	if b.record.Array {
 		members = len(b.tags)
 	}
-	job, err := way.submit(ctx, b.record.Request, a.script(runner, b.name), members)
+	job, err := a.sendOnce(ctx, way, runner, b, members)
+	for tries := 0; err == nil && a.taken(b, job) && tries < maxBurnt; tries++ {
+		// A controller that lost its last jobs gives their numbers away again. One of them
+		// still runs, so that a node would refuse this one and be drained by Slurm, or would
+		// take the end of the one for that of the other.
+		if err = way.cancel(ctx, []jobID{{Job: job, Task: -1}}); err == nil {
+			job, err = a.sendOnce(ctx, way, runner, b, members)
+		}
+	}
 	a.mu.Lock()
 	b.sending = false
 	a.mu.Unlock()
@@ -347,6 +361,43 @@ func (a *Adapter) send(ctx context.Context, way manager, runner string, b *batch
 	}
 	a.settle(b, job)
 	return nil
+}
+
+// maxBurnt bounds the numbers that are passed over for one submission.
+const maxBurnt = 200
+
+// sendOnce submits a batch once. While jobs run that Slurm does not know, it is held
+// until its number is known to be nobody else's.
+func (a *Adapter) sendOnce(ctx context.Context, way manager, runner string, b *batch, members int) (int64, error) {
+	r := *b.record.Request
+	r.Hold = a.orphans() > 0
+	job, err := way.submit(ctx, &r, a.script(runner, b.name), members)
+	if err != nil || !r.Hold || a.taken(b, job) {
+		return job, err
+	}
+	if err := way.hold(ctx, []jobID{{Job: job, Task: -1}}, false); err != nil {
+		return 0, fail.Errorf("slurm.submit", fail.Uncertain, b.name, "the job was submitted, but could not be released").Because(err)
+	}
+	return job, nil
+}
+
+// taken reports whether another job of ours with that number runs.
+func (a *Adapter) taken(b *batch, job int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range a.members {
+		if m.batch != b && m.begun != nil && !m.evidence.Phase.Final() && m.begun.Raw == job {
+			return true
+		}
+	}
+	return false
+}
+
+// orphans counts the jobs that run while Slurm does not know them.
+func (a *Adapter) orphans() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.unknown
 }
 
 // settle notes what a batch is at Slurm.
