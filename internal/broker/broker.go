@@ -68,6 +68,7 @@ type job struct {
 	at       *site              // in whose count it is
 	atPhase  Phase              // under which it is counted there
 	held     bool               // the site said last that it keeps it from starting
+	released time.Time          // when the site answered that it lets it go on
 	told     *store.Told        // what the site told beside, the newest
 	toldAt   time.Time          // when that was last written
 	queued   *jobHeap           // where it waits; nil when it does not

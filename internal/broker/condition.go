@@ -168,6 +168,7 @@ func (s *site) audit(ctx context.Context, c *conn) {
 	for len(ids) > 0 {
 		n := c.batch(len(ids), mostAsked)
 		cctx, cancel := context.WithTimeout(ctx, callTime)
+		at := time.Now()
 		es, err := c.Status(cctx, handles[:n])
 		cancel()
 		if err != nil {
@@ -178,7 +179,7 @@ func (s *site) audit(ctx context.Context, c *conn) {
 			return
 		}
 		if len(es) == n {
-			s.hear(es, ids[:n], asOf[:n])
+			s.hear(es, ids[:n], asOf[:n], at)
 		}
 		ids, handles, asOf = ids[n:], handles[n:], asOf[n:]
 	}

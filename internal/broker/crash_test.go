@@ -167,15 +167,17 @@ func (s schedule) play(t *testing.T) error {
 				}
 				continue
 			}
+			undone := map[string]bool{} // what is asked later of these must wait
 			asks = slices.DeleteFunc(asks, func(a asking) bool {
-				if time.Now().Before(a.at) {
+				if time.Now().Before(a.at) || undone[a.e.Address] {
 					return false
 				}
 				f := map[Event]func(context.Context, []soap.EPR) ([]bes.Result, error){
 					Cancel: g.TerminateActivities, Suspend: g.SuspendActivities, Resume: g.ResumeActivities,
 				}[a.event]
 				err := one1(f(as("ada"), []soap.EPR{a.e}))
-				return err == nil || fail.Is(err, fail.Conflict)
+				undone[a.e.Address] = err != nil && !fail.Is(err, fail.Conflict)
+				return !undone[a.e.Address]
 			})
 			for _, tag := range w.Tags() {
 				_ = w.Release(tag) // of those that are held

@@ -18,7 +18,7 @@ func (s *site) outcome(j *job, st *store.Status, r adapters.Placed) []fact {
 	if r.Err == nil {
 		fs := []fact{{event: Placed, handle: r.Handle, reason: "the site " + s.name + " took it"}}
 		if e := j.early; e != nil && string(e.Tag) == st.Placement.Tag {
-			fs = append(fs, s.facts(j, st, e, true)...)
+			fs = append(fs, s.facts(j, st, e, true, time.Time{})...)
 		}
 		j.early = nil
 		return fs
@@ -61,8 +61,13 @@ func (b *Broker) elsewhere(j *job, st *store.Status, out string) siteSet {
 	return j.allowed.without(r.named(st.Refused) | r.named([]string{out}))
 }
 
-// facts turns evidence into what it means for the job; the caller holds the lock. Placed says that the handle is known by now.
-func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool) []fact {
+// staleTime is how old a site's picture of its jobs may be when it is asked.
+const staleTime = 5 * time.Second
+
+// facts turns evidence into what it means for the job; the caller holds the lock.
+// Placed says that the handle is known by now; asked is when the site was asked,
+// zero for evidence that it pushed.
+func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool, asked time.Time) []fact {
 	b := s.b
 	if !placed && e.Handle == nil && st.Placement != nil && st.Placement.Handle == nil {
 		// It overtook the answer to Submit; without the handle, the job's output
@@ -96,7 +101,14 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 		}
 	case adapters.Held:
 		f.event = HeldThere
-		if phase != SiteHeld && phase != Resuming {
+		switch {
+		case phase == Resuming && !asked.IsZero() && !j.released.IsZero() && asked.Sub(j.released) > staleTime:
+			f.event = HeldAgain
+			say("held again at the site " + s.name)
+		case phase == SiteHeld || phase == Resuming:
+		case st.Suspend:
+			f.reason = "held at the site " + s.name + ", as was asked"
+		default:
 			say("held at the site " + s.name)
 		}
 	case adapters.Suspended:
@@ -162,9 +174,9 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 }
 
 // hear posts evidence; asOf, when given, is the newest line of each job when the
-// site was asked, so that an answer that was overtaken does not count unless it
+// site was asked, which was at the time at, so that an answer that was overtaken does not count unless it
 // is the end.
-func (s *site) hear(es []adapters.Evidence, asked []ticket, asOf []int) {
+func (s *site) hear(es []adapters.Evidence, asked []ticket, asOf []int, at time.Time) {
 	ins := make([]input, 0, len(es))
 	for i := range es {
 		e := &es[i]
@@ -172,7 +184,7 @@ func (s *site) hear(es []adapters.Evidence, asked []ticket, asOf []int) {
 			continue
 		}
 		s.heard.Store(time.Now().UnixNano())
-		in := input{tag: string(e.Tag), facts: func(j *job, st store.Status) []fact { return s.facts(j, &st, e, false) }}
+		in := input{tag: string(e.Tag), facts: func(j *job, st store.Status) []fact { return s.facts(j, &st, e, false, at) }}
 		if asked != nil {
 			in.id, in.tag = asked[i].id, asked[i].tag
 			if !e.Phase.Final() {
@@ -198,7 +210,7 @@ func (s *site) watchLoop(ctx context.Context, c *conn) {
 				nudge(s.wakeAudit)
 				return
 			}
-			s.hear(es, nil, nil)
+			s.hear(es, nil, nil, time.Time{})
 			nudge(s.b.wakeDispatch)
 		})
 		if ctx.Err() != nil {

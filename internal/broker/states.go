@@ -34,28 +34,29 @@ type Event string
 
 // The events.
 const (
-	Accepted  Event = "submitted" // the first of each job; it makes it Queued
-	Chosen    Event = "placing"   // the dispatcher chose a site
-	Placed    Event = "placed"    // the site gave a handle
-	Uncertain Event = "uncertain" // the site's answer was lost
-	Deferred  Event = "deferred"  // the site can't take it now
-	Refused   Event = "refused"   // this site can't run it, another might
-	Absent    Event = "absent"    // the site certainly never got it
-	GaveUp    Event = "gave-up"   // no site is left that could run it
-	Waiting   Event = "waiting"   // evidence: queued at the site
-	HeldThere Event = "held"      // evidence: the site keeps it from starting
-	Paused    Event = "paused"    // evidence: started at the site and stopped for now
-	Started   Event = "started"   // evidence: running
-	Exited    Event = "exited"    // evidence: the program ended by itself
-	Stopped   Event = "stopped"   // evidence: the site ended it for a limit or an error
-	Vanished  Event = "lost"      // evidence: its end will never be known
-	Unrun     Event = "unrun"     // evidence: gone, and certainly never ran
-	Ended     Event = "cancelled" // evidence: ended because that was asked for
-	Cancel    Event = "cancel"    // the user asks for its end
-	Suspend   Event = "suspend"   // the user wants it to wait
-	Resume    Event = "resume"    // the user wants it to go on
-	Unable    Event = "unable"    // the site can't keep it from running, though that was asked for
-	Abandon   Event = "abandon"   // whoever may gives up a job whose site can't be asked
+	Accepted  Event = "submitted"  // the first of each job; it makes it Queued
+	Chosen    Event = "placing"    // the dispatcher chose a site
+	Placed    Event = "placed"     // the site gave a handle
+	Uncertain Event = "uncertain"  // the site's answer was lost
+	Deferred  Event = "deferred"   // the site can't take it now
+	Refused   Event = "refused"    // this site can't run it, another might
+	Absent    Event = "absent"     // the site certainly never got it
+	GaveUp    Event = "gave-up"    // no site is left that could run it
+	Waiting   Event = "waiting"    // evidence: queued at the site
+	HeldThere Event = "held"       // evidence: the site keeps it from starting
+	HeldAgain Event = "held-again" // evidence: the site holds it though it was released
+	Paused    Event = "paused"     // evidence: started at the site and stopped for now
+	Started   Event = "started"    // evidence: running
+	Exited    Event = "exited"     // evidence: the program ended by itself
+	Stopped   Event = "stopped"    // evidence: the site ended it for a limit or an error
+	Vanished  Event = "lost"       // evidence: its end will never be known
+	Unrun     Event = "unrun"      // evidence: gone, and certainly never ran
+	Ended     Event = "cancelled"  // evidence: ended because that was asked for
+	Cancel    Event = "cancel"     // the user asks for its end
+	Suspend   Event = "suspend"    // the user wants it to wait
+	Resume    Event = "resume"     // the user wants it to go on
+	Unable    Event = "unable"     // the site can't keep it from running, though that was asked for
+	Abandon   Event = "abandon"    // whoever may gives up a job whose site can't be asked
 )
 
 // Action is what is to be done once a step is durable; several may be joined.
@@ -209,6 +210,7 @@ var transitions = map[Phase]map[Event]transition{
 		Refused:   {Requeued, DoForget},
 		GaveUp:    {to: Failed},
 		Waiting:   {to: AtSite},
+		HeldAgain: {to: SiteHeld},
 		Paused:    {to: Resuming}, // of before the site heard of it
 		HeldThere: {to: Resuming}, // as above
 		Started:   {to: Running},

@@ -122,6 +122,12 @@ func (s *site) steerSome(ctx context.Context, c *conn) (bool, error) {
 	for d, err := range s.ask(cctx, c, todo) {
 		class := adapters.ClassOf(err)
 		switch {
+		case err == nil && d.do == DoResume:
+			b.mu.Lock()
+			if j := b.jobs[d.id]; j != nil {
+				j.released = time.Now()
+			}
+			b.mu.Unlock()
 		case err == nil || fail.Is(err, fail.NotFound):
 			// NotFound: it ended meanwhile, and the audit below hears of it.
 		case d.do == DoSuspend && class == adapters.Permanent:

@@ -88,7 +88,7 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 	case Unable:
 		tell = tell || st.Suspend
 		st.Suspend = false
-	case Accepted, Placed, Waiting, Paused, HeldThere, Abandon:
+	case Accepted, Placed, Waiting, Paused, HeldThere, HeldAgain, Abandon:
 	}
 	if st.Suspend && t.to == Running && (from == Placing || from == AtSite) {
 		do |= DoSuspend // the site could not keep it from starting

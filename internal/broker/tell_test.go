@@ -29,7 +29,7 @@ func TestHoldAtTheSite(t *testing.T) {
 			if err := one1(g.SuspendActivities(as("ada"), []soap.EPR{waits})); err != nil {
 				t.Fatal(err)
 			}
-			if s := g.until(waits, bes.Running, "HeldAtSite"); s.Details.Reason != "held by the owner" {
+			if s := g.until(waits, bes.Running, "HeldAtSite"); s.Details.Reason != "held at the site here, as was asked" {
 				t.Errorf("reason %q", s.Details.Reason)
 			}
 			err := one1(g.SuspendActivities(as("ada"), []soap.EPR{runs}))
@@ -71,6 +71,34 @@ func TestHeldByTheManager(t *testing.T) {
 			t.Fatal(err)
 		}
 		g.until(e, bes.Finished, "")
+	})
+}
+
+// stubborn holds again what it releases.
+type stubborn struct{ adapters.Adapter }
+
+func (s stubborn) Hold(ctx context.Context, hs []adapters.Handle) []error {
+	return s.Adapter.(adapters.Holder).Hold(ctx, hs)
+}
+
+func (s stubborn) Release(_ context.Context, hs []adapters.Handle) []error {
+	return make([]error, len(hs))
+}
+
+// A job that the manager holds again after it was released is shown as held.
+func TestHeldAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := fake.NewWorld(1)
+		g := here(t, w, fake.Options{}, func(c *Config) { c.Sites[0].Adapter = stubborn{w.Open(fake.Options{NoPush: true})} })
+		e := g.submit("hold its input is missing; exit 0")
+		g.until(e, bes.Running, "HeldAtSite")
+		if err := one1(g.ResumeActivities(as("ada"), []soap.EPR{e})); err != nil {
+			t.Fatal(err)
+		}
+		g.until(e, bes.Running, "Suspended")
+		if s := g.until(e, bes.Running, "HeldAtSite"); s.Details.Reason != "its input is missing" {
+			t.Errorf("reason %q", s.Details.Reason)
+		}
 	})
 }
 

@@ -114,6 +114,10 @@ func (b *Broker) shown(j *job) store.Job {
 	switch p := Phase(st.Phase); {
 	case p.waits() && j.examined && !j.unfit && j.allowed == 0:
 		st.Reason = "no site can run it now, and it waits until one can: " + j.why
+	case p.waits() && j.examined && !j.unfit:
+		if why := b.allDown(j); why != "" {
+			st.Reason = "it waits, as no site that could run it takes jobs now: " + why
+		}
 	case p.atSite():
 		if s := b.siteOf(st); s != nil && s.conn.Load() == nil {
 			st.Reason = "the site " + s.name + ", which has it, can't be asked: " + s.absenceLocked()
@@ -125,4 +129,21 @@ func (b *Broker) shown(j *job) store.Job {
 		}
 	}
 	return rec
+}
+
+// allDown says why no site that could run a job takes any now; "" if one does. The
+// caller holds the lock.
+func (b *Broker) allDown(j *job) string {
+	var why []string
+	for i, s := range b.roster.Load().sites {
+		if !j.allowed.has(i) {
+			continue
+		}
+		trouble := s.troubleLocked()
+		if trouble == "" {
+			return ""
+		}
+		why = append(why, "site "+s.name+": "+trouble)
+	}
+	return strings.Join(why, "; ")
 }
