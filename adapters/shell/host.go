@@ -134,6 +134,7 @@ func (h *host) hear(link *connection) error {
 		if err := link.receive(r); err != nil {
 			return fmt.Errorf("the connection ended: %w", err)
 		}
+		h.site.contact.Store(time.Now().UnixNano())
 		if r.ID == 0 {
 			for _, e := range r.Evidence {
 				h.site.news(h, e.evidence())
@@ -180,7 +181,6 @@ func (h *host) call(ctx context.Context, c call) (*answer, error) {
 		if !ok {
 			return nil, errLost
 		}
-		h.site.contact.Store(time.Now().UnixNano())
 		if r.Error != nil {
 			return r, r.Error.err("shell.Host")
 		}

@@ -86,7 +86,7 @@ func (d jobDir) patiently() (*os.File, error) {
 }
 
 func (d jobDir) lock(how int) (*os.File, error) {
-	f, err := os.OpenFile(d.path(nameJob), os.O_RDWR, 0)
+	f, err := openPlain(d.path(nameJob), syscall.O_RDWR)
 	if err != nil {
 		return nil, err
 	}
@@ -143,19 +143,47 @@ func (d jobDir) read() (b *begun, e *ended, started bool, err error) {
 
 // spec reads what is to be run.
 func (d jobDir) spec() (*spec, error) {
-	data, err := readBounded(d.path(nameJob), 2*block+maxSpec+1)
+	f, err := openPlain(d.path(nameJob), syscall.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
-	s, err := parseSpec(data[min(2*block, len(data)):])
+	defer f.Close() // only read
+	return specOf(f)
+}
+
+// specOf reads it from the job's file.
+func specOf(f *os.File) (*spec, error) {
+	info, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("%s can't be read: %w", d.path(nameJob), err)
+		return nil, err
+	}
+	data := make([]byte, min(max(info.Size()-2*block, 0), maxSpec+1))
+	if _, err := f.ReadAt(data, 2*block); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	s, err := parseSpec(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s can't be read: %w", f.Name(), err)
 	}
 	return s, nil
 }
 
+// openPlain opens a file of the site's own, which never makes anybody wait: without
+// what os.Open does for those that may.
+func openPlain(path string, flags int) (*os.File, error) {
+	for {
+		fd, err := syscall.Open(path, flags|syscall.O_CLOEXEC, 0o600)
+		if err == nil {
+			return os.NewFile(uintptr(fd), path), nil
+		}
+		if !errors.Is(err, syscall.EINTR) {
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
+}
+
 func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := openPlain(path, syscall.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +208,12 @@ func place(jobs, staging string, s *spec) (bool, error) {
 			return undo(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(tmp, nameJob), append(make([]byte, 2*block), data...), 0o600); err != nil {
+	f, err := openPlain(filepath.Join(tmp, nameJob), syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL)
+	if err != nil {
+		return undo(err)
+	}
+	_, err = f.Write(append(make([]byte, 2*block), data...))
+	if err = errors.Join(err, f.Close()); err != nil {
 		return undo(err)
 	}
 	// A job's directory is never empty, so that a rename does not replace one.

@@ -7,10 +7,8 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -439,59 +437,6 @@ func (a *Adapter) Forget(_ context.Context, h adapters.Handle) error {
 		a.options.Log.Warn("a forgotten job leaves files behind", "dir", out, "error", err)
 	}
 	return nil
-}
-
-// Resources gives the machine as one environment behind one share.
-func (a *Adapter) Resources(context.Context) (adapters.Resources, error) {
-	disk, err := diskFree(a.jobs)
-	if err != nil {
-		return adapters.Resources{}, fail.E("shell.Resources", fail.Unavailable, a.jobs, err)
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	free := max(a.options.Slots-a.used, 0)
-	return a.versions.of(adapters.Resources{
-		Environments: []adapters.Environment{{
-			ID: "machine", OperatingSystem: a.os, OSVersion: a.osVersion, CPUArchitecture: a.arch, CPUs: a.cpus, CPUSpeed: a.speed,
-			Memory: a.memory, VirtualMemory: a.virtual, Disk: coarse(disk), HostNames: slices.Clone(a.names),
-			Nodes: 1, Available: 1, FreeCPUs: min(free, a.cpus), FreeMemory: coarse(meminfo()["MemAvailable"]),
-		}},
-		Shares: []adapters.Share{{
-			ID: shareName, Default: true, Environments: []string{"machine"}, Slots: a.options.Slots,
-			Open: !a.closed, Running: a.used, Waiting: len(a.queue), FreeSlots: free,
-		}},
-	}), nil
-}
-
-// Health says that the machine answers: it is the one that this runs on.
-func (a *Adapter) Health() adapters.Health {
-	return adapters.Health{
-		Path: "this machine", Version: a.osVersion, Since: a.opened, Contact: time.Now(), Offered: []adapters.Path{"this machine"}, Remarks: a.remarks(),
-	}
-}
-
-// remarks say what the machine offers jobs, and how.
-func (a *Adapter) remarks() []string {
-	offered := func(what string, yes bool) string {
-		if yes {
-			return what + ": offered"
-		}
-		return what + ": not offered here"
-	}
-	list := []string{
-		"process trees are held together by " + a.track.Way,
-		offered("MemoryLimit", a.track.memory()), offered("ProcessCountLimit", a.track.processes()), offered("cpuShares", a.track.shares()),
-	}
-	list = append(list, a.confinement.remarks()...)
-	for _, uri := range slices.Sorted(maps.Keys(a.launchers)) {
-		if reason := a.launchers[uri]; reason != "" {
-			list = append(list, "launchers: "+reason)
-		}
-	}
-	if len(a.lacking) > 0 {
-		list = append(list, "every job is refused, for want of what the settings promise: "+strings.Join(a.lacking, "; "))
-	}
-	return list
 }
 
 // Watch delivers evidence as it comes.

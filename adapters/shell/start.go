@@ -392,7 +392,9 @@ func openFor(element, path string, flags int) (*os.File, error) {
 		close()
 		return nil, refuse("%s: %s is neither a file nor a device", element, path)
 	}
-	if err := syscall.SetNonblock(fd, false); err != nil {
+	// The open may not wait, the program's reads and writes may; of the flags that can
+	// be changed these are all that were set.
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&os.O_APPEND); err != nil {
 		close()
 		return nil, refuse("%s: %s can't be opened: %s", element, path, why(err))
 	}

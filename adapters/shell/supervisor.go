@@ -100,7 +100,7 @@ func newSupervisor(args []string) (*supervisor, error) {
 	// outlive it. Signals that are caught, not ignored, are back to their default in
 	// the programs that are started.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTSTP, unix.SIGTTOU, unix.SIGTTIN)
-	debug.SetGCPercent(50)
+	debug.SetGCPercent(400)
 	v.box = &box{Sandbox: v.Box}
 	if err := v.box.prepare(); err != nil {
 		return nil, fmt.Errorf("making the sandbox: %w", err)
@@ -277,7 +277,7 @@ func (v *supervisor) live(d jobDir, l *life) report {
 		return report{What: saidNotBegun, Error: err.Error()}
 	}
 	defer f.Close() // closing frees the lock; what was written is the kernel's
-	s, err := d.spec()
+	s, err := specOf(f)
 	if err != nil {
 		s = &spec{Tag: l.tag, Grace: defaultGrace}
 	}
