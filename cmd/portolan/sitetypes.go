@@ -24,7 +24,7 @@ type siteType struct {
 // siteTypes are all of them: nothing registers itself by being linked.
 var siteTypes = map[string]siteType{
 	shell.Type:  {open: shell.New, settings: func() any { return new(shell.Settings) }},
-	slurm.Type:  {open: slurm.Open, settings: func() any { return new(slurm.Settings) }},
+	slurm.Type:  {open: slurm.Open, settings: func() any { return new(slurm.Settings) }, detect: slurm.Detect},
 	condor.Type: {open: condor.Open, settings: func() any { return new(condor.Settings) }, detect: condor.Detect},
 	boinc.Type:  {open: boinc.Open, settings: func() any { return new(boinc.Settings) }},
 	plugin.Type: {open: plugin.Open, settings: func() any { return new(plugin.Settings) }},

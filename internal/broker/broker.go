@@ -22,7 +22,7 @@ type Broker struct {
 	cfg   Config
 	ready chan struct{}
 
-	ops    sync.Mutex // held while sites come, go or change
+	ops    chan struct{} // holds one while sites come, go or change, which may take time
 	roster atomic.Pointer[roster]
 
 	settings  sync.Mutex // held while the settings are read or written
@@ -92,6 +92,7 @@ func New(cfg Config) (*Broker, error) {
 	b := &Broker{
 		cfg:          cfg,
 		ready:        make(chan struct{}),
+		ops:          make(chan struct{}, 1),
 		wakeCommit:   make(chan struct{}, 1),
 		wakeDispatch: make(chan struct{}, 1),
 		wakeReap:     make(chan struct{}, 1),

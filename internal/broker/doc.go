@@ -6,7 +6,8 @@
 // waiting, applies the table to each job (step.go, pure), writes all changes in
 // one call of the store, and only then acts: persist, then act. Everything else
 // is a loop that makes events: the dispatcher (dispatch.go) from the pure choice
-// in decide.go, a few loops for each site (site.go), the service methods that
+// in decide.go, a few loops for each site (site.go, handover.go, steering.go,
+// condition.go, evidence.go), which come and go with it (roster.go), the service methods that
 // users call (service.go, control.go).
 //
 // What is live is in memory; what is final is in the store alone.

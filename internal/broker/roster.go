@@ -114,8 +114,8 @@ const finishTime = 10 * time.Second
 // wait.
 func (b *Broker) SetSite(c Change) error {
 	const op = "broker.SetSite"
-	b.ops.Lock()
-	defer b.ops.Unlock()
+	b.ops <- struct{}{}
+	defer func() { <-b.ops }()
 	b.mu.Lock()
 	if !slices.Contains(b.order, c.Name) {
 		if n := len(b.order); n >= maxSites {
@@ -172,8 +172,8 @@ func (b *Broker) SetSite(c Change) error {
 // DrainSite gives a site no more jobs. Those that it has go on; when the last has
 // ended, its adapter is closed and the site is gone.
 func (b *Broker) DrainSite(name string) error {
-	b.ops.Lock()
-	defer b.ops.Unlock()
+	b.ops <- struct{}{}
+	defer func() { <-b.ops }()
 	b.mu.Lock()
 	s := b.sites[name]
 	known := s != nil && s.configured
@@ -221,8 +221,8 @@ func (b *Broker) drained() *site {
 }
 
 func (b *Broker) reap(ctx context.Context, s *site) {
-	b.ops.Lock()
-	defer b.ops.Unlock()
+	b.ops <- struct{}{}
+	defer func() { <-b.ops }()
 	if ctx.Err() != nil {
 		return
 	}
@@ -243,8 +243,8 @@ func (b *Broker) reap(ctx context.Context, s *site) {
 
 // startSites starts the loops of all sites, for the term of ctx.
 func (b *Broker) startSites(ctx context.Context) {
-	b.ops.Lock()
-	defer b.ops.Unlock()
+	b.ops <- struct{}{}
+	defer func() { <-b.ops }()
 	b.mu.Lock()
 	b.launch = func(s *site) { s.start(ctx) }
 	sites := b.connected()
@@ -256,8 +256,8 @@ func (b *Broker) startSites(ctx context.Context) {
 
 // stopSites ends them.
 func (b *Broker) stopSites() {
-	b.ops.Lock()
-	defer b.ops.Unlock()
+	b.ops <- struct{}{}
+	defer func() { <-b.ops }()
 	b.mu.Lock()
 	b.launch = nil
 	sites := b.connected()
@@ -284,8 +284,8 @@ func (b *Broker) connected() []*site {
 
 // Close closes the adapters of all sites; Run must have ended.
 func (b *Broker) Close() {
-	b.ops.Lock()
-	defer b.ops.Unlock()
+	b.ops <- struct{}{}
+	defer func() { <-b.ops }()
 	b.mu.Lock()
 	sites := b.connected()
 	b.mu.Unlock()
