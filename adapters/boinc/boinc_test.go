@@ -35,15 +35,15 @@ func start(t testing.TB, config boinctest.Config, hosts ...*boinctest.Volunteer)
 // settings are those of a project that answers at once.
 const settings = `
 url: %s
-authenticator_file: %s
+authenticatorFile: %s
 wrapper: run
-requests_per_second: 300
+requestsPerSecond: 300
 poll: %s
 settle: 500ms
 timeout: 20s
 unproven: -1
-max_file: 8000000
-absolute_paths: true
+maxFile: 8000000
+absolutePaths: true
 capacity: {hosts: 1, cpus: 4, slots: 4, memory: 1000000000000, disk: 1000000000000}
 `
 

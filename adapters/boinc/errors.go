@@ -101,7 +101,7 @@ func wrap(operation string, err error, deed bool) error {
 		k := r.kind()
 		if k == fail.Unauthenticated {
 			// Not the job's fault: it may go on when the site is set right.
-			return fail.Errorf(op, fail.Unavailable, operation, "the project does not know the account's authenticator; an administrator must renew authenticator_file").Because(err)
+			return fail.Errorf(op, fail.Unavailable, operation, "the project does not know the account's authenticator; an administrator must renew authenticatorFile").Because(err)
 		}
 		return fail.Errorf(op, k, operation, "the project says: %s", r.message).Because(err)
 	}

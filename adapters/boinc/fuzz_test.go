@@ -245,11 +245,11 @@ func TestSettings(t *testing.T) {
 		"url":                 func(s *Settings) { s.URL = "http://boinc.example.org/gw/" },
 		"url: the":            func(s *Settings) { s.URL = "" },
 		"url: give":           func(s *Settings) { s.URL = "https://a:b@boinc.example.org/" },
-		"authenticator_file":  func(s *Settings) { s.AuthenticatorFile = "" },
+		"authenticatorFile":  func(s *Settings) { s.AuthenticatorFile = "" },
 		"wrapper":             func(s *Settings) { s.Wrapper = "" },
 		"prefix":              func(s *Settings) { s.Prefix = "a b" },
-		"requests_per_second": func(s *Settings) { s.RequestsPerSecond = -1 },
-		"max_batch":           func(s *Settings) { s.MaxBatch = 100000 },
+		"requestsPerSecond": func(s *Settings) { s.RequestsPerSecond = -1 },
+		"maxBatch":           func(s *Settings) { s.MaxBatch = 100000 },
 		"applications":        func(s *Settings) { s.Applications = []Application{{App: "x"}} },
 	} {
 		s := good()

@@ -186,7 +186,7 @@ func TestMapping(t *testing.T) {
 		Versions: []boinctest.AppVersion{{Number: 100, Platform: boinctest.Linux}},
 	})
 	s := start(t, config) // with no hosts: jobs stay as they came
-	a := s.gateway(t, "applications: [{name: tool}]\nabsolute_paths: false")
+	a := s.gateway(t, "applications: [{name: tool}]\nabsolutePaths: false")
 	if _, err := adapters.Mapped(boinc.Mapping()); err != nil {
 		t.Error(err)
 	}
@@ -249,7 +249,7 @@ func TestMapping(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	s := start(t, boinctest.Standard())
-	a := s.gateway(t, "absolute_paths: false\ncapacity: {memory: 1000000000, disk: 1000000000}")
+	a := s.gateway(t, "absolutePaths: false\ncapacity: {memory: 1000000000, disk: 1000000000}")
 	job := func(change func(*jsdl.JobDefinition)) *jsdl.JobDefinition {
 		d := adaptertest.Command("/bin/true")
 		change(d)
@@ -304,7 +304,7 @@ func TestWithoutWrapper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	parsed, err := adapters.ParseSettings("url: " + s.URL + "\nauthenticator_file: " + key + "\npoll: 50ms\nrequests_per_second: 200\napplications: [{name: wordcount, app: wc_2, app_version: 200, stdout: 0}]")
+	parsed, err := adapters.ParseSettings("url: " + s.URL + "\nauthenticatorFile: " + key + "\npoll: 50ms\nrequestsPerSecond: 200\napplications: [{name: wordcount, app: wc_2, appVersion: 200, stdout: 0}]")
 	if err != nil {
 		t.Fatal(err)
 	}

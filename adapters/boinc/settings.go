@@ -24,7 +24,7 @@ type Settings struct {
 	URL string `yaml:"url"`
 	// AuthenticatorFile holds the account's authenticator: 32 hexadecimal digits. Only
 	// the gateway's account may be able to read it.
-	AuthenticatorFile string `yaml:"authenticator_file"`
+	AuthenticatorFile string `yaml:"authenticatorFile"`
 	// Wrapper names the application that runs any executable; "" takes no such jobs.
 	Wrapper string `yaml:"wrapper"`
 	// Applications are those with a program of their own.
@@ -34,7 +34,7 @@ type Settings struct {
 	Prefix string `yaml:"prefix"`
 
 	// RequestsPerSecond bounds what is asked of the project; 2.
-	RequestsPerSecond float64 `yaml:"requests_per_second"`
+	RequestsPerSecond float64 `yaml:"requestsPerSecond"`
 	// Poll is how often the project is asked for news; 60 s.
 	Poll time.Duration `yaml:"poll"`
 	// Timeout bounds one request; 2 min.
@@ -43,23 +43,23 @@ type Settings struct {
 	// request; 1 min.
 	Settle time.Duration `yaml:"settle"`
 	// MaxBatch bounds the jobs of one batch; 1000.
-	MaxBatch int `yaml:"max_batch"`
+	MaxBatch int `yaml:"maxBatch"`
 	// MaxJobs bounds the jobs that are not over; 0 is no bound. (The project's own
 	// limit is not enforced by its interface.)
-	MaxJobs int `yaml:"max_jobs"`
+	MaxJobs int `yaml:"maxJobs"`
 	// MaxRequest bounds the bytes of one request; 6 MB, as PHP's post_max_size is
 	// often 8 MB.
-	MaxRequest int `yaml:"max_request"`
+	MaxRequest int `yaml:"maxRequest"`
 	// MaxFile bounds the bytes of one input file; 2 MB, PHP's own upload_max_filesize.
-	MaxFile int `yaml:"max_file"`
+	MaxFile int `yaml:"maxFile"`
 	// MaxOutput bounds the bytes of each output stream that is kept; 16 MB.
-	MaxOutput int64 `yaml:"max_output"`
+	MaxOutput int64 `yaml:"maxOutput"`
 
 	// Benchmark is the speed in FLOPS of the host for which times are reckoned; 5e9. A
 	// job's time limit is counted in floating-point operations.
 	Benchmark float64 `yaml:"benchmark"`
 	// WallTime is the time limit of jobs that set none; 24 h.
-	WallTime time.Duration `yaml:"wall_time"`
+	WallTime time.Duration `yaml:"wallTime"`
 	// Memory and Disk are what jobs may need that say nothing; 256 MB and 1 GB. A host
 	// that has less is sent none of them.
 	Memory int64 `yaml:"memory"`
@@ -80,7 +80,7 @@ type Settings struct {
 
 	// AbsolutePaths says that the hosts are the site's own and have files that jobs
 	// name by absolute paths. Volunteers' hosts have not.
-	AbsolutePaths bool `yaml:"absolute_paths"`
+	AbsolutePaths bool `yaml:"absolutePaths"`
 	// Capacity says what the hosts offer, which the project does not tell.
 	Capacity Capacity `yaml:"capacity"`
 }
@@ -91,10 +91,10 @@ type Application struct {
 	Version string `yaml:"version"` // jsdl:ApplicationVersion; "" takes any
 	App     string `yaml:"app"`     // BOINC's name of it; Name when empty
 	// AppVersion demands one version (100 is 1.00); 0 takes the newest.
-	AppVersion int `yaml:"app_version"`
+	AppVersion int `yaml:"appVersion"`
 	// CommandLine stands before the job's arguments; a wrapper application wants
 	// "--passthrough_child".
-	CommandLine string `yaml:"command_line"`
+	CommandLine string `yaml:"commandLine"`
 	// Stdout and Stderr are the places of the streams in the application's output
 	// template, from 0; absent: it has no such output.
 	Stdout *int `yaml:"stdout"`
@@ -172,7 +172,7 @@ func (s *Settings) Validate() error {
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return bad("url", "give the master URL alone, without user, query or fragment")
 	case s.AuthenticatorFile == "":
-		return bad("authenticator_file", "the file with the account's authenticator is missing")
+		return bad("authenticatorFile", "the file with the account's authenticator is missing")
 	case s.Wrapper == "" && len(s.Applications) == 0:
 		return bad("wrapper", "name the application that runs any program, or list applications; with neither no job can run")
 	case s.Wrapper != "" && !safeName.MatchString(s.Wrapper):
@@ -181,9 +181,9 @@ func (s *Settings) Validate() error {
 		return bad("prefix", "%q must be 1 to %d letters, digits, '_', '-' or '.'", s.Prefix, maxName-1-adapters.MaxTag)
 	}
 	for name, positive := range map[string]bool{
-		"requests_per_second": s.RequestsPerSecond > 0, "poll": s.Poll > 0, "timeout": s.Timeout > 0, "settle": s.Settle > 0,
-		"max_batch": s.MaxBatch > 0 && s.MaxBatch <= 5000, "max_jobs": s.MaxJobs >= 0, "max_request": s.MaxRequest >= 64<<10, "max_file": s.MaxFile >= 64<<10,
-		"max_output": s.MaxOutput > 0, "benchmark": s.Benchmark > 0, "wall_time": s.WallTime > 0, "memory": s.Memory > 0, "disk": s.Disk > 0,
+		"requestsPerSecond": s.RequestsPerSecond > 0, "poll": s.Poll > 0, "timeout": s.Timeout > 0, "settle": s.Settle > 0,
+		"maxBatch": s.MaxBatch > 0 && s.MaxBatch <= 5000, "maxJobs": s.MaxJobs >= 0, "maxRequest": s.MaxRequest >= 64<<10, "maxFile": s.MaxFile >= 64<<10,
+		"maxOutput": s.MaxOutput > 0, "benchmark": s.Benchmark > 0, "wallTime": s.WallTime > 0, "memory": s.Memory > 0, "disk": s.Disk > 0,
 		"return": s.Return >= time.Second, "retries": s.Retries >= 0, "pending": s.Pending > 0,
 		"capacity": s.Capacity.Hosts > 0 && s.Capacity.CPUs > 0 && s.Capacity.Memory > 0 && s.Capacity.Disk > 0 && s.Capacity.Slots > 0,
 	} {
@@ -209,7 +209,7 @@ func (a *Application) validate() error {
 	case !safeName.MatchString(a.App):
 		return bad("%q can't be the name of a BOINC application; set app", a.App)
 	case a.CommandLine != "" && !safeWords.MatchString(a.CommandLine):
-		return bad("the command_line of %q has characters that the project does not pass on unharmed", a.Name)
+		return bad("the commandLine of %q has characters that the project does not pass on unharmed", a.Name)
 	case a.AppVersion < 0 || a.Stdout != nil && *a.Stdout < 0 || a.Stderr != nil && *a.Stderr < 0:
 		return bad("a number of %q is negative", a.Name)
 	}
@@ -224,7 +224,7 @@ func loopback(host string) bool {
 // readSecret reads the authenticator; what the file holds is in no error.
 func readSecret(path string) (string, error) {
 	bad := func(format string, args ...any) error {
-		return fail.Errorf("boinc.Open", fail.Invalid, "authenticator_file", "authenticator_file: "+format, args...)
+		return fail.Errorf("boinc.Open", fail.Invalid, "authenticatorFile", "authenticatorFile: "+format, args...)
 	}
 	info, err := os.Stat(path)
 	if err != nil {

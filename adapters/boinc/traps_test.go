@@ -317,7 +317,7 @@ func TestTrapUnescapedCommandLine(t *testing.T) {
 		Program:  boinctest.Program{Go: func(_ string, args []string) (int, string) { seen.Store(strings.Join(args, "|")); return 0, "" }},
 	})
 	s := start(t, config, host())
-	a := s.gateway(t, "applications: [{name: tool, command_line: '--mode fast'}]")
+	a := s.gateway(t, "applications: [{name: tool, commandLine: '--mode fast'}]")
 	name := "tool"
 	with := func(args ...string) *jsdl.JobDefinition {
 		p := &jsdl.POSIXApplication{}
@@ -588,7 +588,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	if err := os.WriteFile(key, []byte(boinctest.Key), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	parsed, err := adapters.ParseSettings("url: " + moved.URL + "\nauthenticator_file: " + key + "\nwrapper: run")
+	parsed, err := adapters.ParseSettings("url: " + moved.URL + "\nauthenticatorFile: " + key + "\nwrapper: run")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -162,7 +162,7 @@ func TestRefusedForGood(t *testing.T) {
 		{"a directory", "command: [/tmp]", fail.Invalid, []string{"/tmp"}},
 		{"cookie", command(t, "fake") + "environment: {PLUGIN_CLIENT_CERT: x}", fail.Invalid, []string{"PLUGIN_CLIENT_CERT"}},
 		{"variable", command(t, "fake") + `environment: {"a=b": x}`, fail.Invalid, []string{"a=b"}},
-		{"time", command(t, "fake") + "call_timeout: -1s", fail.Invalid, []string{"call_timeout"}},
+		{"time", command(t, "fake") + "callTimeout: -1s", fail.Invalid, []string{"callTimeout"}},
 		{"pin", command(t, "fake") + "sha256: abc", fail.Invalid, []string{"sha256"}},
 		{"other pin", command(t, "fake") + "sha256: " + strings.Repeat("0a", 32), fail.Invalid, []string{"sha256", self}},
 		{"the plug-in's settings", command(t, "fake") + "settings: {slotz: 1}", fail.Invalid, []string{"slotz", "slots"}},
@@ -194,7 +194,7 @@ func TestBrokenForNow(t *testing.T) {
 		name, text string
 		words      []string
 	}{
-		{"silent", command(t, "silent") + "start_timeout: 300ms", []string{"300ms"}},
+		{"silent", command(t, "silent") + "startTimeout: 300ms", []string{"300ms"}},
 		{"exits", command(t, "exits"), []string{"no licence for this"}},
 		{"greets", command(t, "prints", "hello"), []string{"hello", "handshake"}},
 		{"long line", command(t, "prints", long), []string{"handshake"}},
@@ -210,7 +210,7 @@ func TestBrokenForNow(t *testing.T) {
 		{"network", command(t, "prints", "1|1|tcp|10.0.0.1:80|grpc|"+strings.Repeat("A", 100)), []string{"10.0.0.1"}},
 		{"udp", command(t, "prints", "1|1|udp|x|grpc|"+strings.Repeat("A", 100)), []string{"udp"}},
 		{"panics", command(t, "panics"), []string{"cheese"}},
-		{"no gRPC", command(t, "speaks") + "tls: false\nstart_timeout: 2s", []string{"could not be opened"}},
+		{"no gRPC", command(t, "speaks") + "tls: false\nstartTimeout: 2s", []string{"could not be opened"}},
 		{"environment", command(t, "environ") + "environment: {MINE: yes}", []string{"MINE=yes", "PATH=true"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -313,7 +313,7 @@ func TestCrashInSubmit(t *testing.T) {
 
 // A plug-in that does not answer is ended; Find waits until it is.
 func TestHangInSubmit(t *testing.T) {
-	a := mustOpen(t, command(t, "fake")+"call_timeout: 1s", nil)
+	a := mustOpen(t, command(t, "fake")+"callTimeout: 1s", nil)
 	pid := pidOf(t, a)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

@@ -28,10 +28,10 @@ type Settings struct {
 	// being the command itself (with a "#!" line), not an argument of its interpreter.
 	SHA256 string `yaml:"sha256"`
 	// StartTimeout bounds the time from the start until the plug-in is open; 30s.
-	StartTimeout time.Duration `yaml:"start_timeout"`
+	StartTimeout time.Duration `yaml:"startTimeout"`
 	// CallTimeout bounds every call; a plug-in that takes longer is ended and started
 	// again. 2m.
-	CallTimeout time.Duration `yaml:"call_timeout"`
+	CallTimeout time.Duration `yaml:"callTimeout"`
 	// TLS false does without encryption, for languages that can't: the plug-in then
 	// listens on the socket in the directory that only the gateway's account can enter.
 	TLS *bool `yaml:"tls"`
@@ -76,7 +76,7 @@ func (s *Settings) Validate() error {
 		}
 	}
 	if s.StartTimeout < 0 || s.CallTimeout < 0 {
-		return fail.Errorf(op, fail.Invalid, "start_timeout", "start_timeout and call_timeout: a time can't be negative")
+		return fail.Errorf(op, fail.Invalid, "startTimeout", "startTimeout and callTimeout: a time can't be negative")
 	}
 	if s.SHA256 != "" {
 		if sum, err := hex.DecodeString(s.SHA256); err != nil || len(sum) != sha256.Size {

@@ -64,7 +64,7 @@ func startManagers(t *testing.T) []manager {
 		},
 		{
 			name: "the BOINC server", site: "boinc",
-			entry: fmt.Sprintf("  - name: boinc\n    type: boinc\n    settings: {url: %q, authenticator_file: %s, wrapper: run, requests_per_second: 50, poll: 500ms, settle: 1s, timeout: 20s, unproven: -1, absolute_paths: true, capacity: {hosts: 1, cpus: 4, slots: 4, memory: 1000000000000, disk: 1000000000000}}\n", project.url, key),
+			entry: fmt.Sprintf("  - name: boinc\n    type: boinc\n    settings: {url: %q, authenticatorFile: %s, wrapper: run, requestsPerSecond: 50, poll: 500ms, settle: 1s, timeout: 20s, unproven: -1, absolutePaths: true, capacity: {hosts: 1, cpus: 4, slots: 4, memory: 1000000000000, disk: 1000000000000}}\n", project.url, key),
 			kill:  project.kill, restart: project.start,
 		},
 	}

@@ -45,7 +45,7 @@
 // most 32 MiB in either direction (let your server take such; many take 4 MiB by
 // default), a handle at most 64 KiB, a sentence at most 4 KiB; all strings are valid
 // UTF-8. A reply beyond the bounds counts as no reply. A call that is not answered
-// within the site's setting `call_timeout` (two minutes) has the plug-in ended and
+// within the site's setting `callTimeout` (two minutes) has the plug-in ended and
 // started again.
 //
 // ERRORS. What concerns one item of a batch is that item's Problem. A call that fails
