@@ -39,7 +39,7 @@ type siteConfig struct {
 	Accounts map[string]string `yaml:"accounts"`
 	// AccountDefault is the local account of the jobs of all others; without it, the
 	// account that the site is configured with.
-	AccountDefault string `yaml:"account_default"`
+	AccountDefault string `yaml:"accountDefault"`
 
 	line int // of the entry
 }
@@ -199,7 +199,7 @@ func (c *gatewayConfig) check(p *configProblems) {
 		}
 		for who, account := range s.Accounts {
 			if who == "" || account == "" {
-				p.add(s.line, "accounts: %q: %q has an empty side: leave a principal out to give it account_default", who, account)
+				p.add(s.line, "accounts: %q: %q has an empty side: leave a principal out to give it accountDefault", who, account)
 			}
 		}
 	}

@@ -187,3 +187,23 @@ func kind(e ast.Expr, structs map[string]*ast.StructType) string {
 		return s
 	}
 }
+
+// TestConfigurationExample: what the page shows is a configuration.
+func TestConfigurationExample(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(testenv.Root(t), "docs", "configuration.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(page), "```yaml\n")
+	example, _, closed := strings.Cut(rest, "```")
+	if !ok || !closed {
+		t.Fatal("the page has no example")
+	}
+	c, err := parseConfig("example.yaml", []byte(example))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Sites) != len(siteTypes) {
+		t.Errorf("it shows %d sites of %d types", len(c.Sites), len(siteTypes))
+	}
+}
