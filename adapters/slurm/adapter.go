@@ -49,6 +49,7 @@ type Adapter struct {
 	live    int       // members that have not ended
 	unknown int       // of these, that run while Slurm does not know them
 	synced  time.Time // when Slurm was asked last what it knows
+	highest int64     // the highest number that Slurm gave since we look
 	placing map[adapters.Tag]chan struct{}
 	strays  map[int64]bool // jobs that nobody wants any more, and that are told to end
 	version struct{ static, dynamic uint64 }
@@ -80,6 +81,8 @@ type batch struct {
 	left    int       // members that are not forgotten
 	sending bool      // the submission is under way
 	doubt   time.Time // when the answer to it was lost
+	floor   int64     // the highest number that Slurm had given when it was sent
+	reused  bool      // its number, or that of a member, may be of a job that Slurm has forgotten
 }
 
 func (b *batch) settled() bool { return b.record.Job != 0 }
@@ -285,6 +288,7 @@ func (a *Adapter) recall() error {
 			continue
 		}
 		a.batches[name] = b
+		a.highest = max(a.highest, b.record.Job+int64(len(b.tags))-1)
 	}
 	// What was being placed when a gateway died, and was not told to Slurm.
 	jobs, err := os.ReadDir(a.spool.path(dirJobs))

@@ -106,7 +106,7 @@ func (a *Adapter) judge(ctx context.Context, m *member, r *record, at time.Time)
 		a.publish(m, e)
 	default:
 		if r.final() {
-			a.ended(m, r, at)
+			a.ended(ctx, m, r, at)
 			return
 		}
 		e.Phase, e.Err = adapters.Unknown, fail.Errorf("slurm.Status", fail.Unavailable, string(m.tag), "Slurm gives the state %s, which this gateway does not know", clipped(r.State))
@@ -266,7 +266,7 @@ func (a *Adapter) runnerEvidence(m *member, e *ended) adapters.Evidence {
 }
 
 // ended makes the last evidence of a job that Slurm says has ended.
-func (a *Adapter) ended(m *member, r *record, at time.Time) {
+func (a *Adapter) ended(ctx context.Context, m *member, r *record, at time.Time) {
 	dir := a.spool.job(m.tag)
 	e, err := dir.ended()
 	if err != nil {
@@ -275,6 +275,11 @@ func (a *Adapter) ended(m *member, r *record, at time.Time) {
 	b := a.observe(m)
 	if e == nil && b != nil && a.wait(m, at) {
 		return // the runner's word may be on its way
+	}
+	if e == nil && b == nil && r.State == "CANCELLED" && a.mistaken(m) {
+		a.log.Warn("Slurm has taken the end of a job that it had forgotten for that of a later one", "site", a.name, "job", r.ID.String())
+		a.again(ctx, m.batch, []*member{m})
+		return
 	}
 	if e == nil && b == nil {
 		// Slurm says that it is over: from here on nobody begins it.
@@ -308,6 +313,14 @@ func (a *Adapter) ended(m *member, r *record, at time.Time) {
 		exit(&out, r, e)
 	}
 	a.publish(m, out)
+}
+
+// mistaken reports whether a job that reads as cancelled may be so by mistake: nobody
+// here wants it to end, and its number was given twice.
+func (a *Adapter) mistaken(m *member) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return m.batch.reused && !m.cancel
 }
 
 // wait reports whether the runner's word is worth waiting for.

@@ -166,8 +166,7 @@ func (a *Adapter) apply(ctx context.Context, records []record, at time.Time) {
 			}
 		case !b.settled():
 			if !b.sending {
-				b.record.Job = r.ID.Job // it is written down with the next change, and found by its name until then
-				b.doubt = time.Time{}
+				a.number(b, r.ID.Job) // it is written down with the next change, and found by its name until then
 			}
 		}
 		if m != nil && !m.evidence.Phase.Final() && b.record.Job == r.ID.Job && !found[m] {

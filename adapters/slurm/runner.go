@@ -39,12 +39,13 @@ func RunMain(args []string) int {
 const exitRefused = 125
 
 type runner struct {
-	spool spool
-	dir   jobDir
-	spec  *spec
-	began time.Time
-	event string // the name of the job's events
-	told  atomic.Bool
+	spool   spool
+	dir     jobDir
+	spec    *spec
+	began   time.Time
+	event   string // the name of the job's events
+	told    atomic.Bool
+	program atomic.Int64 // its process group; 0 before it is started and once it has ended
 }
 
 // newRunner claims a job. The arguments are the spool, the batch and the member.
@@ -182,6 +183,10 @@ func (r *runner) run() int {
 			if s == syscall.SIGTERM {
 				r.told.Store(true)
 			}
+			// With cgroups Slurm tells only its own child, which is this process.
+			if pid := int(r.program.Load()); pid > 0 {
+				_ = unix.Kill(-pid, s.(syscall.Signal)) //nolint:forcetypeassert // what else
+			}
 		}
 	}()
 	// Orphans of the job become this process's children, so that both the manager, where
@@ -197,6 +202,10 @@ func (r *runner) run() int {
 		killDescendants()
 		return r.record(ended{Reason: err.Error(), NotRun: true})
 	}
+	r.program.Store(int64(pid))
+	if r.told.Load() { // while it was being started
+		_ = unix.Kill(-pid, unix.SIGTERM)
+	}
 	over, wall := make(chan struct{}), make(chan struct{})
 	if limit, ok := r.spec.wallTime(); ok {
 		go func() {
@@ -210,6 +219,7 @@ func (r *runner) run() int {
 	}
 	go r.heed(pid, over)
 	ws, usage := await(pid)
+	r.program.Store(0)
 	close(over)
 	killDescendants()
 	e := ended{Told: r.told.Load()}

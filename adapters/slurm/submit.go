@@ -336,6 +336,9 @@ func (a *Adapter) send(ctx context.Context, way manager, runner string, b *batch
 	if b.record.Array {
 		members = len(b.tags)
 	}
+	a.mu.Lock()
+	b.floor = a.highest
+	a.mu.Unlock()
 	job, err := a.sendOnce(ctx, way, runner, b, members)
 	for tries := 0; err == nil && a.taken(b, job) && tries < maxBurnt; tries++ {
 		// A controller that lost its last jobs gives their numbers away again. One of them
@@ -403,7 +406,7 @@ func (a *Adapter) orphans() int {
 // settle notes what a batch is at Slurm.
 func (a *Adapter) settle(b *batch, job int64) {
 	a.mu.Lock()
-	b.record.Job, b.doubt = job, time.Time{}
+	a.number(b, job)
 	record := b.record
 	a.mu.Unlock()
 	// Should this fail, the name still tells.
@@ -411,6 +414,16 @@ func (a *Adapter) settle(b *batch, job int64) {
 		a.log.Warn("the id of a job could not be written down", "job", job, "name", b.name, "error", err)
 	}
 	a.soon()
+}
+
+// number notes the number that Slurm gave a batch; the caller holds the lock. One that
+// is not above all before it is a number given twice: the controller was killed, and has
+// forgotten its last jobs. Should one of those still run, Slurm takes its end for that of
+// the new one, which then reads as cancelled (see ended).
+func (a *Adapter) number(b *batch, job int64) {
+	b.record.Job, b.doubt = job, time.Time{}
+	b.reused = job <= b.floor
+	a.highest = max(a.highest, job+int64(len(b.tags))-1)
 }
 
 // explain says which of our elements Slurm means where it refuses an option by its own

@@ -55,7 +55,7 @@ func harness(s *testbed.Slurm, settings string) adaptertest.Harness {
 		Site: func(t testing.TB) any { return shared(t, s, 0o711) },
 		Dir:  func(t testing.TB) string { return shared(t, s, 0o777) },
 		Open: func(t testing.TB, site any) adapters.Adapter {
-			return open(t, s, filepath.Join(site.(string), "data"), settings)
+			return open(t, s, filepath.Join(site.(string), "data"), "spool: "+filepath.Join(site.(string), "spool")+"\n"+settings)
 		},
 		Programs: true, Short: true,
 		Limits: map[string]bool{
