@@ -16,7 +16,7 @@ FUZZTIME ?= 20s
 # HTCondor comes into a folder of its own, as no package of this Debian has it (internal/testbed).
 TEST_PACKAGES := gcc libc6-dev libxml2-utils python3-zeep php-cli php-soap mono-devel mono-mcs \
   munge slurmctld slurmd slurm-client slurmdbd slurmrestd slurm-wlm-jwt-plugin mariadb-server \
-  openssh-server python3-grpcio python3-protobuf
+  openssh-server python3-grpcio python3-protobuf python3-cryptography protobuf-compiler procps
 
 .PHONY: help
 help: ## list the targets
@@ -35,10 +35,11 @@ setup: ## install what the tests need (apt, as root; else say what is missing)
 	@.ci/setup $(TEST_PACKAGES)
 
 .PHONY: test
-test: setup ## everything CI runs: vet, unit tests under the race detector, end-to-end tests
+test: setup ## everything CI runs: vet, tests under the race detector, the whole suites of adapters and stores, end-to-end tests
 	go vet ./...
-	go test -race -timeout 20m $$(go list ./... | grep -v /internal/e2e)
-	go test -timeout 30m ./internal/e2e/...
+	go test -race -short -timeout 40m $$(go list ./... | grep -v /internal/e2e)
+	go test -timeout 60m ./adapters/... ./internal/store/...
+	go test -timeout 40m ./internal/e2e/...
 
 .PHONY: check
 check: ## format, vet and short tests: what anyone runs before handing work over
