@@ -213,7 +213,7 @@ func (a *Adapter) takeAds(ads []ad, open map[adapters.Tag]bool, past bool) {
 			continue
 		}
 		before := j.evidence()
-		if (past || a.settings.Spool || j.phase == adapters.Unknown) && j.takeAd(x, past, a.settings) == remove {
+		if (past || a.settings.Spool || j.phase == adapters.Unknown || b.unsureOf(j)) && j.takeAd(x, past, a.settings) == remove {
 			b.removals[at] = tag
 		}
 		if after := j.evidence(); after.Phase != before.Phase || after.Reason != before.Reason {

@@ -214,26 +214,14 @@ func (b *book) logOf(name string) *logFile {
 }
 
 // currentLog gives the log for a submission of an account, which is made for it.
-func (b *book) currentLog(uid, gid int, root bool) (string, error) {
+func (b *book) currentLog(uid int) (string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if l := b.logs[b.path(dirLogs, logName(uid, b.newest[uid]))]; l != nil && l.offset > maxLog {
+	if l := b.logs[b.path(dirLogs, logName(uid, b.newest[uid]))]; l != nil && (l.offset > maxLog || l.unsure) {
 		b.newest[uid]++
 	}
 	name := logName(uid, b.newest[uid])
-	path := b.path(dirLogs, name)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return "", err
-	}
-	if root {
-		err = f.Chown(uid, gid)
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	b.logOf(name)
-	return name, err
+	return name, b.logOf(name).begin()
 }
 
 // look reads what was added to the logs, and tells of it.
@@ -260,8 +248,8 @@ func (b *book) look() {
 			}
 		})
 		if shrunk {
-			for _, j := range l.jobs {
-				if j.end == nil {
+			for _, j := range b.jobs {
+				if x := b.batches[j.spec.batch]; j.end == nil && x != nil && x.Log == filepath.Base(l.path) {
 					j.phase = adapters.Unknown // what the log said is gone
 				}
 			}
@@ -330,6 +318,32 @@ func (b *book) take(l *logFile, e *event) (*job, consequence) {
 		delete(b.removals, at)
 	}
 	return j, j.apply(e, b.settings)
+}
+
+// unsure reports whether jobs that have not ended are of a log that can't be relied
+// on; under the lock.
+func (b *book) unsure() bool {
+	for _, l := range b.logs {
+		if !l.unsure {
+			continue
+		}
+		for _, j := range b.jobs {
+			if j.end == nil && b.unsureOf(j) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// unsureOf reports whether the job's log can't be relied on; under the lock.
+func (b *book) unsureOf(j *job) bool {
+	x := b.batches[j.spec.batch]
+	if x == nil {
+		return false
+	}
+	l := b.logs[b.path(dirLogs, x.Log)]
+	return l != nil && l.unsure
 }
 
 // drop forgets a submission; the caller holds the lock, or is alone.

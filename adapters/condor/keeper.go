@@ -37,7 +37,7 @@ func (a *Adapter) keeper(ctx context.Context) {
 		}
 		a.clear(ctx)
 		a.book.mu.Lock()
-		doubt := a.book.doubt
+		doubt := a.book.doubt || ticked && a.book.unsure()
 		a.book.mu.Unlock()
 		if doubt || a.settings.Spool && ticked {
 			_ = a.audit(ctx) // tried again

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -34,9 +35,11 @@ type logFile struct {
 	rest   []byte // the beginning of a record
 	// jobs are those of the log by their numbers at the schedd: a submission in the log
 	// begins a number, whoever had it before.
-	jobs map[ids]*job
-	// holds are how many jobs in memory are of this log.
-	members int
+	jobs    map[ids]*job
+	members int // jobs in memory that are of this log
+	// unsure says that the log was lost once: what still holds it open writes where nobody
+	// reads. Its jobs are asked for until they have ended.
+	unsure bool
 }
 
 func logName(uid, n int) string { return strconv.Itoa(uid) + "." + strconv.Itoa(n) + ".log" }
@@ -56,7 +59,11 @@ func (l *logFile) grow(take func(*event)) (damaged int, shrunk bool, err error) 
 	f, err := os.Open(l.path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return 0, l.offset > 0, nil
+			if l.members == 0 {
+				return 0, false, nil
+			}
+			l.offset, l.rest, l.unsure = 0, nil, true
+			return 0, true, l.begin()
 		}
 		return 0, false, err
 	}
@@ -87,6 +94,21 @@ func (l *logFile) grow(take func(*event)) (damaged int, shrunk bool, err error) 
 			return damaged, shrunk, err
 		}
 	}
+}
+
+// begin makes the log, for its account to write.
+func (l *logFile) begin() error {
+	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	if os.Getuid() == 0 {
+		err = f.Chown(l.uid, -1)
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return err
 }
 
 // watchLogs calls look when a log in the directory has grown, and now and then, for

@@ -9,6 +9,7 @@ import (
 	"github.com/portolan-project/portolan/adapters/condor"
 )
 
+// TestMain runs a job where HTCondor starts this binary as the runner.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == condor.RunWord {
 		os.Exit(condor.RunMain(os.Args[2:]))

@@ -44,8 +44,9 @@ type runner struct {
 	// before is the end of an earlier run, which stands.
 	before *ended
 	// broken says why the job is not run.
-	broken string
-	began  time.Time
+	broken  string
+	began   time.Time
+	sandbox bool
 }
 
 // newRunner finds the job and claims it. The arguments are the directory of jobs, the
@@ -60,7 +61,7 @@ func newRunner(args []string) (*runner, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.home, r.dir, batch = wd, jobDir(wd), args[1]
+		r.home, r.dir, batch, r.sandbox = wd, jobDir(wd), args[1], true
 	case len(args) == 3 && adapters.Tag(args[2]).Validate() == nil:
 		r.home = filepath.Join(args[0], args[2])
 		r.dir, batch = jobDir(r.home), args[1]
@@ -111,7 +112,16 @@ func (r *runner) run() int {
 	}
 	p := &r.spec.Program
 	p.Environment = withManagers(p.Environment, os.Environ())
-	return r.record(p.Run(r.home))
+	end := p.Run(r.home)
+	if r.sandbox {
+		// What is to be transferred back must be there, or the job would be held for it.
+		for _, name := range []string{program.NameStdout, program.NameStderr} {
+			if f, err := os.OpenFile(filepath.Join(r.home, name), os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+				_ = f.Close()
+			}
+		}
+	}
+	return r.record(end)
 }
 
 // record writes the end, of which the first stands, and gives the exit status that the

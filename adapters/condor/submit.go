@@ -275,7 +275,7 @@ func certainlyNot(err error) bool {
 	case fail.Unavailable:
 		text := err.Error()
 		for _, words := range []string{
-			"Failed to connect to", "Can't find address of", "can't be run", "budget of requests", "Can't connect to",
+			"Failed to connect to", "Can't find address of", "unknown host", "Collector has no record", "can't be run", "budget of requests", "Can't connect to",
 			"Couldn't contact the condor_collector", "Failed to fetch ads from", "Cannot allocate a cluster id", "Failed to create new cluster",
 			"configuration", "Neither the environment variable",
 		} {
@@ -293,7 +293,7 @@ func (a *Adapter) prepare(group []*submission) (*batch, string, error) {
 	r := &group[0].plan.request
 	x := &batch{Version: version, Began: time.Now(), UID: r.UID, name: newBatch(), done: make(chan struct{})}
 	if !a.settings.Spool {
-		log, err := b.currentLog(r.UID, r.GID, a.site.root)
+		log, err := b.currentLog(r.UID)
 		if err != nil {
 			return nil, "", err
 		}

@@ -232,6 +232,8 @@ var complaints = []struct {
 	{"Failed to connect to", fail.Unavailable},
 	{"Can't find address of", fail.Unavailable},
 	{"Can't connect to", fail.Unavailable},
+	{"unknown host", fail.Unavailable},
+	{"Collector has no record", fail.Unavailable},
 	{"Couldn't contact the condor_collector", fail.Unavailable},
 	{"Failed to fetch ads from", fail.Unavailable},
 	{"Unable to connect", fail.Unavailable},
