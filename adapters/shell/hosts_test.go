@@ -30,7 +30,13 @@ type sshSite struct {
 
 func hostsHarness(t *testing.T) adaptertest.Harness {
 	f := startFleet(t, 2)
-	h := harness(func(*shell.Options) {})
+	h, limits := harness(func(*shell.Options) {}), able(t, "")
+	limits["IndividualPhysicalMemory"] = limits["MemoryLimit"]
+	h.Limits = limits
+	if os.Getuid() == 0 {
+		u, _ := other(t)
+		h.Accounts = []string{u.Username}
+	}
 	h.Site = func(t testing.TB) any {
 		// Most parts share the hosts: sites are apart by their identities. Who harms
 		// the hosts has some alone.
@@ -41,13 +47,14 @@ func hostsHarness(t *testing.T) adaptertest.Harness {
 	}
 	h.Open = func(t testing.TB, site any) adapters.Adapter {
 		s := site.(*sshSite)
-		a, err := shell.OpenHosts(s.options(t, s.dir, 2))
+		o := s.options(t, s.dir, 2)
+		o.EnforceMemory = limits["MemoryLimit"]
+		a, err := shell.OpenHosts(o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return a
 	}
-	h.Limits = able(t, "")
 	h.Lacks = maps.Clone(lacks)
 	for _, part := range []string{"Faults/Down", "Faults/ControllerKilled", "Budget"} {
 		delete(h.Lacks, part)

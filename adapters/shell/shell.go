@@ -275,7 +275,7 @@ func (a *Adapter) admit() error {
 	for _, dir := range []string{a.dir, a.jobs} {
 		info, err := os.Stat(dir)
 		if err == nil && info.Mode().Perm()&0o011 != 0o011 {
-			err = os.Chmod(dir, info.Mode().Perm()|0o011) //nolint:gosec // to go through, no more
+			err = os.Chmod(dir, info.Mode().Perm()|0o011) // to go through, no more
 		}
 		if err != nil {
 			return err

@@ -178,7 +178,7 @@ func (d jobDir) writeHosts(s *spec) error {
 	if s.HostFile == "" {
 		return nil
 	}
-	if err := os.WriteFile(d.path(nameHosts), []byte(s.HostFile), 0o644); err != nil { //nolint:gosec // the job's account reads it
+	if err := os.WriteFile(d.path(nameHosts), []byte(s.HostFile), 0o644); err != nil { // the job's account reads it
 		return refuse("the launcher's list of hosts could not be written: %s", why(err))
 	}
 	return nil

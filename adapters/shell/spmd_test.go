@@ -190,7 +190,7 @@ func TestLauncher(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	launcher := filepath.Join(dir, "mpiexec")
-	if err := os.WriteFile(launcher, []byte("#!/bin/sh\necho \"words: $1 $2 $3\"; cat \"$4\"; shift 4; exec \"$@\"\n"), 0o755); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(launcher, []byte("#!/bin/sh\necho \"words: $1 $2 $3\"; cat \"$4\"; shift 4; exec \"$@\"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	a := open(t, func(o *shell.Options) {

@@ -77,7 +77,10 @@ func startFleet(t testing.TB, n int) *fleet {
 			t.Fatal(err)
 		}
 	}
-	f := &fleet{dir: t.TempDir()}
+	f := &fleet{dir: openDir(t)}
+	if err := os.Mkdir(f.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	f.key, f.known = filepath.Join(f.dir, "key"), filepath.Join(f.dir, "known_hosts")
 	authorized := filepath.Join(f.dir, "authorized_keys")
 	if err := os.WriteFile(authorized, ssh.MarshalAuthorizedKey(keyFile(t, f.key)), 0o600); err != nil {
@@ -86,7 +89,7 @@ func startFleet(t testing.TB, n int) *fleet {
 	var lines strings.Builder
 	for i := range n {
 		h := &sshd{name: fmt.Sprintf("host%d", i), dir: filepath.Join(f.dir, fmt.Sprintf("host%d", i)), conns: map[net.Conn]struct{}{}}
-		if err := os.Mkdir(h.dir, 0o700); err != nil {
+		if err := os.Mkdir(h.dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		public := keyFile(t, filepath.Join(h.dir, "hostkey"))

@@ -230,7 +230,7 @@ func (d jobDir) make(s *spec) error {
 	for _, name := range names {
 		err := os.MkdirAll(d.path(name), 0o700)
 		if err == nil && s.Account != nil && filepath.Dir(name) != "." {
-			err = os.Chmod(d.path(filepath.Dir(name)), 0o711) //nolint:gosec // to go through, no more
+			err = os.Chmod(d.path(filepath.Dir(name)), 0o711) // to go through, no more
 		}
 		if err == nil {
 			err = s.give(d.path(name))
