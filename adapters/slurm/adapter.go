@@ -50,6 +50,7 @@ type Adapter struct {
 	unknown int       // of these, that run while Slurm does not know them
 	synced  time.Time // when Slurm was asked last what it knows
 	highest int64     // the highest number that Slurm gave since we look
+	forgot  time.Time // when it was last seen that a controller had forgotten jobs
 	placing map[adapters.Tag]chan struct{}
 	strays  map[int64]bool // jobs that nobody wants any more, and that are told to end
 	version struct{ static, dynamic uint64 }

@@ -276,10 +276,16 @@ func (a *Adapter) ended(ctx context.Context, m *member, r *record, at time.Time)
 	if e == nil && b != nil && a.wait(m, at) {
 		return // the runner's word may be on its way
 	}
-	if e == nil && b == nil && r.State == "CANCELLED" && a.mistaken(m) {
-		a.log.Warn("Slurm has taken the end of a job that it had forgotten for that of a later one", "site", a.name, "job", r.ID.String())
-		a.again(ctx, m.batch, []*member{m})
-		return
+	if e == nil && b == nil && r.State == "CANCELLED" {
+		mistaken, wait := a.mistaken(m, at)
+		if wait {
+			return
+		}
+		if mistaken {
+			a.log.Warn("Slurm has taken the end of a job that it had forgotten for that of a later one", "site", a.name, "job", r.ID.String())
+			a.again(ctx, m.batch, []*member{m})
+			return
+		}
 	}
 	if e == nil && b == nil {
 		// Slurm says that it is over: from here on nobody begins it.
@@ -315,12 +321,33 @@ func (a *Adapter) ended(ctx context.Context, m *member, r *record, at time.Time)
 	a.publish(m, out)
 }
 
-// mistaken reports whether a job that reads as cancelled may be so by mistake: nobody
-// here wants it to end, and its number was given twice.
-func (a *Adapter) mistaken(m *member) bool {
+// How long after a controller forgot jobs what it says of cancelled ones is doubted, and
+// how long it takes at most to see that it forgot some.
+const (
+	doubtful  = 5 * time.Minute
+	toBeKnown = lostAfter + 5*time.Second
+)
+
+// mistaken reports whether a job that reads as cancelled before it began may be so by
+// mistake: nobody here wants it to end, and the controller has forgotten jobs whose
+// numbers it gives again, members of arrays included. Whether it has is not known at
+// once, which is waited for.
+func (a *Adapter) mistaken(m *member, at time.Time) (mistaken, wait bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return m.batch.reused && !m.cancel
+	switch {
+	case m.cancel:
+		return false, false
+	case m.batch.reused || time.Since(a.forgot) < doubtful:
+		return true, false
+	case m.ending.IsZero():
+		m.ending = at
+	}
+	if at.Sub(m.ending) >= toBeKnown {
+		return false, false
+	}
+	time.AfterFunc(time.Second, a.soon)
+	return false, true
 }
 
 // wait reports whether the runner's word is worth waiting for.

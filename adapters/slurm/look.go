@@ -205,6 +205,9 @@ func (a *Adapter) apply(ctx context.Context, records []record, at time.Time) {
 	}
 	a.mu.Lock()
 	a.unknown, a.synced = unknown, at
+	if unknown > 0 {
+		a.forgot = time.Now()
+	}
 	a.mu.Unlock()
 	a.keep(ctx, there)
 	for _, s := range there {
@@ -413,6 +416,9 @@ func (a *Adapter) again(ctx context.Context, old *batch, members []*member) {
 		b.tags = append(b.tags, m.tag)
 	}
 	r.Name, r.Log = b.name, a.logPath(b)
+	a.mu.Lock()
+	a.forgot = time.Now()
+	a.mu.Unlock()
 	a.log.Warn("Slurm has lost jobs before they started; they are submitted again", "site", a.name, "jobs", len(move), "id", old.record.Job)
 	// In this order, whatever is interrupted leaves each job with one batch that may run it:
 	// the one that its own file names.

@@ -422,7 +422,9 @@ func (a *Adapter) settle(b *batch, job int64) {
 // the new one, which then reads as cancelled (see ended).
 func (a *Adapter) number(b *batch, job int64) {
 	b.record.Job, b.doubt = job, time.Time{}
-	b.reused = job <= b.floor
+	if b.reused = job <= b.floor; b.reused {
+		a.forgot = time.Now()
+	}
 	a.highest = max(a.highest, job+int64(len(b.tags))-1)
 }
 
