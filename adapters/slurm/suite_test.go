@@ -2,9 +2,17 @@ package slurm_test
 
 import (
 	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,7 +142,57 @@ exit 1
 	}
 }
 
+// forwarder passes requests on to slurmrestd, but loses one submission where it is told
+// to: the answer to it, or the request.
+func forwarder(t testing.TB, s *testbed.Slurm) (address string, lose func(testing.TB, any, bool)) {
+	t.Helper()
+	const no, after, before = 0, 1, 2
+	var next atomic.Int32
+	target := &url.URL{Scheme: "http", Host: s.RESTAddr}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.ErrorLog = log.New(io.Discard, "", 0)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/job/submit") {
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		how := next.Swap(no)
+		if how == after {
+			proxy.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		if how != no {
+			panic(http.ErrAbortHandler)
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	t.Cleanup(func() {
+		server.Close()
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	})
+	return server.URL, func(_ testing.TB, _ any, done bool) {
+		if done {
+			next.Store(after)
+		} else {
+			next.Store(before)
+		}
+	}
+}
+
+func TestRest(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("skipped: slurmrestd runs neither as root nor as Slurm's own account, so that a cluster with it needs root")
+	}
+	t.Parallel()
+	s := cluster(t)
+	address, lose := forwarder(t, s)
+	h := harness(s, "path: slurmrestd\nslurmrestd: "+address+"\nrequestsPerSecond: 200\npoll: 500ms\n")
+	h.Manager.LoseNextAnswer = lose
+	adaptertest.Run(t, h)
+}
+
 func TestCommands(t *testing.T) {
+	t.Parallel()
 	s := cluster(t)
 	bin, lose := forgetful(t, s)
 	h := harness(s, "path: commands\nbin: "+bin+"\nrequestsPerSecond: 200\npoll: 500ms\n")
