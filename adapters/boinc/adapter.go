@@ -24,7 +24,7 @@ type Adapter struct {
 	c        *client
 	feed     adapters.Feed
 
-	life    context.Context // ends with Close
+	life    context.Context //nolint:containedctx // ends with Close: what it bounds outlives the call that began it
 	end     context.CancelFunc
 	asking  sync.WaitGroup
 	writing sync.Mutex
@@ -93,7 +93,6 @@ type job struct {
 	final     *final
 	forgotten bool
 	tries     int // of fetching its outputs, in vain
-	reported  string
 }
 
 // Open opens the adapter of a site. A project that does not answer is no error.

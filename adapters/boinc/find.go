@@ -2,6 +2,7 @@ package boinc
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"time"
 
@@ -45,9 +46,7 @@ func (a *Adapter) Find(ctx context.Context, tags []adapters.Tag) (map[adapters.T
 	if err != nil {
 		return nil, err
 	}
-	for tag, h := range adopted {
-		found[tag] = h
-	}
+	maps.Copy(found, adopted)
 	return found, nil
 }
 
@@ -123,7 +122,7 @@ func (a *Adapter) takeIn(ctx context.Context, id int64) error {
 	for _, j := range info.list {
 		tag, ours := strings.CutPrefix(j.name, a.settings.Prefix+"_")
 		if !ours || adapters.Tag(tag).Validate() != nil {
-			return nil // not a batch of this adapter's
+			return nil //nolint:nilerr // not a batch of this adapter's
 		}
 		record.Jobs = append(record.Jobs, jobRecord{Tag: adapters.Tag(tag), Quorum: 1})
 	}

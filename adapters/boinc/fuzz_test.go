@@ -3,6 +3,7 @@ package boinc
 import (
 	"archive/zip"
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -142,10 +143,10 @@ func TestRecordedReplies(t *testing.T) {
 	if b := readBatch(r); err != nil || b.id != 270 || len(b.list) != 1 || b.list[0].name != "noisy_0" || b.list[0].status != "queued" {
 		t.Errorf("a reply with PHP's messages is read as %+v, %v", readBatch(r), err)
 	}
-	if _, err := read("php-messages/327-query_completed_job-php-messages.response.xml", "query_completed_job"); err != errFatal {
+	if _, err := read("php-messages/327-query_completed_job-php-messages.response.xml", "query_completed_job"); !errors.Is(err, errFatal) {
 		t.Errorf("a fatal error is read with %v", err)
 	}
-	if _, err := read("lifecycle-A/018-query_completed_job-too-early.response.xml", "query_completed_job"); err != errCut {
+	if _, err := read("lifecycle-A/018-query_completed_job-too-early.response.xml", "query_completed_job"); !errors.Is(err, errCut) {
 		t.Errorf("a document that is cut off is read with %v", err)
 	}
 	if r, err := read("abort/276-abort_jobs.response.xml", "abort_jobs"); err != nil || r.str("success") != "1" {
@@ -162,7 +163,8 @@ func TestRecordedReplies(t *testing.T) {
 		t.Errorf("jobs in detail are read as %+v, %v", b, err)
 	}
 	r, err = read("errors/084-submit_batch-one-duplicate-of-two.response.xml", "submit_batch")
-	e, ok := errorOf("submit_batch", r).(*reported)
+	e := &reported{}
+	ok := errors.As(errorOf("submit_batch", r), &e)
 	if err != nil || !ok || duplicate.FindStringSubmatch(e.message) == nil || duplicate.FindStringSubmatch(e.message)[1] != "dup_0" {
 		t.Errorf("a message with a whole statement is read as %v, %v", e, err)
 	}
@@ -180,7 +182,7 @@ func TestRecordedReplies(t *testing.T) {
 		if f[3] != "POST" || f[5] != "200" {
 			continue
 		}
-		if _, err := read(f[0]+".response.xml", f[2]); err != nil && err != errFatal {
+		if _, err := read(f[0]+".response.xml", f[2]); err != nil && !errors.Is(err, errFatal) {
 			t.Errorf("%s: %v", f[0], err)
 		}
 		readable++
@@ -207,11 +209,11 @@ func TestScriptQuotes(t *testing.T) {
 			s.arguments = append(s.arguments, word{text: a})
 			want += a + "\x00"
 		}
-		dir, err := os.MkdirTemp("", "script-")
+		dir, err := os.MkdirTemp("", "script-") //nolint:usetesting // one for each check of the property
 		if err != nil {
 			r.Fatal(err)
 		}
-		defer os.RemoveAll(dir) //nolint:errcheck // a test
+		defer os.RemoveAll(dir)
 		if err := os.WriteFile(filepath.Join(dir, scriptFile), []byte(s.String()), 0o600); err != nil {
 			r.Fatal(err)
 		}
@@ -242,15 +244,15 @@ func TestSettings(t *testing.T) {
 		t.Fatal(s.Validate())
 	}
 	for setting, spoil := range map[string]func(*Settings){
-		"url":                 func(s *Settings) { s.URL = "http://boinc.example.org/gw/" },
-		"url: the":            func(s *Settings) { s.URL = "" },
-		"url: give":           func(s *Settings) { s.URL = "https://a:b@boinc.example.org/" },
-		"authenticatorFile":  func(s *Settings) { s.AuthenticatorFile = "" },
-		"wrapper":             func(s *Settings) { s.Wrapper = "" },
-		"prefix":              func(s *Settings) { s.Prefix = "a b" },
+		"url":               func(s *Settings) { s.URL = "http://boinc.example.org/gw/" },
+		"url: the":          func(s *Settings) { s.URL = "" },
+		"url: give":         func(s *Settings) { s.URL = "https://a:b@boinc.example.org/" },
+		"authenticatorFile": func(s *Settings) { s.AuthenticatorFile = "" },
+		"wrapper":           func(s *Settings) { s.Wrapper = "" },
+		"prefix":            func(s *Settings) { s.Prefix = "a b" },
 		"requestsPerSecond": func(s *Settings) { s.RequestsPerSecond = -1 },
-		"maxBatch":           func(s *Settings) { s.MaxBatch = 100000 },
-		"applications":        func(s *Settings) { s.Applications = []Application{{App: "x"}} },
+		"maxBatch":          func(s *Settings) { s.MaxBatch = 100000 },
+		"applications":      func(s *Settings) { s.Applications = []Application{{App: "x"}} },
 	} {
 		s := good()
 		spoil(&s)

@@ -99,7 +99,7 @@ func output(t *testing.T, a adapters.Adapter, h adapters.Handle, s adapters.Stre
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close() //nolint:errcheck // read only
+	defer r.Close()
 	data, err := io.ReadAll(r)
 	if err != nil {
 		t.Fatal(err)

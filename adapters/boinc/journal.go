@@ -246,6 +246,7 @@ func (a *Adapter) remembered() []entry {
 			list = append(list, entry{Submit: b.record.Name})
 		case batchOpen:
 			list = append(list, entry{Submitted: b.record.Name})
+		case batchPlanned, batchGone: // the record says it all
 		}
 		for _, j := range b.jobs {
 			if j.cancel != nil {

@@ -312,7 +312,7 @@ func TestWithoutWrapper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.Close() //nolint:errcheck // a test
+	defer b.Close()
 	refused(t, b, sh("true"), "Executable", "wordcount")
 	refused(t, b, &jsdl.JobDefinition{}, "Application", "wordcount")
 	refused(t, b, &jsdl.JobDefinition{Description: jsdl.JobDescription{Application: &jsdl.Application{Name: new("other")}}}, "ApplicationName", "wordcount")

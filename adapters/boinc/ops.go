@@ -324,11 +324,9 @@ func portions(files []file, maxRequest int) [][]file {
 
 // projectInfo is the project's own description.
 type projectInfo struct {
-	name, version       string
-	platforms           []string
-	webDown, schedDown  bool
-	minimal             bool
-	platformDescription map[string]string
+	name, version      string
+	platforms          []string
+	webDown, schedDown bool
 }
 
 func (c *client) project(ctx context.Context) (projectInfo, error) {

@@ -20,8 +20,17 @@ func kindOf(platform string) kind {
 		}
 	}
 	for _, a := range []struct{ part, is string }{
-		{"x86_64", "x86_64"}, {"i686", "x86_32"}, {"intelx86", "x86_32"}, {"i386", "x86_32"}, {"arm", "arm"}, {"aarch64", "arm"},
-		{"powerpc", "powerpc"}, {"ppc", "powerpc"}, {"sparc", "sparc"}, {"ia64", "ia64"}, {"mips", "mips"},
+		{"x86_64", "x86_64"},
+		{"i686", "x86_32"},
+		{"intelx86", "x86_32"},
+		{"i386", "x86_32"},
+		{"arm", "arm"},
+		{"aarch64", "arm"},
+		{"powerpc", "powerpc"},
+		{"ppc", "powerpc"},
+		{"sparc", "sparc"},
+		{"ia64", "ia64"},
+		{"mips", "mips"},
 	} {
 		if strings.Contains(platform, a.part) {
 			k.architecture = a.is

@@ -120,7 +120,7 @@ func TestTrapOrphanBatches(t *testing.T) {
 	s.Project().Heal()
 	eventually(t, "the orphan to be retired", func() bool {
 		a := s.open(t, "") // looks in its first round
-		defer a.Close()    //nolint:errcheck // another follows
+		defer a.Close()
 		h, err := submit(t, a, adapters.Tag(fmt.Sprintf("sweep-%d", time.Now().UnixNano())), sh("exit 0"))
 		if err != nil {
 			t.Fatal(err)
@@ -200,7 +200,7 @@ func TestTrapMemoryLost(t *testing.T) {
 // create makes an empty batch by hand.
 func (s *site) create(t *testing.T, name string) {
 	t.Helper()
-	res, err := http.PostForm(s.URL+"submit_rpc_handler.php", map[string][]string{"request": { //nolint:noctx // a test
+	res, err := http.PostForm(s.URL+"submit_rpc_handler.php", map[string][]string{"request": {
 		"<create_batch><authenticator>" + s.Key + "</authenticator><app_name>run</app_name><batch_name>" + strings.NewReplacer("&", "&amp;", "<", "&lt;").Replace(name) + "</batch_name></create_batch>",
 	}})
 	if err != nil {
@@ -513,7 +513,7 @@ func TestTrapStaff(t *testing.T) {
 
 func (s *site) post(t *testing.T, document string) {
 	t.Helper()
-	res, err := http.PostForm(s.URL+"submit_rpc_handler.php", map[string][]string{"request": {document}}) //nolint:noctx // a test
+	res, err := http.PostForm(s.URL+"submit_rpc_handler.php", map[string][]string{"request": {document}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -542,7 +542,7 @@ func TestTrapSiteTrouble(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: Open: %v", what, err)
 		}
-		defer a.Close() //nolint:errcheck // a test
+		defer a.Close()
 		_, err = submit(t, a, adapters.Tag(what), sh("exit 0"))
 		if c := adapters.ClassOf(err); c != adapters.Transient {
 			t.Errorf("%s: Submit gives %v (class %d), want a transient error", what, err, c)

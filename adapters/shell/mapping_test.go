@@ -118,8 +118,10 @@ func probes(t *testing.T, a *shell.Adapter) map[string]probe {
 			func(l *jsdl.Limits, n *big.Int) { l.ProcessCount = n }, 10), sees: "over"},
 		"posix:VirtualMemoryLimit": {job: limit("ulimit -v", func(l *jsdl.Limits, n *big.Int) { l.VirtualMemory = n }, 256<<20), sees: "262144\n"},
 		"posix:ThreadCountLimit":   {cannot: limit("true", func(l *jsdl.Limits, n *big.Int) { l.ThreadCount = n }, 4)},
-		"posix:UserName": {job: script("id -un", func(p *jsdl.POSIXApplication) { me := whoami(t); p.UserName = &me }), sees: whoami(t),
-			cannot: script("true", func(p *jsdl.POSIXApplication) { p.UserName = &other })},
+		"posix:UserName": {
+			job: script("id -un", func(p *jsdl.POSIXApplication) { me := whoami(t); p.UserName = &me }), sees: whoami(t),
+			cannot: script("true", func(p *jsdl.POSIXApplication) { p.UserName = &other }),
+		},
 		"posix:GroupName": {cannot: script("true", func(p *jsdl.POSIXApplication) { p.GroupName = &other }), job: script("id -gn", nil), sees: "\n"},
 
 		"hpcpa:Executable": {job: hpc("readlink /proc/$$/exe", nil), sees: "/"},

@@ -92,7 +92,7 @@ func (k *siteKeeper) follow(ctx context.Context) error {
 	var faults chan error
 	watcher, err := fsnotify.NewWatcher()
 	if err == nil {
-		defer watcher.Close()
+		defer watcher.Close() //nolint:errcheck // nothing of it is kept
 		events, faults = watcher.Events, watcher.Errors
 		err = watcher.Add(filepath.Dir(k.file))
 	}

@@ -125,11 +125,7 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 // tellsWhy reports whether the event's reason replaces the status's though the
 // phase stays.
 func tellsWhy(e Event) bool {
-	switch e {
-	case Waiting, Paused, HeldThere, Uncertain, Suspend, Resume, Unable:
-		return true
-	}
-	return false
+	return slices.Contains([]Event{Waiting, Paused, HeldThere, Uncertain, Suspend, Resume, Unable}, e)
 }
 
 // steer gives what a site must be asked for once it has the job, because the

@@ -136,7 +136,7 @@ func TestSites(t *testing.T) {
 // openDir is a directory that every account can reach.
 func openDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "portolan-sites-")
+	dir, err := os.MkdirTemp("", "portolan-sites-") //nolint:usetesting // other accounts must reach it
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func StartCondor(tb testing.TB, o CondorOptions) *Condor {
 	if _, err := CondorSoftware(tb.Context()); err != nil {
 		testenv.Missing(tb, "%v", err)
 	}
-	dir, err := os.MkdirTemp("", "ptc") // short, for sockets
+	dir, err := os.MkdirTemp("", "ptc") //nolint:usetesting // short, for sockets
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func NewCondor(ctx context.Context, dir string, o CondorOptions) (*Condor, error
 		return nil, fmt.Errorf("the path %s is too long: sockets below it may have 108 bytes in all", dir)
 	}
 	c := &Condor{Dir: dir, options: o, soft: soft, uid: os.Getuid(), gid: os.Getgid(), down: map[string]bool{}}
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // jobs of others come here
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
 	if c.uid == 0 { // HTCondor runs no job as root
@@ -133,10 +133,10 @@ func NewCondor(ctx context.Context, dir string, o CondorOptions) (*Condor, error
 	}
 	c.Work = c.path("work")
 	for _, d := range []string{"log", "run", "lock", "spool", "execute", "work", "etc", "sock"} {
-		if err := os.MkdirAll(c.path(d), 0o755); err != nil { //nolint:gosec // jobs of others come here
+		if err := os.MkdirAll(c.path(d), 0o755); err != nil {
 			return nil, err
 		}
-		if err := os.Chmod(c.path(d), 0o755); err != nil { //nolint:gosec // whatever the umask is
+		if err := os.Chmod(c.path(d), 0o755); err != nil {
 			return nil, err
 		}
 		if err := os.Chown(c.path(d), c.uid, c.gid); err != nil {
@@ -197,8 +197,8 @@ func (c *Condor) startMaster() error {
 	if err != nil {
 		return err
 	}
-	defer log.Close() // the master has its own
-	cmd := exec.Command(c.program(CondorMaster), "-f", "-pidfile", c.path("run", "master.pid"))
+	defer log.Close()                                                                           // the master has its own
+	cmd := exec.Command(c.program(CondorMaster), "-f", "-pidfile", c.path("run", "master.pid")) //nolint:noctx // it is ended by Down
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = append(c.environ(), "HOME=/"), c.path("run"), log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -375,5 +375,5 @@ func (c *Condor) configure() error {
 		fmt.Fprintln(&b, strings.ReplaceAll(line, "%DIR%", c.Dir))
 	}
 	fmt.Fprintf(&b, "include ifexist : %s\n", c.path("local.conf"))
-	return os.WriteFile(c.Config(), []byte(b.String()), 0o644) //nolint:gosec // everybody's tools read it
+	return os.WriteFile(c.Config(), []byte(b.String()), 0o644)
 }

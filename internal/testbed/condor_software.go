@@ -96,17 +96,17 @@ func cacheDir() (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(cache, "portolan-testbed")
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // programs that other accounts run
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	return dir, os.Chmod(dir, 0o755) //nolint:gosec // whatever the umask is
+	return dir, os.Chmod(dir, 0o755)
 }
 
 // waitLock waits for an exclusive lock, which ends with the process that holds it.
 func waitLock(ctx context.Context, f *os.File) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err != syscall.EWOULDBLOCK { //nolint:errorlint // an errno as it is
+		if err != syscall.EWOULDBLOCK {
 			return err
 		}
 		select {

@@ -20,7 +20,7 @@ var reaper string
 // keep has what runs below the directory ended, and the directory removed, when this
 // process is gone, however it goes, or when release is called.
 func keep(dir string) (release func() error, err error) {
-	cmd := exec.Command("/bin/sh", "-c", reaper, "reap", "keep", dir)
+	cmd := exec.Command("/bin/sh", "-c", reaper, "reap", "keep", dir) //nolint:noctx // it outlives all
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -43,7 +43,7 @@ func keep(dir string) (release func() error, err error) {
 
 // reap ends what runs below the directory, which stays.
 func reap(dir string) error {
-	return exec.Command("/bin/sh", "-c", reaper, "reap", "end", dir).Run()
+	return exec.Command("/bin/sh", "-c", reaper, "reap", "end", dir).Run() //nolint:noctx // it is carried through
 }
 
 // resolvesTo reports whether a name leads to the address.

@@ -86,7 +86,7 @@ func StartSlurm(tb testing.TB, o SlurmOptions) *Slurm {
 	if err := slurmMissing(o); err != nil {
 		testenv.Missing(tb, "%v", err)
 	}
-	dir, err := os.MkdirTemp("", "ptb") // short, for sockets
+	dir, err := os.MkdirTemp("", "ptb") //nolint:usetesting // short, for sockets
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func NewSlurm(dir string, o SlurmOptions) (*Slurm, error) {
 		}
 	}
 	for name, content := range o.Files {
-		if err := os.WriteFile(s.path(name), []byte(content), 0o755); err != nil { //nolint:gosec // hooks are programs
+		if err := os.WriteFile(s.path(name), []byte(content), 0o755); err != nil {
 			return nil, err
 		}
 	}

@@ -3,6 +3,7 @@ package boinctest
 import (
 	"bytes"
 	"context"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -64,9 +65,7 @@ func (p *Project) Requests() map[string]int {
 	p.faults.mu.Lock()
 	defer p.faults.mu.Unlock()
 	out := map[string]int{}
-	for k, n := range p.faults.seen {
-		out[k] = n
-	}
+	maps.Copy(out, p.faults.seen)
 	return out
 }
 
@@ -128,9 +127,7 @@ func (f *faults) befall(w http.ResponseWriter, r *http.Request, next http.Handle
 		body = fault.Replace(body)
 		rec.header.Del("Content-Length")
 	}
-	for k, v := range rec.header {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), rec.header)
 	w.WriteHeader(rec.status)
 	if fault.Truncate > 0 && fault.Truncate < len(body) {
 		_, _ = w.Write(body[:fault.Truncate])
@@ -160,7 +157,7 @@ func peek(r *http.Request) string {
 		head = head[:4096]
 	}
 	text := strings.NewReplacer("%3C", "<", "%3E", ">", "%2F", "/").Replace(string(head))
-	for _, op := range strings.Fields("ping create_batch estimate_batch submit_batch query_batches query_batch query_batch2 query_job query_completed_job " +
+	for op := range strings.FieldsSeq("ping create_batch estimate_batch submit_batch query_batches query_batch query_batch2 query_job query_completed_job " +
 		"abort_batch abort_jobs retire_batch set_expire_time get_templates query_files upload_files") {
 		if strings.Contains(text, "<"+op+">") {
 			return op

@@ -258,14 +258,44 @@ func (p *ClientProject) write(b *strings.Builder) {
 		name  string
 		value any
 	}{
-		{"master_url", p.URL}, {"project_name", p.Name}, {"symstore", ""}, {"user_name", p.UserName}, {"team_name", ""}, {"host_venue", ""},
-		{"email_hash", p.EmailHash}, {"cross_project_id", p.CrossProjectID}, {"external_cpid", p.ExternalCPID}, {"cpid_time", p.CPIDTime},
-		{"user_total_credit", p.UserCredit}, {"user_expavg_credit", p.UserAvgCredit}, {"user_create_time", p.UserCreated}, {"rpc_seqno", p.RPCSeqno},
-		{"userid", p.UserID}, {"teamid", 0}, {"hostid", p.HostID}, {"host_total_credit", p.HostCredit}, {"host_expavg_credit", p.HostAvgCredit},
-		{"host_create_time", p.HostCreated}, {"nrpc_failures", 0}, {"master_fetch_failures", 0}, {"min_rpc_time", 0.0}, {"next_rpc_time", p.NextRPC},
-		{"rec", p.REC}, {"rec_time", p.RECTime}, {"resource_share", p.ResourceShare}, {"disk_usage", p.DiskUsage}, {"disk_share", p.DiskShare},
-		{"desired_disk_usage", 0.0}, {"duration_correction_factor", 1.0}, {"sched_rpc_pending", p.RPCPending}, {"send_time_stats_log", 0},
-		{"send_job_log", 0}, {"njobs_success", p.Success}, {"njobs_error", p.Errors}, {"elapsed_time", p.Elapsed}, {"last_rpc_time", p.LastRPC},
+		{"master_url", p.URL},
+		{"project_name", p.Name},
+		{"symstore", ""},
+		{"user_name", p.UserName},
+		{"team_name", ""},
+		{"host_venue", ""},
+		{"email_hash", p.EmailHash},
+		{"cross_project_id", p.CrossProjectID},
+		{"external_cpid", p.ExternalCPID},
+		{"cpid_time", p.CPIDTime},
+		{"user_total_credit", p.UserCredit},
+		{"user_expavg_credit", p.UserAvgCredit},
+		{"user_create_time", p.UserCreated},
+		{"rpc_seqno", p.RPCSeqno},
+		{"userid", p.UserID},
+		{"teamid", 0},
+		{"hostid", p.HostID},
+		{"host_total_credit", p.HostCredit},
+		{"host_expavg_credit", p.HostAvgCredit},
+		{"host_create_time", p.HostCreated},
+		{"nrpc_failures", 0},
+		{"master_fetch_failures", 0},
+		{"min_rpc_time", 0.0},
+		{"next_rpc_time", p.NextRPC},
+		{"rec", p.REC},
+		{"rec_time", p.RECTime},
+		{"resource_share", p.ResourceShare},
+		{"disk_usage", p.DiskUsage},
+		{"disk_share", p.DiskShare},
+		{"desired_disk_usage", 0.0},
+		{"duration_correction_factor", 1.0},
+		{"sched_rpc_pending", p.RPCPending},
+		{"send_time_stats_log", 0},
+		{"send_job_log", 0},
+		{"njobs_success", p.Success},
+		{"njobs_error", p.Errors},
+		{"elapsed_time", p.Elapsed},
+		{"last_rpc_time", p.LastRPC},
 	} {
 		switch e.value.(type) {
 		case float64:
@@ -315,7 +345,7 @@ func (c *Client) Serve(l net.Listener) {
 			return
 		}
 		wg.Go(func() {
-			defer conn.Close() //nolint:errcheck // the peer sees it
+			defer conn.Close()
 			s := c.Session()
 			r := bufio.NewReader(conn)
 			for !s.Closed {

@@ -3,6 +3,7 @@ package boinctest
 import (
 	"bufio"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 )
@@ -75,9 +76,7 @@ func (p *Project) apply(e *entry) {
 	for _, f := range e.Files {
 		p.files[f.Name] = f
 	}
-	for table, id := range e.Next {
-		p.next[table] = id
-	}
+	maps.Copy(p.next, e.Next)
 }
 
 func (p *Project) addWU(w *Workunit) {

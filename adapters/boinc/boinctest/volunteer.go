@@ -40,7 +40,7 @@ func (u Remote) Contact(c Contact) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	defer res.Body.Close() //nolint:errcheck // read only
+	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
 		return Answer{}, errors.New(res.Status)
 	}
@@ -281,7 +281,7 @@ func mainProgram(exit int, stderr string) Report {
 func (v *Volunteer) program(ctx context.Context, dir string, l Limits, path string, args []string) (exit, signal int, cpu float64, over int) {
 	run, stop := context.WithTimeout(ctx, v.timeLimit(l))
 	defer stop()
-	cmd := exec.CommandContext(run, path, args...) //nolint:gosec // what the job says
+	cmd := exec.CommandContext(run, path, args...)
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	for name, to := range map[string]*io.Writer{"stdout": &cmd.Stdout, "stderr": &cmd.Stderr} {
@@ -289,7 +289,7 @@ func (v *Volunteer) program(ctx context.Context, dir string, l Limits, path stri
 		if err != nil {
 			return 206, 0, 0, 0
 		}
-		defer f.Close() //nolint:errcheck // the program wrote it
+		defer f.Close()
 		*to = f
 	}
 	cmd.Cancel = func() error {

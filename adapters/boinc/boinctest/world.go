@@ -51,7 +51,7 @@ func Standard() Config {
 // Start starts a project in a directory, with hosts. What runs on hosts is counted by
 // job name.
 func Start(dir string, config Config, hosts ...*Volunteer) (*World, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
 	if err != nil {
 		return nil, err
 	}

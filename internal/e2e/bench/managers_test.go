@@ -62,7 +62,7 @@ func BenchmarkManagerRatios(b *testing.B) {
 // site opens an adapter in a directory that jobs of any account can reach.
 func site(b *testing.B, open func(adapters.Config) (adapters.Adapter, error), settings string) adapters.Adapter {
 	b.Helper()
-	dir, err := os.MkdirTemp("", "portolan-bench-")
+	dir, err := os.MkdirTemp("", "portolan-bench-") //nolint:usetesting // other accounts must reach it
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func through(b *testing.B, g *gateway, n int, definition []byte, known func() in
 				b.Error(err)
 				return
 			}
-			defer c.conn.Close() //nolint:errcheck // the answers were read
+			defer c.conn.Close()
 			for range share {
 				if err := c.do(request, made); err != nil {
 					b.Error(err)
