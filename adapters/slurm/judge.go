@@ -24,6 +24,8 @@ import (
 const (
 	startPatience = 10 * time.Second
 	endPatience   = 5 * time.Second
+	// How soon a job is looked at again that is about to have ended.
+	completingEvery = 500 * time.Millisecond
 )
 
 // reasons puts Slurm's reasons why a job waits into words, where its user can do
@@ -87,6 +89,9 @@ func (a *Adapter) judge(ctx context.Context, m *member, r *record, at time.Time)
 	case "RUNNING", "RESIZING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "SUSPENDED":
 		if a.fromRunner(m) {
 			return
+		}
+		if r.State == "COMPLETING" { // it is about to be said how it ended
+			time.AfterFunc(min(a.settings.poll, completingEvery), a.soon)
 		}
 		e.Phase = adapters.Running
 		if r.State == "SUSPENDED" || r.State == "STOPPED" {

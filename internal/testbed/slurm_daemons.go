@@ -215,7 +215,11 @@ func (s *Slurm) start(name string) error {
 		args = []string{"-D", "-N", node}
 	case Slurmrestd:
 		_ = os.Remove(s.RESTSocket)
-		args, ready = []string{"-a", "rest_auth/jwt", "unix:" + s.RESTSocket, s.RESTAddr}, is(s.RESTSocket)
+		args, ready = []string{"-a", "rest_auth/jwt"}, is(s.RESTSocket)
+		if !s.options.DBD { // it would insist on accounting
+			args = append(args, "-s", "v0.0.38")
+		}
+		args = append(args, "unix:"+s.RESTSocket, s.RESTAddr)
 		// It runs neither as root nor as Slurm's own account.
 		env = append(env, "SLURM_JWT=daemon")
 		attr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
