@@ -39,7 +39,7 @@ const (
 // a real HTCondor, beside using them directly.
 func BenchmarkManagerRatios(b *testing.B) {
 	for b.Loop() {
-		cluster := testbed.StartSlurm(b, testbed.SlurmOptions{REST: true, Conf: []string{"MaxJobCount=60000", "MaxArraySize=20001"}})
+		cluster := testbed.StartSlurm(b, testbed.SlurmOptions{DBD: true, REST: true, Conf: []string{"MaxJobCount=60000", "MaxArraySize=20001"}})
 		for _, v := range cluster.Env() {
 			name, value, _ := strings.Cut(v, "=")
 			b.Setenv(name, value)
@@ -200,7 +200,7 @@ func newRestLoop(b *testing.B, cluster *testbed.Slurm) *restLoop {
 	_, token, _ = strings.Cut(token, "=")
 	return &restLoop{
 		client: &http.Client{Timeout: time.Minute}, url: "http://" + cluster.RESTAddr + "/slurm/v0.0.38/job/submit", token: token,
-		body: fmt.Appendf(nil, `{"script":"#!/bin/sh\n/bin/true\n","job":{"name":"bench","current_working_directory":"/tmp","standard_output":"/dev/null","environment":{"PATH":"/bin"},"begin_time":%d}}`, time.Now().Add(24*time.Hour).Unix()),
+		body: fmt.Appendf(nil, `{"script":"#!/bin/sh\n/bin/true\n","job":{"name":"bench","current_working_directory":"/tmp","standard_output":"/dev/null","environment":{"PATH":"/bin"},"begin_time":%q}}`, time.Now().Add(24*time.Hour).Format("2006-01-02T15:04:05")),
 	}
 }
 

@@ -21,7 +21,9 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/adapters/condor"
 	"github.com/portolan-project/portolan/adapters/shell"
+	"github.com/portolan-project/portolan/adapters/slurm"
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -31,9 +33,16 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// The shell adapter starts this binary again beside each job.
-	if len(os.Args) > 1 && os.Args[1] == shell.SuperviseWord {
-		os.Exit(shell.SuperviseMain(os.Args[2:]))
+	// The adapters start this binary again beside each job.
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case shell.SuperviseWord:
+			os.Exit(shell.SuperviseMain(os.Args[2:]))
+		case slurm.RunWord:
+			os.Exit(slurm.RunMain(os.Args[2:]))
+		case condor.RunWord:
+			os.Exit(condor.RunMain(os.Args[2:]))
+		}
 	}
 	debug.SetGCPercent(400) // as serve does; it is the same process for both sides
 	os.Exit(m.Run())
