@@ -17,8 +17,10 @@ func (a *Adapter) look(ctx context.Context) {
 	defer better.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var took time.Duration
 	for {
-		wait := a.settings.poll
+		// An answer that takes long costs Slurm as much: it is asked for less often.
+		wait := max(a.settings.poll, 10*took)
 		if _, err := a.manager(); err != nil {
 			wait = againEvery
 		}
@@ -33,12 +35,14 @@ func (a *Adapter) look(ctx context.Context) {
 			continue
 		case <-a.poke:
 			// Who pokes has news for us, of which there may be more in a moment.
-			if pause(ctx, min(20*time.Millisecond, a.settings.poll)) != nil {
+			if pause(ctx, max(min(20*time.Millisecond, a.settings.poll), 3*took)) != nil {
 				return
 			}
 		case <-timer.C:
 		}
+		begin := time.Now()
 		a.round(ctx)
+		took = time.Since(begin)
 	}
 }
 

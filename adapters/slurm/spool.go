@@ -199,34 +199,29 @@ func (s spool) tell(name, kind string) {
 	}
 }
 
-// place makes a job's directory, whole or not at all, for the account uid if that is
-// another. It gives false if the tag is taken.
+// place makes a job's directory, for the account uid if that is another; without its
+// file, which comes last, a job is none. It gives false if the tag is taken.
 func (s spool) place(sp *spec, uid, gid int) (bool, error) {
 	data, err := json.Marshal(sp)
 	if err != nil {
 		return false, err
 	}
-	tmp, err := os.MkdirTemp(s.path(dirTrash), "place-")
-	if err != nil {
+	dir := s.job(sp.Tag)
+	if err := os.Mkdir(string(dir), 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return false, nil
+		}
 		return false, err
 	}
-	undo := func(err error) (bool, error) { return false, errors.Join(err, os.RemoveAll(tmp)) }
-	if err := os.WriteFile(filepath.Join(tmp, nameJob), data, 0o600); err != nil {
-		return undo(err)
+	if err := os.WriteFile(dir.path(nameJob), data, 0o600); err != nil {
+		return false, err
 	}
 	if uid != os.Getuid() {
-		for _, path := range []string{filepath.Join(tmp, nameJob), tmp} {
-			if err := os.Chown(path, uid, gid); err != nil {
-				return undo(err)
+		for _, path := range []string{dir.path(nameJob), string(dir)} {
+			if err := os.Lchown(path, uid, gid); err != nil {
+				return false, err
 			}
 		}
-	}
-	// A job's directory is never empty, so that a rename does not replace one.
-	if err := os.Rename(tmp, string(s.job(sp.Tag))); err != nil {
-		if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) {
-			return undo(nil)
-		}
-		return undo(err)
 	}
 	return true, nil
 }

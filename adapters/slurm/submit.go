@@ -413,7 +413,6 @@ func (a *Adapter) settle(b *batch, job int64) {
 	if err := a.spool.writeBatch(b.name, record); err != nil {
 		a.log.Warn("the id of a job could not be written down", "job", job, "name", b.name, "error", err)
 	}
-	a.soon()
 }
 
 // number notes the number that Slurm gave a batch; the caller holds the lock. One that
