@@ -36,6 +36,16 @@ func example(t *testing.T, command string, limits map[string]bool, short bool) {
 		// The gateway's death is the plug-in's, too.
 		Crash:    func(a adapters.Adapter) { plugin.Kill(a); _ = a.Close() },
 		Programs: true, Limits: limits, Umask: 0o022, Short: short, Patience: 20 * time.Second,
+		Lacks: map[string]string{
+			"Faults/Down":             "the plug-in is the manager, and no daemon beside it can be down; its own death is tested apart",
+			"Faults/ControllerKilled": "the plug-in is the manager; it is killed in the parts of the crash and in tests of the host's",
+			"Faults/AnswerLost":       "jobs are placed by the plug-in itself; that its answer to the gateway is lost is tested apart",
+			"Faults/SubmissionLost":   "jobs are placed by the plug-in itself; that it dies before is tested apart",
+			"Faults/ReuseIDs":         "jobs have no ids but their tags",
+			"OldHandles":              "handles are of the first version",
+			"Programs/Account":        "jobs run as the account of the plug-in",
+			"Programs/MemoryKill":     "no memory limit is kept; one that is asked for is refused",
+		},
 	})
 }
 
