@@ -147,7 +147,7 @@ func (a *Adapter) directory(own string) (string, error) {
 	case !a.site.root:
 		dir = own
 	default:
-		_ = os.Chmod(own, 0o711) //nolint:gosec // whoever knows a name may enter
+		_ = os.Chmod(own, 0o711)
 		if dir = own; closed(own) == "" {
 			break
 		}

@@ -371,14 +371,8 @@ func (b *book) tidy() {
 	}
 }
 
-// forget drops a job that ended, with its directory.
-func (b *book) forget(tag adapters.Tag) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.discard(tag)
-}
-
-// discard is forget under the lock, of jobs that were never placed, too.
+// discard forgets a job, which ended or was never placed, with its directory; under the
+// lock.
 func (b *book) discard(tag adapters.Tag) error {
 	dir := string(b.jobDir(tag))
 	away := b.path(dirTrash, string(tag)+"."+newBatch())
@@ -412,7 +406,7 @@ func clearAway(path string) error {
 	}
 	_ = filepath.WalkDir(path, func(p string, d fs.DirEntry, _ error) error {
 		if d != nil && d.IsDir() {
-			_ = os.Chmod(p, 0o700) //nolint:gosec // it is about to go, and a link is no directory
+			_ = os.Chmod(p, 0o700)
 		}
 		return nil
 	})

@@ -106,7 +106,7 @@ func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 var owned = map[string]bool{}
 
 func init() {
-	for _, a := range strings.Fields(`accountinggroup acctgroup acctgroupuser accountinggroupuser allowedexecuteduration allowedjobduration args arguments
+	for a := range strings.FieldsSeq(`accountinggroup acctgroup acctgroupuser accountinggroupuser allowedexecuteduration allowedjobduration args arguments
 		bufferfiles clusterid cmd completiondate concurrencylimits containerimage cronminute currenthosts deferraltime deferralwindow deferralpreptime dockerimage
 		encryptexecutedirectory enteredcurrentstatus env environment err errerrno executable exitbysignal exitcode exitsignal exitstatus
 		globaljobid grid gridresource holdkillsig holdreason holdreasoncode holdreasonsubcode in input iwd jobbatchname jobbatchid

@@ -305,3 +305,51 @@ func TestElsewhere(t *testing.T) {
 		})
 	}
 }
+
+// A schedd that hangs leaves a submission in doubt, and no job twice or lost.
+func TestScheddHangs(t *testing.T) {
+	c := testbed.StartCondor(t, testbed.CondorOptions{Conf: quick})
+	site := dir(t, c)
+	w := &world{TB: t, c: c, a: open(t, c, site, "requestsPerSecond: 50\npoll: 1s")}
+	t.Cleanup(func() { _ = w.a.Close() })
+	starts := filepath.Join(dir(t, c), "starts")
+	if err := os.WriteFile(starts, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(starts, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	d := adaptertest.Command("/bin/sh", "-c", `echo >> "$1"; exit 5`, "sh", starts)
+	c.Freeze(t, testbed.CondorSchedd)
+	brief, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	p := w.a.Submit(brief, []adapters.Job{{Tag: "hung", Definition: d, Owner: "tester"}})[0]
+	if class := adapters.ClassOf(p.Err); p.Err == nil || class == adapters.Permanent {
+		t.Fatalf("a schedd that hangs gives %+v", p)
+	}
+	if found, err := w.a.Find(brief, []adapters.Tag{"hung"}); err == nil {
+		t.Errorf("while the schedd hangs Find says %v for certain", found)
+	}
+	c.Thaw(t, testbed.CondorSchedd)
+	var h adapters.Handle
+	for deadline := time.Now().Add(2 * time.Minute); h == nil; <-time.After(100 * time.Millisecond) {
+		found, err := w.a.Find(t.Context(), []adapters.Tag{"hung"})
+		if err == nil {
+			if h = found["hung"]; h == nil {
+				p := w.a.Submit(t.Context(), []adapters.Job{{Tag: "hung", Definition: d, Owner: "tester"}})[0]
+				if h = p.Handle; p.Err != nil && adapters.ClassOf(p.Err) == adapters.Permanent {
+					t.Fatal(p.Err)
+				}
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the job can't be placed: %v", err)
+		}
+	}
+	if e := w.until(h, adapters.Exited); *e.ExitStatus != 5 {
+		t.Errorf("the end is %+v", e)
+	}
+	if data, err := os.ReadFile(starts); string(data) != "\n" {
+		t.Errorf("the job was started %d times (%v)", len(data), err)
+	}
+}

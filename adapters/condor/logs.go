@@ -140,8 +140,11 @@ func watchLogs(ctx context.Context, dir string, look func()) error {
 				<-w.Events
 			}
 			look()
-		case <-w.Errors:
-			look() // events were lost
+		case _, ok := <-w.Errors: // events were lost
+			if !ok {
+				return errors.New("the watch on the event logs ended")
+			}
+			look()
 		case <-now.C:
 			look()
 		}

@@ -60,7 +60,11 @@ func (a *Adapter) Output(_ context.Context, h adapters.Handle, s adapters.Stream
 		return nil, fail.Errorf(op, fail.Unavailable, string(tag), "the output can't be read").Because(err)
 	}
 	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() || offset >= info.Size() {
+	if err != nil {
+		_ = f.Close()
+		return nil, fail.Errorf(op, fail.Unavailable, string(tag), "the output can't be read").Because(err)
+	}
+	if !info.Mode().IsRegular() || offset >= info.Size() {
 		_ = f.Close()
 		return io.NopCloser(strings.NewReader("")), nil // a device holds nothing
 	}

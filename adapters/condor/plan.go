@@ -250,7 +250,7 @@ func (p *plan) declared(element string, f jsdl.FileSystem) {
 	if syscall.Statfs(where, &s) != nil {
 		return
 	}
-	free := int64(min(s.Bavail*uint64(s.Bsize), 1<<62)) //nolint:gosec // bounded
+	free := int64(min(s.Bavail*uint64(s.Bsize), 1<<62))
 	if n, ok := f.DiskSpace.LowestInteger(0); !ok || n > free {
 		p.refuse(element+" "+f.Name+"/DiskSpace", "%d bytes are free at %s, which is not enough or not in the range", free, where)
 	}

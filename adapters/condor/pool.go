@@ -42,11 +42,10 @@ type facts struct {
 type stock struct {
 	asking sync.Mutex
 
-	mu     sync.Mutex
-	facts  *facts
-	at     time.Time
-	static []adapters.Environment
-	last   adapters.Resources
+	mu    sync.Mutex
+	facts *facts
+	at    time.Time
+	last  adapters.Resources
 }
 
 // get gives facts that are no older than age; with an error it gives what is known of
@@ -401,7 +400,7 @@ func (a *Adapter) parseExpression(expr string) error {
 	}
 	ans, runErr := a.run(ctx, as{}, "", "condor_status", append(args, "-limit", "1", "-af", "Name", "-constraint", expr)...)
 	if runErr != nil {
-		return nil //nolint:nilerr // see above
+		return nil // see above
 	}
 	if ans.code != 0 {
 		said := strings.Join(strings.Fields(string(ans.complaint)), " ")

@@ -2,6 +2,7 @@ package condor
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
@@ -141,17 +142,25 @@ func (a *Adapter) do(ctx context.Context, s steer, handles []adapters.Handle) []
 	if len(waits) == 0 {
 		return errs
 	}
-	for _, c := range members(jobs) {
-		err := a.constrained(ctx, s.command, "("+c+") && "+s.status)
-		if err != nil && !fail.Is(err, fail.NotFound) {
-			for i := range waits {
-				errs[i] = err
-			}
-			return errs
+	if err := a.command(ctx, s, jobs); err != nil {
+		for i := range waits {
+			errs[i] = err
 		}
+		return errs
 	}
 	a.await(ctx, s, op, waits, errs)
 	return errs
+}
+
+// command gives the command for jobs; that it is about none of them any more is no
+// error.
+func (a *Adapter) command(ctx context.Context, s steer, jobs map[int][]adapters.Tag) error {
+	for _, c := range members(jobs) {
+		if err := a.constrained(ctx, s.command, "("+c+") && "+s.status); err != nil && !fail.Is(err, fail.NotFound) {
+			return err
+		}
+	}
+	return nil
 }
 
 // outcome says whether a phase is what is wanted, or stands against it.
@@ -162,10 +171,8 @@ func (s steer) outcome(op string, tag adapters.Tag, phase adapters.Phase) (done 
 	case phase == s.from || phase == adapters.Unknown:
 		return false, nil
 	}
-	for _, p := range s.fine {
-		if p == phase {
-			return true, nil
-		}
+	if slices.Contains(s.fine, phase) {
+		return true, nil
 	}
 	return false, fail.Errorf(op, fail.Conflict, string(tag), "%s; it is %v", s.not, phase)
 }
@@ -174,6 +181,9 @@ func (s steer) outcome(op string, tag adapters.Tag, phase adapters.Phase) (done 
 func (a *Adapter) await(ctx context.Context, s steer, op string, waits map[int]*job, errs []error) {
 	ctx, cancel := context.WithTimeout(ctx, steerTime)
 	defer cancel()
+	// A node that is just about to start the job takes the command and forgets it.
+	repeat := time.NewTicker(steerTime / 5)
+	defer repeat.Stop()
 	for {
 		if a.settings.Spool {
 			_ = a.audit(ctx)
@@ -197,6 +207,14 @@ func (a *Adapter) await(ctx context.Context, s steer, op string, waits map[int]*
 		select {
 		case <-news:
 		case <-again:
+		case <-repeat.C:
+			jobs := map[int][]adapters.Tag{}
+			a.book.mu.Lock()
+			for _, j := range waits {
+				jobs[j.at.cluster] = append(jobs[j.at.cluster], j.tag)
+			}
+			a.book.mu.Unlock()
+			_ = a.command(ctx, s, jobs) // the effect is what counts
 		case <-ctx.Done():
 			for i, j := range waits {
 				errs[i] = fail.Errorf(op, fail.Uncertain, string(j.tag), "HTCondor took the command, and has not told of its effect yet")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,7 +65,7 @@ func (a *Adapter) Submit(ctx context.Context, jobs []adapters.Job) []adapters.Pl
 	if len(doubtful) > 0 {
 		found, err := a.Find(ctx, doubtful)
 		for i, s := range waits {
-			if !contains(doubtful, s.tag) {
+			if !slices.Contains(doubtful, s.tag) {
 				continue
 			}
 			if err != nil {
@@ -88,9 +89,12 @@ func (a *Adapter) Submit(ctx context.Context, jobs []adapters.Job) []adapters.Pl
 	}
 	for i := range jobs {
 		if s := waits[i]; s != nil {
-			if err := <-s.answer; err != nil {
-				out[i].Err = err
-			} else {
+			select {
+			case out[i].Err = <-s.answer:
+			case <-ctx.Done():
+				out[i].Err = fail.Errorf("condor.Submit", fail.Uncertain, "", "HTCondor has not answered in time, and may have the job").Because(ctx.Err())
+			}
+			if out[i].Err == nil {
 				out[i].Handle = handle(s.tag)
 			}
 		}
@@ -101,15 +105,6 @@ func (a *Adapter) Submit(ctx context.Context, jobs []adapters.Job) []adapters.Pl
 		}
 	}
 	return out
-}
-
-func contains(tags []adapters.Tag, tag adapters.Tag) bool {
-	for _, t := range tags {
-		if t == tag {
-			return true
-		}
-	}
-	return false
 }
 
 // placed says whether a tag is placed, or may be.
@@ -269,10 +264,10 @@ func (a *Adapter) submitGroup(ctx context.Context, group []*submission) {
 // certainlyNot reports whether an error of condor_submit says that nothing was
 // submitted: the schedd was not reached at all, or it or the command refused.
 func certainlyNot(err error) bool {
-	switch fail.KindOf(err) {
-	case fail.Unsupported, fail.Denied, fail.Exhausted, fail.Invalid:
+	switch kind := fail.KindOf(err); {
+	case kind == fail.Unsupported, kind == fail.Denied, kind == fail.Exhausted, kind == fail.Invalid:
 		return true
-	case fail.Unavailable:
+	case kind == fail.Unavailable:
 		text := err.Error()
 		for _, words := range []string{
 			"Failed to connect to", "Can't find address of", "unknown host", "Collector has no record", "can't be run", "budget of requests", "Can't connect to",
