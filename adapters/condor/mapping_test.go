@@ -242,9 +242,22 @@ func TestHostileExpressions(t *testing.T) {
 	a := open(t, c, dir(t, c), "requestsPerSecond: 50")
 	t.Cleanup(func() { _ = a.Close() })
 	for _, m := range []jsdl.ManagerAttribute{
-		{Name: "Owner", Value: `"root"`}, {Name: "owner", Value: `"root"`}, {Name: "PortolanTag", Value: `"x"`}, {Name: "Requirements", Value: "true"}, {Name: "UserLog", Value: `"/etc/x"`},
-		{Name: "a b", Value: "1"}, {Name: "x = 1\nqueue 5\ny", Value: "1"}, {Name: "A", Value: ""}, {Name: "A", Value: "1) || (true"}, {Name: "A", Value: "\"x"},
-		{Name: "A", Value: "1 // x"}, {Name: "A", Value: "$$(Owner)"}, {Name: "A", Value: "1\x00"}, {Name: "A", Value: "foo bar("}, {Name: "A", Value: "1\nqueue 100"}, {Name: "Cmd", Value: `"/bin/sh"`},
+		{Name: "Owner", Value: `"root"`},
+		{Name: "owner", Value: `"root"`},
+		{Name: "PortolanTag", Value: `"x"`},
+		{Name: "Requirements", Value: "true"},
+		{Name: "UserLog", Value: `"/etc/x"`},
+		{Name: "a b", Value: "1"},
+		{Name: "x = 1\nqueue 5\ny", Value: "1"},
+		{Name: "A", Value: ""},
+		{Name: "A", Value: "1) || (true"},
+		{Name: "A", Value: "\"x"},
+		{Name: "A", Value: "1 // x"},
+		{Name: "A", Value: "$$(Owner)"},
+		{Name: "A", Value: "1\x00"},
+		{Name: "A", Value: "foo bar("},
+		{Name: "A", Value: "1\nqueue 100"},
+		{Name: "Cmd", Value: `"/bin/sh"`},
 	} {
 		d := adaptertest.Command("/bin/true")
 		placement(d).Manager = []jsdl.ManagerAttribute{m}

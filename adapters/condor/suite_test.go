@@ -59,7 +59,8 @@ func TestSuite(t *testing.T) {
 // quick makes a pool hand jobs out without delay.
 var quick = []string{
 	"CONDOR_FSYNC=False", "SHADOW_WORKLIFE=36000", // nothing here must survive a power failure
-	"NEGOTIATOR_CYCLE_DELAY=0", "NEGOTIATOR_MIN_INTERVAL=0", "NEGOTIATOR_INTERVAL=1", "SCHEDD_MIN_INTERVAL=0"}
+	"NEGOTIATOR_CYCLE_DELAY=0", "NEGOTIATOR_MIN_INTERVAL=0", "NEGOTIATOR_INTERVAL=1", "SCHEDD_MIN_INTERVAL=0",
+}
 
 // shims makes a directory of HTCondor's commands in which condor_submit may be told to
 // die, before or after its work.

@@ -27,7 +27,6 @@ type Adapter struct {
 	log      *slog.Logger
 	lock     *os.File // of the site's directory
 	instance string   // tells the jobs of this gateway from those of others
-	exe      string   // this program
 	budget   *budget
 	ways     []manager // the best first
 	feed     adapters.Feed
@@ -197,7 +196,7 @@ func (a *Adapter) take(dir string) error {
 	a.lock = lock
 	// A process that a killed gateway was just about to start may have it for a moment more.
 	for tries := 0; ; tries++ {
-		if err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil { //nolint:gosec // a descriptor
+		if err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
 			break
 		}
 		if tries == 200 {

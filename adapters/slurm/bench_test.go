@@ -88,8 +88,10 @@ func BenchmarkSubmission(b *testing.B) {
 		name, settings string
 		batch          int
 	}{
-		{"rest", "slurmrestd: unix:" + s.RESTSocket + "\nfold: 1\n", 64}, {"commands", "path: commands\nfold: 1\n", 64},
-		{"restArrays", "slurmrestd: unix:" + s.RESTSocket + "\n", 1000}, {"commandsArrays", "path: commands\n", 1000},
+		{"rest", "slurmrestd: unix:" + s.RESTSocket + "\nfold: 1\n", 64},
+		{"commands", "path: commands\nfold: 1\n", 64},
+		{"restArrays", "slurmrestd: unix:" + s.RESTSocket + "\n", 1000},
+		{"commandsArrays", "path: commands\n", 1000},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			site := shared(b, s, 0o711)

@@ -17,7 +17,6 @@ import (
 type commands struct {
 	bin, conf string // where they are, and the configuration that they read; "" is the usual
 	budget    *budget
-	operator  bool // we may act for others
 }
 
 // PathCommands is the way by commands.

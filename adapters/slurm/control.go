@@ -194,7 +194,7 @@ func (a *Adapter) Hold(ctx context.Context, handles []adapters.Handle) []error {
 	const op = "slurm.Hold"
 	return a.steer(ctx, op, handles, func(way manager, m *member, e adapters.Evidence) error {
 		running := fail.Errorf(op, fail.Conflict, string(m.tag), "the job has started")
-		switch e.Phase {
+		switch e.Phase { //nolint:exhaustive // all others have started
 		case adapters.Held:
 			return nil
 		case adapters.Queued:
@@ -238,7 +238,7 @@ func (a *Adapter) Release(ctx context.Context, handles []adapters.Handle) []erro
 func (s suspending) Suspend(ctx context.Context, handles []adapters.Handle) []error {
 	const op = "slurm.Suspend"
 	return s.steer(ctx, op, handles, func(way manager, m *member, e adapters.Evidence) error {
-		switch e.Phase {
+		switch e.Phase { //nolint:exhaustive // all others do not run
 		case adapters.Suspended:
 			return nil
 		case adapters.Running:

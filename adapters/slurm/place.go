@@ -228,10 +228,10 @@ func (p *plan) wallTime(element string) {
 		if most > 0 { // no limit in effect, and so the share's
 			p.request.Minutes = most
 		}
-	case most > 0 && m > uint64(most): //nolint:gosec // positive
+	case most > 0 && m > uint64(most):
 		p.refuse(element, "the share %s lets a job run for at most %d minutes; ask for less or for another share", p.partition.Name, most)
 	default:
-		p.request.Minutes = max(int64(m), 1) //nolint:gosec // bounded above
+		p.request.Minutes = max(int64(m), 1)
 	}
 }
 

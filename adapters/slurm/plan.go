@@ -140,7 +140,7 @@ type plan struct {
 
 // numbers are what is asked for, before it is put into Slurm's words.
 type numbers struct {
-	hosts, hostsMost    int64 // 0: not said
+	hosts               int64 // 0: not said
 	cpus, total         int64
 	memory, memoryTotal int64 // bytes
 	virtual, virtualAll int64
@@ -319,7 +319,7 @@ func diskFree(path string) (int64, error) {
 	if err := syscall.Statfs(path, &s); err != nil {
 		return 0, err
 	}
-	return int64(min(s.Bavail*uint64(s.Bsize), 1<<62)), nil //nolint:gosec // bounded
+	return int64(min(s.Bavail*uint64(s.Bsize), 1<<62)), nil
 }
 
 // text resolves a string of the program's.

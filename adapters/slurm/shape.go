@@ -2,6 +2,7 @@ package slurm
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -200,8 +201,10 @@ func (p *plan) amounts() {
 		element string
 		bytes   int64
 	}{
-		{"IndividualPhysicalMemory", a.memory}, {"TotalPhysicalMemory", ceil(a.memoryTotal, hosts)},
-		{"IndividualVirtualMemory", a.virtual}, {"TotalVirtualMemory", ceil(a.virtualAll, hosts)},
+		{"IndividualPhysicalMemory", a.memory},
+		{"TotalPhysicalMemory", ceil(a.memoryTotal, hosts)},
+		{"IndividualVirtualMemory", a.virtual},
+		{"TotalVirtualMemory", ceil(a.virtualAll, hosts)},
 	} {
 		if one.bytes > memory {
 			memory, from = one.bytes, one.element
@@ -209,12 +212,12 @@ func (p *plan) amounts() {
 	}
 	limit, limited := p.spec.Limits[limitMemory]
 	switch most := p.mostMemory(); {
-	case limited && limit < uint64(most): //nolint:gosec // positive
-		if l := int64(limit); l < memory { //nolint:gosec // bounded
+	case limited && limit < uint64(most):
+		if l := int64(limit); l < memory {
 			p.refuse("MemoryLimit", "it is less than what %s asks for", from)
 			return
 		}
-		memory, from = min(int64(limit)+runnerMemory, most), limitMemory //nolint:gosec // bounded
+		memory, from = min(int64(limit)+runnerMemory, most), limitMemory
 	case memory > most:
 		p.refuse(from, "a node would need %d bytes; the largest has %d", memory, most)
 		return
@@ -228,7 +231,7 @@ func (p *plan) amounts() {
 			if p.spec.Limits == nil {
 				p.spec.Limits = map[string]uint64{}
 			}
-			p.spec.Limits[limitMemory] = uint64(r.Memory) << 20 //nolint:gosec // positive
+			p.spec.Limits[limitMemory] = uint64(r.Memory) << 20
 		}
 	}
 	tmp := max(a.tmp, ceil(a.tmpTotal, hosts))
@@ -281,10 +284,5 @@ func (p *plan) filter() {
 }
 
 func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(list, s)
 }

@@ -276,7 +276,7 @@ func clearAway(path string) error {
 	}
 	_ = filepath.WalkDir(path, func(p string, d fs.DirEntry, _ error) error {
 		if d != nil && d.IsDir() {
-			_ = os.Chmod(p, 0o700) //nolint:gosec // it is about to go, and a link is no directory
+			_ = os.Chmod(p, 0o700)
 		}
 		return nil
 	})

@@ -42,7 +42,7 @@ func (a *Adapter) Submit(ctx context.Context, jobs []adapters.Job) []adapters.Pl
 	}
 	for _, i := range later { // placed before, or by somebody else just now
 		placed[i] = a.placedBefore(ctx, jobs[i].Tag)
-		if placed[i].Err == errNotPlaced { // it came to nothing there
+		if errors.Is(placed[i].Err, errNotPlaced) { // it came to nothing there
 			placed[i] = a.Submit(ctx, jobs[i:i+1])[0]
 		}
 	}
@@ -435,9 +435,20 @@ func explain(err error) error {
 	}
 	said := fail.Sentence(err)
 	for _, e := range []struct{ words, element string }{
-		{"partition", "Share"}, {"license", "Licence"}, {"reservation", "Reservation"}, {"qos", "QualityOfService"}, {"QOS", "QualityOfService"},
-		{"account", "JobProject"}, {"feature", "Constraint"}, {"generic resource", "GPU"}, {"gres", "GPU"}, {"time limit", "WallTimeLimit or Deadline"},
-		{"Memory specification", "IndividualPhysicalMemory"}, {"Temporary disk", "IndividualDiskSpace"}, {"node configuration", "Resources"}, {"node name", "CandidateHosts"},
+		{"partition", "Share"},
+		{"license", "Licence"},
+		{"reservation", "Reservation"},
+		{"qos", "QualityOfService"},
+		{"QOS", "QualityOfService"},
+		{"account", "JobProject"},
+		{"feature", "Constraint"},
+		{"generic resource", "GPU"},
+		{"gres", "GPU"},
+		{"time limit", "WallTimeLimit or Deadline"},
+		{"Memory specification", "IndividualPhysicalMemory"},
+		{"Temporary disk", "IndividualDiskSpace"},
+		{"node configuration", "Resources"},
+		{"node name", "CandidateHosts"},
 	} {
 		if strings.Contains(said, e.words) {
 			return fail.Errorf("slurm.Submit", fail.KindOf(err), "", "%s: %s", e.element, said)

@@ -48,7 +48,7 @@ func open(t testing.TB, s *testbed.Slurm, dir, settings string) adapters.Adapter
 // shared makes a directory that jobs of any account reach.
 func shared(t testing.TB, s *testbed.Slurm, mode os.FileMode) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(s.Dir, "t")
+	dir, err := os.MkdirTemp(s.Dir, "t") //nolint:usetesting // the nodes share it
 	if err == nil {
 		err = os.Chmod(dir, mode)
 	}
