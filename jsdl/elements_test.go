@@ -79,13 +79,14 @@ func sameUses(t interface{ Fatalf(string, ...any) }, j *JobDefinition) {
 
 func TestUses(t *testing.T) {
 	all := map[string]bool{}
-	rapid.Check(t, func(t *rapid.T) {
-		j := definition().Draw(t, "definition")
+	rapid.Check(t, func(t *rapid.T) { sameUses(t, definition().Draw(t, "definition")) })
+	for seed := range 500 { // always the same, so that each element has its turn
+		j := definition().Example(seed)
 		sameUses(t, j)
 		for _, e := range j.Uses() {
 			all[e] = true
 		}
-	})
+	}
 	for _, e := range elements {
 		if !all[e] {
 			t.Errorf("no definition used %s", e)
