@@ -277,7 +277,10 @@ func testCoalesced(b *bench) {
 // Alike jobs of one Submit cost about one request (Properties.Bulk), and are jobs
 // of their own all the same.
 func testAlike(b *bench) {
-	const many = 500
+	many := 500
+	if b.h.Short {
+		many = 100
+	}
 	jobs := make([]adapters.Job, many)
 	for i := range jobs {
 		jobs[i] = adapters.Job{Tag: newTag(), Definition: b.h.Define(Behaviour{Stdout: "alike", Exit: 3}), Owner: "tester"}

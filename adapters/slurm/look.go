@@ -220,7 +220,33 @@ func (a *Adapter) apply(ctx context.Context, records []record, at time.Time) {
 	if len(missing) > 0 {
 		a.search(ctx, missing, at)
 	}
+	a.resend(ctx, at)
 	a.endStrays(ctx, stray)
+}
+
+// resend submits once more what was being submitted again as Slurm had lost it, and had
+// no answer or no success: nobody asks for it by Find.
+func (a *Adapter) resend(ctx context.Context, at time.Time) {
+	const window = 15 * time.Second // in which Slurm may yet say that it has it
+	late := map[*batch][]*member{}
+	a.mu.Lock()
+	for _, b := range a.batches {
+		if b.settled() || b.sending || b.record.Tries == 0 || b.doubt.IsZero() || at.Sub(b.doubt) < window {
+			continue
+		}
+		for _, tag := range b.tags {
+			if m := a.members[tag]; m != nil && m.batch == b && !m.evidence.Phase.Final() {
+				late[b] = append(late[b], m)
+			}
+		}
+	}
+	a.mu.Unlock()
+	for b, members := range late {
+		members = slices.DeleteFunc(members, func(m *member) bool { return a.fromRunner(m) || a.begunNow(m) })
+		if len(members) > 0 {
+			a.again(ctx, b, members)
+		}
+	}
 }
 
 // memberOf finds who a record is about; the caller holds the lock.

@@ -65,7 +65,7 @@ func harness(s *testbed.Slurm, settings string) adaptertest.Harness {
 		Open: func(t testing.TB, site any) adapters.Adapter {
 			return open(t, s, filepath.Join(site.(string), "data"), "spool: "+filepath.Join(site.(string), "spool")+"\n"+settings)
 		},
-		Programs: true, Short: true,
+		Programs: true, Many: 100,
 		Limits: map[string]bool{
 			"WallTimeLimit": true, "FileSizeLimit": true, "CoreDumpLimit": true, "DataSegmentLimit": true, "LockedMemoryLimit": true,
 			"MemoryLimit": true, "OpenDescriptorsLimit": true, "StackSizeLimit": true, "CPUTimeLimit": true, "VirtualMemoryLimit": true,
@@ -188,6 +188,7 @@ func TestRest(t *testing.T) {
 	address, lose := forwarder(t, s)
 	h := harness(s, "path: slurmrestd\nslurmrestd: "+address+"\nrequestsPerSecond: 200\npoll: 500ms\n")
 	h.Manager.LoseNextAnswer = lose
+	h.Short = true // TestCommands places the thousands
 	adaptertest.Run(t, h)
 }
 
