@@ -32,9 +32,9 @@ type ad struct {
 	Completed     int64   `json:"CompletionDate"`
 	Entered       int64   `json:"EnteredCurrentStatus"`
 	StartedAt     int64   `json:"JobCurrentStartDate"`
+	ExecutingAt   int64   `json:"JobCurrentStartExecutingDate"`
 	Host          text    `json:"RemoteHost"`
 	LastHost      text    `json:"LastRemoteHost"`
-	Starts        int     `json:"NumJobStarts"`
 	ResidentSet   number  `json:"ResidentSetSize"`
 	UserCPU       number  `json:"RemoteUserCpu"`
 	SysCPU        number  `json:"RemoteSysCpu"`
@@ -42,7 +42,7 @@ type ad struct {
 }
 
 const adAttributes = "ClusterId,ProcId,JobStatus,PortolanTag,PortolanBatch,HoldReasonCode,HoldReasonSubCode,HoldReason,ExitCode,ExitBySignal,ExitSignal," +
-	"RemoveReason,CompletionDate,EnteredCurrentStatus,JobCurrentStartDate,RemoteHost,LastRemoteHost,NumJobStarts,ResidentSetSize,RemoteUserCpu,RemoteSysCpu,StageInFinish"
+	"RemoveReason,CompletionDate,EnteredCurrentStatus,JobCurrentStartDate,JobCurrentStartExecutingDate,RemoteHost,LastRemoteHost,ResidentSetSize,RemoteUserCpu,RemoteSysCpu,StageInFinish"
 
 // text is a string, or nothing where the ad has something else.
 type text string
@@ -225,8 +225,8 @@ func (a *Adapter) takeAds(ads []ad, open map[adapters.Tag]bool, past bool) {
 
 // takeAd takes in what an ad tells of the job.
 func (j *job) takeAd(x *ad, past bool, s *Settings) consequence {
-	if x.StartedAt > 0 && x.Starts > 0 {
-		j.started = time.Unix(x.StartedAt, 0)
+	if x.ExecutingAt > 0 {
+		j.started = time.Unix(x.ExecutingAt, 0)
 	}
 	host := string(x.Host)
 	if host == "" {
@@ -256,7 +256,7 @@ func (j *job) takeAd(x *ad, past bool, s *Settings) consequence {
 		j.terminated(!x.ExitBySignal, status, strconv.Itoa(x.ExitSignal), at, s)
 	case past:
 		j.removed(string(x.RemoveReason), at, s)
-	case x.Status == 1:
+	case x.Status == 1, x.Status == 2 && (x.ExecutingAt == 0 || x.ExecutingAt < x.StartedAt): // its files are on their way
 		j.phase, j.reason = adapters.Queued, ""
 	case x.Status == 2 || x.Status == 6:
 		j.phase, j.reason = adapters.Running, ""

@@ -90,7 +90,7 @@ type steer struct {
 var (
 	hold1   = steer{"condor_hold", "JobStatus == 1", adapters.Queued, adapters.Held, nil, "a job that has started can't be held"}
 	release = steer{"condor_release", "JobStatus == 5", adapters.Held, adapters.Queued, []adapters.Phase{adapters.Running, adapters.Suspended}, "the job has ended"}
-	suspend = steer{"condor_suspend", "JobStatus == 2", adapters.Running, adapters.Suspended, nil, "only a job that runs can be suspended"}
+	suspend = steer{"condor_suspend", "JobStatus == 2 && JobCurrentStartExecutingDate >= JobCurrentStartDate", adapters.Running, adapters.Suspended, nil, "only a job that runs can be suspended"}
 	resume  = steer{"condor_continue", "JobStatus == 7", adapters.Suspended, adapters.Running, nil, "the job is not suspended"}
 )
 
@@ -181,7 +181,7 @@ func (s steer) outcome(op string, tag adapters.Tag, phase adapters.Phase) (done 
 func (a *Adapter) await(ctx context.Context, s steer, op string, waits map[int]*job, errs []error) {
 	ctx, cancel := context.WithTimeout(ctx, steerTime)
 	defer cancel()
-	// A node that is just about to start the job takes the command and forgets it.
+	// What is between two states takes no command.
 	repeat := time.NewTicker(steerTime / 5)
 	defer repeat.Stop()
 	for {
