@@ -74,9 +74,6 @@ type Settings struct {
 	// WholeMachines says that a job may have all of a partitionable slot for itself, as
 	// ExclusiveExecution asks.
 	WholeMachines bool `yaml:"wholeMachines"`
-	// Parallel says that the pool has a dedicated scheduler, for SPMD jobs over several
-	// machines; without it they run on one.
-	Parallel bool `yaml:"parallel"`
 	// Launchers give, for an SPMDVariation (a URI), the command that starts the processes,
 	// as a list of its words; {processes}, {perhost} and {threads} are filled in.
 	Launchers map[string][]string `yaml:"launchers"`
