@@ -109,7 +109,9 @@ func (c *commands) submit(ctx context.Context, r *request, script string, member
 // options gives sbatch's options for the request, each in one argument, so that no
 // value is ever taken for another option.
 func (r *request) options(members int) []string {
-	o := []string{"--export=SLURM_CONF", "--job-name=" + r.Name, "--output=" + r.Log, "--error=" + r.Log, "--input=/dev/null", "--open-mode=append", "--chdir=" + r.Dir}
+	// All of sbatch's own environment, which is next to nothing: with less, Slurm has a
+	// login shell of the user make one on the node, for each job.
+	o := []string{"--export=ALL", "--job-name=" + r.Name, "--output=" + r.Log, "--error=" + r.Log, "--input=/dev/null", "--open-mode=append", "--chdir=" + r.Dir}
 	text := func(option, value string) {
 		if value != "" {
 			o = append(o, option+"="+value)

@@ -57,6 +57,11 @@ func (c *commands) command(ctx context.Context, stdin string, name string, args 
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = c.environment(cmd.Environ())
+	if name == "sbatch" { // what it has goes to the job
+		cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool {
+			return !strings.HasPrefix(v, "SLURM_CONF=") && !strings.HasPrefix(v, "PATH=") && !strings.HasPrefix(v, "LC_ALL=")
+		})
+	}
 	cmd.Dir = "/"
 	cmd.Stdin = strings.NewReader(stdin)
 	out, complaint := &bounded{left: maxAnswer}, &bounded{left: maxComplaint}
