@@ -24,6 +24,7 @@ const (
 // statuses say that none was lost, none run twice, and every end is right.
 //
 //	PORTOLAN_SITES_SEED=n  repeats a seed
+//	PORTOLAN_SITES_JOBS=n  how many jobs (default 1000; 100 with -short)
 func TestSites(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("PORTOLAN_SITES_SEED"); s != "" {
@@ -36,6 +37,13 @@ func TestSites(t *testing.T) {
 	jobs := siteJobs
 	if testing.Short() {
 		jobs = 100
+	}
+	if s := os.Getenv("PORTOLAN_SITES_JOBS"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			t.Fatalf("PORTOLAN_SITES_JOBS=%s is no number of jobs", s)
+		}
+		jobs = n
 	}
 	t.Logf("PORTOLAN_SITES_SEED=%d, %d jobs", seed, jobs)
 	managers := startManagers(t)
