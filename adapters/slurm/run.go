@@ -57,6 +57,9 @@ func (c *commands) command(ctx context.Context, stdin string, name string, args 
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = c.environment(cmd.Environ())
+	if name == "sbatch" {
+		cmd.Env = bare(cmd.Env)
+	}
 	if name == "sbatch" { // what it has goes to the job
 		cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool {
 			return !strings.HasPrefix(v, "SLURM_CONF=") && !strings.HasPrefix(v, "PATH=") && !strings.HasPrefix(v, "LC_ALL=")
@@ -127,6 +130,15 @@ func (c *commands) environment(env []string) []string {
 		env = append(env, "SLURM_CONF="+c.conf)
 	}
 	return env
+}
+
+// bare leaves of an environment what sbatch needs: it goes on to the job's script, and
+// nothing of the gateway's is the business of anybody there.
+func bare(env []string) []string {
+	return slices.DeleteFunc(env, func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return !slices.Contains([]string{"PATH", "HOME", "USER", "LOGNAME", "LD_LIBRARY_PATH", "SLURM_CONF", "LC_ALL", "TZ", "SLURM_TIME_FORMAT"}, name)
+	})
 }
 
 // complaints turns what a command complains of into an error of the right kind. They
