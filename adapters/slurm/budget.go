@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -15,7 +16,11 @@ type budget struct {
 	limiter *rate.Limiter // nil: without bound
 	sent    atomic.Int64
 	waiting atomic.Int64
+	heard   atomic.Int64 // when an answer came last, Unix nanoseconds
 }
+
+// answer notes a good answer.
+func (b *budget) answer() { b.heard.Store(time.Now().UnixNano()) }
 
 func newBudget(perSecond float64) *budget {
 	b := new(budget)

@@ -101,6 +101,9 @@ func (a *Adapter) Health() adapters.Health {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	h := a.health
+	if heard := time.Unix(0, a.budget.heard.Load()); !h.Contact.IsZero() && heard.After(h.Contact) {
+		h.Contact = heard
+	}
 	h.Requests, h.Waiting = a.budget.sent.Load(), int(a.budget.waiting.Load())
 	for _, w := range a.ways {
 		h.Offered = append(h.Offered, w.path())

@@ -181,6 +181,9 @@ func (r *rest) call(ctx context.Context, user, method, path string, body any) (d
 		r.tokens.forget(user)
 		return nil, resp.StatusCode, false, fail.Errorf("slurm.slurmrestd", fail.Unavailable, path, "slurmrestd does not take the gateway's token (%s); give a fresh one in the setting token", resp.Status)
 	}
+	if resp.StatusCode == http.StatusOK {
+		r.budget.answer()
+	}
 	return data, resp.StatusCode, true, nil
 }
 

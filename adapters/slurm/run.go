@@ -89,6 +89,9 @@ func (c *commands) command(ctx context.Context, stdin string, name string, args 
 	if _, ok := errors.AsType[*exec.ExitError](err); ok {
 		return a, started, nil // the caller looks at the code
 	}
+	if err == nil {
+		c.budget.answer()
+	}
 	if err != nil {
 		return a, started, fail.Errorf("slurm."+name, fail.Unavailable, "", "Slurm's command %s can't be run", name).Because(err)
 	}

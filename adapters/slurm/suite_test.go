@@ -27,7 +27,7 @@ func cluster(t testing.TB) *testbed.Slurm {
 	t.Helper()
 	root := os.Getuid() == 0
 	return testbed.StartSlurm(t, testbed.SlurmOptions{
-		Nodes: 2, DBD: true, REST: root, Cgroup: root && testbed.MemoryController(),
+		Nodes: 2, CPUs: 8, DBD: true, REST: root, Cgroup: root && testbed.MemoryController(),
 		Conf: []string{"PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=01:00:00"},
 	})
 }
