@@ -234,7 +234,7 @@ func (s *Slurm) start(name string) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close() // the daemon has its own
+	defer log.Close()                           // the daemon has its own
 	cmd := exec.Command(program(kind), args...) //nolint:noctx // a daemon outlives the call, and where it is to stay, this process
 	cmd.Env, cmd.Dir, cmd.SysProcAttr, cmd.Stdout, cmd.Stderr = env, s.path("run"), attr, log, log
 	if err := cmd.Start(); err != nil {
