@@ -1,0 +1,3 @@
+package resourcemodel
+
+type sites = map[Key]*Site
