@@ -26,10 +26,12 @@ import (
 func cluster(t testing.TB) *testbed.Slurm {
 	t.Helper()
 	root := os.Getuid() == 0
-	return testbed.StartSlurm(t, testbed.SlurmOptions{
+	s := testbed.StartSlurm(t, testbed.SlurmOptions{
 		Nodes: 2, CPUs: 8, DBD: true, REST: root, Cgroup: root && testbed.MemoryController(),
 		Conf: []string{"PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=01:00:00"},
 	})
+	s.Tend(t) // the suite kills the controller
+	return s
 }
 
 func open(t testing.TB, s *testbed.Slurm, dir, settings string) adapters.Adapter {

@@ -26,9 +26,14 @@ func (s *Slurm) Tend(tb testing.TB) {
 			case <-t.C:
 			}
 			// While the controller is down, both fail, and are tried again.
-			out, err := s.Run("sinfo", "-h", "-N", "-t", "drain,drained,draining", "-o", "%N")
-			if nodes := strings.Fields(out); err == nil && len(nodes) > 0 {
-				_, _ = s.Run("scontrol", "update", "nodename="+strings.Join(nodes, ","), "state=resume")
+			out, err := s.Run("sinfo", "-h", "-R", "-o", "%N|%E")
+			if err != nil {
+				continue
+			}
+			for line := range strings.Lines(out) {
+				if nodes, reason, _ := strings.Cut(strings.TrimSpace(line), "|"); reason == "Duplicate jobid" {
+					_, _ = s.Run("scontrol", "update", "nodename="+nodes, "state=resume")
+				}
 			}
 		}
 	}()
