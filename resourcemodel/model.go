@@ -79,6 +79,20 @@ type Share struct {
 	Policy       Policy        `json:"policy,omitzero"` // narrows the site's
 	Price        float64       `json:"price,omitempty"` // of a CPU-hour, in the VO's unit
 	Consumables  []Consumable  `json:"consumables,omitempty"`
+	// Span is there where several shares were merged into this one: see Aggregate.
+	Span *ShareSpan `json:"span,omitempty"`
+}
+
+// ShareSpan tells how widely the shares differ that an aggregate has as one. The
+// Share has the narrowest limit of each kind, which all of them allow; the span has
+// the widest, which one of them allows at least, zero being no limit.
+type ShareSpan struct {
+	IDs         []string      `json:"ids"` // of the merged shares
+	MaxWallTime time.Duration `json:"maxWallTime,omitempty"`
+	MaxCPUs     int           `json:"maxCPUs,omitempty"`
+	MaxNodes    int           `json:"maxNodes,omitempty"`
+	MaxMemory   int64         `json:"maxMemory,omitempty"`
+	Price       float64       `json:"price,omitempty"` // the highest; the Share has the lowest
 }
 
 // Environment is a set of like nodes (GLUE2 ExecutionEnvironment). Numbers are
@@ -100,8 +114,33 @@ type Environment struct {
 	FileSystems     []FileSystem       `json:"fileSystems,omitempty"`
 	Benchmarks      map[string]float64 `json:"benchmarks,omitempty"`
 	Consumables     []Consumable       `json:"consumables,omitempty"` // per node
-	// Classes is how many unlike sets of nodes were merged into this one; 0 is none.
+	// Classes is how many sets of nodes were merged into this one; 0 is none.
 	Classes int `json:"classes,omitempty"`
+	// Span is there where the merged sets differ: see Aggregate.
+	Span *Span `json:"span,omitempty"`
+}
+
+// Span tells how widely the sets of nodes differ that an aggregate has as one. The
+// Environment has the least of each number and what all of them have: a wish for
+// "at least" that it meets, each of the sets meets. The span has the most of each
+// number and what any of them has, so that nothing which the span can't meet is met
+// by any of them. It is complete: what does not differ is told here too. A number
+// that is zero in the Environment and not here is unknown of some of the sets.
+type Span struct {
+	OperatingSystems []string           `json:"os,omitempty"` // "" among them: of some it is not known
+	OSVersions       []string           `json:"osVersions,omitempty"`
+	CPUArchitectures []string           `json:"archs,omitempty"`
+	CPUs             int                `json:"cpus,omitempty"`
+	CPUSpeed         float64            `json:"cpuSpeed,omitempty"`
+	Memory           int64              `json:"memory,omitempty"`
+	VirtualMemory    int64              `json:"virtualMemory,omitempty"`
+	Disk             int64              `json:"disk,omitempty"`
+	Bandwidth        float64            `json:"bandwidth,omitempty"`
+	GPUs             map[string]int     `json:"gpus,omitempty"`
+	Features         []string           `json:"features,omitempty"`
+	FileSystems      []FileSystem       `json:"fileSystems,omitempty"`
+	Benchmarks       map[string]float64 `json:"benchmarks,omitempty"`
+	Consumables      []Consumable       `json:"consumables,omitempty"`
 }
 
 // FileSystem is one that the nodes mount.
@@ -164,6 +203,7 @@ type ShareState struct {
 }
 
 // EnvironmentState is how an environment stands, all nodes together.
+// The numbers of an aggregate are the sums of its sets.
 type EnvironmentState struct {
 	Nodes      int   `json:"nodes"`
 	Available  int   `json:"available"` // of Nodes, fit to take jobs
@@ -171,6 +211,9 @@ type EnvironmentState struct {
 	FreeCPUs   int   `json:"freeCPUs,omitempty"`
 	FreeMemory int64 `json:"freeMemory,omitempty"`
 	FreeGPUs   int   `json:"freeGPUs,omitempty"`
+	// Best is there where several sets were merged into this one: how that one stands
+	// which has the most free CPUs, then memory, GPUs, nodes. What it has free, one set has.
+	Best *EnvironmentState `json:"best,omitempty"`
 }
 
 // Snapshot is the model at a revision. It never changes; sites that are alike in two
@@ -179,6 +222,7 @@ type Snapshot struct {
 	revision int64
 	at       time.Time
 	sites    sites
+	count    int // of those that have a Static part
 }
 
 // Delta is what changed between two revisions.
@@ -188,7 +232,9 @@ type Delta struct {
 	Changes  []Change  `json:"changes"`
 }
 
-// Change replaces parts of one site; a part that is nil stays as it is.
+// Change replaces parts of one site; a part that is nil stays as it is, unless the
+// change says Gone: then the site is gone, and where the change has parts too, they
+// are all that there is in its place.
 type Change struct {
 	Key     Key      `json:"key"`
 	Static  *Static  `json:"static,omitempty"`
