@@ -51,6 +51,11 @@ func MovedOn(op, id string) error {
 	return fail.Errorf(op, fail.Conflict, id, "job %s was changed by another", id)
 }
 
+// RecordMovedOn is the error of a write that met a record at another revision.
+func RecordMovedOn(op, key string) error {
+	return fail.Errorf(op, fail.Conflict, key, "the record %s was changed by another", key)
+}
+
 // TooOld is the error of a watch from a revision that is forgotten.
 func TooOld(op string, revision int64) error {
 	return fail.Errorf(op, fail.Conflict, "", "the changes after revision %d are not kept any more", revision)

@@ -35,7 +35,8 @@ type Status struct {
 	Final      bool       `json:"final,omitempty"`
 	Reason     string     `json:"reason,omitempty"`
 	Attempt    int        `json:"attempt,omitempty"`
-	Lost       int        `json:"lost,omitempty"`    // placements lost before they ran
+	Lost       int        `json:"lost,omitempty"`    // placements lost before they ran, or that it may be run again after
+	Class      int        `json:"class,omitempty"`   // of the queue: one whose place was lost is of a higher one than 0
 	Refused    []string   `json:"refused,omitempty"` // sites that refused it for good; never changed in place
 	Placement  *Placement `json:"placement,omitempty"`
 	ExitStatus *int       `json:"exitStatus,omitempty"`
@@ -60,9 +61,12 @@ type Told struct {
 
 // Placement is one attempt at one site.
 type Placement struct {
-	Tag    string `json:"tag"`
-	Site   string `json:"site"`
-	Handle []byte `json:"handle,omitzero"` // nil until the site answered; an empty one is an answer
+	Tag         string `json:"tag"`
+	Site        string `json:"site"`
+	Share       string `json:"share,omitempty"`
+	Environment string `json:"environment,omitempty"`
+	Rerunnable  bool   `json:"rerunnable,omitempty"` // the job may be run again though it ran
+	Handle      []byte `json:"handle,omitzero"`      // nil until the site answered; an empty one is an answer
 }
 
 // Event is one history line.
@@ -136,8 +140,10 @@ type Store interface {
 	// Setting gives a named value and whether it is there.
 	Setting(ctx context.Context, name string) ([]byte, bool, error)
 	SetSetting(ctx context.Context, name string, value []byte) error
+	Records
 	// Join registers a replica under a lease. The same replica name takes over
-	// from a dead process of its own at once.
+	// from a dead process of its own at once; records that were bound to that one's
+	// lease are gone then.
 	Join(ctx context.Context, replica string) (Session, error)
 	// Health gives nil, or why writes are refused at present.
 	Health(context.Context) error

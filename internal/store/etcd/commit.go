@@ -119,13 +119,15 @@ func (s *Store) fly() {
 // for the next.
 func (c *committer) take() []*write {
 	var batch, rest []*write
-	var compares, ops, bytes int
+	var compares, ops, bytes, largest int
 	touched := map[string]bool{}
 	for i, w := range c.queue {
 		compares += len(w.when) + 1
 		ops += len(w.then)
 		bytes += w.bytes
-		if len(batch) > 0 && (max(compares, ops) > c.ops || bytes > c.bytes || len(batch)+8 > c.ops) {
+		largest = max(largest, len(w.when)+1, len(w.then))
+		// When they are tried each by itself, etcd takes their number off what each may have.
+		if len(batch) > 0 && (max(compares, ops) > c.ops || bytes > c.bytes || len(batch)+max(8, largest+1) > c.ops) {
 			rest = append(rest, c.queue[i:]...)
 			break
 		}

@@ -17,6 +17,8 @@
 //	submission/<hash>/<text>  the job that an owner's SubmissionId made
 //	replica/<name>            a session, under a lease
 //	setting/<name>
+//	r/<key>                   a record: 16 bytes that name its write, then the value;
+//	                          under its session's lease if it is bound to it
 //
 // A job's creation writes two keys and one for its SubmissionId; an update one for
 // the status and one for its history lines.

@@ -22,6 +22,7 @@ const (
 	submissionPrefix = root + "submission/"
 	replicaPrefix    = root + "replica/"
 	settingPrefix    = root + "setting/"
+	recordPrefix     = root + "r/"
 )
 
 // shards is part of the layout: it never changes within a schema version.

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"os"
@@ -34,6 +35,8 @@ type Store struct {
 	bases   recent[base]   // where updates start from
 	headers recent[header] // for watches
 	live    atomic.Pointer[snapshot]
+	name    [8]byte       // of this Store, at random
+	tags    atomic.Uint64 // of its writes of records
 	disk    disk
 	quota   quota
 
@@ -58,6 +61,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{opts: o, log: o.Log, dead: make(chan struct{})}
 	var err error
+	_, _ = rand.Read(s.name[:]) // it never fails
 	s.quota.woken = make(chan struct{}, 1)
 	s.disk.dir, s.disk.reserve = o.Dir, o.ReserveBytes
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))

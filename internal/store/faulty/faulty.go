@@ -29,14 +29,23 @@ const (
 	SetSetting Op = "SetSetting"
 	Join       Op = "Join"
 	Health     Op = "Health"
+
+	PutRecords   Op = "PutRecords"
+	ListRecords  Op = "ListRecords"
+	WatchRecords Op = "WatchRecords"
 )
+
+// writes says whether a call changes what is stored.
+func (op Op) writes() bool {
+	return op == Create || op == Update || op == SetSetting || op == PutRecords
+}
 
 // Fault says how one call goes wrong. The zero value lets it pass.
 type Fault struct {
 	Delay  time.Duration // before anything else
 	Before fail.Kind     // the call is not done and fails so; Internal, the zero kind, is none
 	After  bool          // the call is done, and its answer lost: writes give fail.Uncertain, reads fail.Unavailable
-	Lose   bool          // of Update: the session is lost first
+	Lose   bool          // of Update and PutRecords: the session is lost first
 }
 
 // Script gives the fault of each call. It is never called twice at once.
@@ -47,7 +56,7 @@ type Rates struct {
 	Unavailable float64 // refused, not done
 	Exhausted   float64 // refused because the disk is full; of writes only
 	Lost        float64 // done, the answer lost
-	Expire      float64 // of Update: the session lost
+	Expire      float64 // of Update and PutRecords: the session lost
 	Delay       float64
 	Longest     time.Duration // delays are up to this
 }
@@ -60,16 +69,15 @@ func Seeded(seed uint64, r Rates) Script {
 		if dice.Float64() < r.Delay && r.Longest > 0 {
 			f.Delay = time.Duration(dice.Int64N(int64(r.Longest)) + 1)
 		}
-		writes := op == Create || op == Update || op == SetSetting
 		switch roll := dice.Float64(); {
 		case roll < r.Unavailable:
 			f.Before = fail.Unavailable
-		case roll < r.Unavailable+r.Exhausted && writes:
+		case roll < r.Unavailable+r.Exhausted && op.writes():
 			f.Before = fail.Exhausted
 		case roll >= 1-r.Lost:
 			f.After = true
 		}
-		f.Lose = op == Update && dice.Float64() < r.Expire
+		f.Lose = (op == Update || op == PutRecords) && dice.Float64() < r.Expire
 		return f
 	}
 }
@@ -121,7 +129,7 @@ func (s *Store) begin(ctx context.Context, op Op) (Fault, error) {
 // lost is the error of a call that was done.
 func lost(op Op) error {
 	kind := fail.Unavailable
-	if op == Create || op == Update || op == SetSetting {
+	if op.writes() {
 		kind = fail.Uncertain
 	}
 	return fail.Errorf("store."+string(op), kind, "", "the store's answer was lost: it was told to lose it").Because(errInjected)

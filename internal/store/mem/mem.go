@@ -40,6 +40,12 @@ type data struct {
 	compacted int64    // changes up to here are forgotten
 	live      snapshot // what Live gave last
 	grown     chan struct{}
+
+	records          map[string]named
+	recordLog        []store.Record // the newest changes, in order
+	recordBytes      int            // of the values in recordLog
+	recordsCompacted int64
+	recordWatches    map[*recordWatch]bool
 }
 
 // snapshot is how far a Live read saw (at), and the highest revision that its
@@ -71,7 +77,10 @@ func New() *Store {
 		submissions: map[submission]string{},
 		settings:    map[string][]byte{},
 		sessions:    map[string]*session{},
-		grown:       make(chan struct{}),
+		records:     map[string]named{},
+
+		recordWatches: map[*recordWatch]bool{},
+		grown:         make(chan struct{}),
 	})
 }
 
@@ -176,6 +185,7 @@ func (s *Store) Compact() {
 	s.d.mu.Lock()
 	defer s.d.mu.Unlock()
 	s.d.compact(s.d.revision)
+	s.d.compactRecords(s.d.revision)
 }
 
 func (r *record) view() store.Job { return r.at(r.job.Revision, r.status) }
@@ -430,6 +440,7 @@ func (d *data) drop(replica string) {
 	if old, ok := d.sessions[replica]; ok {
 		delete(d.sessions, replica)
 		close(old.lost)
+		d.unbind(old)
 	}
 }
 

@@ -32,6 +32,7 @@ func Alike(t *testing.T, a, b store.Store) {
 			"join":    p.join,
 			"leave":   p.leave,
 			"setting": p.setting,
+			"records": p.records,
 			"read":    p.read,
 		})
 		p.rt = rt

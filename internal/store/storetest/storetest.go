@@ -57,6 +57,21 @@ func Run(t *testing.T, m Maker) {
 		"HostileNames":         hostileNames,
 		"GivenBackUnshared":    givenBackUnshared,
 		"StatusComesBackWhole": statusComesBackWhole,
+
+		"RecordsAllOrNothing":     recordsAllOrNothing,
+		"RecordsCompare":          recordsCompare,
+		"RecordsEqualCostNothing": recordsEqualCostNothing,
+		"RecordsBound":            recordsBound,
+		"RecordsGuarded":          recordsGuarded,
+		"RecordsListing":          recordsListing,
+		"RecordsRefuses":          recordsRefuses,
+		"RecordsRace":             recordsRace,
+		"RecordsUnshared":         recordsUnshared,
+		"RecordsWatch":            recordsWatch,
+		"RecordsSlowConsumer":     recordsSlowConsumer,
+		"RecordsWatchCompacted":   recordsWatchCompacted,
+		"RecordsReopen":           recordsReopen,
+		"RecordsClosed":           recordsClosed,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, m) })
 	}
