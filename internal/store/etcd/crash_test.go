@@ -5,9 +5,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -63,7 +65,41 @@ func child() {
 			}
 		}()
 	}
+	for w := range 2 {
+		go func() {
+			if err := childRecords(ctx, s, sess, w, say); err != nil {
+				say("error", err)
+			}
+		}()
+	}
 	select {}
+}
+
+// childRecords counts in two records that one transaction changes, and claims a third.
+func childRecords(ctx context.Context, s *etcd.Store, sess store.Session, w int, say func(...any)) error {
+	a, b := fmt.Sprintf("crash/%d/a", w), fmt.Sprintf("crash/%d/b", w)
+	n := 0
+	found, _, err := s.ListRecords(ctx, a, store.RecordOptions{})
+	if err != nil {
+		return err
+	}
+	at := int64(0)
+	if len(found) == 1 {
+		at = found[0].Revision
+		if n, err = strconv.Atoi(string(found[0].Value)); err != nil {
+			return err
+		}
+	}
+	for {
+		n++
+		value := []byte(strconv.Itoa(n))
+		if at, err = s.PutRecords(ctx, sess,
+			store.RecordChange{Key: a, Value: value, If: at}, store.RecordChange{Key: b, Value: value, If: -1},
+			store.RecordChange{Key: fmt.Sprintf("claim/%d", w), Value: value, If: -1, Bound: true}); err != nil {
+			return err
+		}
+		say("record", fmt.Sprintf("%s=%d", a, n))
+	}
 }
 
 // TestKilled kills a process that writes, many times, and finds all that it was
@@ -77,16 +113,19 @@ func TestKilled(t *testing.T) {
 	acked := map[string]int{} // lines of history at least
 	for round := range rounds {
 		runChild(t, dir, acked, round)
+		counted := takeRecords(acked)
 		began := time.Now()
 		s := open(t, etcd.Options{Dir: dir})
 		t.Logf("round %d: %d jobs acknowledged; opened in %v", round, len(acked), time.Since(began).Round(time.Millisecond))
 		check(t, s, acked)
+		checkRecords(t, s, counted)
+		maps.Copy(acked, counted)
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if len(acked) < rounds {
-		t.Errorf("only %d jobs were created in %d rounds", len(acked), rounds)
+	if jobs := len(acked) - 2; jobs < rounds {
+		t.Errorf("only %d jobs were created in %d rounds", jobs, rounds)
 	}
 }
 
@@ -121,6 +160,9 @@ func runChild(t *testing.T, dir string, acked map[string]int, round int) {
 			acked[id] = max(acked[id], 1)
 		case "updated":
 			acked[id] = 2
+		case "record":
+			key, value, _ := strings.Cut(id, "=")
+			acked[key], _ = strconv.Atoi(value)
 		case "error":
 			t.Errorf("the child says: %s", line)
 		}
@@ -129,6 +171,45 @@ func runChild(t *testing.T, dir string, acked map[string]int, round int) {
 		}
 	}
 	_ = cmd.Wait()
+}
+
+// takeRecords separates what was acknowledged of records from that of jobs.
+func takeRecords(acked map[string]int) map[string]int {
+	counted := map[string]int{}
+	for key, n := range acked {
+		if strings.HasPrefix(key, "crash/") {
+			counted[key] = n
+			delete(acked, key)
+		}
+	}
+	return counted
+}
+
+// checkRecords: what was acknowledged is there, each transaction is whole, and claims
+// go when the replica comes back.
+func checkRecords(t *testing.T, s *etcd.Store, counted map[string]int) {
+	t.Helper()
+	for key, n := range counted {
+		found, _, err := s.ListRecords(t.Context(), strings.TrimSuffix(key, "a"), store.RecordOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found) != 2 || string(found[0].Value) != string(found[1].Value) || found[0].Revision != found[1].Revision {
+			t.Errorf("a transaction is there in part: %+v", found)
+			continue
+		}
+		if got, _ := strconv.Atoi(string(found[0].Value)); got < n || got > n+1 {
+			t.Errorf("%s was acknowledged as %d and is %d", key, n, got)
+		}
+	}
+	sess, err := s.Join(t.Context(), "child")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sess.Close()
+	if found, _, err := s.ListRecords(t.Context(), "claim/", store.RecordOptions{}); err != nil || len(found) != 0 {
+		t.Errorf("the claims of the killed process are there still: %+v, %v", found, err)
+	}
 }
 
 func check(t *testing.T, s *etcd.Store, acked map[string]int) {

@@ -38,3 +38,38 @@ func Reckless(s *Store) {
 	defer s.disk.mu.Unlock()
 	s.disk.checked, s.disk.free = time.Now().Add(time.Hour), 1<<50
 }
+
+// Interrupt lets commit decide what becomes of each transaction of a store from now on:
+// it is given what sends it.
+func Interrupt(s *Store, commit func(send func() (*clientv3.TxnResponse, error)) (*clientv3.TxnResponse, error)) {
+	s.cli.KV = interrupted{s.cli.KV, commit}
+}
+
+type interrupted struct {
+	clientv3.KV
+	commit func(send func() (*clientv3.TxnResponse, error)) (*clientv3.TxnResponse, error)
+}
+
+func (k interrupted) Txn(ctx context.Context) clientv3.Txn { return &interruptedTxn{k.KV.Txn(ctx), k} }
+
+type interruptedTxn struct {
+	clientv3.Txn
+	k interrupted
+}
+
+func (t *interruptedTxn) If(cs ...clientv3.Cmp) clientv3.Txn {
+	t.Txn = t.Txn.If(cs...)
+	return t
+}
+
+func (t *interruptedTxn) Then(ops ...clientv3.Op) clientv3.Txn {
+	t.Txn = t.Txn.Then(ops...)
+	return t
+}
+
+func (t *interruptedTxn) Else(ops ...clientv3.Op) clientv3.Txn {
+	t.Txn = t.Txn.Else(ops...)
+	return t
+}
+
+func (t *interruptedTxn) Commit() (*clientv3.TxnResponse, error) { return t.k.commit(t.Txn.Commit) }

@@ -128,3 +128,43 @@ func TestSeededIsRepeatable(t *testing.T) {
 		t.Errorf("some faults never happen: %+v", seen)
 	}
 }
+
+func TestRecordFaults(t *testing.T) {
+	m := mem.New()
+	var next faulty.Fault
+	s := faulty.New(m, func(faulty.Op) faulty.Fault { f := next; next = faulty.Fault{}; return f })
+	sess, err := s.Join(t.Context(), "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := func() int {
+		records, _, err := m.ListRecords(t.Context(), "", store.RecordOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(records)
+	}
+	one := store.RecordChange{Key: "one", Value: []byte("x")}
+	next = faulty.Fault{Before: fail.Exhausted}
+	if _, err := s.PutRecords(t.Context(), sess, one); !fail.Is(err, fail.Exhausted) || there() != 0 {
+		t.Errorf("refused: %v, and %d are there", err, there())
+	}
+	next = faulty.Fault{After: true}
+	if _, err := s.PutRecords(t.Context(), sess, one); !fail.Is(err, fail.Uncertain) || there() != 1 {
+		t.Errorf("lost: %v, and %d are there", err, there())
+	}
+	next = faulty.Fault{After: true}
+	if records, at, err := s.ListRecords(t.Context(), "", store.RecordOptions{}); !fail.Is(err, fail.Unavailable) || records != nil || at != 0 {
+		t.Errorf("a list whose answer was lost gave %v at %d, %v", records, at, err)
+	}
+	next = faulty.Fault{After: true}
+	emitted := 0
+	if err := s.WatchRecords(t.Context(), "", 0, func([]store.Record, int64) { emitted++ }); !fail.Is(err, fail.Unavailable) || emitted != 1 {
+		t.Errorf("a watch that breaks: %v after %d", err, emitted)
+	}
+	next = faulty.Fault{Lose: true}
+	if _, err := s.PutRecords(t.Context(), sess, store.RecordChange{Key: "two", Value: []byte("x")}); !fail.Is(err, fail.Conflict) || there() != 1 {
+		t.Errorf("after the session was lost: %v, and %d are there", err, there())
+	}
+	<-sess.Lost()
+}
