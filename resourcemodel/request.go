@@ -1,6 +1,8 @@
 package resourcemodel
 
 import (
+	"crypto/sha256"
+	"slices"
 	"time"
 
 	"github.com/portolan-project/portolan/jsdl"
@@ -25,7 +27,19 @@ type Request struct {
 	Deadline   time.Time // zero is none
 	NotBefore  time.Time
 	Priority   int // among the owner's jobs, higher first
-	clauses    []clause
+
+	// What was compiled, for Amend.
+	definition *jsdl.JobDefinition
+	criteria   *jsdl.Criteria
+
+	ask        ask
+	wallLimit  int64    // seconds of WallTimeLimit; 0 is none
+	hosts      []string // CandidateHosts
+	data       []string // URIs that the job's files come from and go to
+	clauses    []clause // the static first
+	static     int      // how many of clauses are
+	hard, soft []criterion
+	wishes     [sha256.Size]byte
 }
 
 // Need is what a job takes.
@@ -71,11 +85,52 @@ type Derived struct {
 	Wait func(Place, *Need) (time.Duration, bool)
 	// SuccessRate is the part of the recent jobs that the place ran to their end.
 	SuccessRate func(Place) (float64, bool)
-	// Distance of the data that the request names; false when nobody knows.
+	// Distance of the data that the request names; false when nobody knows. Nil asks the
+	// model: see DataDistance.
 	Distance func(Place, *Request) (float64, bool)
 	// Performance is a measured speed relative to the other places, 1 for the usual.
 	Performance func(Place) (float64, bool)
 }
 
-// clause is one wish in compiled form; match.go has it.
-type clause struct{}
+// Where is a place as the model has it: a share of a site, on one of its environments.
+type Where struct {
+	Site        *Site
+	Share       *Share
+	Environment *Environment
+}
+
+// Place names it.
+func (w Where) Place() Place {
+	return Place{Key: w.Site.Key, Share: w.Share.ID, Environment: w.Environment.ID}
+}
+
+// Class is what requests have in common that every place answers alike. It is
+// comparable, and the same in every process.
+type Class struct {
+	Wishes [sha256.Size]byte
+	VO     string
+	User   string // "" unless a policy names users
+}
+
+// Class gives the request's class among sites whose policies name no users.
+func (r *Request) Class() Class { return Class{Wishes: r.wishes, VO: r.Subject.VO} }
+
+// UserClass gives its class where a policy does: see NamesUsers.
+func (r *Request) UserClass() Class {
+	c := r.Class()
+	c.User = r.Subject.User
+	return c
+}
+
+// NamesUsers reports whether the answers of the site depend on who the user is, beside
+// the VO.
+func NamesUsers(s *Site) bool {
+	if s.Static == nil {
+		return false
+	}
+	return s.Static.Policy.namesUsers() || slices.ContainsFunc(s.Static.Shares, func(s Share) bool { return s.Policy.namesUsers() })
+}
+
+// Data gives the URIs from which the job's files come and to which they go, each once,
+// in the document's order.
+func (r *Request) Data() []string { return slices.Clone(r.data) }

@@ -1,0 +1,355 @@
+package resourcemodel
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"math/big"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/jsdl"
+)
+
+// Compile makes a request of a job definition and its criteria. What no place could
+// ever meet (ranges without a number, counts that contradict each other, a criterion
+// over an attribute that does not exist) is fail.Unsupported or fail.Invalid and names
+// the element.
+func Compile(def *jsdl.JobDefinition, who Subject) (*Request, error) {
+	return CompileWith(def, who, criteriaOf(def))
+}
+
+// CompileWith is Compile with criteria from elsewhere in the place of the document's own.
+// The definition and the criteria are kept, and must not be changed any more.
+func CompileWith(def *jsdl.JobDefinition, who Subject, criteria *jsdl.Criteria) (*Request, error) {
+	q, err := def.Request()
+	if err != nil {
+		return nil, err
+	}
+	r := &Request{Subject: who, definition: def, criteria: criteria}
+	c := compiler{request: r, def: def, program: def.Program(), resources: def.Description.Resources, asked: q}
+	if c.resources == nil {
+		c.resources = new(jsdl.Resources)
+	}
+	if c.placement = c.resources.Placement; c.placement == nil {
+		c.placement = new(jsdl.Placement)
+	}
+	if vo := placementVO(c.placement); vo != "" {
+		if who.VO != "" && who.VO != vo {
+			return nil, fail.Errorf("resourcemodel.Compile", fail.Invalid, "VO", "VO: the document is for the VO %s, and the request for %s; use one of them", quoted(vo), quoted(who.VO))
+		}
+		r.Subject.VO = vo
+	}
+	c.need()
+	c.allocation()
+	c.staticClauses()
+	if err := c.readCriteria(criteria); err != nil {
+		return nil, err
+	}
+	c.dynamicClauses()
+	if err := c.class(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// compiler fills a request in.
+type compiler struct {
+	request   *Request
+	def       *jsdl.JobDefinition
+	program   jsdl.Program
+	resources *jsdl.Resources
+	placement *jsdl.Placement
+	asked     jsdl.Request
+	gpus      map[string]int // asked for, of each host
+	dynamic   []clause
+}
+
+// need sums up what the job takes.
+func (c *compiler) need() {
+	r, q := c.request, c.asked
+	r.Need = Need{
+		Slots: 1, CPUs: q.CPUs, Hosts: q.Hosts, CPUsPerHost: q.CPUsPerHost, Exclusive: q.Exclusive,
+		Memory: max(q.Memory.Total, times(q.Memory.PerHost, int64(max(1, q.Hosts)))), WallTime: durationOf(q.WallTime),
+	}
+	limits := c.program.Limits
+	if m := limits.Memory; r.Need.Memory == 0 && m != nil && m.IsInt64() {
+		r.Need.Memory = times(m.Int64(), int64(max(1, q.Hosts)))
+	}
+	r.wallLimit = wallLimit(limits.WallTime)
+	p := c.placement
+	for _, g := range p.GPUs {
+		if c.gpus == nil {
+			c.gpus = map[string]int{}
+		}
+		c.gpus[g.Type] += g.Count
+		r.Need.GPUs += g.Count * max(1, q.Hosts)
+		r.ask.gpus += int64(g.Count)
+	}
+	for _, l := range p.Licences {
+		if r.Need.Consumables == nil {
+			r.Need.Consumables = map[string]int64{}
+		}
+		r.Need.Consumables[l.Name] += int64(l.Count)
+	}
+	if p.Deadline != nil {
+		r.Deadline = *p.Deadline
+	}
+	if p.NotBefore != nil {
+		r.NotBefore = *p.NotBefore
+	}
+	if p.Priority != nil {
+		r.Priority = *p.Priority
+	}
+	r.hosts = c.resources.CandidateHosts
+	for i := range c.def.Description.DataStaging {
+		s := &c.def.Description.DataStaging[i]
+		for _, l := range []*jsdl.Location{s.Source, s.Target} {
+			if l != nil && l.URI != nil && *l.URI != "" && !slices.Contains(r.data, *l.URI) {
+				r.data = append(r.data, *l.URI)
+			}
+		}
+	}
+}
+
+// longest is the time limit in seconds above which one is none: a thousand years.
+const longest = 1000 * 365 * 86400
+
+func wallLimit(n *big.Int) int64 {
+	if n == nil || !n.IsInt64() || n.Int64() > longest {
+		return 0
+	}
+	return max(1, n.Int64())
+}
+
+// rangeOf gives the range of a part; nil is not asked for.
+func rangeOf(r *jsdl.Resources, p part) *jsdl.RangeValue {
+	if at := rangeAt(r, p); at != nil {
+		return *at
+	}
+	return nil
+}
+
+// rangeAt gives where a part's range stands; nil where it is no range.
+func rangeAt(r *jsdl.Resources, p part) **jsdl.RangeValue {
+	switch p {
+	case partTotal:
+		return &r.TotalCPUCount
+	case partEach:
+		return &r.IndividualCPUCount
+	case partHosts:
+		return &r.TotalResourceCount
+	case partMemoryEach:
+		return &r.IndividualPhysicalMemory
+	case partMemoryTotal:
+		return &r.TotalPhysicalMemory
+	case partVirtualEach:
+		return &r.IndividualVirtualMemory
+	case partVirtualTotal:
+		return &r.TotalVirtualMemory
+	case partDiskEach:
+		return &r.IndividualDiskSpace
+	case partDiskTotal:
+		return &r.TotalDiskSpace
+	case partTimeEach:
+		return &r.IndividualCPUTime
+	case partTimeTotal:
+		return &r.TotalCPUTime
+	case partProcesses, partExclusive, partGPU, numParts:
+	}
+	return nil
+}
+
+func unitOf(p part) unit {
+	switch p {
+	case partMemoryEach, partMemoryTotal, partVirtualEach, partVirtualTotal, partDiskEach, partDiskTotal:
+		return unitBytes
+	case partTimeEach, partTimeTotal:
+		return unitSeconds
+	case partTotal, partEach, partHosts, partProcesses, partExclusive, partGPU, numParts:
+	}
+	return unitCount
+}
+
+// allocation compiles what shapes it.
+func (c *compiler) allocation() {
+	a := &c.request.ask
+	for p := range partProcesses {
+		if v := rangeOf(c.resources, p); v != nil {
+			least := int64(0)
+			if p == partTotal || p == partEach || p == partHosts {
+				least = 1
+			}
+			a.given |= 1 << p
+			a.want[p] = runsOf(v, least)
+		}
+	}
+	if c.asked.Exclusive {
+		a.given |= 1 << partExclusive
+	}
+	if a.gpus > 0 {
+		a.given |= 1 << partGPU
+	}
+	a.leastCPUs, a.leastHosts = c.least()
+	if a.leastCPUs > 1 || a.leastHosts > 1 {
+		a.given |= 1 << partProcesses
+	}
+}
+
+// least gives the CPUs and hosts that the processes need at least, as jsdl.Request has
+// it: a CPU for each thread where TotalCPUCount allows as many, else for each process,
+// else, on hosts of its own, any.
+func (c *compiler) least() (cpus, hosts int64) {
+	spmd := c.program.SPMD
+	if spmd == nil {
+		return 1, 1
+	}
+	threads := int64(c.asked.Threads)
+	cpus, hosts = int64(max(1, spmd.Processes))*threads, 1
+	if spmd.ProcessesPerHost > 0 {
+		switch {
+		case spmd.Processes > 0:
+			hosts = ceil(int64(spmd.Processes), int64(spmd.ProcessesPerHost))
+		case c.resources.TotalResourceCount == nil:
+			hosts = ceil(int64(c.asked.Processes), int64(spmd.ProcessesPerHost))
+		}
+	}
+	if v := c.resources.TotalCPUCount; v != nil {
+		if _, ok := v.LowestInteger(cpus); !ok {
+			if cpus /= threads; cpus > 1 {
+				if _, ok := v.LowestInteger(cpus); !ok {
+					cpus = 1
+				}
+			}
+		}
+	}
+	return cpus, hosts
+}
+
+// readCriteria compiles them; the hard ones over static attributes become static clauses.
+func (c *compiler) readCriteria(criteria *jsdl.Criteria) error {
+	r := c.request
+	if criteria == nil {
+		r.static = len(r.clauses)
+		return nil
+	}
+	for _, one := range criteria.List {
+		done, err := compileCriterion(one)
+		if err != nil {
+			return err
+		}
+		switch {
+		case !one.Hard:
+			r.Soft, r.soft = append(r.Soft, one), append(r.soft, done)
+			continue
+		case done.dynamic():
+			c.dynamic = append(c.dynamic, done.clause())
+		default:
+			r.clauses = append(r.clauses, done.clause())
+		}
+		r.Hard, r.hard = append(r.Hard, one), append(r.hard, done)
+	}
+	r.static = len(r.clauses)
+	return nil
+}
+
+// class digests everything that a place's answer depends on.
+func (c *compiler) class() error {
+	r := c.request
+	d := c.resources
+	spmd, application, version := c.program.SPMD, c.def.ByName(), ""
+	if a := c.def.Description.Application; application != "" && a.Version != nil {
+		version = *a.Version
+	}
+	var data []string
+	if slices.ContainsFunc(slices.Concat(r.Hard, r.Soft), func(c jsdl.Criterion) bool { return c.Name == "DataDistance" }) {
+		data = r.data
+	}
+	wishes := struct {
+		Need                            Need
+		Ranges                          [partProcesses]string
+		Speed, Bandwidth                string
+		LeastCPUs, LeastHosts, Wall     int64
+		Hosts, FileSystems, Data        []string
+		OS, OSVersion, Arch             string
+		GPUs                            map[string]int
+		Share, Constraint               string
+		Application, ApplicationVersion string
+		SPMD                            bool
+		NotBefore, Deadline             int64
+		Hard, Soft                      []jsdl.Criterion
+	}{
+		Need: r.Need, LeastCPUs: r.ask.leastCPUs, LeastHosts: r.ask.leastHosts, Wall: r.wallLimit, Hosts: r.hosts, Data: data,
+		GPUs: c.gpus, Share: given(c.placement.Share), Constraint: given(c.placement.Constraint),
+		Application: application, ApplicationVersion: version, SPMD: spmd != nil, Hard: r.Hard, Soft: r.Soft,
+	}
+	for p := range partProcesses {
+		wishes.Ranges[p] = exactly(rangeOf(d, p))
+	}
+	wishes.Speed, wishes.Bandwidth = exactly(d.IndividualCPUSpeed), exactly(d.IndividualNetworkBandwidth)
+	if d.OperatingSystem != nil {
+		wishes.OS, wishes.OSVersion = d.OperatingSystem.Name, given(d.OperatingSystem.Version)
+	}
+	if d.CPUArchitecture != nil {
+		wishes.Arch = d.CPUArchitecture.Name
+	}
+	for i := range d.FileSystems {
+		f := &d.FileSystems[i]
+		wishes.FileSystems = append(wishes.FileSystems, strings.Join([]string{f.Name, f.Type, given(f.MountPoint), exactly(f.DiskSpace)}, "\x00"))
+	}
+	if !r.NotBefore.IsZero() {
+		wishes.NotBefore = r.NotBefore.UnixNano()
+	}
+	if !r.Deadline.IsZero() {
+		wishes.Deadline = r.Deadline.UnixNano()
+	}
+	b, err := json.Marshal(wishes) // whose maps are sorted
+	if err != nil {
+		return fail.E("resourcemodel.Compile", fail.Internal, "", err)
+	}
+	r.wishes = sha256.Sum256(b)
+	return nil
+}
+
+func given(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// exactly writes a range down without loss.
+func exactly(r *jsdl.RangeValue) string {
+	if r == nil {
+		return ""
+	}
+	bound := func(b *jsdl.Bound) string {
+		if b == nil {
+			return "-"
+		}
+		if b.Exclusive {
+			return "x" + plain(b.Value)
+		}
+		return plain(b.Value)
+	}
+	out := []string{bound(r.Lower), bound(r.Upper)}
+	for _, x := range r.Exact {
+		out = append(out, "="+plain(x.Value)+"±"+plain(x.Epsilon))
+	}
+	for i := range r.Ranges {
+		out = append(out, bound(&r.Ranges[i].Lower)+".."+bound(&r.Ranges[i].Upper))
+	}
+	return strings.Join(out, " ")
+}
+
+// notYet reports whether the request must still wait for its NotBefore.
+func (r *Request) notYet(now time.Time) bool {
+	return !r.NotBefore.IsZero() && now.Before(r.NotBefore)
+}
+
+// criteriaOf gives the document's own criteria.
+func criteriaOf(*jsdl.JobDefinition) *jsdl.Criteria { return nil }
+
+// placementVO gives the VO for which the document is.
+func placementVO(*jsdl.Placement) string { return "" }
