@@ -1,6 +1,9 @@
 package resourcemodel
 
-import "math"
+import (
+	"math"
+	"math/bits"
+)
 
 // part is an element of a document that shapes the allocation.
 type part uint8
@@ -39,6 +42,7 @@ func (p part) ranged() bool { return p < partProcesses }
 type parts uint16
 
 func (s parts) has(p part) bool { return s&(1<<p) != 0 }
+func (s parts) first() part     { return part(bits.TrailingZeros16(uint16(s))) }
 
 // ask is what a request wants of the allocation. A range that is not asked for is not
 // in given.
@@ -74,6 +78,29 @@ type room struct {
 	wall   int64    // seconds that a job may run
 	whole  int64    // hosts that nobody uses
 	gpus   int64    // of all hosts together
+}
+
+// boundless is a place as large as any.
+func boundless() room {
+	return room{
+		hosts: maxCount, each: maxCount, total: maxCount, wall: unlimited, whole: unlimited, gpus: unlimited,
+		amount: [3]int64{unlimited, unlimited, unlimited}, sum: [3]int64{unlimited, unlimited, unlimited},
+	}
+}
+
+// contradiction gives parts that can't be had together in the space, where all of them
+// can't, and leaves out those without which they can't either.
+func (a *ask) contradiction(space *room) parts {
+	together := a.given
+	for q := range numParts {
+		if less := together &^ (1 << q); less != together {
+			fewer := a.without(a.given &^ less)
+			if _, ok := fewer.solve(space); !ok {
+				together = less
+			}
+		}
+	}
+	return together
 }
 
 // maxCount bounds counts, as jsdl.Request does.

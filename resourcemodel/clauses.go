@@ -2,7 +2,6 @@ package resourcemodel
 
 import (
 	"fmt"
-	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -318,25 +317,27 @@ func (c *compiler) tellAllocation(p *at, space room, dynamic bool) []Clause {
 	if len(out) > 0 {
 		return out
 	}
-	// Leave out what is not needed for the contradiction.
-	together := a.given
-	for q := range numParts {
-		if less := together &^ (1 << q); less != together {
-			fewer := a.without(a.given &^ less)
-			if _, ok := fewer.solve(&space); !ok {
-				together = less
-			}
+	together := a.contradiction(&space)
+	first := together.first()
+	bottleneck := partTotal
+	for _, q := range []part{partExclusive, partGPU} {
+		if together.has(q) {
+			bottleneck = q
 		}
 	}
+	has, phrase := p.limit(bottleneck, &space, dynamic)
+	return []Clause{{Element: first.String(), Asked: c.asks(first), Has: has, Sentence: c.names(together) + " can't be had together: " + phrase + p.shape(&space)}}
+}
+
+// names lists parts with what they ask for.
+func (c *compiler) names(s parts) string {
 	var names []string
 	for q := range numParts {
-		if together.has(q) {
+		if s.has(q) {
 			names = append(names, q.String()+" ("+c.asks(q)+")")
 		}
 	}
-	first := part(bits.TrailingZeros16(uint16(together)))
-	has, phrase := p.limit(partTotal, &space, dynamic)
-	return []Clause{{Element: first.String(), Asked: c.asks(first), Has: has, Sentence: listed(names, "and") + " can't be had together: " + phrase + p.shape(&space)}}
+	return listed(names, "and")
 }
 
 // shape tells what an allocation is made of.
@@ -400,7 +401,7 @@ func (p *at) limit(q part, space *room, dynamic bool) (has, phrase string) {
 		return has, share + " lets a job run for at most " + has
 	case partExclusive:
 		has = number(space.whole, unitCount)
-		return has, many(space.whole, "node") + " of " + e + " run nothing else"
+		return has, e + " has " + many(space.whole, "idle node")
 	case partGPU:
 		has = number(space.gpus, unitCount)
 		return has, has + " are free on " + e
@@ -423,6 +424,9 @@ func (p *at) limit(q part, space *room, dynamic bool) (has, phrase string) {
 		fallthrough
 	case partTotal, partProcesses:
 		n := min(space.total, times(space.hosts, space.each))
+		if dynamic {
+			n = int64(p.nodes.FreeCPUs)
+		}
 		has = number(n, unitCount)
 		switch {
 		case dynamic:

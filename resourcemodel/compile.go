@@ -3,6 +3,7 @@ package resourcemodel
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"math/big"
 	"slices"
 	"strings"
@@ -24,7 +25,7 @@ func Compile(def *jsdl.JobDefinition, who Subject) (*Request, error) {
 // The definition and the criteria are kept, and must not be changed any more.
 func CompileWith(def *jsdl.JobDefinition, who Subject, criteria *jsdl.Criteria) (*Request, error) {
 	q, err := def.Request()
-	if err != nil {
+	if err != nil && !ofAmounts(err) {
 		return nil, err
 	}
 	r := &Request{Subject: who, definition: def, criteria: criteria}
@@ -41,8 +42,11 @@ func CompileWith(def *jsdl.JobDefinition, who Subject, criteria *jsdl.Criteria) 
 		}
 		r.Subject.VO = vo
 	}
-	c.need()
 	c.allocation()
+	if err := c.possible(err); err != nil {
+		return nil, err
+	}
+	c.need()
 	c.staticClauses()
 	if err := c.readCriteria(criteria); err != nil {
 		return nil, err
@@ -85,7 +89,6 @@ func (c *compiler) need() {
 		}
 		c.gpus[g.Type] += g.Count
 		r.Need.GPUs += g.Count * max(1, q.Hosts)
-		r.ask.gpus += int64(g.Count)
 	}
 	for _, l := range p.Licences {
 		if r.Need.Consumables == nil {
@@ -188,13 +191,47 @@ func (c *compiler) allocation() {
 	if c.asked.Exclusive {
 		a.given |= 1 << partExclusive
 	}
-	if a.gpus > 0 {
+	for _, g := range c.placement.GPUs {
+		a.gpus += int64(g.Count)
 		a.given |= 1 << partGPU
 	}
 	a.leastCPUs, a.leastHosts = c.least()
 	if a.leastCPUs > 1 || a.leastHosts > 1 {
 		a.given |= 1 << partProcesses
 	}
+}
+
+// ofAmounts reports whether jsdl.Request failed over memory or disk. It settles the number
+// of hosts before it looks at them, and another number may do.
+func ofAmounts(err error) bool {
+	e, ok := errors.AsType[*fail.Error](err)
+	return ok && (strings.HasSuffix(e.Subject, "Memory") || strings.HasSuffix(e.Subject, "DiskSpace"))
+}
+
+// possible reports what no place could give, however large. Where jsdl.Request found no
+// numbers (which is err), those of the first allocation take their place.
+func (c *compiler) possible(err error) error {
+	a := &c.request.ask
+	space := boundless()
+	found, ok := a.solve(&space)
+	if !ok {
+		if err != nil {
+			return err
+		}
+		together := a.contradiction(&space)
+		first := together.first().String()
+		return fail.Errorf("resourcemodel.Compile", fail.Unsupported, first, "%s can't be had together at any place, however large it is; change one of them", c.names(together))
+	}
+	if err == nil {
+		return nil
+	}
+	c.asked = jsdl.Request{CPUs: found.CPUs, Hosts: found.Hosts, CPUsPerHost: found.CPUsPerHost, Exclusive: a.given.has(partExclusive), Processes: 1, Threads: 1}
+	c.asked.Memory.Total = found.Memory
+	if spmd := c.program.SPMD; spmd != nil {
+		c.asked.Processes, c.asked.Threads, c.asked.ProcessesPerHost = max(1, spmd.Processes), max(1, spmd.Threads), spmd.ProcessesPerHost
+	}
+	c.asked.WallTime = wallLimit(c.program.Limits.WallTime)
+	return nil
 }
 
 // least gives the CPUs and hosts that the processes need at least, as jsdl.Request has
@@ -205,7 +242,7 @@ func (c *compiler) least() (cpus, hosts int64) {
 	if spmd == nil {
 		return 1, 1
 	}
-	threads := int64(c.asked.Threads)
+	threads := int64(max(1, spmd.Threads))
 	cpus, hosts = int64(max(1, spmd.Processes))*threads, 1
 	if spmd.ProcessesPerHost > 0 {
 		switch {
