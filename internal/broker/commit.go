@@ -101,6 +101,20 @@ type plan struct {
 	forget []forgetting // placements that are given up
 	ins    []input      // that made it
 	steps  [][3]string  // for the hooks
+	filed  bool         // what it calls for is with the site
+}
+
+// file files what a durable plan calls for, together with its being the job's truth:
+// whoever finds a placement without an answer in between would look for it though it
+// is about to be handed over. The caller holds the lock.
+func (b *Broker) file(p *plan) {
+	if p.filed {
+		return
+	}
+	p.filed = true
+	if s := b.siteOf(&p.j.rec.Status); s != nil && p.do != 0 {
+		s.todo(p.j, p.do)
+	}
 }
 
 // plan takes what is in the inbox and applies it; nil when there is nothing.
@@ -273,6 +287,7 @@ func (b *Broker) written(p *plan, revision int64) {
 	j.reserved, j.deciding = nil, false
 	j.toldAt = time.Now()
 	b.settle(j)
+	b.file(p)
 }
 
 // act does what durable plans call for, and answers who asked.
@@ -289,9 +304,7 @@ func (b *Broker) act(plans []*plan) {
 				s.toForget(f.handle)
 			}
 		}
-		if s := b.siteOf(&p.j.rec.Status); s != nil && p.do != 0 {
-			s.todo(p.j, p.do)
-		}
+		b.file(p)
 	}
 	b.mu.Unlock()
 	for _, p := range plans {
@@ -354,6 +367,7 @@ func (b *Broker) reread(ctx context.Context, stale []*plan) (settled, again []*p
 			b.settle(j)
 		}
 		if ours {
+			b.file(p)
 			settled = append(settled, p)
 		} else {
 			again = append(again, p)

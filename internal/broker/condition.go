@@ -11,33 +11,102 @@ import (
 // health notes whether the site takes jobs; while it does not, it is tried more
 // and more seldom.
 func (s *site) health(err error) {
-	b := s.b
-	b.mu.Lock()
-	was := s.up()
-	s.down = err
-	if err != nil {
-		s.failures++
-		s.closed = time.Now().Add(b.cfg.Retry.backoff(s.failures, b.cfg.Jitter()))
-	} else {
-		s.failures, s.closed = 0, time.Time{}
-	}
-	is := s.up()
-	b.mu.Unlock()
-	nudge(b.wakeDispatch)
-	s.turned(was, is)
+	s.change(func() {
+		s.down = err
+		if err != nil {
+			s.failures++
+			s.closed = time.Now().Add(s.b.cfg.Retry.backoff(s.failures, s.b.cfg.Jitter()))
+		} else {
+			s.failures, s.closed = 0, time.Time{}
+		}
+	})
+	nudge(s.b.wakeDispatch)
 }
 
 // look notes what the adapter knows of its manager. It costs nothing.
 func (s *site) look(c *conn) {
 	h := c.Health()
-	s.b.mu.Lock()
+	s.change(func() { s.condition.Store(&h) })
+}
+
+// change does what may make the site come or go, under the lock, and tells of it.
+func (s *site) change(f func()) {
+	b := s.b
+	b.mu.Lock()
 	was := s.up()
-	s.condition.Store(&h)
+	f()
 	is := s.up()
-	s.b.mu.Unlock()
+	var back []input
+	if was && !is {
+		s.quarantine.fell(time.Now(), b.cfg.Flapping)
+		if s.quarantine.left(time.Now()) > 0 {
+			s.credit.shut()
+		}
+	}
+	if h := s.condition.Load(); !is && (s.lapsed || h != nil && h.Problem != "") {
+		back = s.takeBack()
+	}
+	b.mu.Unlock()
+	b.post(back...)
 	if was != is {
-		nudge(s.b.wakeDispatch)
+		nudge(b.wakeDispatch)
 		s.turned(was, is)
+	}
+}
+
+// takeBack gives up the placements that were not handed over yet: the site does not
+// answer, and they certainly never ran there. The caller holds the lock.
+func (s *site) takeBack() []input {
+	ins := make([]input, 0, len(s.submit))
+	for _, t := range s.submit {
+		ins = append(ins, input{id: t.id, tag: t.tag, facts: one(fact{event: Absent, reason: "it had not been given to the site " + s.name + ", which does not answer; it is placed again"})})
+	}
+	s.submit = nil
+	return ins
+}
+
+// touch notes that the site answered.
+func (s *site) touch() {
+	s.contact.Store(time.Now().UnixNano())
+	s.b.mu.Lock()
+	lapsed := s.lapsed
+	s.b.mu.Unlock()
+	if lapsed {
+		nudge(s.wakeLease)
+	}
+}
+
+// answers reports whether the outcome of a call shows that the site answers.
+func answers(err error) bool {
+	class := adapters.ClassOf(err)
+	return class == adapters.None || class == adapters.Permanent
+}
+
+// leaseLoop notices when the site has not answered for two intervals, even if a call
+// hangs that was to tell.
+func (s *site) leaseLoop(ctx context.Context) {
+	s.contact.Store(time.Now().UnixNano())
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		lease := 2 * s.b.cfg.AuditInterval
+		left := time.Until(time.Unix(0, s.contact.Load()).Add(lease))
+		s.b.mu.Lock()
+		same := s.lapsed == (left <= 0)
+		s.b.mu.Unlock()
+		if !same {
+			s.change(func() { s.lapsed = left <= 0 })
+		}
+		if left <= 0 {
+			left = lease
+		}
+		t.Reset(left)
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		case <-s.wakeLease:
+		}
 	}
 }
 
@@ -45,7 +114,7 @@ func (s *site) look(c *conn) {
 // the lock.
 func (s *site) up() bool {
 	h := s.condition.Load()
-	return s.down == nil && (h == nil || h.Problem == "")
+	return s.down == nil && !s.lapsed && (h == nil || h.Problem == "")
 }
 
 // turned tells that a site came or went.
@@ -78,6 +147,17 @@ func (s *site) troubleLocked() string {
 		return h.Problem
 	case s.down != nil:
 		return fail.Sentence(s.down)
+	case s.lapsed:
+		return "it has not answered since " + time.Unix(0, s.contact.Load()).UTC().Format(time.RFC3339)
+	}
+	return ""
+}
+
+// barredLocked says why the site is given no jobs though it answers; "" if it is. The
+// caller holds the lock.
+func (s *site) barredLocked() string {
+	if left := s.quarantine.left(time.Now()); left > 0 {
+		return "it came and went too often lately and is given no jobs before " + s.quarantine.until.UTC().Format(time.RFC3339)
 	}
 	return ""
 }
@@ -123,6 +203,9 @@ func (s *site) measure(ctx context.Context, c *conn) {
 	r, err := c.Resources(cctx)
 	if ctx.Err() != nil {
 		return
+	}
+	if answers(err) {
+		s.touch()
 	}
 	s.look(c)
 	if err != nil {
@@ -178,6 +261,7 @@ func (s *site) audit(ctx context.Context, c *conn) {
 			}
 			return
 		}
+		s.touch()
 		if len(es) == n {
 			s.hear(es, ids[:n], asOf[:n], at)
 		}

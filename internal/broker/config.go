@@ -58,6 +58,8 @@ type Config struct {
 	Limits Limits
 	Retry  Retry
 	Hooks  Hooks
+	// Flapping says when a site that comes and goes is kept out for a while.
+	Flapping Flapping
 	// Retention is how long a site keeps the output of a job that ended; default
 	// 30 days, negative for ever.
 	Retention time.Duration
@@ -65,7 +67,8 @@ type Config struct {
 	// of its jobs at once; default 2 s.
 	PollInterval time.Duration
 	// AuditInterval is how often every site is asked about all of its jobs, in
-	// case pushed evidence was missed, and about its capacity; default 30 s.
+	// case pushed evidence was missed, and about its capacity; default 30 s. A site
+	// that answers nothing for twice as long is given no jobs until it does.
 	AuditInterval time.Duration
 	// ToldInterval is how seldom the progress of a job is written down while
 	// nothing else happens to it; default 10 s.
@@ -101,6 +104,15 @@ type Retry struct {
 	Lost  int           // placements that may be lost before they ran; default 5
 }
 
+// Flapping says when a site comes and goes too often, and for how long it is then
+// kept out. Zero means the default.
+type Flapping struct {
+	Flaps  int           // times that it went; default 4
+	Window time.Duration // within so long; default 10 min
+	First  time.Duration // it is kept out; doubles each time until it stays for Window; default 1 min
+	Most   time.Duration // default 1 h
+}
+
 // Hooks are told what happens, for metrics. Any may be nil; all are called from
 // many goroutines and must return at once.
 type Hooks struct {
@@ -130,6 +142,10 @@ func (c *Config) EnsureDefaults() {
 	def(&c.Retry.First, time.Second)
 	def(&c.Retry.Most, 5*time.Minute)
 	def(&c.Retry.Lost, 5)
+	def(&c.Flapping.Flaps, 4)
+	def(&c.Flapping.Window, 10*time.Minute)
+	def(&c.Flapping.First, time.Minute)
+	def(&c.Flapping.Most, time.Hour)
 	def(&c.Retention, 30*24*time.Hour)
 	def(&c.PollInterval, 2*time.Second)
 	def(&c.AuditInterval, 30*time.Second)

@@ -21,9 +21,9 @@ import (
 	"github.com/portolan-project/portolan/internal/store"
 )
 
-// schedule is a random run of a gateway: jobs, what users ask, what the site
+// scenario is a random run of a gateway: jobs, what users ask, what the site
 // answers, and at which deeds the process dies.
-type schedule struct {
+type scenario struct {
 	jobs    []scriptedJob
 	deaths  []death
 	answers []answer // of site and store, one for each call, then none
@@ -51,8 +51,8 @@ type answer struct {
 	done bool // with Uncertain: the deed is done
 }
 
-func drawSchedule(t *rapid.T) schedule {
-	return schedule{
+func drawScenario(t *rapid.T) scenario {
+	return scenario{
 		jobs: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) scriptedJob {
 			return scriptedJob{
 				script: rapid.SampledFrom([]string{"exit 0", "exit 3", "sleep 2; exit 0", "sleep 40; exit 1", "signal SIGKILL", "missing no such program", "stop too long", "hold by the operator"}).Draw(t, "script"),
@@ -80,8 +80,8 @@ func drawSchedule(t *rapid.T) schedule {
 	}
 }
 
-// run plays the schedule in a bubble and gives what broke a promise.
-func (s schedule) run(t *testing.T) (broken error) {
+// run plays the scenario in a bubble and gives what broke a promise.
+func (s scenario) run(t *testing.T) (broken error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		defer func() {
@@ -94,7 +94,7 @@ func (s schedule) run(t *testing.T) (broken error) {
 	return broken
 }
 
-func (s schedule) play(t *testing.T) error {
+func (s scenario) play(t *testing.T) error {
 	ctx := context.Background()
 	st := newStore(t)
 	w := fake.NewWorld(s.slots)
@@ -202,7 +202,7 @@ func (s schedule) play(t *testing.T) error {
 }
 
 // judge checks the promises.
-func (s schedule) judge(ctx context.Context, st store.Store, w *fake.World, acked []soap.EPR) error {
+func (s scenario) judge(ctx context.Context, st store.Store, w *fake.World, acked []soap.EPR) error {
 	starts := map[string]int{}
 	for tag, n := range w.Ledger() {
 		if n > 1 {
@@ -260,7 +260,7 @@ func (s schedule) judge(ctx context.Context, st store.Store, w *fake.World, acke
 // answers.
 func TestCrashes(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		s := drawSchedule(rt)
+		s := drawScenario(rt)
 		if err := s.run(t); err != nil {
 			rt.Fatal(err)
 		}
@@ -272,7 +272,7 @@ func TestCrashAtEveryDeed(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		for n := range 16 {
 			for _, push := range []bool{true, false} {
-				s := schedule{
+				s := scenario{
 					jobs:   []scriptedJob{{script: "sleep 2; exit 0"}, {script: "sleep 40; exit 0", ask: Cancel, askAt: time.Second}, {script: "missing it"}},
 					deaths: []death{{deeds: n, after: after, pause: time.Second}}, push: push, slots: 2,
 				}

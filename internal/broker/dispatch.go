@@ -11,6 +11,7 @@ import (
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/jsdl"
+	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // dispatchLoop chooses sites for jobs whenever something changed that a choice
@@ -104,7 +105,7 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 				return nil
 			}
 			return []fact{{
-				event: Chosen, site: s.name, reason: "chosen: the site " + s.name + " can run it and has room",
+				event: Chosen, place: resourcemodel.Place{Key: resourcemodel.Key{Site: s.name}}, rerunnable: rerunnable(j.def), reason: "chosen: the site " + s.name + " can run it and has room",
 				tag: adapters.Tag(fmt.Sprintf("%s-%d", j.rec.ID, st.Attempt+1)),
 			}}
 		}})
@@ -122,6 +123,13 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 		nudge(b.wakeCommit)
 	}
 	return wait
+}
+
+// rerunnable reports whether the document allows that a job is run again that ran
+// and is lost.
+func rerunnable(def *jsdl.JobDefinition) bool {
+	r := def.Description.Resources
+	return r != nil && r.Placement != nil && r.Placement.Rerunnable != nil && *r.Placement.Rerunnable
 }
 
 // whileWaiting gives a fact that is void for a job that left the queue.
@@ -147,11 +155,14 @@ func (b *Broker) views(r *roster, now time.Time) ([]siteView, time.Duration) {
 		if h := s.condition.Load(); h != nil && h.Problem != "" {
 			continue // its next audit tells when it is back
 		}
-		if wait := s.closed.Sub(now); wait > 0 {
+		if wait := max(s.closed.Sub(now), s.quarantine.left(now)); wait > 0 {
 			if reopen == 0 || wait < reopen {
 				reopen = wait
 			}
 			continue
+		}
+		if s.lapsed {
+			continue // its next answer tells when it is back
 		}
 		v := siteView{
 			Open: c.Slots > 0, Slots: c.Slots, InFlight: s.inFlight, Load: s.inFlight + s.foreign,
@@ -163,6 +174,7 @@ func (b *Broker) views(r *roster, now time.Time) ([]siteView, time.Duration) {
 		if s.failures > 0 {
 			v.Most = min(v.Most, s.inFlight+1) // one job tries whether it is back
 		}
+		v.Most = min(v.Most, s.inFlight+max(0, s.credit.window()-s.phases[Placing]))
 		views[i] = v
 	}
 	return views, reopen

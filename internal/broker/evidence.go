@@ -157,6 +157,18 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 			say("lost by the site " + s.name + " before it ran; it is placed again")
 		case neverRan:
 			say(fmt.Sprintf("lost %d times before it could run, the last time by the site %s", st.Lost+1, s.name))
+		case st.Placement != nil && st.Placement.Rerunnable && (st.Lost < b.cfg.Retry.Lost || st.Cancel):
+			// It is gone there, so that it can't run twice at once; that it may have run is
+			// what Rerunnable is for.
+			f.event, f.started, f.notBefore = Rerun, time.Time{}, b.later(st.Lost+1)
+			if f.reason != "" {
+				f.reason += "; it "
+			} else {
+				f.reason = "the site " + s.name + " lost it; it "
+			}
+			f.reason += "is run again, as Rerunnable allows"
+		case st.Placement != nil && st.Placement.Rerunnable:
+			say(fmt.Sprintf("lost %d times, the last time by the site %s", st.Lost+1, s.name))
 		default:
 			say("the site " + s.name + " lost it while it ran: how far it came is not known, and it is not run a second time")
 		}
@@ -184,6 +196,7 @@ func (s *site) hear(es []adapters.Evidence, asked []ticket, asOf []int, at time.
 			continue
 		}
 		s.heard.Store(time.Now().UnixNano())
+		s.contact.Store(time.Now().UnixNano())
 		in := input{tag: string(e.Tag), facts: func(j *job, st store.Status) []fact { return s.facts(j, &st, e, false, at) }}
 		if asked != nil {
 			in.id, in.tag = asked[i].id, asked[i].tag

@@ -94,9 +94,11 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 	cctx, cancel := context.WithTimeout(calls, callTime)
 	results := c.Submit(cctx, jobs)
 	cancel()
+	took := time.Since(began)
 	if b.cfg.Hooks.Placed != nil {
-		b.cfg.Hooks.Placed(s.name, len(jobs), time.Since(began))
+		b.cfg.Hooks.Placed(s.name, len(jobs), took)
 	}
+	put, answered := 0, false
 	var trouble error
 	for i := range jobs {
 		r := adapters.Placed{Err: fail.Errorf("broker.submit", fail.Uncertain, string(jobs[i].Tag), "the site %s gave no answer", s.name)}
@@ -108,11 +110,19 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 		}
 		if adapters.ClassOf(r.Err) == adapters.Transient {
 			trouble = r.Err
+			put++
 		}
+		answered = answered || answers(r.Err)
 		ins = append(ins, input{id: ids[i], tag: string(jobs[i].Tag), facts: func(j *job, st store.Status) []fact {
 			return s.outcome(j, &st, r)
 		}})
 	}
+	if answered {
+		s.touch()
+	}
+	b.mu.Lock()
+	s.credit.answered(len(jobs), put, took)
+	b.mu.Unlock()
 	s.health(trouble)
 	s.look(c)
 	b.post(ins...)

@@ -32,7 +32,7 @@ func (q *queue) add(j *job, now time.Time) {
 	if !j.rec.Status.NotBefore.After(now) {
 		h = q.classes[j.candidates()]
 		if h == nil {
-			h = &jobHeap{less: func(a, b *job) bool { return a.rec.ID < b.rec.ID }}
+			h = &jobHeap{less: before}
 			q.classes[j.candidates()] = h
 		}
 	}
@@ -98,12 +98,20 @@ func (q *queue) take(room []int) []*job {
 		}
 	}
 	slices.SortFunc(out, func(a, b *job) int {
-		if a.rec.ID < b.rec.ID {
+		if before(a, b) {
 			return -1
 		}
 		return 1
 	})
 	return out
+}
+
+// before is the order of jobs: those whose place was lost go first.
+func before(a, b *job) bool {
+	if a.rec.Status.Class != b.rec.Status.Class {
+		return a.rec.Status.Class > b.rec.Status.Class
+	}
+	return a.rec.ID < b.rec.ID
 }
 
 // jobHeap is a heap of jobs that know their place in it.

@@ -158,6 +158,7 @@ func (b *Broker) SetSite(c Change) error {
 	s.broken = err
 	if fresh != nil {
 		s.failures, s.closed, s.down = 0, time.Time{}, nil
+		s.lapsed, s.quarantine, s.credit = false, quarantine{}, credit{} // it is another way to the site
 		s.catchUp()
 	}
 	b.enrol()

@@ -21,6 +21,7 @@ type site struct {
 	resources atomic.Pointer[adapters.Resources] // the same in full
 	condition atomic.Pointer[adapters.Health]    // as last looked at; nil before
 	heard     atomic.Int64                       // when evidence came last, Unix nanoseconds
+	contact   atomic.Int64                       // when a call was answered or evidence came last, the same
 
 	configured bool // it was given to us, and is not gone yet
 	open       bool // it is given jobs
@@ -29,19 +30,22 @@ type site struct {
 	accounts   map[string]string
 	account    string
 
-	inFlight int           // jobs that it has or is being given
-	phases   map[Phase]int // the same by phase
-	foreign  int           // of its slots, those that jobs of others take
-	failures int           // in a row
-	closed   time.Time     // no new jobs until then
-	down     error         // why
+	inFlight   int           // jobs that it has or is being given
+	phases     map[Phase]int // the same by phase
+	foreign    int           // of its slots, those that jobs of others take
+	failures   int           // in a row
+	closed     time.Time     // no new jobs until then
+	down       error         // why
+	lapsed     bool          // it did not answer for the time of a lease
+	quarantine quarantine
+	credit     credit
 
 	submit []ticket          // jobs to be handed over
 	find   map[string]string // tag by job: was it placed?
 	steer  map[string]Action // DoCancel, DoSuspend or DoResume by job
 	drop   []adapters.Handle // to be forgotten
 
-	wakeSubmit, wakeFind, wakeSteer, wakeAudit chan struct{}
+	wakeSubmit, wakeFind, wakeSteer, wakeAudit, wakeLease chan struct{}
 
 	loops       sync.WaitGroup
 	quit, abort context.CancelFunc // of the loops: no further chore; no further answer
@@ -59,7 +63,7 @@ type forgetting struct {
 func newSite(b *Broker, name string) *site {
 	c := func() chan struct{} { return make(chan struct{}, 1) }
 	s := &site{
-		b: b, name: name, wakeSubmit: c(), wakeFind: c(), wakeSteer: c(), wakeAudit: c(),
+		b: b, name: name, wakeSubmit: c(), wakeFind: c(), wakeSteer: c(), wakeAudit: c(), wakeLease: c(),
 		quit: func() {}, abort: func() {},
 	}
 	s.reset()
@@ -67,7 +71,7 @@ func newSite(b *Broker, name string) *site {
 }
 
 func (s *site) reset() {
-	s.inFlight, s.failures, s.closed, s.down = 0, 0, time.Time{}, nil
+	s.inFlight, s.failures, s.closed, s.down, s.lapsed = 0, 0, time.Time{}, nil, false
 	s.phases = map[Phase]int{}
 	s.submit, s.drop = nil, nil
 	s.find, s.steer = map[string]string{}, map[string]Action{}
@@ -92,6 +96,7 @@ func (s *site) start(ctx context.Context) {
 		s.loop(ctx, calls, s.wakeSteer, func(cc context.Context) (bool, error) { return s.steerSome(cc, c) })
 	})
 	s.loops.Go(func() { s.auditLoop(ctx, c) })
+	s.loops.Go(func() { s.leaseLoop(ctx) })
 	if c.watcher != nil {
 		s.loops.Go(func() { s.watchLoop(ctx, c) })
 	}

@@ -70,6 +70,10 @@ func (b *Broker) Survey() []SiteStatus {
 			st.State = SiteDraining
 		case st.Problem != "":
 			st.State = SiteDown
+		default:
+			if st.Problem = s.barredLocked(); st.Problem != "" {
+				st.State = SiteDown
+			}
 		}
 		sites, out = append(sites, s), append(out, st)
 	}

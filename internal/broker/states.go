@@ -51,6 +51,7 @@ const (
 	Stopped   Event = "stopped"    // evidence: the site ended it for a limit or an error
 	Vanished  Event = "lost"       // evidence: its end will never be known
 	Unrun     Event = "unrun"      // evidence: gone, and certainly never ran
+	Rerun     Event = "rerun"      // evidence: gone while it ran, and the job may be run again
 	Ended     Event = "cancelled"  // evidence: ended because that was asked for
 	Cancel    Event = "cancel"     // the user asks for its end
 	Suspend   Event = "suspend"    // the user wants it to wait
@@ -123,6 +124,7 @@ var transitions = map[Phase]map[Event]transition{
 		Stopped:   {to: Failed},
 		Vanished:  {to: Failed},
 		Unrun:     {Requeued, DoForget},
+		Rerun:     {Requeued, DoForget},
 		Ended:     {to: Cancelled},
 		Cancel:    {to: Cancelling},
 		Abandon:   {to: Failed},
@@ -142,6 +144,7 @@ var transitions = map[Phase]map[Event]transition{
 		Stopped:   {to: Failed},
 		Vanished:  {to: Failed},
 		Unrun:     {Requeued, DoForget},
+		Rerun:     {Requeued, DoForget},
 		Ended:     {to: Cancelled},
 		Cancel:    {Cancelling, DoCancel},
 		Abandon:   {to: Failed},
@@ -159,6 +162,7 @@ var transitions = map[Phase]map[Event]transition{
 		Exited:    {to: Finished},
 		Stopped:   {to: Failed},
 		Vanished:  {to: Failed},
+		Rerun:     {Requeued, DoForget},
 		Ended:     {to: Cancelled},
 		Cancel:    {Cancelling, DoCancel},
 		Abandon:   {to: Failed},
@@ -179,6 +183,7 @@ var transitions = map[Phase]map[Event]transition{
 		Stopped:   {to: Failed},
 		Vanished:  {to: Failed},
 		Unrun:     {Requeued, DoForget},
+		Rerun:     {Requeued, DoForget},
 		Ended:     {to: Cancelled},
 		Cancel:    {Cancelling, DoCancel},
 		Abandon:   {to: Failed},
@@ -198,6 +203,7 @@ var transitions = map[Phase]map[Event]transition{
 		Stopped:   {to: Failed},
 		Vanished:  {to: Failed},
 		Unrun:     {Requeued, DoForget},
+		Rerun:     {Requeued, DoForget},
 		Ended:     {to: Cancelled},
 		Cancel:    {Cancelling, DoCancel},
 		Abandon:   {to: Failed},
@@ -218,6 +224,7 @@ var transitions = map[Phase]map[Event]transition{
 		Stopped:   {to: Failed},
 		Vanished:  {to: Failed},
 		Unrun:     {Requeued, DoForget},
+		Rerun:     {Requeued, DoForget},
 		Ended:     {to: Cancelled},
 		Cancel:    {Cancelling, DoCancel},
 		Abandon:   {to: Failed},
@@ -241,6 +248,7 @@ var transitions = map[Phase]map[Event]transition{
 		Stopped:   {to: Failed},
 		Vanished:  {to: Cancelled},
 		Unrun:     {to: Cancelled},
+		Rerun:     {to: Cancelled},
 		Ended:     {to: Cancelled},
 		Cancel:    {to: Cancelling},
 		Abandon:   {to: Failed},

@@ -133,7 +133,7 @@ func TestStepProperties(t *testing.T) {
 			at = at.Add(time.Second)
 			f := fact{event: e, at: at, started: at, reason: "because"}
 			if e == Chosen {
-				f.site, f.tag = "here", "tag"
+				f.place.Site, f.tag = "here", "tag"
 			}
 			if e == Placed {
 				f.handle = []byte("h")
@@ -163,6 +163,9 @@ func TestStepProperties(t *testing.T) {
 			}
 			if do&DoSubmit != 0 && (next.Placement.Handle != nil || next.Attempt != was.Attempt+1) {
 				t.Fatalf("submit twice: %+v", next)
+			}
+			if lost := next.Class != was.Class; lost && (next.Class != lostClass || next.Attempt == 0) || next.Class < was.Class {
+				t.Fatalf("%s: from class %d to %d", e, was.Class, next.Class)
 			}
 			if next.Final && next.Ended.IsZero() {
 				t.Fatalf("%s at no time", next.Phase)

@@ -33,6 +33,9 @@ func (s *site) findSome(ctx context.Context, c *conn) (bool, error) {
 	cctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	found, err := c.Find(cctx, tags)
+	if answers(err) {
+		s.touch()
+	}
 	s.look(c)
 	if err != nil {
 		b.cfg.Log.Warn("a site can't say what it has; it is asked again", "site", s.name, "tags", len(tags), "cause", err)

@@ -7,14 +7,20 @@ import (
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/resourcemodel"
 )
+
+// lostClass is the queue's class of jobs whose place was lost by no fault of theirs:
+// they go first, by the time when they were submitted.
+const lostClass = 1
 
 // fact is an event with what it brings.
 type fact struct {
 	event      Event
 	at         time.Time
-	reason     string // a sentence
-	site       string // Chosen, Refused
+	reason     string              // a sentence
+	place      resourcemodel.Place // Chosen
+	rerunnable bool                // Chosen: the job allows it
 	tag        adapters.Tag
 	handle     []byte
 	exitStatus *int
@@ -48,17 +54,25 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 	switch f.event {
 	case Chosen:
 		st.Attempt++
-		st.Placement = &store.Placement{Tag: string(f.tag), Site: f.site}
+		st.Placement = &store.Placement{
+			Tag: string(f.tag), Site: f.place.Site, Share: f.place.Share, Environment: f.place.Environment, Rerunnable: f.rerunnable,
+		}
 		st.NotBefore = time.Time{}
-		line.Site, line.Attempt = f.site, st.Attempt
-	case Deferred, Absent, Refused, GaveUp, Unrun:
+		line.Site, line.Attempt = f.place.Site, st.Attempt
+	case Deferred, Absent, Refused, GaveUp, Unrun, Rerun:
 		st.NotBefore = f.notBefore
+		if f.event != Refused && f.event != GaveUp {
+			st.Class = lostClass
+		}
 		no := f.event == Refused || f.event == GaveUp
 		if no && st.Placement != nil && !slices.Contains(st.Refused, st.Placement.Site) {
 			st.Refused = append(slices.Clip(st.Refused), st.Placement.Site)
 		}
-		if f.event == Unrun {
+		if f.event == Unrun || f.event == Rerun {
 			st.Lost++
+		}
+		if f.event == Rerun {
+			st.Started = time.Time{} // the history has it
 		}
 	case Uncertain:
 		tell = t.do != 0 // once the handle is known it no longer matters
@@ -148,7 +162,7 @@ func steer(st store.Status) Action {
 // changes a status.
 func same(a, b store.Status) bool {
 	return a.Phase == b.Phase && a.Final == b.Final && a.Reason == b.Reason && a.Attempt == b.Attempt &&
-		a.Lost == b.Lost && len(a.Refused) == len(b.Refused) && a.Placement == b.Placement &&
+		a.Lost == b.Lost && a.Class == b.Class && len(a.Refused) == len(b.Refused) && a.Placement == b.Placement &&
 		a.ExitStatus == b.ExitStatus && a.Signal == b.Signal && a.Started.Equal(b.Started) &&
 		a.Ended.Equal(b.Ended) && a.NotBefore.Equal(b.NotBefore) && a.Cancel == b.Cancel && a.Suspend == b.Suspend && a.Told == b.Told
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"maps"
 	"math"
 	"slices"
@@ -139,7 +140,7 @@ func (b *Broker) allDown(j *job) string {
 		if !j.allowed.has(i) {
 			continue
 		}
-		trouble := s.troubleLocked()
+		trouble := cmp.Or(s.troubleLocked(), s.barredLocked())
 		if trouble == "" {
 			return ""
 		}
