@@ -217,7 +217,10 @@ func (c *checker) fileSystems(list []FileSystem) {
 	if c.err != nil {
 		return
 	}
-	for _, f := range list {
+	for i, f := range list {
+		if slices.ContainsFunc(list[:i], func(o FileSystem) bool { return o.like(f) == 0 }) {
+			c.wrong("the file system %s is there twice", shown(f.Name))
+		}
 		c.name("the name of a file system", f.Name)
 		c.text("the type of a file system", f.Type, MaxName)
 		c.text("a mount point", f.MountPoint, MaxText)
@@ -255,8 +258,18 @@ func (c *checker) environment(e *Environment) {
 	})
 	c.names("host names", e.HostNames, MaxHostNames)
 	c.count("Classes", e.Classes)
-	if e.Span != nil {
-		c.within("its span over", e.ID, func() { c.span(e.Span) })
+	for i, f := range e.FileSystems {
+		if c.err == nil && slices.ContainsFunc(e.FileSystems[:i], func(o FileSystem) bool { return o.Name == f.Name }) {
+			c.wrong("there are two file systems %s", shown(f.Name))
+		}
+	}
+	if s := e.Span; s != nil {
+		c.within("its span over", e.ID, func() {
+			c.span(s)
+			if s.CPUs < e.CPUs || s.CPUSpeed < e.CPUSpeed || s.Memory < e.Memory || s.VirtualMemory < e.VirtualMemory || s.Disk < e.Disk || s.Bandwidth < e.Bandwidth {
+				c.wrong("the most of a number is less than the least")
+			}
+		})
 	}
 }
 
@@ -428,12 +441,17 @@ func (k Key) Check() error {
 	c := &checker{op: "resourcemodel.Key.Check"}
 	c.name("the name of the site", k.Site)
 	c.text("the name of the domain", k.Domain, MaxName)
-	for _, name := range []string{k.Domain, k.Site} {
-		// They are segments of keys and of URIs.
-		if i := strings.IndexFunc(name, func(r rune) bool {
-			return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._~", r))
-		}); i >= 0 {
-			c.wrong("the name %s is not taken: names of sites and domains have letters, digits and - . _ ~", shown(name))
+	// They are segments of keys and of URIs.
+	odd := func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._", r))
+	}
+	site := k.Site
+	if k.Domain != "" {
+		site = strings.ReplaceAll(site, Via, "") // a domain may show its children's sites: see Merge
+	}
+	for _, name := range []string{k.Domain, site} {
+		if strings.ContainsFunc(name, odd) {
+			c.wrong("the name %s is not taken: names of sites and domains have letters, digits and - . _", shown(name))
 		}
 	}
 	return c.err
