@@ -188,7 +188,7 @@ func (c *compiler) allocation() {
 			a.want[p] = runsOf(v, least)
 		}
 	}
-	if c.asked.Exclusive {
+	if x := c.resources.ExclusiveExecution; x != nil && *x {
 		a.given |= 1 << partExclusive
 	}
 	for _, g := range c.placement.GPUs {
@@ -234,34 +234,23 @@ func (c *compiler) possible(err error) error {
 	return nil
 }
 
-// least gives the CPUs and hosts that the processes need at least, as jsdl.Request has
-// it: a CPU for each thread where TotalCPUCount allows as many, else for each process,
-// else, on hosts of its own, any.
+// least gives the CPUs and hosts that the processes need at least.
 func (c *compiler) least() (cpus, hosts int64) {
-	spmd := c.program.SPMD
-	if spmd == nil {
-		return 1, 1
-	}
-	threads := int64(max(1, spmd.Threads))
-	cpus, hosts = int64(max(1, spmd.Processes))*threads, 1
-	if spmd.ProcessesPerHost > 0 {
-		switch {
-		case spmd.Processes > 0:
-			hosts = ceil(int64(spmd.Processes), int64(spmd.ProcessesPerHost))
-		case c.resources.TotalResourceCount == nil:
-			hosts = ceil(int64(c.asked.Processes), int64(spmd.ProcessesPerHost))
+	c.request.spmd = processes{1, 1, 0}
+	if spmd := c.program.SPMD; spmd != nil {
+		p := processes{int64(spmd.Processes), int64(max(1, spmd.Threads)), int64(spmd.ProcessesPerHost)}
+		if p.count == 0 && c.resources.TotalResourceCount == nil { // as many as there are CPUs
+			p.count = int64(c.asked.Processes)
+		}
+		c.request.spmd = p
+		if spmd.Processes == 0 {
+			_, hosts = p.needs(nil, false)
+			p.count = 1
+			cpus, _ = p.needs(c.request.ask.want[partTotal], c.request.ask.given.has(partTotal))
+			return cpus, hosts
 		}
 	}
-	if v := c.resources.TotalCPUCount; v != nil {
-		if _, ok := v.LowestInteger(cpus); !ok {
-			if cpus /= threads; cpus > 1 {
-				if _, ok := v.LowestInteger(cpus); !ok {
-					cpus = 1
-				}
-			}
-		}
-	}
-	return cpus, hosts
+	return c.request.spmd.needs(c.request.ask.want[partTotal], c.request.ask.given.has(partTotal))
 }
 
 // readCriteria compiles them; the hard ones over static attributes become static clauses.

@@ -33,6 +33,7 @@ type Request struct {
 	criteria   *jsdl.Criteria
 
 	ask        ask
+	spmd       processes
 	wallLimit  int64    // seconds of WallTimeLimit; 0 is none
 	hosts      []string // CandidateHosts
 	data       []string // URIs that the job's files come from and go to
@@ -92,17 +93,8 @@ type Derived struct {
 	Performance func(Place) (float64, bool)
 }
 
-// Where is a place as the model has it: a share of a site, on one of its environments.
-type Where struct {
-	Site        *Site
-	Share       *Share
-	Environment *Environment
-}
-
-// Place names it.
-func (w Where) Place() Place {
-	return Place{Key: w.Site.Key, Share: w.Share.ID, Environment: w.Environment.ID}
-}
+// Where is what a request is held against: a Spot.
+type Where = Spot
 
 // Class is what requests have in common that every place answers alike. It is
 // comparable, and the same in every process.
