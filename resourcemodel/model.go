@@ -1,6 +1,9 @@
 package resourcemodel
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Key names a site: its domain is what one gateway speaks for. "" is our own.
 type Key struct{ Domain, Site string }
@@ -32,6 +35,21 @@ const (
 	Simple                    // one share over one environment a site
 	None
 )
+
+// String gives the detail in words.
+func (d Detail) String() string {
+	switch d {
+	case Full:
+		return "full"
+	case Categorized:
+		return "categorized"
+	case Simple:
+		return "simple"
+	case None:
+		return "none"
+	}
+	return "detail " + strconv.Itoa(int(d))
+}
 
 // Stamp tells where a record comes from. Changed is when its value last changed,
 // not when it was last confirmed: confirming costs no revision, so that the age of a
