@@ -18,7 +18,13 @@ const (
 	Scheduling Kind = "scheduling" // which waiting job comes next
 	Selection  Kind = "selection"  // which place a job gets
 	Pairing    Kind = "pairing"    // both at once, for all jobs of a round; "none" leaves it to the other two
+	// Replication is which running jobs of a bag get further copies on idle places; "none"
+	// gives none. See NewReplication.
+	Replication Kind = "replication"
 )
+
+// Kinds lists them.
+func Kinds() []Kind { return []Kind{Scheduling, Selection, Pairing, Replication} }
 
 // Setting is a policy in force: its name and its parameters, as people write them:
 // "priority{age=1h}". Parameters have defaults, bounds and words in the catalogue.
@@ -54,6 +60,19 @@ type Order interface {
 	Key(*Job) Key
 	// Weight orders the groups at a moment: the smaller goes first.
 	Weight(group string, now time.Time, u Usage) float64
+}
+
+// Batched is an Order that makes many keys at once for less than one by one: a policy
+// in a program of its own. The keys are those that Key gives.
+type Batched interface {
+	Keys([]*Job) []Key
+}
+
+// Revised is an Order whose keys are made anew now and then: a policy in a program of
+// its own gives way to a built-in one while it is down. Keys of two revisions must
+// not be compared; whoever keeps keys makes all of them anew when the revision changes.
+type Revised interface {
+	Revision() uint64
 }
 
 // Usage tells what was used lately, with the decay of the policy in force.

@@ -1,0 +1,79 @@
+package policy
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Accounts gives the groups that a job's use is charged to, and that fair share
+// compares: its VO and its owner.
+func Accounts(j *Job) [2]string { return [2]string{"vo:" + j.VO, "user:" + j.Owner} }
+
+// groupSeparator stands between the accounts in the name of a group; it can be in
+// neither.
+const groupSeparator = "\x00"
+
+// first begins the groups of jobs whose place was lost. They go before all others,
+// whatever was used, since they had their turn already: in each class by age.
+const first = "class:"
+
+// fairShare orders a tree of two levels: the VO with the least use for its share goes
+// first, and in it the user with the least. A group is a user in a VO, and its weight
+// has the VO's level in its upper half and the user's in the lower one, so that users
+// are compared only where their VOs are level, to one part in a quarter million.
+//
+// All use decays alike. So the order of groups changes only by use, not by time alone.
+type fairShare struct {
+	halfLife time.Duration
+	users    bool
+	within   byPriority
+}
+
+func (p *fairShare) Group(j *Job) string {
+	if j.Class > 0 {
+		return first + strconv.Itoa(j.Class)
+	}
+	a := Accounts(j)
+	if !p.users {
+		return a[0]
+	}
+	return a[0] + groupSeparator + a[1]
+}
+
+// Key orders the jobs of one owner by priority; those whose place was lost by age alone.
+func (p *fairShare) Key(j *Job) Key {
+	if j.Class > 0 {
+		return fifo{}.Key(j)
+	}
+	return p.within.Key(j)
+}
+
+func (p *fairShare) Weight(group string, now time.Time, u Usage) float64 {
+	if n, ok := strings.CutPrefix(group, first); ok {
+		class, _ := strconv.Atoi(n) // Group made it
+		return -float64(class)
+	}
+	vo, user, both := strings.Cut(group, groupSeparator)
+	w := level(u, vo, now, p.halfLife) * (1 << levelBits)
+	if both {
+		w += level(u, user, now, p.halfLife)
+	}
+	return w
+}
+
+// levelBits is what a level has: two of them are whole in a float64.
+const levelBits = 26
+
+// level gives how much a group used for its share, as a whole number that grows with
+// it: the upper bits of a float32, which are a logarithm with a mantissa of 18 bits.
+// Who has no share is behind all who have one.
+func level(u Usage, group string, now time.Time, halfLife time.Duration) float64 {
+	share := u.Share(group)
+	if !(share > 0) {
+		return 1<<levelBits - 1
+	}
+	used := max(u.Used(group, now, halfLife), 0) / share
+	return float64(math.Float32bits(float32(min(used, math.MaxFloat32))) >> (32 - 1 - levelBits))
+}
