@@ -2,6 +2,7 @@ package resourcemodel
 
 import (
 	"fmt"
+	"math/big"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,12 +26,18 @@ func (c *compiler) staticClauses() {
 		asked := listed(quotedAll(hosts), "or")
 		add(clause{element: "CandidateHosts", met: func(p *at) bool { return p.candidate(hosts) }, tell: func(p *at) Clause {
 			return Clause{Asked: asked, Has: p.Site.String(), Sentence: "CandidateHosts asks for " + asked + ", which is neither the site " + p.Site.String() + " nor a node of " + p.environment()}
+		}, mend: func(p *at, _ bool) (Edit, bool) {
+			name := p.Site.String()
+			return Edit{From: asked, To: quoted(name), amount: 1, apply: func(d *draft) { d.resources.CandidateHosts = []string{name} }}, true
 		}})
 	}
 	if s := c.placement.Share; s != nil {
 		want := *s
 		add(clause{element: "Share", met: func(p *at) bool { return p.Share.ID == want }, tell: func(p *at) Clause {
 			return Clause{Asked: want, Has: p.Share.ID, Sentence: "Share asks for " + quoted(want) + ", and this is " + p.Share.ID}
+		}, mend: func(p *at, _ bool) (Edit, bool) {
+			id := p.Share.ID
+			return Edit{From: quoted(want), To: quoted(id), amount: 1, apply: func(d *draft) { d.placement.Share = &id }}, true
 		}})
 	}
 	if name := c.def.ByName(); name != "" {
@@ -43,9 +50,10 @@ func (c *compiler) staticClauses() {
 		unit    unit
 		of      func(*Environment) float64
 		what    string
+		in      func(*jsdl.Resources) **jsdl.RangeValue
 	}{
-		{"IndividualCPUSpeed", res.IndividualCPUSpeed, unitHertz, func(e *Environment) float64 { return e.CPUSpeed }, "CPUs of "},
-		{"IndividualNetworkBandwidth", res.IndividualNetworkBandwidth, unitBits, func(e *Environment) float64 { return e.Bandwidth }, "nodes of "},
+		{"IndividualCPUSpeed", res.IndividualCPUSpeed, unitHertz, func(e *Environment) float64 { return e.CPUSpeed }, "CPUs of ", func(r *jsdl.Resources) **jsdl.RangeValue { return &r.IndividualCPUSpeed }},
+		{"IndividualNetworkBandwidth", res.IndividualNetworkBandwidth, unitBits, func(e *Environment) float64 { return e.Bandwidth }, "nodes of ", func(r *jsdl.Resources) **jsdl.RangeValue { return &r.IndividualNetworkBandwidth }},
 	} {
 		if one.r == nil {
 			continue
@@ -56,6 +64,10 @@ func (c *compiler) staticClauses() {
 		}, tell: func(p *at) Clause {
 			asked, has := describe(one.r, one.unit), one.unit.say(one.of(p.Environment))
 			return Clause{Asked: asked, Has: has, Sentence: one.element + " asks for " + asked + ", and the " + one.what + p.environment() + " have " + has}
+		}, mend: func(p *at, _ bool) (Edit, bool) {
+			x := one.of(p.Environment)
+			to := reshaped(one.r, x)
+			return Edit{From: describe(one.r, one.unit), To: describe(to, one.unit), amount: away(one.r, x), apply: func(d *draft) { *one.in(&d.resources) = to }}, true
 		}})
 	}
 	for i := range res.FileSystems {
@@ -67,6 +79,9 @@ func (c *compiler) staticClauses() {
 			asked := describeFileSystem(f)
 			has, _ := p.fileSystem(f)
 			return Clause{Asked: asked, Has: has, Sentence: "FileSystem " + f.Name + " asks for one" + asked + ", and that of " + p.environment() + " is " + has}
+		}, mend: func(p *at, _ bool) (Edit, bool) {
+			to, ok := p.mendFileSystem(f)
+			return Edit{From: "one" + describeFileSystem(f), To: "one" + describeFileSystem(&to), amount: 1, apply: func(d *draft) { d.resources.FileSystems[i] = to }}, ok
 		}})
 	}
 	if len(c.gpus) > 0 {
@@ -74,6 +89,14 @@ func (c *compiler) staticClauses() {
 		add(clause{element: "GPU", met: func(p *at) bool { return hasGPUs(p.Environment, gpus) }, tell: func(p *at) Clause {
 			asked, has := describeGPUs(gpus), describeGPUs(p.Environment.GPUs)
 			return Clause{Asked: asked, Has: has, Sentence: "GPU asks for " + asked + " on each host, and a node of " + p.environment() + " has " + has}
+		}, mend: func(p *at, _ bool) (Edit, bool) {
+			fewer := fewerGPUs(c.placement.GPUs, p.Environment)
+			left := 0
+			for _, g := range fewer {
+				left += g.Count
+			}
+			asked := int(p.request.ask.gpus)
+			return Edit{From: describeGPUs(gpus), To: describeGPUs(byType(fewer)), amount: float64(asked-left) / float64(asked), apply: func(d *draft) { d.placement.GPUs = fewer }}, true
 		}})
 	}
 	for _, l := range c.placement.Licences {
@@ -83,7 +106,7 @@ func (c *compiler) staticClauses() {
 		}, tell: func(p *at) Clause {
 			n, _ := p.consumable(l.Name)
 			return Clause{Asked: strconv.Itoa(l.Count), Has: strconv.FormatInt(n, 10), Sentence: fmt.Sprintf("Licence %s asks for %d, and the site %s has %d", l.Name, l.Count, p.Site, n)}
-		}})
+		}, mend: func(p *at, now bool) (Edit, bool) { return p.mendLicence(l, now) }})
 	}
 	if s := c.placement.Constraint; s != nil {
 		if names, all, ok := features(*s); ok {
@@ -91,6 +114,8 @@ func (c *compiler) staticClauses() {
 			add(clause{element: "Constraint", met: func(p *at) bool { return p.meetsConstraint(names, all) }, tell: func(p *at) Clause {
 				has := listed(p.Environment.Features, "and")
 				return Clause{Asked: clipped(want), Has: has, Sentence: "Constraint asks for " + quoted(want) + ", and the nodes of " + p.environment() + " have " + has}
+			}, mend: func(*at, bool) (Edit, bool) {
+				return Edit{From: quoted(want), To: none, amount: 1, apply: func(d *draft) { d.placement.Constraint = nil }}, true
 			}})
 		}
 	}
@@ -101,13 +126,24 @@ func (c *compiler) staticClauses() {
 		}, tell: func(p *at) Clause {
 			asked, has := seconds(float64(wall)), seconds(p.Share.MaxWallTime.Seconds())
 			return Clause{Asked: asked, Has: has, Sentence: "WallTimeLimit asks for " + asked + ", and the share " + p.Share.ID + " lets a job run for at most " + has}
+		}, mend: func(p *at, _ bool) (Edit, bool) {
+			most := int64(p.Share.MaxWallTime / time.Second)
+			return Edit{From: seconds(float64(wall)), To: seconds(float64(most)), amount: float64(wall-most) / float64(wall), apply: func(d *draft) {
+				d.application().POSIX.Limits.WallTime = big.NewInt(most)
+			}}, true
 		}})
 	}
 	if !r.Deadline.IsZero() {
 		add(clause{element: "Deadline", met: func(p *at) bool {
 			now := p.derived.Now
 			return now.IsZero() || now.Add(durationOf(p.request.wallLimit)).Before(p.request.Deadline)
-		}, tell: tellDeadline})
+		}, tell: tellDeadline, mend: func(p *at, _ bool) (Edit, bool) {
+			t := p.derived.Now.Add(durationOf(p.request.wallLimit)).Truncate(time.Second).Add(time.Second)
+			if n := p.request.NotBefore.Add(time.Second); n.After(t) {
+				t = n
+			}
+			return Edit{From: moment(p.request.Deadline), To: moment(t), amount: 1, apply: func(d *draft) { d.placement.Deadline = &t }}, true
+		}})
 	}
 	add(clause{element: elementAllocation, met: func(p *at) bool {
 		space := p.room()
@@ -138,28 +174,49 @@ func (c *compiler) application(name string, version *string) {
 			return Clause{Element: "ApplicationVersion", Asked: given(version), Has: has, Sentence: "ApplicationVersion asks for " + clipped(asked) + ", and " + p.environment() + " has " + has}
 		}
 		return Clause{Asked: asked, Has: "none", Sentence: "ApplicationName asks for " + clipped(asked) + ", which " + p.environment() + " does not have"}
+	}, mend: func(p *at, _ bool) (Edit, bool) {
+		for i := range p.static.Applications {
+			a := &p.static.Applications[i]
+			if v := a.Version; a.Name == name && v != "" && a.on(p.Environment.ID) {
+				return Edit{Element: "ApplicationVersion", From: given(version), To: v, amount: 1, apply: func(d *draft) { d.application().Version = &v }}, true
+			}
+		}
+		return Edit{}, false
 	}})
 }
 
 // system wants an operating system and an architecture.
 func (c *compiler) system() {
-	add := func(element, want string, meets func(want, have string) bool, of func(*Environment) string, verb string) {
+	add := func(element, want string, meets func(want, have string) bool, of func(*Environment) string, verb string, set func(*draft, string)) {
 		c.request.clauses = append(c.request.clauses, clause{element: element, met: func(p *at) bool { return meets(want, of(p.Environment)) }, tell: func(p *at) Clause {
 			has := of(p.Environment)
 			return Clause{Asked: want, Has: has, Sentence: element + " asks for " + quoted(want) + ", and the nodes of " + p.environment() + " " + verb + " " + quoted(has)}
+		}, mend: func(p *at, _ bool) (Edit, bool) {
+			has := of(p.Environment)
+			return Edit{From: quoted(want), To: quoted(has), amount: 1, apply: func(d *draft) { set(d, has) }}, true
 		}})
 	}
 	exact := func(want, have string) bool { return have == "" || want == have }
 	if o := c.resources.OperatingSystem; o != nil {
 		if o.HasType {
-			add("OperatingSystemName", o.Name, runsSystem, func(e *Environment) string { return e.OperatingSystem }, "run")
+			add("OperatingSystemName", o.Name, runsSystem, func(e *Environment) string { return e.OperatingSystem }, "run", func(d *draft, s string) {
+				o := *d.resources.OperatingSystem
+				o.Name = s
+				d.resources.OperatingSystem = &o
+			})
 		}
 		if o.Version != nil {
-			add("OperatingSystemVersion", *o.Version, exact, func(e *Environment) string { return e.OSVersion }, "run")
+			add("OperatingSystemVersion", *o.Version, exact, func(e *Environment) string { return e.OSVersion }, "run", func(d *draft, s string) {
+				o := *d.resources.OperatingSystem
+				o.Version = &s
+				d.resources.OperatingSystem = &o
+			})
 		}
 	}
 	if a := c.resources.CPUArchitecture; a != nil {
-		add("CPUArchitectureName", a.Name, isArchitecture, func(e *Environment) string { return e.CPUArchitecture }, "are")
+		add("CPUArchitectureName", a.Name, isArchitecture, func(e *Environment) string { return e.CPUArchitecture }, "are", func(d *draft, s string) {
+			d.resources.CPUArchitecture = &jsdl.CPUArchitecture{Name: s}
+		})
 	}
 }
 
@@ -174,6 +231,8 @@ func (c *compiler) dynamicClauses() {
 		add(clause{element: "NotBefore", met: func(p *at) bool { return !p.request.notYet(p.derived.Now) }, tell: func(p *at) Clause {
 			t := moment(p.request.NotBefore)
 			return Clause{Asked: t, Has: moment(p.derived.Now), Sentence: "NotBefore says that the job must not start before " + t}
+		}, mend: func(p *at, _ bool) (Edit, bool) {
+			return Edit{From: moment(p.request.NotBefore), To: none, amount: 1, apply: func(d *draft) { d.placement.NotBefore = nil }}, true
 		}})
 	}
 	add(clause{element: "Up", met: func(p *at) bool { return p.Site.Dynamic != nil && p.Site.Dynamic.Up }, tell: func(p *at) Clause {
@@ -207,11 +266,79 @@ func (c *compiler) dynamicClauses() {
 		}, tell: func(p *at) Clause {
 			n, _ := p.freeConsumable(l.Name)
 			return Clause{Asked: strconv.Itoa(l.Count), Has: strconv.FormatInt(n, 10), Sentence: fmt.Sprintf("Licence %s asks for %d, and %d are free at the site %s", l.Name, l.Count, n, p.Site)}
-		}})
+		}, mend: func(p *at, now bool) (Edit, bool) { return p.mendLicence(l, now) }})
 	}
 	for _, one := range c.dynamic {
 		add(one)
 	}
+}
+
+// mendLicence asks for as many as there are.
+func (p *at) mendLicence(l jsdl.Licence, now bool) (Edit, bool) {
+	n, known := p.consumable(l.Name)
+	if free, ok := p.freeConsumable(l.Name); now && ok && (!known || free < n) {
+		n = free
+	}
+	e := Edit{From: strconv.Itoa(l.Count), To: strconv.FormatInt(n, 10), amount: float64(int64(l.Count)-n) / float64(l.Count)}
+	if n <= 0 {
+		e.To, e.amount = none, 1
+	}
+	e.apply = func(d *draft) {
+		i := slices.IndexFunc(d.placement.Licences, func(have jsdl.Licence) bool { return have.Name == l.Name })
+		if n <= 0 {
+			d.placement.Licences = slices.Delete(d.placement.Licences, i, i+1)
+			return
+		}
+		d.placement.Licences[i].Count = int(n)
+	}
+	return e, true
+}
+
+// fewerGPUs asks for what a node has.
+func fewerGPUs(asked []jsdl.GPU, e *Environment) []jsdl.GPU {
+	var out []jsdl.GPU
+	left := gpusOf(e, "")
+	for _, typed := range []bool{true, false} {
+		for _, g := range asked {
+			if (g.Type != "") != typed {
+				continue
+			}
+			if typed {
+				g.Count = min(g.Count, gpusOf(e, g.Type))
+			}
+			if g.Count = min(g.Count, left); g.Count > 0 {
+				out = append(out, g)
+				left -= g.Count
+			}
+		}
+	}
+	return out
+}
+
+// mendFileSystem changes a file system to what is there.
+func (p *at) mendFileSystem(f *jsdl.FileSystem) (jsdl.FileSystem, bool) {
+	to := *f
+	size := p.Environment.Disk
+	for i := range p.Environment.FileSystems {
+		have := &p.Environment.FileSystems[i]
+		if have.Name != f.Name {
+			continue
+		}
+		if size = have.Size; to.Type != "" && have.Type != "" {
+			to.Type = have.Type
+		}
+		if point := have.MountPoint; to.MountPoint != nil && point != "" {
+			to.MountPoint = &point
+		}
+	}
+	if _, ok := p.fileSystem(&to); !ok && to.DiskSpace != nil {
+		if to.Type == "swap" {
+			size = p.Environment.VirtualMemory - p.Environment.Memory
+		}
+		to.DiskSpace = reshaped(to.DiskSpace, float64(max(size, 0)))
+	}
+	_, ok := p.fileSystem(&to)
+	return to, ok
 }
 
 func (p *at) environment() string { return "the environment " + p.Environment.ID }

@@ -13,7 +13,8 @@ import (
 	"github.com/portolan-project/portolan/jsdl"
 )
 
-// Compile makes a request of a job definition and its criteria. What no place could
+// Compile makes a request of a job definition and its criteria, for a subject whose
+// membership of the VO was checked: a document that names another VO is fail.Denied. What no place could
 // ever meet (ranges without a number, counts that contradict each other, a criterion
 // over an attribute that does not exist) is fail.Unsupported or fail.Invalid and names
 // the element.
@@ -36,11 +37,8 @@ func CompileWith(def *jsdl.JobDefinition, who Subject, criteria *jsdl.Criteria) 
 	if c.placement = c.resources.Placement; c.placement == nil {
 		c.placement = new(jsdl.Placement)
 	}
-	if vo := placementVO(c.placement); vo != "" {
-		if who.VO != "" && who.VO != vo {
-			return nil, fail.Errorf("resourcemodel.Compile", fail.Invalid, "VO", "VO: the document is for the VO %s, and the request for %s; use one of them", quoted(vo), quoted(who.VO))
-		}
-		r.Subject.VO = vo
+	if vo := c.placement.VO; vo != nil && *vo != who.VO {
+		return nil, fail.Errorf("resourcemodel.Compile", fail.Denied, "VO", "VO: the job is for the VO %s, for which its owner does not act here; name one that the owner is a member of", quoted(*vo))
 	}
 	c.allocation()
 	if err := c.possible(err); err != nil {
@@ -270,9 +268,9 @@ func (c *compiler) readCriteria(criteria *jsdl.Criteria) error {
 			r.Soft, r.soft = append(r.Soft, one), append(r.soft, done)
 			continue
 		case done.dynamic():
-			c.dynamic = append(c.dynamic, done.clause())
+			c.dynamic = append(c.dynamic, done.clause(len(r.hard)))
 		default:
-			r.clauses = append(r.clauses, done.clause())
+			r.clauses = append(r.clauses, done.clause(len(r.hard)))
 		}
 		r.Hard, r.hard = append(r.Hard, one), append(r.hard, done)
 	}
@@ -375,7 +373,9 @@ func (r *Request) notYet(now time.Time) bool {
 }
 
 // criteriaOf gives the document's own criteria.
-func criteriaOf(*jsdl.JobDefinition) *jsdl.Criteria { return nil }
-
-// placementVO gives the VO for which the document is.
-func placementVO(*jsdl.Placement) string { return "" }
+func criteriaOf(def *jsdl.JobDefinition) *jsdl.Criteria {
+	if r := def.Description.Resources; r != nil {
+		return r.Criteria
+	}
+	return nil
+}

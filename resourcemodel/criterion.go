@@ -309,9 +309,9 @@ func (c *criterion) has(p *at) string {
 	return listed(words, "and")
 }
 
-// clause makes it rule places out.
-func (c *criterion) clause() clause {
-	return clause{element: c.element(), dynamic: c.dynamic(), met: c.met, tell: func(p *at) Clause {
+// clause makes it rule places out; it is the nth hard one.
+func (c *criterion) clause(n int) clause {
+	return clause{element: c.element(), dynamic: c.dynamic(), met: c.met, mend: func(p *at, _ bool) (Edit, bool) { return c.mend(p, n) }, tell: func(p *at) Clause {
 		has, asked := c.has(p), c.asked()
 		s := c.element() + " asks for " + asked + ", and it is " + has
 		if has == "" {

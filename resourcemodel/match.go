@@ -31,6 +31,9 @@ type clause struct {
 	// tell puts it into words where it is not met; tellAll where it may be several.
 	tell    func(*at) Clause
 	tellAll func(*at) []Clause
+	// mend makes the smallest change after which it would be met, now or some day; nil where
+	// no change of the request helps.
+	mend func(p *at, now bool) (Edit, bool)
 }
 
 // Judge says all that stands against a place, in words. Fits and Starts are faster

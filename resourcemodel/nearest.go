@@ -46,7 +46,10 @@ func (a *ask) nearest(space *room, spmd processes) []change {
 	must := parts(0) // what can't be met even alone is changed in any case
 	for q := range numParts {
 		alone := a.without(a.given &^ (1 << q))
-		if _, ok := alone.solve(space); a.given.has(q) && !ok {
+		if q == partProcesses && a.given.has(partTotal) {
+			alone.leastCPUs = spmd.crowded(a.given.has(partExclusive))
+		}
+		if a.given.has(q) && !alone.solvable(space) {
 			must |= 1 << q
 		}
 	}
@@ -55,7 +58,7 @@ func (a *ask) nearest(space *room, spmd processes) []change {
 	for size := 0; size <= bits.OnesCount16(uint16(rest)) && len(out) == 0; size++ {
 		for more := range subsets(rest, size) {
 			set := must | more
-			if free := a.without(set); set == 0 || !free.solvable(space) {
+			if free := a.changing(set, spmd); set == 0 || !free.solvable(space) {
 				continue
 			}
 			if c, ok := a.values(set, space, spmd); ok {
@@ -73,6 +76,24 @@ func (a *ask) nearest(space *room, spmd processes) []change {
 		return 0
 	})
 	return out[:min(len(out), 8)]
+}
+
+// changing is the ask without the parts that are to get other values. A TotalCPUCount of
+// another value may allow fewer CPUs than the threads would like.
+func (a *ask) changing(set parts, spmd processes) ask {
+	b := a.without(set)
+	if set.has(partTotal) && b.given.has(partProcesses) {
+		b.leastCPUs = min(b.leastCPUs, spmd.crowded(b.given.has(partExclusive)))
+	}
+	return b
+}
+
+// crowded gives the fewest CPUs that any TotalCPUCount may allow the processes.
+func (p processes) crowded(exclusive bool) int64 {
+	if exclusive {
+		return 1
+	}
+	return max(1, p.count)
 }
 
 func (a *ask) solvable(space *room) bool {
@@ -104,7 +125,7 @@ func (a *ask) values(set parts, space *room, spmd processes) (change, bool) {
 	found := false
 	for order := range orders(list) {
 		c := change{parts: set}
-		b := a.without(set)
+		b := a.changing(set, spmd)
 		ok := true
 		for _, q := range order {
 			v, far, possible := a.value(&b, q, space, spmd)
