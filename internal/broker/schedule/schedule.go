@@ -4,6 +4,7 @@
 package schedule
 
 import (
+	"strings"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/policy"
@@ -16,6 +17,12 @@ type Scope string
 
 // Gateway is the scope of everything that has none of its own.
 const Gateway Scope = "gateway"
+
+// Valid reports whether it is one of the forms that there are.
+func (s Scope) Valid() bool {
+	kind, name, named := strings.Cut(string(s), ":")
+	return s == Gateway || named && name != "" && (kind == "queue" || kind == "vo")
+}
 
 // Policies is what is in force, by scope and kind. It is never changed in place.
 type Policies struct {

@@ -1,0 +1,290 @@
+package schedule
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+// book has the waiting jobs in the order that a set of policies gives them. Jobs of
+// one lane are under one scheduling policy; a lane has its groups, the lightest
+// first, a group has a cell for each class, and a cell is a heap of jobs. Cells of
+// sleeping classes leave their group when they come up and come back when the class
+// wakes, so that what can't be placed is passed once and not again.
+type book struct {
+	index  int // of the book in class.awake and waiting.spots
+	set    *settings
+	lanes  []*lane // higher classes of jobs first, then by scope
+	lookup map[laneKey]*lane
+	awake  int // classes that are not asleep
+	any    int // of them, those that any place may help
+	hinted map[resourcemodel.Key]int
+}
+
+type laneKey struct {
+	class             int
+	scheduling, pairs Scope
+}
+
+// lane has the jobs under one scheduling and one pairing policy, of one job class.
+type lane struct {
+	laneKey
+	order  *ordering
+	pairs  *pairer // nil: each job by itself
+	groups map[string]*group
+	heap   heap[*group]
+	still  bool // the pairing policy pairs no more in this round
+}
+
+// group is what a scheduling policy weighs as one.
+type group struct {
+	lane    *lane
+	name    string
+	weight  float64
+	version uint64 // of the usage that it was weighed with
+	at      int    // in the lane; -1: it has no cell in it
+	cells   map[*class]*cell
+	heap    heap[*cell]
+}
+
+// cell has the jobs of one class in a group.
+type cell struct {
+	group *group
+	class *class
+	at    int // in the group; -1: it is out, its class sleeps
+	out   int // in class.out, if it is out
+	heap  heap[*waiting]
+}
+
+func newBook(index int, set *settings) *book {
+	return &book{index: index, set: set, lookup: map[laneKey]*lane{}, hinted: map[resourcemodel.Key]int{}}
+}
+
+// before is the order of jobs within a group.
+func (b *book) before(x, y *waiting) bool {
+	kx, ky := &x.spots[b.index].key, &y.spots[b.index].key
+	for i := range kx {
+		if kx[i] != ky[i] {
+			return kx[i] < ky[i]
+		}
+	}
+	return x.ID < y.ID
+}
+
+func (b *book) lane(k laneKey, w *waiting) *lane {
+	l := b.lookup[k]
+	if l == nil {
+		l = &lane{laneKey: k, order: b.set.ordering(&w.Entry), pairs: b.set.pairer(&w.Entry), groups: map[string]*group{}}
+		l.heap.less = func(x, y *group) bool {
+			if x.weight != y.weight {
+				return x.weight < y.weight
+			}
+			return x.name < y.name
+		}
+		l.heap.moved = func(g *group, at int) { g.at = at }
+		b.lookup[k] = l
+		i, _ := slices.BinarySearchFunc(b.lanes, l, func(x, y *lane) int {
+			return cmp.Or(cmp.Compare(y.class, x.class), cmp.Compare(x.scheduling, y.scheduling), cmp.Compare(x.laneKey.pairs, y.laneKey.pairs))
+		})
+		b.lanes = slices.Insert(b.lanes, i, l)
+	}
+	return l
+}
+
+// add puts a job in.
+func (b *book) add(w *waiting) {
+	sp := &w.spots[b.index]
+	k := laneKey{class: w.Class}
+	k.scheduling, k.pairs = b.set.scopes(&w.Entry)
+	l := b.lane(k, w)
+	name := l.order.Group(w.Job)
+	g := l.groups[name]
+	if g == nil {
+		g = &group{lane: l, name: name, at: -1, cells: map[*class]*cell{}}
+		g.heap.less = func(x, y *cell) bool { return b.before(x.heap.items[0], y.heap.items[0]) }
+		g.heap.moved = func(c *cell, at int) { c.at = at }
+		l.groups[name] = g
+	}
+	c := g.cells[w.class]
+	if c == nil {
+		c = &cell{group: g, class: w.class, at: -1}
+		c.heap.less = b.before
+		c.heap.moved = func(w *waiting, at int) { w.spots[b.index].at = at }
+		g.cells[w.class] = c
+	}
+	sp.in, sp.key, sp.choice = c, l.order.Key(w.Job), b.set.chooser(&w.Entry)
+	fresh := c.heap.len() == 0
+	c.heap.push(w)
+	switch {
+	case c.at >= 0:
+		g.heap.fix(c.at)
+	case !fresh: // it is out
+	case w.class.awake[b.index]:
+		b.enter(c)
+	default:
+		b.putOut(c)
+	}
+}
+
+// putOut files a cell that is in no group's heap until its class wakes.
+func (b *book) putOut(c *cell) {
+	out := &c.class.out[b.index]
+	c.out = len(*out)
+	*out = append(*out, c)
+}
+
+// enter puts a cell into its group, and the group into its lane.
+func (b *book) enter(c *cell) {
+	g := c.group
+	g.heap.push(c)
+	if g.at < 0 {
+		g.lane.heap.push(g)
+	}
+}
+
+// leave takes a cell out of its group, and the group out of its lane when it was the
+// last.
+func (b *book) leave(c *cell) {
+	g := c.group
+	g.heap.take(c.at)
+	if g.heap.len() == 0 {
+		g.lane.heap.take(g.at)
+	}
+}
+
+// remove takes a job out, if it is in.
+func (b *book) remove(w *waiting) {
+	sp := &w.spots[b.index]
+	c := sp.in
+	if c == nil {
+		return
+	}
+	sp.in = nil
+	last := c.heap.len() == 1
+	if last && c.at >= 0 {
+		b.leave(c)
+	} else if last {
+		out := c.class.out[b.index]
+		end := len(out) - 1
+		out[c.out] = out[end]
+		out[c.out].out = c.out
+		out[end] = nil
+		c.class.out[b.index] = out[:end]
+	}
+	c.heap.take(sp.at)
+	g := c.group
+	switch {
+	case !last && c.at >= 0:
+		g.heap.fix(c.at)
+	case last:
+		delete(g.cells, c.class)
+		if len(g.cells) == 0 {
+			delete(g.lane.groups, g.name)
+		}
+	}
+}
+
+// head gives the lane's next job of a class that is awake; nil if there is none.
+//
+// What is used only grows while jobs are placed, and with it the weights. So a group
+// whose weight was not looked at since is at least as heavy as it says, and it is
+// enough to look again when it is on top: one placement may weigh on many groups.
+func (b *book) head(l *lane, now time.Time, u *usage) *waiting {
+	for l.heap.len() > 0 {
+		g := l.heap.items[0]
+		if g.version != u.version {
+			g.version = u.version
+			if w := l.order.Weight(g.name, now, u); w != g.weight {
+				g.weight = w
+				l.heap.fix(0)
+				continue
+			}
+		}
+		c := g.heap.items[0]
+		if c.class.awake[b.index] {
+			return c.heap.items[0]
+		}
+		b.leave(c)
+		b.putOut(c)
+	}
+	return nil
+}
+
+// next gives the lane whose next job goes first: one of a higher class, and among
+// those of a class the one that was submitted first, since no policy compares jobs
+// of several scopes.
+func (b *book) next(now time.Time, u *usage) (*lane, *waiting) {
+	var lane *lane
+	var first *waiting
+	for _, l := range b.lanes {
+		if first != nil && l.class < first.Class {
+			break
+		}
+		if l.still {
+			continue
+		}
+		w := b.head(l, now, u)
+		if w == nil {
+			continue
+		}
+		if first == nil || cmp.Or(w.Submitted.Compare(first.Submitted), cmp.Compare(w.ID, first.ID)) < 0 {
+			lane, first = l, w
+		}
+	}
+	return lane, first
+}
+
+// weigh weighs all groups that have jobs of a class that is awake.
+func (b *book) weigh(now time.Time, u *usage) {
+	for _, l := range b.lanes {
+		l.still = false
+		b.weighLane(l, now, u)
+	}
+}
+
+func (b *book) weighLane(l *lane, now time.Time, u *usage) {
+	for _, g := range l.heap.items {
+		g.weight, g.version = l.order.Weight(g.name, now, u), u.version
+	}
+	for i := l.heap.len()/2 - 1; i >= 0; i-- {
+		l.heap.down(i)
+	}
+}
+
+// wake lets a class be looked at again.
+func (b *book) wake(c *class) {
+	if !c.awake[b.index] {
+		c.awake[b.index] = true
+		b.awake++
+		b.count(c, 1)
+	}
+	for i, cell := range c.out[b.index] {
+		b.enter(cell)
+		c.out[b.index][i] = nil
+	}
+	c.out[b.index] = c.out[b.index][:0]
+}
+
+// sleep lets a class be passed.
+func (b *book) sleep(c *class) {
+	if c.awake[b.index] {
+		c.awake[b.index] = false
+		b.awake--
+		b.count(c, -1)
+	}
+}
+
+// count keeps the number of classes by what may help them.
+func (b *book) count(c *class, n int) {
+	if c.any {
+		b.any += n
+		return
+	}
+	for _, k := range c.hints {
+		if b.hinted[k] += n; b.hinted[k] == 0 {
+			delete(b.hinted, k)
+		}
+	}
+}

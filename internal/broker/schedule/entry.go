@@ -1,0 +1,103 @@
+package schedule
+
+import (
+	"strings"
+	"time"
+
+	"github.com/portolan-project/portolan/internal/broker/policy"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+// Entry is a waiting job with what a Scheduler needs to know of it beside what
+// policies see. None of it changes while the job waits: remove it and add it anew.
+type Entry struct {
+	*policy.Job
+	Attempt   int                 // of the placement that it waits for, from 1
+	Queue     string              // the share that its document names, if it names one
+	NotBefore time.Time           // as the gateway wants it; the request may have a later one
+	Avoid     []resourcemodel.Key // sites that are not to get it, in order
+}
+
+// from gives when the job may be placed at the earliest.
+func (e *Entry) from() time.Time {
+	if e.Request.NotBefore.After(e.NotBefore) {
+		return e.Request.NotBefore
+	}
+	return e.NotBefore
+}
+
+// avoids reports whether the site is not to get the job.
+func (e *Entry) avoids(k resourcemodel.Key) bool {
+	for _, a := range e.Avoid {
+		if a == k {
+			return true
+		}
+	}
+	return false
+}
+
+// waiting is an Entry that is in.
+type waiting struct {
+	Entry
+	class *class
+	spots [2]spot // in the books
+	later int     // in the heap of those that wait for a moment; -1: not in it
+	// barred: no policy of selection takes any of the places, which only time or a
+	// change can mend. It is in class.barred.
+	barred bool
+}
+
+// spot is where a job is in one book.
+type spot struct {
+	in     *cell // nil: it is not in the book
+	at     int
+	key    policy.Key
+	choice *chooser
+}
+
+// class is all waiting jobs that are alike to every place: where one finds no room,
+// none does. While it sleeps, its jobs are not looked at.
+type class struct {
+	id      int
+	key     classKey
+	request *resourcemodel.Request
+	avoid   []resourcemodel.Key
+	limits  []*limit
+	n       int // jobs of it that are in
+
+	awake  [2]bool // in each book
+	out    [2][]*cell
+	filed  bool                // with the places, as one that waits
+	any    bool                // it was not looked at since it was made, or since everything changed
+	hints  []resourcemodel.Key // else: the sites that woke it
+	full   bool                // a limit was reached
+	barred map[string]*waiting
+	view   *view
+}
+
+// maxHints bounds the sites that a class remembers as those that woke it.
+const maxHints = 8
+
+// classKey is what jobs of a class have in common.
+type classKey struct {
+	resourcemodel.Class
+	rest string // sites that they avoid, limits that hold for them
+}
+
+// key gives the key of a job's class. Those who have a limit of their own make
+// classes of their own, since one may have reached it and another not.
+func (s *Scheduler) key(e *Entry, limits []*limit) classKey {
+	k := classKey{Class: s.places.Class(e.Request)}
+	if len(e.Avoid) == 0 && len(limits) == 0 {
+		return k
+	}
+	var b strings.Builder
+	for _, a := range e.Avoid {
+		b.WriteString("-" + a.Domain + "\x00" + a.Site + "\x00")
+	}
+	for _, l := range limits {
+		b.WriteString("=" + l.group + "\x00")
+	}
+	k.rest = b.String()
+	return k
+}

@@ -1,0 +1,152 @@
+package schedule
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/portolan-project/portolan/internal/broker/policy"
+	"github.com/portolan-project/portolan/internal/fail"
+)
+
+// Catalogue makes policies of their settings. A site's own policies come in here.
+type Catalogue struct {
+	Order      func(policy.Setting) (policy.Order, error)
+	Choice     func(policy.Setting) (policy.Choice, error)
+	Matchmaker func(policy.Setting) (policy.Matchmaker, error) // nil, nil: jobs are not paired
+}
+
+// BuiltIn has the policies that need nothing else.
+func BuiltIn() *Catalogue {
+	return &Catalogue{Order: policy.NewOrder, Choice: policy.NewChoice, Matchmaker: policy.NewMatchmaker}
+}
+
+type ordering struct {
+	policy.Order
+	scope Scope
+	name  string
+}
+
+type chooser struct {
+	policy.Choice
+	scope Scope
+	name  string
+}
+
+type pairer struct {
+	policy.Matchmaker
+	scope Scope
+	name  string
+}
+
+// settings are the policies of one book, ready for use.
+type settings struct {
+	orders   map[Scope]*ordering
+	choosers map[Scope]*chooser
+	pairers  map[Scope]*pairer // Matchmaker is nil where the scope has "none"
+}
+
+// effective gives what would be in force if the shadows were.
+func effective(p *Policies, shadow bool) map[Scope]map[policy.Kind]policy.Setting {
+	out := map[Scope]map[policy.Kind]policy.Setting{}
+	lay := func(m map[Scope]map[policy.Kind]policy.Setting) {
+		for scope, kinds := range m {
+			if out[scope] == nil {
+				out[scope] = map[policy.Kind]policy.Setting{}
+			}
+			maps.Copy(out[scope], kinds)
+		}
+	}
+	lay(p.InForce)
+	if shadow {
+		lay(p.Shadow)
+	}
+	return out
+}
+
+func newSettings(inForce map[Scope]map[policy.Kind]policy.Setting, cat *Catalogue) (*settings, error) {
+	set := &settings{orders: map[Scope]*ordering{}, choosers: map[Scope]*chooser{}, pairers: map[Scope]*pairer{}}
+	for _, scope := range slices.Sorted(maps.Keys(inForce)) {
+		for _, kind := range slices.Sorted(maps.Keys(inForce[scope])) {
+			if err := set.put(scope, kind, inForce[scope][kind], cat); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, kind := range policy.Kinds() {
+		if _, own := inForce[Gateway][kind]; !own {
+			if err := set.put(Gateway, kind, policy.Default(kind), cat); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return set, nil
+}
+
+func (set *settings) put(scope Scope, kind policy.Kind, v policy.Setting, cat *Catalogue) error {
+	switch kind {
+	case policy.Scheduling:
+		o, err := cat.Order(v)
+		if err != nil {
+			return err
+		}
+		set.orders[scope] = &ordering{o, scope, v.String()}
+	case policy.Selection:
+		c, err := cat.Choice(v)
+		if err != nil {
+			return err
+		}
+		set.choosers[scope] = &chooser{c, scope, v.String()}
+	case policy.Pairing:
+		m, err := cat.Matchmaker(v)
+		if err != nil {
+			return err
+		}
+		set.pairers[scope] = &pairer{m, scope, v.String()}
+	case policy.Replication: // of jobs that run, which do not wait
+		return v.Check(kind)
+	default:
+		return fail.Errorf("schedule.SetPolicies", fail.Invalid, string(kind), "there is no kind of policy %q: scheduling, selection, pairing and replication are the kinds", kind)
+	}
+	return nil
+}
+
+// narrowest gives the setting of the narrowest scope of a job that has one.
+func narrowest[T any](m map[Scope]T, e *Entry) T {
+	if len(m) > 1 {
+		if e.Queue != "" {
+			if v, ok := m["queue:"+Scope(e.Queue)]; ok {
+				return v
+			}
+		}
+		if e.VO != "" {
+			if v, ok := m["vo:"+Scope(e.VO)]; ok {
+				return v
+			}
+		}
+	}
+	return m[Gateway]
+}
+
+func (set *settings) ordering(e *Entry) *ordering { return narrowest(set.orders, e) }
+func (set *settings) chooser(e *Entry) *chooser   { return narrowest(set.choosers, e) }
+
+// pairer is nil where jobs are not paired.
+func (set *settings) pairer(e *Entry) *pairer {
+	if p := narrowest(set.pairers, e); p.Matchmaker != nil {
+		return p
+	}
+	return nil
+}
+
+func (set *settings) scopes(e *Entry) (scheduling, pairing Scope) {
+	return narrowest(set.orders, e).scope, narrowest(set.pairers, e).scope
+}
+
+// names gives the policies that decide a job.
+func (set *settings) names(e *Entry) map[policy.Kind]string {
+	return map[policy.Kind]string{
+		policy.Scheduling: narrowest(set.orders, e).name,
+		policy.Selection:  narrowest(set.choosers, e).name,
+		policy.Pairing:    narrowest(set.pairers, e).name,
+	}
+}

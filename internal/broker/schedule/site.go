@@ -1,0 +1,126 @@
+package schedule
+
+import (
+	"math"
+	"time"
+
+	"github.com/portolan-project/portolan/internal/broker/policy"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+// Site is how the gateway deals with a site, beside what the model says of it.
+type Site struct {
+	// Ahead is how many jobs the site is given beyond those that could start at once: a
+	// batch system orders its own queue, and is told of many jobs ahead.
+	Ahead int `json:"ahead,omitempty"`
+	// Most is how many jobs may be under way to the site or at it; 0 is no bound. A site
+	// that answers slowly has credit for few more than it has: their number and that.
+	Most int `json:"most,omitempty"`
+	// Closed is that it gets no jobs until Reopen, or until it is told anew where that is
+	// zero.
+	Closed  bool      `json:"closed,omitempty"`
+	Reopen  time.Time `json:"reopen,omitzero"`
+	Problem string    `json:"problem,omitempty"` // why it is closed, in a few words
+}
+
+// closed reports whether it gets no jobs at a moment.
+func (v *Site) closed(now time.Time) bool {
+	return v.Closed && (v.Reopen.IsZero() || v.Reopen.After(now))
+}
+
+// credit gives how many further jobs the site may be given.
+func (v *site) credit() int {
+	if v.Most == 0 {
+		return math.MaxInt
+	}
+	return max(v.Most-v.jobs, 0)
+}
+
+// site is a Site with what it was given.
+type site struct {
+	Site
+	key   resourcemodel.Key
+	jobs  int // under way to it or at it
+	ahead int // jobs that it was given ahead and that do not run yet
+	dirty bool
+}
+
+// Limits bound how many jobs are on their way to sites or at them, for each owner and
+// VO; zero is no bound.
+type Limits struct {
+	EachOwner int            `json:"eachOwner,omitempty"`
+	EachVO    int            `json:"eachVO,omitempty"`
+	Owner     map[string]int `json:"owner,omitempty"` // instead of EachOwner
+	VO        map[string]int `json:"vo,omitempty"`    // instead of EachVO
+}
+
+// limit counts the jobs of one owner or VO.
+type limit struct {
+	group   string // "user:ann"
+	most    int
+	used    int
+	classes map[*class]bool // that it stops
+}
+
+// given is a job that has a place.
+type given struct {
+	id        string
+	job       *policy.Job
+	place     resourcemodel.Place
+	ahead     bool // it was more than could start
+	unsettled bool // the model does not show yet that it runs there
+	charge    int64
+	limits    []*limit
+}
+
+// UnknownLength is how long a job is reckoned to run whose document does not say.
+const UnknownLength = time.Hour
+
+// charge gives the CPU-seconds that a job is reckoned to use; whole ones, so that
+// sums are the same however they came about.
+func charge(j *policy.Job) int64 {
+	length := j.Length
+	if length <= 0 {
+		length = UnknownLength
+	}
+	return int64(max(j.CPUs, 1)) * int64(max(length/time.Second, 1))
+}
+
+// usage is what was used lately, with what jobs under way are reckoned to use: else
+// one owner could fill all places before the first of the jobs ends.
+type usage struct {
+	base    *policy.Ledger
+	under   map[string]int64                  // CPU-seconds by group
+	asked   func(group string, share float64) // for a trace
+	version uint64                            // grows when under changes
+}
+
+// Used gives CPU-seconds of a group.
+func (u *usage) Used(group string, now time.Time, halfLife time.Duration) float64 {
+	sum := float64(u.under[group])
+	if u.base != nil {
+		sum += u.base.Used(group, now, halfLife)
+	}
+	return sum
+}
+
+// Share gives what the group is entitled to.
+func (u *usage) Share(group string) float64 {
+	share := 1.0
+	if u.base != nil {
+		share = u.base.Share(group)
+	}
+	if u.asked != nil {
+		u.asked(group, share)
+	}
+	return share
+}
+
+func (u *usage) add(j *policy.Job, amount int64) {
+	u.version++
+	for _, g := range policy.Accounts(j) {
+		if u.under[g] += amount; u.under[g] == 0 {
+			delete(u.under, g)
+		}
+	}
+}

@@ -1,0 +1,48 @@
+package schedule
+
+import (
+	"slices"
+	"time"
+
+	"github.com/portolan-project/portolan/internal/broker/policy"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+// Report is what would become of a job.
+type Report struct {
+	Verdicts []resourcemodel.Verdict `json:"verdicts"` // of all places, those that could run it first
+	Could    bool                    `json:"could"`    // some place could ever run it
+	Now      bool                    `json:"now"`      // some place has room for it
+	Model    int64                   `json:"model"`
+	// Decision is the record that it would get if it were its turn now; nil where no
+	// place has room.
+	Decision *Decision `json:"decision,omitempty"`
+	// Waiting says what it would wait for where there is none.
+	Waiting Waiting `json:"waiting,omitzero"`
+}
+
+// Try tells what would become of a job, and changes nothing. Most bounds the verdicts.
+func (s *Scheduler) Try(e Entry, now time.Time, most int) Report {
+	d := s.derived(now)
+	r := Report{Verdicts: s.verdicts(e.Request, d, most), Model: s.places.Snapshot().Revision()}
+	c := &class{request: e.Request, avoid: e.Avoid}
+	v := &view{class: c, now: now, cands: s.places.Candidates(nil, e.Request, d)}
+	r.Could = len(v.cands) > 0 || slices.ContainsFunc(r.Verdicts, func(v resourcemodel.Verdict) bool { return v.Could })
+	s.sift(v, now, func(*policy.Candidate) bool { return true })
+	r.Now = len(v.cands) > 0
+	stopped := slices.ContainsFunc(s.limitsOf(e.Owner, e.VO), func(l *limit) bool { return l.used >= l.most })
+	if !r.Now || stopped || e.from().After(now) {
+		r.Waiting = s.why(&e, nil, now)
+		return r
+	}
+	w := &waiting{Entry: e}
+	ranked, ok := rank(s.books[0].set.chooser(&e), e.Job, v.cands, now)
+	if !ok {
+		r.Waiting = s.why(&e, nil, now)
+		return r
+	}
+	dec := s.decision(now, w, v, ranked[0].at, ranked, 0)
+	dec.Waited, dec.Shadow = len(s.jobs)+1, nil
+	r.Decision = &dec
+	return r
+}
