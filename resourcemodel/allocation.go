@@ -106,9 +106,21 @@ func (a *ask) contradiction(space *room) parts {
 // maxCount bounds counts, as jsdl.Request does.
 const maxCount = math.MaxInt32
 
-// maxSearch bounds how many numbers of hosts are tried for one place: only a document
-// with very broken ranges needs more than a few.
-const maxSearch = 1 << 14
+// maxSearch bounds how many numbers of hosts are tried for one place, and maxSteps the
+// steps that this takes: only a document with very broken ranges needs more than a few.
+const (
+	maxSearch = 1 << 14
+	maxSteps  = 1 << 18
+)
+
+// breaks counts the parts of the ranges.
+func (a *ask) breaks() int {
+	n := 1
+	for _, s := range a.want {
+		n += len(s)
+	}
+	return n
+}
 
 // Allocation is what a job would be given at a place.
 type Allocation struct {
@@ -125,7 +137,7 @@ func (a *ask) solve(r *room) (Allocation, bool) {
 		return Allocation{}, false
 	}
 	most := min(r.total, maxCount)
-	budget := maxSearch
+	budget := min(maxSearch, max(16, maxSteps/a.breaks()))
 	try := func(k int64) (Allocation, bool) {
 		n, t, ok := a.cpus(k, r.each, least, most)
 		if !ok {
@@ -247,18 +259,21 @@ func (a *ask) cpus(k, each, least, most int64) (n, total int64, ok bool) {
 		}
 		return 0, total, total <= min(times(k, each), most)
 	}
-	for _, v := range a.want[partEach] {
-		lo, hi := max(v.lo, 1, ceil(least, k)), min(v.hi, each, most/k)
-		if lo > hi {
-			continue
-		}
-		if !a.given.has(partTotal) {
+	// Both sets are in order, so that one walk along them meets every pair that may do.
+	of, totals := a.want[partEach], runs{{1, most}}
+	if a.given.has(partTotal) {
+		totals = a.want[partTotal]
+	}
+	for i, j := 0, 0; i < len(of) && j < len(totals); {
+		e, t := of[i], totals[j]
+		lo, hi := max(e.lo, 1, ceil(max(least, t.lo), k)), min(e.hi, each, min(most, t.hi)/k)
+		if lo <= hi {
 			return lo, k * lo, true
 		}
-		for _, t := range a.want[partTotal] {
-			if n := max(lo, ceil(t.lo, k)); n <= min(hi, t.hi/k) {
-				return n, k * n, true
-			}
+		if times(e.hi, k) < t.hi {
+			i++
+		} else {
+			j++
 		}
 	}
 	return 0, 0, false

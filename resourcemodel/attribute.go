@@ -172,7 +172,9 @@ var attributes = []Attribute{
 		return d != nil && d.Up, d != nil
 	}},
 	// Of the share.
-	text("Share", "share", StaticAttribute, "its name: of a queue or partition", func(p *at) string { return p.Share.ID }),
+	{Name: "Share", Type: String, Of: "share", Doc: "its name: of a queue or partition", text: func(p *at, _ string) ([]string, bool) {
+		return p.Share.Most().IDs, p.Share.ID != ""
+	}},
 	{Name: "DefaultShare", Type: Boolean, Of: "share", Doc: "whether it is the site's default", truth: func(p *at) (bool, bool) { return p.Share.Default, true }},
 	number("MaxWallTime", Duration, "seconds", "share", StaticAttribute, "how long it lets a job run; more than any number without a limit",
 		func(p *at, _ string) (float64, bool) { return limit(p.Share.MaxWallTime.Seconds()) }),

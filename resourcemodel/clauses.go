@@ -33,7 +33,7 @@ func (c *compiler) staticClauses() {
 	}
 	if s := c.placement.Share; s != nil {
 		want := *s
-		add(clause{element: "Share", met: func(p *at) bool { return p.Share.ID == want }, tell: func(p *at) Clause {
+		add(clause{element: "Share", met: func(p *at) bool { return p.Share.Has(want) }, tell: func(p *at) Clause {
 			return Clause{Asked: want, Has: p.Share.ID, Sentence: "Share asks for " + quoted(want) + ", and this is " + p.Share.ID}
 		}, mend: func(p *at, _ bool) (Edit, bool) {
 			id := p.Share.ID

@@ -109,7 +109,7 @@ func (r *Request) Amend(edits []Edit) (*Request, error) {
 
 // maxWorkedOut bounds the places for which Nearest works a change out: those that are
 // like an earlier one, or farther than the best so far, do not count.
-const maxWorkedOut = 4096
+const maxWorkedOut = 1024
 
 // Nearest gives the smallest change of the request that would let one of the places start
 // it at once (now), or take it at all: that of the fewest elements, and of those the one

@@ -183,6 +183,10 @@ func (p *at) free() room {
 	n := &p.nodes
 	r.hosts = min(r.hosts, int64(n.Available))
 	r.total = min(r.total, int64(n.FreeCPUs))
+	if n.Best != nil {
+		// Sums over unlike sets of nodes, of which some may not tell: no more can be said.
+		return r
+	}
 	if n.FreeMemory > 0 {
 		r.sum[0] = n.FreeMemory
 	}

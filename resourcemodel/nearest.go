@@ -40,9 +40,19 @@ func (p processes) needs(total runs, asked bool) (cpus, hosts int64) {
 	return cpus, hosts
 }
 
+// maxBreaks bounds the ranges of which changes are looked for, and maxSets how many sets
+// of parts are tried.
+const (
+	maxBreaks = 256
+	maxSets   = 1024
+)
+
 // nearest finds the changes of the fewest parts after which an allocation exists, the
 // least relative change first; at most a few.
 func (a *ask) nearest(space *room, spmd processes) []change {
+	if a.breaks() > maxBreaks {
+		return nil
+	}
 	must := parts(0) // what can't be met even alone is changed in any case
 	for q := range numParts {
 		alone := a.without(a.given &^ (1 << q))
@@ -54,9 +64,12 @@ func (a *ask) nearest(space *room, spmd processes) []change {
 		}
 	}
 	var out []change
-	rest := a.given &^ must
+	rest, left := a.given&^must, maxSets
 	for size := 0; size <= bits.OnesCount16(uint16(rest)) && len(out) == 0; size++ {
 		for more := range subsets(rest, size) {
+			if left--; left < 0 {
+				break
+			}
 			set := must | more
 			if free := a.changing(set, spmd); set == 0 || !free.solvable(space) {
 				continue

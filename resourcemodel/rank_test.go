@@ -94,7 +94,9 @@ func TestSoftScoreProperties(t *testing.T) {
 			w.Share.ID = string(rune('s' + n))
 			places = append(places, w)
 		}
-		d := Derived{Now: noon, Wait: func(p Place, _ *Need) (time.Duration, bool) { return time.Duration(p.Share[0]) * time.Second, p.Share != "t" }}
+		d := Derived{Now: noon, Wait: func(p Place, _ *Need) (time.Duration, bool) {
+			return time.Duration(p.Share[0]) * time.Second, p.Share != "t"
+		}}
 		a, b := r.SoftScore(places, d), r7.SoftScore(places, d)
 		slices.Reverse(places)
 		back := r.SoftScore(places, d)
