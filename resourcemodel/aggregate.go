@@ -23,7 +23,7 @@ import (
 //     or both not; one with consumables of its own stays alone.
 //   - Environments are alike that agree in the operating system and its version, the CPU
 //     architecture, the number of CPUs, the memory to the power of two below it, the GPUs
-//     by type, which numbers are known, which of the resulting shares use them, and which
+//     by type, which numbers and lists are known, which of the resulting shares use them, and which
 //     of the applications that are not everywhere they have.
 //   - The class has the least of each number and what all have of each list, its Span has
 //     the most and what any has. So a wish (for at least, for at most, for a word, for
@@ -31,7 +31,7 @@ import (
 //     false inclusion, all attributes taken together. And a wish that no value between the
 //     two meets is met by no member: no false exclusion. For wishes of "at least" the
 //     plain fields alone decide the former, those of the Span the latter.
-//   - States are sums: a job that a member has room for, the sums have room for (no false
+//   - States are sums of those that are known: a job that a member has room for, the sums have room for (no false
 //     exclusion). That one member has room for what the sums have is not said; for what
 //     Best has, one member has room, all attributes together (no false inclusion).
 //   - Lost: which member has what. Host names are those of all members.
@@ -124,6 +124,98 @@ func (s *Share) Most() *ShareSpan {
 // Has reports whether the share is, or was merged of, one of this ID.
 func (s *Share) Has(id string) bool {
 	return s.ID == id || s.Span != nil && slices.Contains(s.Span.IDs, id)
+}
+
+// Widest gives the site as its spans have it at best, for those who must not rule out
+// what a member could do, and take what is not known for possible: numbers that a job is
+// given a part of are the most, or unknown if they are of one member; numbers and words
+// that a node is are unknown where they differ; lists have what any member has; limits are
+// the widest. A site that is no aggregate is given as it is. Its dynamic part is the same:
+// sums are at best already.
+func Widest(s *Site) *Site {
+	if s.Static == nil || s.Static.Detail == Full {
+		return s
+	}
+	static := *s.Static
+	static.Shares, static.Environments = slices.Clone(static.Shares), slices.Clone(static.Environments)
+	for i := range static.Shares {
+		h := &static.Shares[i]
+		if w := h.Span; w != nil {
+			h.MaxWallTime, h.MaxCPUs, h.MaxNodes, h.MaxMemory = w.MaxWallTime, w.MaxCPUs, w.MaxNodes, w.MaxMemory
+		}
+	}
+	for i := range static.Environments {
+		e := &static.Environments[i]
+		w := e.Span
+		if w == nil {
+			continue
+		}
+		e.OperatingSystem, e.OSVersion, e.CPUArchitecture = only(w.OperatingSystems), only(w.OSVersions), only(w.CPUArchitectures)
+		if e.Memory < w.Memory && e.VirtualMemory > 0 {
+			e.VirtualMemory = 0 // what is left of it for swap is another number at each
+		}
+		e.CPUs, e.Memory = part64(e.CPUs, w.CPUs), part64(e.Memory, w.Memory)
+		e.VirtualMemory, e.Disk = part64(e.VirtualMemory, w.VirtualMemory), part64(e.Disk, w.Disk)
+		if e.CPUSpeed < w.CPUSpeed {
+			e.CPUSpeed = 0
+		}
+		if e.Bandwidth < w.Bandwidth {
+			e.Bandwidth = 0
+		}
+		e.GPUs, e.Benchmarks, e.Consumables = w.GPUs, w.Benchmarks, w.Consumables
+		if len(e.Features) > 0 || static.Detail == Categorized {
+			e.Features = w.Features // else they may not be known of one
+		}
+		e.FileSystems = e.widestFileSystems()
+	}
+	if static.Detail == Simple && len(static.Consumables) == 0 {
+		// Who counts nothing may have anything; whether all of them count is not known here.
+		for i := range static.Environments {
+			if e := &static.Environments[i]; e.Span != nil {
+				e.Consumables = nil
+			}
+		}
+		for i := range static.Shares {
+			static.Shares[i].Consumables = nil
+		}
+	}
+	return &Site{Key: s.Key, Static: &static, Dynamic: s.Dynamic}
+}
+
+// widestFileSystems gives one of each name that any member mounts: that of all members,
+// with the most of their sizes, or where they differ one of which nothing else is known.
+func (e *Environment) widestFileSystems() []FileSystem {
+	var list []FileSystem
+	for _, f := range e.Span.FileSystems {
+		if n := len(list) - 1; n >= 0 && list[n].Name == f.Name { // they are in order
+			list[n] = FileSystem{Name: f.Name}
+			continue
+		}
+		i := slices.IndexFunc(e.FileSystems, func(o FileSystem) bool { return o.like(f) == 0 })
+		if i >= 0 {
+			f.Size = part64(e.FileSystems[i].Size, f.Size)
+		} else {
+			f = FileSystem{Name: f.Name}
+		}
+		list = append(list, f)
+	}
+	return list
+}
+
+// part64 gives the most, or that it is not known if it is not known of one.
+func part64[T int | int64](least, most T) T {
+	if least == 0 {
+		return 0
+	}
+	return most
+}
+
+// only gives the word where there is one.
+func only(words []string) string {
+	if len(words) == 1 {
+		return words[0]
+	}
+	return ""
 }
 
 // groups say which members each merged share and environment has, by its ID. Its ID is
@@ -225,7 +317,8 @@ func (e *Environment) category(users, software []string) string {
 		b.WriteString(s)
 		b.WriteByte(0)
 	}
-	fmt.Fprintf(&b, "%d\x00%d\x00%t%t%t%t%t\x00", e.CPUs, MemoryClass(e.Memory), e.Memory > 0, e.CPUSpeed > 0, e.VirtualMemory > 0, e.Disk > 0, e.Bandwidth > 0)
+	known := []bool{e.CPUSpeed > 0, e.VirtualMemory > 0, e.Disk > 0, e.Bandwidth > 0, len(e.Features) > 0, len(e.Consumables) > 0}
+	fmt.Fprintf(&b, "%d\x00%d\x00%t\x00", e.CPUs, MemoryClass(e.Memory), known)
 	for _, k := range sorted(e.GPUs) {
 		fmt.Fprintf(&b, "%s\x01%d\x01", k, e.GPUs[k])
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // maxChunk bounds the sites of one chunk. A change copies its chunk and the list of
-// chunks, so that with 100,000 sites it moves some 6 KiB.
+// chunks, so that with 100,000 sites it moves some 12 KiB.
 const maxChunk = 256
 
 // sites are all sites in the order of their keys, cut into chunks that snapshots share.
