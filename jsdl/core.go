@@ -159,7 +159,7 @@ var applicationType = content[Application]{
 var resourcesType = content[Resources]{
 	space: NS, any: true, anyAttr: true,
 	foreign: func(r *Resources) *Foreign { return &r.Foreign },
-	claim:   claimPlacement,
+	claim:   claimOurs,
 	after: func(d *decoder, _ *Resources, e *etree.Element) {
 		if d.lax == 0 {
 			d.resources = e

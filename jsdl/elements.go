@@ -25,8 +25,8 @@ func entries[T any](path string, c *content[T]) []string {
 	var out []string
 	for i := range c.parts {
 		p := &c.parts[i]
-		if p.mistaken != "" || p.space != c.space {
-			continue
+		if p.mistaken != "" || p.space != c.space || p.space == NSPortolan && p.local == "VO" {
+			continue // the VO is for the gateway, as Criteria is
 		}
 		name := path + prefixes[p.space] + ":" + p.local
 		// A manager takes or refuses the children of these two one by one; the

@@ -91,6 +91,8 @@ func TestTablesFitTheWalker(t *testing.T) {
 	fits(t, hpcApplicationType)
 	fits(t, &spmdApplicationType)
 	fits(t, &placementType)
+	fits(t, &criteriaType)
+	fits(t, &criterionType)
 	fits(t, &sweepType)
 	fits(t, &loopDoubleType)
 }

@@ -234,6 +234,7 @@ func (g generator) placement() *Placement {
 		Reservation: g.maybe(func() string { return xmldoc.Collapse(g.line()) }), Deadline: g.moment(), NotBefore: g.moment(),
 		Priority: g.within(-maxPriority, maxPriority), Constraint: g.maybe(g.line), Container: g.maybe(func() string { return xmldoc.Collapse(g.line()) }),
 		Quorum: g.within(1, maxReplicas), Replicas: g.within(1, maxReplicas), Foreign: g.foreign(true),
+		VO: g.maybe(func() string { return xmldoc.Collapse(g.line()) }),
 	}
 	if g.bool() {
 		b := g.bool()
@@ -245,6 +246,22 @@ func (g generator) placement() *Placement {
 		p.Manager = append(p.Manager, ManagerAttribute{rapid.StringMatching(`[A-Za-z_][A-Za-z0-9_.]{0,6}`).Draw(g.T, "attribute"), g.line()})
 	}
 	return p
+}
+
+func (g generator) criteria() *Criteria {
+	c := &Criteria{Foreign: g.foreign(true)}
+	for range 1 + g.few() {
+		one := rapid.SampledFrom([]Criterion{
+			{"FreeCPUs", "integer", "ge", "16", true, 100},
+			{"Price", "decimal", "min", "", false, 7},
+			{"Wait", "duration", "le", "PT1H30M", false, 1000},
+			{"Feature", "string", "matches", "a b.*", true, 100},
+			{"Site", "string", "in", "here there", true, 100},
+			{"Up", "boolean", "ne", "false", true, 1},
+		}).Draw(g.T, "criterion")
+		c.List = append(c.List, one)
+	}
+	return c
 }
 
 func (g generator) float() float64 {
@@ -313,6 +330,9 @@ func (g generator) resources() *Resources {
 	}
 	if g.bool() {
 		r.Placement = g.placement()
+	}
+	if g.bool() {
+		r.Criteria = g.criteria()
 	}
 	return r
 }

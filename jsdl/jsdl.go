@@ -178,6 +178,7 @@ type Placement struct {
 	Quorum           *int    // results that must agree (volunteer computing)
 	Replicas         *int    // results made at first; at least Quorum
 	Manager          []ManagerAttribute
+	VO               *string // virtual organisation on whose behalf the job runs; for the gateway alone
 	Foreign          Foreign
 }
 
@@ -222,6 +223,7 @@ type Resources struct {
 	TotalDiskSpace             *RangeValue
 	TotalResourceCount         *RangeValue
 	Placement                  *Placement // ours
+	Criteria                   *Criteria  // ours
 	Foreign                    Foreign
 }
 

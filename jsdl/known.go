@@ -80,6 +80,7 @@ func init() {
 	root("SPMDApplication", &spmdApplicationType)
 	register(&spmdApplicationType)
 	root("Placement", &placementType)
+	root("Criteria", &criteriaType)
 	root("Sweep", &sweepType)
 	register(&sweepType)
 	root("DocumentNode", &documentNodeType)

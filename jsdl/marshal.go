@@ -30,7 +30,7 @@ func (j *JobDefinition) Element() *etree.Element {
 			}
 		}
 	}
-	if r := j.Description.Resources; r != nil && r.Placement != nil {
+	if r := j.Description.Resources; r != nil && (r.Placement != nil || r.Criteria != nil) {
 		e.CreateAttr("xmlns:portolan", NSPortolan)
 	}
 	attr(e, "id", j.ID)
@@ -195,6 +195,9 @@ func (r *Resources) write(e *etree.Element) {
 	r.TotalResourceCount.write(e, "jsdl:TotalResourceCount")
 	if r.Placement != nil {
 		r.Placement.write(e.CreateElement("portolan:Placement"))
+	}
+	if r.Criteria != nil {
+		r.Criteria.write(e.CreateElement("portolan:Criteria"))
 	}
 	r.Foreign.write(e)
 }

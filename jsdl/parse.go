@@ -20,22 +20,31 @@ type Options struct {
 // be read at all; the problems say what stands against taking it. A document
 // with neither Invalid nor Unsupported problems can be run as it says.
 func Parse(b []byte, o Options) (*JobDefinition, Problems) {
-	doc, err := xmldoc.ReadBytes(b, xmldoc.Limits{})
-	if err != nil {
-		p := Problem{File: o.File, Severity: Invalid, schema: true, What: err.Error(), Want: "expected a well-formed XML document"}
-		if x, ok := errors.AsType[*xmldoc.Error](err); ok {
-			p.Pos, p.What = x.Pos, x.What
-			switch x.Reason {
-			case xmldoc.Forbidden, xmldoc.Encoding:
-				p.Want = "" // these say themselves what to change
-			case xmldoc.TooLarge:
-				p.Want = "make the document smaller"
-			case xmldoc.Malformed:
-			}
-		}
-		return nil, Problems{p}
+	doc, ps := open(b, o)
+	if doc == nil {
+		return nil, ps
 	}
 	return Decode(doc, doc.Root(), o)
+}
+
+// open reads the XML of a file; the document is nil when it is none.
+func open(b []byte, o Options) (*xmldoc.Document, Problems) {
+	doc, err := xmldoc.ReadBytes(b, xmldoc.Limits{})
+	if err == nil {
+		return doc, nil
+	}
+	p := Problem{File: o.File, Severity: Invalid, schema: true, What: err.Error(), Want: "expected a well-formed XML document"}
+	if x, ok := errors.AsType[*xmldoc.Error](err); ok {
+		p.Pos, p.What = x.Pos, x.What
+		switch x.Reason {
+		case xmldoc.Forbidden, xmldoc.Encoding:
+			p.Want = "" // these say themselves what to change
+		case xmldoc.TooLarge:
+			p.Want = "make the document smaller"
+		case xmldoc.Malformed:
+		}
+	}
+	return nil, Problems{p}
 }
 
 // Decode reads the JobDefinition at e, an element of doc.
@@ -56,12 +65,16 @@ func Decode(doc *xmldoc.Document, e *etree.Element, o Options) (*JobDefinition, 
 	j := new(JobDefinition)
 	read(&d, e, j, &jobDefinitionType)
 	d.rules(j)
-	// Problems are found in the order of the walk; people read from the top.
+	d.sort()
+	return j, d.problems
+}
+
+// sort puts the problems, found in the order of the walk, as people read: from the top.
+func (d *decoder) sort() {
 	slices.SortStableFunc(d.problems, func(a, b Problem) int {
 		if c := a.Pos.Line - b.Pos.Line; c != 0 {
 			return c
 		}
 		return a.Pos.Column - b.Pos.Column
 	})
-	return j, d.problems
 }

@@ -50,6 +50,7 @@ var placementType = content[Placement]{
 		el(NSPortolan, "Quorum", optional, within(1, maxReplicas, func(p *Placement) **int { return &p.Quorum })),
 		el(NSPortolan, "Replicas", optional, within(1, maxReplicas, func(p *Placement) **int { return &p.Replicas })),
 		el(NSPortolan, "Manager", occurs{0, 64}, children(&managerType, func(p *Placement) *[]ManagerAttribute { return &p.Manager })),
+		el(NSPortolan, "VO", optional, line(maxWord, func(p *Placement) **string { return &p.VO })),
 	},
 }
 
@@ -173,13 +174,18 @@ func moment(at func(*Placement) **time.Time) func(*decoder, *Placement, *etree.E
 	}
 }
 
-// claimPlacement reads our extension. A second one stays foreign and is refused.
-func claimPlacement(d *decoder, r *Resources, e *etree.Element, n xmldoc.Name) bool {
-	if n != (xmldoc.Name{Space: NSPortolan, Local: "Placement"}) || r.Placement != nil {
+// claimOurs reads our extensions. A second one of each stays foreign and is refused.
+func claimOurs(d *decoder, r *Resources, e *etree.Element, n xmldoc.Name) bool {
+	switch {
+	case n == xmldoc.Name{Space: NSPortolan, Local: "Placement"} && r.Placement == nil:
+		r.Placement = new(Placement)
+		read(d, e, r.Placement, &placementType)
+	case n == nameCriteria && r.Criteria == nil:
+		r.Criteria = new(Criteria)
+		read(d, e, r.Criteria, &criteriaType)
+	default:
 		return false
 	}
-	r.Placement = new(Placement)
-	read(d, e, r.Placement, &placementType)
 	return true
 }
 
@@ -250,6 +256,7 @@ func (p *Placement) write(e *etree.Element) {
 	for _, m := range p.Manager {
 		textElement(e, "portolan:Manager", m.Value).CreateAttr("name", m.Name)
 	}
+	optionalText(e, "portolan:VO", p.VO)
 	p.Foreign.write(e)
 }
 

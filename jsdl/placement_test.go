@@ -18,7 +18,7 @@ const everyPlacement = `<p:Share> long
 	`<p:Deadline>2031-01-02T03:04:05+01:00</p:Deadline><p:NotBefore>2030-12-31T23:59:59.25Z</p:NotBefore><p:Priority>-5</p:Priority>` +
 	`<p:Rerunnable>1</p:Rerunnable><p:GPU type="a100">2</p:GPU><p:GPU>1</p:GPU><p:Licence name="matlab">3</p:Licence>` +
 	`<p:Constraint> avx2  &amp; ib </p:Constraint><p:Container>/images/root.sif</p:Container><p:Quorum>2</p:Quorum><p:Replicas>3</p:Replicas>` +
-	`<p:Manager name="WantBirds">true</p:Manager>`
+	`<p:Manager name="WantBirds">true</p:Manager><p:VO>bio.example.org</p:VO>`
 
 func TestPlacement(t *testing.T) {
 	j, ps := Parse(placement(everyPlacement), Options{})
@@ -31,7 +31,7 @@ func TestPlacement(t *testing.T) {
 		NotBefore: new(time.Date(2030, 12, 31, 23, 59, 59, 25e7, time.UTC)),
 		Priority:  new(-5), Rerunnable: new(true), GPUs: []GPU{{"a100", 2}, {"", 1}}, Licences: []Licence{{"matlab", 3}},
 		Constraint: new("avx2  & ib"), Container: new("/images/root.sif"), Quorum: new(2), Replicas: new(3),
-		Manager: []ManagerAttribute{{"WantBirds", "true"}},
+		Manager: []ManagerAttribute{{"WantBirds", "true"}}, VO: new("bio.example.org"),
 	}
 	if got := j.Description.Resources.Placement; !reflect.DeepEqual(got, want) {
 		t.Errorf("read %+v\nwant %+v", got, want)

@@ -212,8 +212,8 @@ func refusal(n xmldoc.Name) (what, want string) {
 			return "the job has more than one SPMDApplication, or has it in the wrong place", "expected one, in Application"
 		}
 	case NSPortolan:
-		if n.Local == "Placement" {
-			return "the job has more than one Placement, or has it in the wrong place", "expected one, in Resources"
+		if n.Local == "Placement" || n.Local == "Criteria" {
+			return "the job has more than one " + n.Local + ", or has it in the wrong place", "expected one, in Resources"
 		}
 	case NSSweep:
 		return "parameter sweeps (" + n.String() + ") are not expanded by this gateway yet", "submit one job for each set of values"

@@ -245,7 +245,7 @@ func TestMutationsAgainstTheSchemas(t *testing.T) {
 			files = append(files, filepath.Join(dir, s.file))
 		}
 	}
-	for _, own := range []string{"testdata/good_spmd.xml", "testdata/good_sweep.xml", "testdata/good_hpc.xml", "testdata/good_everything.xml", "testdata/good_placement.xml"} {
+	for _, own := range []string{"testdata/good_spmd.xml", "testdata/good_sweep.xml", "testdata/good_hpc.xml", "testdata/good_everything.xml", "testdata/good_placement.xml", "testdata/good_criteria.xml"} {
 		for range 6 { // these have what the samples lack: weigh them more
 			files = append(files, own)
 		}
@@ -303,6 +303,7 @@ func repeatedAfterWildcard(ps Problems) bool {
 	for _, p := range ps.Invalid() {
 		if p.schema && p.What != "DataStaging stands after an element of another namespace" &&
 			p.What != "JobProject stands after an element of another namespace" &&
+			p.What != "Criterion stands after an element of another namespace" &&
 			p.What != "Sweep stands after an element of another namespace" {
 			return false
 		}
@@ -326,6 +327,9 @@ func stripForeign(j *JobDefinition) *JobDefinition {
 		list = append(list, &r.Foreign)
 		if r.Placement != nil {
 			list = append(list, &r.Placement.Foreign)
+		}
+		if r.Criteria != nil {
+			list = append(list, &r.Criteria.Foreign)
 		}
 		if r.OperatingSystem != nil {
 			list = append(list, &r.OperatingSystem.Foreign, &r.OperatingSystem.TypeForeign)
