@@ -57,7 +57,7 @@ var (
 		{"le", []string{"integer", "decimal", "duration"}},
 		{"gt", []string{"integer", "decimal", "duration"}},
 		{"ge", []string{"integer", "decimal", "duration"}},
-		{"in", []string{"integer", "decimal", "string"}},
+		{"in", []string{"integer", "decimal", "string", "duration"}},
 		{"contains", []string{"string"}},
 		{"matches", []string{"string"}},
 		{"min", []string{"integer", "decimal", "duration"}},

@@ -48,6 +48,7 @@ func TestCriterionValues(t *testing.T) {
 		{"string in", "a|a b c", ""},
 		{"integer in", "1 2 3|4", "1 b|1,2"},
 		{"decimal in", "1.5 2", "a"},
+		{"duration in", "PT1H P1D", "PT1H 2"},
 	} {
 		kind, operator, _ := strings.Cut(c.form, " ")
 		read := func(v string) error {
@@ -69,7 +70,7 @@ func TestCriterionValues(t *testing.T) {
 		}
 	}
 	for _, form := range []string{
-		"string lt", "boolean lt", "boolean in", "duration in", "integer contains", "decimal matches", "string min", "boolean max", "integer like", "number eq",
+		"string lt", "boolean lt", "boolean in", "integer contains", "decimal matches", "string min", "boolean max", "integer like", "number eq",
 	} {
 		kind, operator, _ := strings.Cut(form, " ")
 		if _, ps := ParseCriteria(criteria(fmt.Sprintf(`<p:Criterion name="A" type=%q operator=%q kind="SOFT">1</p:Criterion>`, kind, operator)), Options{}); !fail.Is(ps.Err(), fail.Invalid) {
