@@ -11,7 +11,7 @@ import (
 // TestHistoryRemembers holds every answer of a bounded history beside the snapshots
 // that were kept whole.
 func TestHistoryRemembers(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(4) {
 		g := newModelGen(seed)
 		templates := make([]*Site, 12)
 		for i := range templates {
