@@ -264,8 +264,15 @@ func TestFairShareConverges(t *testing.T) {
 		group string
 		part  float64
 	}{
-		{"vo:bio", 1. / 6}, {"vo:hep", 3. / 6}, {"vo:geo", 2. / 6}, {"user:ann", 2. / 18}, {"user:bob", 1. / 18},
-		{"user:cem", 1. / 6}, {"user:dan", 1. / 6}, {"user:eve", 1. / 6}, {"user:fay", 2. / 6},
+		{"vo:bio", 1. / 6},
+		{"vo:hep", 3. / 6},
+		{"vo:geo", 2. / 6},
+		{"user:ann", 2. / 18},
+		{"user:bob", 1. / 18},
+		{"user:cem", 1. / 6},
+		{"user:dan", 1. / 6},
+		{"user:eve", 1. / 6},
+		{"user:fay", 2. / 6},
 	} {
 		if got := used[c.group] / measured; math.Abs(got-c.part) > 0.01 {
 			t.Errorf("%s used %.4f of all, its share is %.4f", c.group, got, c.part)

@@ -134,6 +134,11 @@ func (s Setting) Complete(k Kind) Setting {
 	if d == nil {
 		return s
 	}
+	return d.Complete(s)
+}
+
+// Complete gives the setting with the defaults of all parameters written out.
+func (d *Description) Complete(s Setting) Setting {
 	out := Setting{Name: s.Name, Parameters: maps.Clone(s.Parameters)}
 	for _, p := range d.Parameters {
 		if _, said := out.Parameters[p.Name]; !said {
@@ -181,6 +186,10 @@ func isName(s string) bool {
 	}
 	return s != "" && len(s) <= maxName
 }
+
+// Check says what is wrong with the parameters of a setting of this policy, or nil:
+// fail.Invalid names the parameter and its bounds.
+func (d *Description) Check(s Setting) error { return d.check("policy.Check", s) }
 
 // check holds a setting to the description.
 func (d *Description) check(op string, s Setting) error {
