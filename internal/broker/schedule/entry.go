@@ -73,6 +73,7 @@ type class struct {
 	full   bool                // a limit was reached
 	barred map[string]*waiting
 	view   *view
+	looked uint64 // the last passage of refresh that looked at it
 }
 
 // maxHints bounds the sites that a class remembers as those that woke it.

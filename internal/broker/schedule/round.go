@@ -73,7 +73,6 @@ func (s *Scheduler) try(now time.Time, budget int) map[string]resourcemodel.Plac
 	for _, c := range r.slept {
 		r.book.wake(c)
 	}
-	s.epoch++
 	return r.placed
 }
 
@@ -168,7 +167,6 @@ func (s *Scheduler) sleep(r *run, c *class, l *limit) {
 		}
 	}
 	c.any, c.hints = false, nil
-	s.dropView(c)
 	if l != nil {
 		c.full = true
 		l.classes[c] = true
@@ -230,7 +228,7 @@ func (s *Scheduler) decision(now time.Time, w *waiting, v *view, at int, ranked 
 		}
 		d.Ranked = append(d.Ranked, Ranked{Place: c.Place, Soft: c.Soft, Free: c.Free})
 	}
-	out, rest := s.ruled(v, now)
+	out, rest := s.ruled(v)
 	d.Out, d.More = out, rest+len(v.cands)-len(d.Ranked)
 	if b := s.books[1]; b != nil {
 		d.Shadow = &Shadowed{Policy: b.set.names(&w.Entry)}

@@ -67,9 +67,11 @@ type Scheduler struct {
 	bounds Limits
 	limits map[string]*limit
 
-	epoch uint64 // of everything that views depend on beside what is taken
-	log   []resourcemodel.Key
-	views []*view // those that are kept, the oldest first
+	epoch   uint64 // of everything that views depend on beside what is taken
+	log     []change
+	views   []*view // those that are kept, the oldest first
+	scratch []policy.Candidate
+	looks   uint64 // passages of refresh
 
 	recorder *Recorder
 	tried    func(map[string]resourcemodel.Place) // told of each passage through the shadow, by a replay
@@ -310,13 +312,15 @@ func (s *Scheduler) Apply(d resourcemodel.Delta) error {
 	if s.recorder != nil {
 		s.recorder.write(&event{Delta: &d})
 	}
-	s.epoch++
 	if s.places.NamesUsers() != users {
 		s.changed()
 		return nil
 	}
 	for i := range d.Changes {
-		s.touch(d.Changes[i].Key)
+		s.touch(d.Changes[i].Key, true)
+		if d.Changes[i].Static != nil || d.Changes[i].Gone {
+			s.epoch++ // the places are others
+		}
 	}
 	return nil
 }
@@ -333,13 +337,13 @@ func (s *Scheduler) Touched(k resourcemodel.Key) {
 	if s.recorder != nil {
 		s.recorder.write(&event{Touched: &k})
 	}
-	s.epoch++
-	s.touch(k)
+	s.touch(k, true)
 }
 
 // touch lets the next look see whom a site could help now.
-func (s *Scheduler) touch(k resourcemodel.Key) {
+func (s *Scheduler) touch(k resourcemodel.Key, model bool) {
 	v := s.site(k)
+	s.note(v, model)
 	if !v.dirty {
 		v.dirty = true
 		s.dirty = append(s.dirty, v)
@@ -367,8 +371,7 @@ func (s *Scheduler) SetSite(k resourcemodel.Key, to Site) {
 		s.recorder.write(&event{Site: &siteEvent{k, to}})
 	}
 	v.Site = to
-	s.epoch++
-	s.touch(k)
+	s.touch(k, false)
 }
 
 // SetLimits bounds the jobs of owners and VOs, those under way counted.
@@ -438,8 +441,8 @@ func (s *Scheduler) give(j *policy.Job, p resourcemodel.Place, ahead, settled bo
 	s.usage.add(j, g.charge)
 	if g.unsettled {
 		s.places.Take(p, &j.Request.Need)
-		s.log = append(s.log, p.Key)
 	}
+	s.note(v, false)
 	return g
 }
 
@@ -454,7 +457,7 @@ func (s *Scheduler) Settled(id string) {
 		s.recorder.write(&event{Settled: id})
 	}
 	s.settle(g)
-	s.touch(g.place.Key)
+	s.touch(g.place.Key, false)
 }
 
 func (s *Scheduler) settle(g *given) {
@@ -464,7 +467,7 @@ func (s *Scheduler) settle(g *given) {
 	}
 	g.unsettled = false
 	s.places.Give(g.place, &g.job.Request.Need)
-	s.epoch++
+	s.note(s.site(g.place.Key), false)
 }
 
 // Left says that a job is not at the place any more that it was given, or will not be:
@@ -488,7 +491,7 @@ func (s *Scheduler) left(id string) {
 	for _, l := range g.limits {
 		s.relieve(l)
 	}
-	s.touch(g.place.Key)
+	s.touch(g.place.Key, false)
 }
 
 // takeBack undoes give.
@@ -497,7 +500,9 @@ func (s *Scheduler) takeBack(g *given) {
 		s.settle(g)
 	}
 	delete(s.given, g.id)
-	s.site(g.place.Key).jobs--
+	v := s.site(g.place.Key)
+	v.jobs--
+	s.note(v, false)
 	for _, l := range g.limits {
 		l.used--
 	}
@@ -558,14 +563,14 @@ func (s *Scheduler) hint(c *class, k *resourcemodel.Key) {
 // refresh brings the books up to the moment: jobs whose time has come are filed, sites
 // that open again open, and the classes wake that changes could help.
 func (s *Scheduler) refresh(now time.Time) {
+	s.shorten()
 	for s.later.len() > 0 && !s.later.items[0].from().After(now) {
 		s.file(s.later.take(0))
 	}
 	for _, v := range s.sites {
 		if v.Closed && !v.closed(now) {
 			v.Closed, v.Reopen, v.Problem = false, time.Time{}, ""
-			s.epoch++
-			s.touch(v.key)
+			s.touch(v.key, false)
 		}
 	}
 	if !s.retry.IsZero() && !s.retry.After(now) {
@@ -575,36 +580,50 @@ func (s *Scheduler) refresh(now time.Time) {
 		return
 	}
 	s.sooner()
-	d := s.derived(now)
+	s.looks++
+	var asleep []*class
+	for _, v := range s.dirty {
+		if v.closed(now) || v.credit() == 0 {
+			continue
+		}
+		s.places.Helped(v.key, func(id int) {
+			switch c := s.byID[id]; {
+			case c == nil || c.full:
+			case c.awake[0]:
+				s.hint(c, &v.key)
+			case c.looked != s.looks:
+				c.looked = s.looks
+				asleep = append(asleep, c)
+			}
+		})
+	}
+	slices.SortFunc(asleep, func(a, b *class) int { return a.id - b.id })
+	for _, c := range asleep {
+		s.help(c, now)
+	}
 	for _, v := range s.dirty {
 		v.dirty = false
-		s.help(v, d, now)
 	}
 	s.dirty = s.dirty[:0]
 }
 
-// help wakes the sleeping classes that have room at a site now.
-func (s *Scheduler) help(v *site, d resourcemodel.Derived, now time.Time) {
-	if v.closed(now) || v.credit() == 0 {
+// help wakes a sleeping class if it has room at a site where something changed.
+func (s *Scheduler) help(c *class, now time.Time) {
+	if v := c.view; v != nil && v.epoch == s.epoch {
+		for i, cands := 0, s.look(c, now).cands; i < len(cands); i++ {
+			if i == 0 || cands[i].Place.Key != cands[i-1].Place.Key {
+				s.wake(c, &cands[i].Place.Key)
+			}
+		}
 		return
 	}
-	var cands []policy.Candidate
-	s.places.Helped(v.key, func(id int) {
-		c := s.byID[id]
-		if c == nil || c.full || c.awake[0] {
-			if c != nil && c.awake[0] {
-				s.hint(c, &v.key)
-			}
-			return
+	d := s.derived(now)
+	for _, v := range s.dirty {
+		s.scratch = s.places.At(s.scratch[:0], v.key, c.request, d)
+		if slices.ContainsFunc(s.scratch, func(x policy.Candidate) bool { return s.room(c, &x, now) > 0 }) {
+			s.wake(c, &v.key)
 		}
-		cands = s.places.At(cands[:0], v.key, c.request, d)
-		for i := range cands {
-			if s.room(c, &cands[i], now) > 0 {
-				s.wake(c, &v.key)
-				return
-			}
-		}
-	})
+	}
 }
 
 // Next tells when time alone changes something, if it does: a job's moment comes, a

@@ -234,6 +234,13 @@ func (v *Survey) look(into []policy.Candidate, sv *surveyed, r *resourcemodel.Re
 
 // shut reports whether more stands against a place than the jobs that it has.
 func shut(r *resourcemodel.Request, w resourcemodel.Where, d resourcemodel.Derived) bool {
+	dyn := w.Site.Dynamic
+	if dyn == nil || !dyn.Up || !dyn.Shares[w.Share.ID].Open {
+		return true
+	}
+	if len(r.Hard) == 0 && r.NotBefore.IsZero() && r.Deadline.IsZero() {
+		return false // what else stands against it is what jobs take
+	}
 	return slices.ContainsFunc(r.Judge(w.Site, w.Share, w.Environment, d).Clauses, shuts)
 }
 
@@ -255,12 +262,6 @@ func (v *Survey) state(c *policy.Candidate) {
 		slots = c.Nodes.Available * max(c.Env.CPUs, 1)
 	}
 	c.Load = float64(jobs) / float64(max(slots, 1))
-}
-
-// Refresh brings a candidate up to what was taken and given meanwhile.
-func (v *Survey) Refresh(c *policy.Candidate, r *resourcemodel.Request) {
-	v.state(c)
-	c.Free = r.Room(resourcemodel.Where{Site: c.Site, Share: c.Share, Environment: c.Env}, c.Derived)
 }
 
 // Ruled gives the places that are no candidates.

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/portolan-project/portolan/internal/broker/policy"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
 
@@ -28,7 +27,7 @@ func (s *Scheduler) Try(e Entry, now time.Time, most int) Report {
 	c := &class{request: e.Request, avoid: e.Avoid}
 	v := &view{class: c, now: now, cands: s.places.Candidates(nil, e.Request, d)}
 	r.Could = len(v.cands) > 0 || slices.ContainsFunc(r.Verdicts, func(v resourcemodel.Verdict) bool { return v.Could })
-	s.sift(v, now, func(*policy.Candidate) bool { return true })
+	s.sift(v)
 	r.Now = len(v.cands) > 0
 	stopped := slices.ContainsFunc(s.limitsOf(e.Owner, e.VO), func(l *limit) bool { return l.used >= l.most })
 	if !r.Now || stopped || e.from().After(now) {

@@ -1,43 +1,87 @@
 package schedule
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/policy"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
 
-// view is what a class sees of the places, as long as nothing but takings changes it.
+// view is what a class sees of the places. It follows what changes site by site, since
+// most of the time little does.
 type view struct {
 	class *class
 	epoch uint64
 	now   time.Time
-	seen  int                // takings in the log that it reckons with
-	cands []policy.Candidate // those with room
-	full  []Ruled            // could run the jobs, but have no room for them
-	ruled []Ruled            // could not
+	seen  int                // changes in the log that it reckons with
+	cands []policy.Candidate // those with room, by their Order
+	full  []full             // those that could run the jobs and have no room for them
+	ruled []Ruled            // those that could not
 	more  int                // further ones that could not
+	told  bool               // ruled was asked for, and is right
 	out   []Ruled            // both, bounded; nil when they changed
 	rest  int                // that are in neither
-	told  bool               // ruled was asked for
 }
 
-// maxViews bounds the views that are kept, and maxLog the takings that they follow.
+// full is a place without room. Most are never told of, so that the words are made
+// when they are.
+type full struct {
+	place            resourcemodel.Place
+	running, waiting int
+	said             *Ruled
+}
+
+// change is one line of the log that views follow.
+type change struct {
+	site  *site
+	model bool // not only what it was given
+}
+
+// maxViews bounds the views that are kept, and maxLog the changes that they follow.
 const (
-	maxViews = 512
+	maxViews = 2048
 	maxLog   = 1 << 16
 )
+
+// note says that something changed at a site.
+func (s *Scheduler) note(v *site, model bool) {
+	v.noted = len(s.log)
+	s.log = append(s.log, change{v, model})
+}
+
+// shorten begins the log anew when it is long.
+func (s *Scheduler) shorten() {
+	if len(s.log) < maxLog {
+		return
+	}
+	for _, v := range s.views {
+		v.class.view = nil
+	}
+	s.views, s.log = s.views[:0], s.log[:0]
+}
+
+// timeless reports whether what places say to a request changes only when they do.
+func timeless(r *resourcemodel.Request) bool {
+	return len(r.Hard) == 0 && len(r.Soft) == 0 && r.Deadline.IsZero()
+}
 
 // look gives what a class sees now.
 func (s *Scheduler) look(c *class, now time.Time) *view {
 	v := c.view
-	if v == nil || v.epoch != s.epoch || !v.now.Equal(now) {
+	if v == nil || v.epoch != s.epoch || !v.now.Equal(now) && !timeless(c.request) {
 		return s.build(c, now)
 	}
+	if !v.now.Equal(now) {
+		v.now = now
+		d := s.derived(now)
+		for i := range v.cands {
+			v.cands[i].Derived = d
+		}
+	}
 	if v.seen < len(s.log) {
-		s.follow(v, now)
+		s.follow(v)
 	}
 	return v
 }
@@ -53,41 +97,20 @@ func (s *Scheduler) build(c *class, now time.Time) *view {
 		}
 		s.views = append(s.views, v)
 	}
-	if len(s.log) > maxLog {
-		s.forgetViews(v)
-	}
 	cands := v.cands[:0]
-	*v = view{class: c, epoch: s.epoch, now: now, seen: len(s.log)}
+	*v = view{class: c, epoch: s.epoch, now: now, seen: len(s.log), full: v.full[:0]}
 	v.cands = s.places.Candidates(cands, c.request, s.derived(now))
-	s.sift(v, now, func(*policy.Candidate) bool { return true })
+	s.sift(v)
 	return v
 }
 
-// follow takes into account what was taken since.
-func (s *Scheduler) follow(v *view, now time.Time) {
-	sites := s.log[v.seen:]
-	v.seen = len(s.log)
-	if len(sites) > 64 {
-		s.build(v.class, now)
-		return
-	}
-	s.sift(v, now, func(c *policy.Candidate) bool {
-		if !slices.Contains(sites, c.Place.Key) {
-			return false
-		}
-		s.places.Refresh(c, v.class.request)
-		return true
-	})
-}
-
-// sift moves the candidates that have no room, among those that changed, to full.
-func (s *Scheduler) sift(v *view, now time.Time, changed func(*policy.Candidate) bool) {
+// sift moves the candidates that have no room to full.
+func (s *Scheduler) sift(v *view) {
 	kept := 0
 	for i := range v.cands {
 		c := &v.cands[i]
-		if changed(c) && s.room(v.class, c, now) == 0 {
-			v.full = append(v.full, s.fullness(v.class, c, now))
-			v.out = nil
+		if s.room(v.class, c, v.now) == 0 {
+			v.full = append(v.full, full{place: c.Place, running: c.State.Running, waiting: c.State.Waiting})
 			continue
 		}
 		if kept != i {
@@ -97,7 +120,67 @@ func (s *Scheduler) sift(v *view, now time.Time, changed func(*policy.Candidate)
 	}
 	clear(v.cands[kept:])
 	v.cands = v.cands[:kept]
-	soften(v.class.request, v.cands, s.derived, now)
+	soften(v.class.request, v.cands, s.derived, v.now)
+}
+
+// follow looks again at the sites where something changed.
+func (s *Scheduler) follow(v *view) {
+	from := v.seen
+	v.seen = len(s.log)
+	if v.seen-from > 4*len(s.sites)+64 {
+		s.build(v.class, v.now)
+		return
+	}
+	d := s.derived(v.now)
+	for i := from; i < len(s.log); i++ {
+		e := s.log[i]
+		if e.model {
+			v.told, v.out = false, nil
+		}
+		if e.site.noted == i { // it changes no more
+			s.again(v, e.site, d)
+		}
+	}
+	soften(v.class.request, v.cands, s.derived, v.now)
+}
+
+// again looks at one site.
+func (s *Scheduler) again(v *view, site *site, d resourcemodel.Derived) {
+	s.scratch = s.places.At(s.scratch[:0], site.key, v.class.request, d)
+	first := slices.IndexFunc(v.cands, func(c policy.Candidate) bool { return c.Place.Key == site.key })
+	end := first
+	if first < 0 {
+		first = len(v.cands)
+		if len(s.scratch) > 0 {
+			order := s.scratch[0].Order
+			first, _ = slices.BinarySearchFunc(v.cands, order, func(c policy.Candidate, order int) int { return c.Order - order })
+		}
+		end = first
+	}
+	for end < len(v.cands) && v.cands[end].Place.Key == site.key {
+		end++
+	}
+	if n := len(v.full); n > 0 {
+		v.full = slices.DeleteFunc(v.full, func(f full) bool { return f.place.Key == site.key })
+		if len(v.full) != n {
+			v.out = nil
+		}
+	}
+	kept := s.scratch[:0]
+	for i := range s.scratch {
+		c := &s.scratch[i]
+		if s.room(v.class, c, v.now) == 0 {
+			v.full = append(v.full, full{place: c.Place, running: c.State.Running, waiting: c.State.Waiting})
+			v.out = nil
+			continue
+		}
+		kept = append(kept, *c)
+	}
+	if len(kept) == end-first {
+		copy(v.cands[first:], kept)
+		return
+	}
+	v.cands = slices.Replace(v.cands, first, end, kept...)
 }
 
 // soften grades candidates by the soft criteria.
@@ -117,7 +200,7 @@ func soften(r *resourcemodel.Request, cands []policy.Candidate, derived Derived,
 // room gives how many jobs of a class a candidate takes now.
 func (s *Scheduler) room(of *class, c *policy.Candidate, now time.Time) int {
 	v := s.site(c.Place.Key)
-	if v.credit() == 0 || v.closed(now) || len(of.avoid) > 0 && slices.Contains(of.avoid, v.key) {
+	if v.closed(now) || len(of.avoid) > 0 && slices.Contains(of.avoid, v.key) {
 		return 0
 	}
 	n := c.Free
@@ -127,54 +210,56 @@ func (s *Scheduler) room(of *class, c *policy.Candidate, now time.Time) int {
 	return min(n, v.credit())
 }
 
-// fullness says why a candidate has no room.
-func (s *Scheduler) fullness(of *class, c *policy.Candidate, now time.Time) Ruled {
-	v := s.site(c.Place.Key)
-	r := Ruled{Place: c.Place}
+// fullness says why a place has no room.
+func (s *Scheduler) fullness(of *class, f *full, now time.Time) *Ruled {
+	if f.said != nil {
+		return f.said
+	}
+	v := s.site(f.place.Key)
+	r := Ruled{Place: f.place}
 	switch {
 	case slices.Contains(of.avoid, v.key):
-		r.Element, r.Sentence = "Placement", fmt.Sprintf("the job is not to get site %s again", v.key)
+		r.Element, r.Sentence = "Placement", "the job is not to get the site "+v.key.String()+" again"
 	case v.closed(now):
 		r.Element, r.Sentence = "Site", v.sentence()
 	case v.credit() == 0:
-		r.Element, r.Sentence = "Site", fmt.Sprintf("site %s has as many jobs of this gateway as it is to have", v.key)
+		r.Element, r.Sentence = "Site", "the site "+v.key.String()+" has as many jobs of this gateway as it is to have at once, "+strconv.Itoa(v.Most)
 	default:
-		r.Element, r.Sentence = "Room", fmt.Sprintf("%s has no room for it now: %s", c.Place, wants(&of.request.Need, c))
+		r.Element = "Room"
+		r.Sentence = f.place.Share + " at " + v.key.String() + " has no room for " + count(max(of.request.Need.CPUs, 1), "CPU") + ": " +
+			count(f.running, "job") + " run and " + strconv.Itoa(f.waiting) + " wait there, and this gateway gave it " + strconv.Itoa(v.jobs)
 	}
-	return r
+	f.said = &r
+	return f.said
 }
 
 // sentence says that the site is closed.
 func (v *site) sentence() string {
-	why := ""
+	s := "the site " + v.key.String() + " is closed"
+	if !v.Reopen.IsZero() {
+		s += " until " + v.Reopen.UTC().Format(time.RFC3339)
+	}
 	if v.Problem != "" {
-		why = ": " + v.Problem
+		s += ": " + v.Problem
 	}
-	if v.Reopen.IsZero() {
-		return fmt.Sprintf("site %s is closed%s", v.key, why)
-	}
-	return fmt.Sprintf("site %s is closed until %s%s", v.key, v.Reopen.UTC().Format(time.RFC3339), why)
+	return s
 }
 
-// wants says what a job takes and what there is.
-func wants(n *resourcemodel.Need, c *policy.Candidate) string {
-	cpus := "1 CPU"
-	if n.CPUs > 1 {
-		cpus = fmt.Sprintf("%d CPUs", n.CPUs)
-	}
-	return fmt.Sprintf("it takes %s, and %d jobs run and %d wait there", cpus, c.State.Running, c.State.Waiting)
-}
-
-// ruled gives why the other places are no candidates, and how many were left out.
-func (s *Scheduler) ruled(v *view, now time.Time) ([]Ruled, int) {
+// ruled gives why the other places are no candidates, and how many were left out. What
+// it gives is not changed afterwards.
+func (s *Scheduler) ruled(v *view) ([]Ruled, int) {
 	if !v.told {
-		v.ruled, v.more = s.places.Ruled(v.class.request, s.derived(now), MaxRuled)
-		v.told = true
+		v.ruled, v.more = s.places.Ruled(v.class.request, s.derived(v.now), MaxRuled)
+		v.told, v.out = true, nil
 	}
 	if v.out == nil {
-		full := v.full[:min(len(v.full), MaxRuled)]
-		ruled := v.ruled[:min(len(v.ruled), MaxRuled-len(full))]
-		v.out = slices.Concat(full, ruled)
+		n := min(len(v.full), MaxRuled)
+		m := min(len(v.ruled), MaxRuled-n)
+		v.out = make([]Ruled, 0, n+m)
+		for i := range v.full[:n] {
+			v.out = append(v.out, *s.fullness(v.class, &v.full[i], v.now))
+		}
+		v.out = append(v.out, v.ruled[:m]...)
 		v.rest = v.more + len(v.full) + len(v.ruled) - len(v.out)
 	}
 	return v.out, v.rest
@@ -189,15 +274,4 @@ func (s *Scheduler) dropView(c *class) {
 		s.views = slices.Delete(s.views, i, i+1)
 	}
 	c.view = nil
-}
-
-// forgetViews lets all other views be built anew, so that the log can begin anew.
-func (s *Scheduler) forgetViews(but *view) {
-	for _, v := range s.views {
-		if v != but {
-			v.class.view = nil
-		}
-	}
-	s.views = append(s.views[:0], but)
-	s.log = s.log[:0]
 }
