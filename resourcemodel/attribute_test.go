@@ -214,10 +214,10 @@ func TestCriteria(t *testing.T) {
 		"OperatingSystem string lt LINUX":  "needs an attribute that is a number",
 		"FreeCPUs integer matches 1":       "needs an attribute that is a string",
 		"FreeCPUs integer like 1":          "there is no operator",
-		"FreeCPUs integer ge many":         "is not a integer",
+		"FreeCPUs integer ge many":         "does not read as the type integer",
 		"FreeCPUs integer max ":            "make it SOFT",
 		"OperatingSystem string matches (": "no regular expression",
-		"MaxWallTime duration ge P1Y":      "is not a duration",
+		"MaxWallTime duration ge P1Y":      "does not read as the type duration",
 		"OperatingSystem string in ":       "a list of values",
 	} {
 		f := strings.SplitN(criterion, " ", 4)

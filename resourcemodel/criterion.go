@@ -81,7 +81,7 @@ func compileCriterion(c jsdl.Criterion) (criterion, error) {
 		case have.number():
 			x, ok := parseNumber(want, v)
 			if !ok {
-				return wrong("%s is not a %s", quoted(v), want)
+				return wrong("%s does not read as the type %s", quoted(v), want)
 			}
 			out.numbers = append(out.numbers, x)
 		case c.Operator == "matches":

@@ -118,7 +118,8 @@ const maxWorkedOut = 1024
 // stands against it: the rights of its VO, a site that is down.
 //
 // A change of a range keeps its shape where it can: "at least 64" becomes "at least 16".
-// Each change was tried: Amend gives a request that the place takes.
+// Each change was tried: Amend gives a request that the place takes, and that can be
+// written as a document.
 func Nearest(r *Request, places iter.Seq[Where], d Derived, now bool) (Amendment, bool) {
 	type like struct {
 		space room
@@ -222,7 +223,7 @@ func (p *at) allocate(edits []Edit, now bool) (Amendment, bool) {
 		r = next
 	}
 	if p.takes(r, now) {
-		return p.amended(edits, now), len(edits) > 0
+		return p.amended(edits, now), len(edits) > 0 && p.request.written(r)
 	}
 	var q at
 	q.set(p.Where, r, p.derived)
@@ -237,11 +238,23 @@ func (p *at) allocate(edits []Edit, now bool) (Amendment, bool) {
 				all = append(all, r.edit(part, &c))
 			}
 		}
-		if next, err := p.request.Amend(all); err == nil && p.takes(next, now) {
+		if next, err := p.request.Amend(all); err == nil && p.takes(next, now) && p.request.written(next) {
 			return p.amended(all, now), true
 		}
 	}
 	return Amendment{}, false
+}
+
+// written reports whether the changed request can be written as a document that has no
+// more faults than the request's own.
+func (r *Request) written(changed *Request) bool {
+	n := faults(changed.definition)
+	return n == 0 || n <= faults(r.definition)
+}
+
+func faults(def *jsdl.JobDefinition) int {
+	_, problems := jsdl.Parse(def.Marshal(), jsdl.Options{})
+	return len(problems) - len(problems.Warnings())
 }
 
 func (p *at) takes(r *Request, now bool) bool {

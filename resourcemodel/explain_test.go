@@ -78,7 +78,7 @@ func TestNearest(t *testing.T) {
 // What Nearest says is true: the changed request is taken; and no other single element
 // would do where it names two.
 func TestNearestIsTaken(t *testing.T) {
-	n := 20_000
+	n := 8000
 	if testing.Short() {
 		n = 3000
 	}
@@ -127,6 +127,9 @@ func TestNearestIsTaken(t *testing.T) {
 			changed, err := r.Amend(a.Edits)
 			if err != nil {
 				t.Fatalf("seed %d: %s: %v", i, a.Sentence, err)
+			}
+			if _, problems := jsdl.Parse(changed.definition.Marshal(), jsdl.Options{}); problems.Err() != nil && faults(def) == 0 {
+				t.Fatalf("seed %d: %s, which is no document: %v", i, a.Sentence, problems.Err())
 			}
 			if !slices.ContainsFunc(places, func(w Where) bool { return w.Place() == a.Place && takes(changed, w) }) {
 				t.Fatalf("seed %d: %s, but it is not taken", i, a.Sentence)
