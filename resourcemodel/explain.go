@@ -314,7 +314,7 @@ func (r *Request) edit(q part, c *change) Edit {
 		}
 		e.Element, e.From, e.To = "ThreadsPerProcess", strconv.FormatInt(r.spmd.threads, 10), strconv.FormatInt(v, 10)
 		e.apply = func(d *draft) { d.application().SPMD.ThreadsPerProcess = n }
-	default:
+	case partTotal, partEach, partHosts, partMemoryEach, partMemoryTotal, partVirtualEach, partVirtualTotal, partDiskEach, partDiskTotal, partTimeEach, partTimeTotal, numParts:
 		was, u := rangeOf(r.definition.Description.Resources, q), unitOf(q)
 		to := reshaped(was, float64(v))
 		if q == partTotal && v < times(r.spmd.count, r.spmd.threads) { // or each thread would want a CPU

@@ -35,9 +35,9 @@ func (u unit) say(x float64) string {
 		return scaled(x, 1000, "bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s")
 	case unitSeconds:
 		return seconds(x)
-	default:
-		return plain(x)
+	case unitCount:
 	}
+	return plain(x)
 }
 
 func plain(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
@@ -70,7 +70,7 @@ func seconds(x float64) string {
 func describe(r *jsdl.RangeValue, u unit) string {
 	var out []string
 	if r.Lower != nil || r.Upper != nil {
-		out = append(out, between(r.Lower, r.Upper, u))
+		out = append(out, bounded(r.Lower, r.Upper, u))
 	}
 	for _, x := range r.Exact {
 		if x.Epsilon != 0 {
@@ -80,7 +80,7 @@ func describe(r *jsdl.RangeValue, u unit) string {
 		out = append(out, u.say(x.Value))
 	}
 	for i := range r.Ranges {
-		out = append(out, between(&r.Ranges[i].Lower, &r.Ranges[i].Upper, u))
+		out = append(out, bounded(&r.Ranges[i].Lower, &r.Ranges[i].Upper, u))
 	}
 	if len(out) == 0 {
 		return "any"
@@ -88,7 +88,7 @@ func describe(r *jsdl.RangeValue, u unit) string {
 	return listed(out, "or")
 }
 
-func between(lower, upper *jsdl.Bound, u unit) string {
+func bounded(lower, upper *jsdl.Bound, u unit) string {
 	lo, hi := "", ""
 	if lower != nil && !math.IsInf(lower.Value, -1) {
 		lo = "at least " + u.say(lower.Value)
