@@ -37,9 +37,12 @@ type Scheduling interface {
 	Decisions(context.Context, soap.EPR) ([]schedule.Decision, error)
 }
 
+var _ Scheduling = (*Broker)(nil)
+
 // PolicyView is which policies decide.
 type PolicyView struct {
-	Policies *schedule.Policies
+	Policies  *schedule.Policies
+	Catalogue []policy.Description
 	// Changes are the last ones, the newest first, at most MaxPolicyChanges.
 	Changes []PolicyChange
 }
@@ -65,6 +68,7 @@ type MatchReport struct {
 	Could    bool   // some place could ever run it
 	Now      bool   // some place could start it now
 	Sentence string // what it would wait for, or where it would go
+	Nearest  string // the smallest change of the document with which it could start now, in words; "" where there is none
 	Model    int64  // revision of the snapshot
 	// Ranked are the places in the order of the policies in force, the best first.
 	Ranked []schedule.Ranked

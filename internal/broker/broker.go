@@ -12,9 +12,12 @@ import (
 
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/bes"
+	"github.com/portolan-project/portolan/internal/broker/estimate"
+	"github.com/portolan-project/portolan/internal/broker/policy"
+	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
-	"github.com/portolan-project/portolan/jsdl"
+	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // Broker gives jobs a life. It is a bes.Service and a bes.Controller.
@@ -32,6 +35,7 @@ type Broker struct {
 	wakeCommit   chan struct{}
 	wakeDispatch chan struct{}
 	wakeReap     chan struct{}
+	wakePrune    chan struct{}
 
 	mu       sync.Mutex
 	sites    map[string]*site // that are configured, or have jobs
@@ -42,8 +46,19 @@ type Broker struct {
 	jobs     map[string]*job // that are not final
 	owners   map[string]int  // live jobs of each, those being created included
 	live     int
-	queue    *queue
-	read     int // jobs in the queue with their documents read
+	sched    *schedule.Scheduler
+	unread   jobHeap // jobs that wait to be brought to the scheduler
+	kinds    map[kindKey]*kind
+	epoch    uint64 // grows when adapters are to be asked again what they can run
+	revision int64  // of the model that the scheduler has
+	fed      map[string]bool
+	busy     bool // the last round left jobs that may find room
+	book     *estimate.Book
+	policies *policyRecord
+	own      *policy.Ledger // what was used under this replica
+	others   *policy.Ledger // under the others, when it was read last
+	used     bool           // own has more than is written down
+	kept     int            // decisions stored since their number was looked at
 	waiters  int
 	creating map[string]bool      // jobs on their way into store and memory
 	doubtful map[string]time.Time // creations whose answer was lost, and since when
@@ -58,30 +73,29 @@ var (
 // committer alone.
 type job struct {
 	rec      store.Job
-	def      *jsdl.JobDefinition // nil when it must be read first
-	examined bool                // allowed and why are known
-	allowed  siteSet
-	why      string             // what stands against each other site
-	unfit    bool               // its document can't be read any more
+	kind     *kind              // nil when its document must be read first
+	queued   where              // it waits
+	place    int                // its index among those to be read
 	reserved *site              // that is being written down for it
+	chosen   *schedule.Decision // the same, with the reasons, until it is stored
 	deciding bool               // its end is being written down, as no site is left
 	at       *site              // in whose count it is
 	atPhase  Phase              // under which it is counted there
+	given    bool               // the scheduler counts it at a place, too
+	need     *policy.Job        // as given there
+	where    resourcemodel.Place
+	running  bool               // and counts as one that the site's manager shows
+	since    time.Time          // when it was given there; zero: before we started
+	stood    estimate.State     // how the share stood then
 	held     bool               // the site said last that it keeps it from starting
 	released time.Time          // when the site answered that it lets it go on
 	told     *store.Told        // what the site told beside, the newest
 	toldAt   time.Time          // when that was last written
-	queued   *jobHeap           // where it waits; nil when it does not
-	place    int                // its index there
 	last     time.Time          // of the newest history line
 	writing  bool               // the committer has it
 	early    *adapters.Evidence // overtook the handle
 	waiters  map[chan struct{}]struct{}
 }
-
-// candidates gives the sites that may still be tried; all that did not refuse,
-// as long as the document was not looked at.
-func (j *job) candidates() siteSet { return j.allowed }
 
 // New makes a Broker; Run starts it.
 func New(cfg Config) (*Broker, error) {
@@ -96,16 +110,24 @@ func New(cfg Config) (*Broker, error) {
 		wakeCommit:   make(chan struct{}, 1),
 		wakeDispatch: make(chan struct{}, 1),
 		wakeReap:     make(chan struct{}, 1),
+		wakePrune:    make(chan struct{}, 1),
 		sites:        map[string]*site{},
 		jobs:         map[string]*job{},
-		queue:        newQueue(),
+		book:         estimate.New(estimate.Options{}),
+		policies:     &policyRecord{},
 		creating:     map[string]bool{},
 		doubtful:     map[string]time.Time{},
+	}
+	for _, l := range []**policy.Ledger{&b.own, &b.others} {
+		var err error
+		if *l, err = policy.NewLedger(halfLives(&b.policies.Policies)...); err != nil {
+			return nil, err
+		}
 	}
 	for _, c := range cfg.Sites {
 		s := b.place(c.Name)
 		s.conn.Store(newConn(c.Adapter))
-		s.configured, s.open, s.accounts, s.account = true, true, c.Accounts, c.AccountDefault
+		s.configured, s.open, s.accounts, s.account, s.model = true, true, c.Accounts, c.AccountDefault, c.Model
 		b.order = append(b.order, c.Name)
 	}
 	b.reset()
@@ -169,8 +191,11 @@ func (b *Broker) term(ctx context.Context) error {
 	}
 	g.Go(func() error { return b.commitLoop(gctx, sess) })
 	g.Go(func() error { return b.dispatchLoop(gctx) })
+	g.Go(func() error { return b.policyLoop(gctx) })
+	g.Go(func() error { return b.usageLoop(gctx, sess) })
+	g.Go(func() error { return b.pruneLoop(gctx, sess) })
 	g.Go(func() error { return b.settingsLoop(gctx) })
-	g.Go(func() error { return b.retentionLoop(gctx) })
+	g.Go(func() error { return b.retentionLoop(gctx, sess) })
 	if !b.cfg.Alone {
 		g.Go(func() error { return b.watchStore(gctx, revision) })
 	}
@@ -200,8 +225,9 @@ var errStarting = fail.Errorf("broker", fail.Unavailable, "", "the gateway is st
 func (b *Broker) reset() {
 	b.jobs = map[string]*job{}
 	b.owners = map[string]int{}
-	b.live, b.read = 0, 0
-	b.queue = newQueue()
+	b.live = 0
+	b.kinds, b.unread, b.fed, b.busy = map[kindKey]*kind{}, jobHeap{}, map[string]bool{}, false
+	b.newScheduler()
 	for name, s := range b.sites {
 		if s.reset(); !s.configured {
 			delete(b.sites, name)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 )
@@ -102,6 +103,8 @@ type plan struct {
 	ins    []input      // that made it
 	steps  [][3]string  // for the hooks
 	filed  bool         // what it calls for is with the site
+	// decision is the record of the choice that it makes durable; nil if it makes none.
+	decision *schedule.Decision
 }
 
 // file files what a durable plan calls for, together with its being the job's truth:
@@ -266,6 +269,7 @@ func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) 
 		}
 	}
 	b.act(done)
+	b.keepDecisions(ctx, sess, done)
 	b.mu.Lock()
 	for _, p := range plans {
 		p.j.writing = false
@@ -281,10 +285,12 @@ func (b *Broker) written(p *plan, revision int64) {
 	defer b.mu.Unlock()
 	j := p.j
 	if revision > j.rec.Revision {
-		b.queue.remove(j)
+		b.dequeue(j)
 		j.rec.Status, j.rec.Revision = p.after, revision
 	}
-	j.reserved, j.deciding = nil, false
+	b.learn(p)
+	p.decision = j.decided(p)
+	j.reserved, j.chosen, j.deciding = nil, nil, false
 	j.toldAt = time.Now()
 	b.settle(j)
 	b.file(p)
@@ -296,7 +302,7 @@ func (b *Broker) act(plans []*plan) {
 	b.mu.Lock()
 	for _, p := range plans {
 		if p.j.reserved != nil || p.j.deciding { // the choice came to nothing
-			p.j.reserved, p.j.deciding = nil, false
+			p.j.reserved, p.j.chosen, p.j.deciding = nil, nil, false
 			b.settle(p.j)
 		}
 		for _, f := range p.forget {
@@ -356,7 +362,8 @@ func (b *Broker) reread(ctx context.Context, stale []*plan) (settled, again []*p
 		rec, ok := recs[j.rec.ID]
 		p.after.Sequence = p.before.Sequence + len(p.lines)
 		ours := ok && rec.Revision > j.rec.Revision && rec.Status.Sequence == p.after.Sequence && alike(rec.Status, p.after)
-		j.reserved, j.deciding = nil, false
+		decision := j.decided(p)
+		j.reserved, j.chosen, j.deciding = nil, nil, false
 		switch {
 		case !ok:
 			b.forget(j)
@@ -367,6 +374,7 @@ func (b *Broker) reread(ctx context.Context, stale []*plan) (settled, again []*p
 			b.settle(j)
 		}
 		if ours {
+			p.decision = decision
 			b.file(p)
 			settled = append(settled, p)
 		} else {

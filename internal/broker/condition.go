@@ -33,9 +33,10 @@ func (s *site) look(c *conn) {
 func (s *site) change(f func()) {
 	b := s.b
 	b.mu.Lock()
-	was := s.up()
+	was, before := s.up(), s.outageLocked()
 	f()
 	is := s.up()
+	s.stale = s.stale || before != s.outageLocked()
 	var back []input
 	if was && !is {
 		s.quarantine.fell(time.Now(), b.cfg.Flapping)
@@ -43,7 +44,7 @@ func (s *site) change(f func()) {
 			s.credit.shut()
 		}
 	}
-	if h := s.condition.Load(); !is && (s.lapsed || h != nil && h.Problem != "") {
+	if s.outageLocked() != "" {
 		back = s.takeBack()
 	}
 	b.mu.Unlock()
@@ -140,13 +141,20 @@ func (s *site) trouble() string {
 }
 
 func (s *site) troubleLocked() string {
+	if s.down != nil && s.outageLocked() == "" {
+		return fail.Sentence(s.down)
+	}
+	return s.outageLocked()
+}
+
+// outageLocked says why the site does not answer; "" if it does, though it may have put
+// off what it was given last, which is tried again. The caller holds the lock.
+func (s *site) outageLocked() string {
 	switch h := s.condition.Load(); {
 	case s.conn.Load() == nil:
 		return s.absenceLocked()
 	case h != nil && h.Problem != "":
 		return h.Problem
-	case s.down != nil:
-		return fail.Sentence(s.down)
 	case s.lapsed:
 		return "it has not answered since " + time.Unix(0, s.contact.Load()).UTC().Format(time.RFC3339)
 	}
@@ -220,15 +228,26 @@ func (s *site) measure(ctx context.Context, c *conn) {
 	before := s.resources.Swap(&r)
 	b.mu.Lock()
 	down := s.down != nil && s.failures > 0 && first
-	s.foreign = max(0, sum.Slots-sum.FreeSlots-s.phases[Running]-s.phases[Suspended])
-	if b.queue.stuck() && (first || before == nil || before.Static != r.Static) {
-		b.reexamine() // what could not run anywhere might now
+	s.measured(&r, c, time.Now())
+	if (first || before == nil || before.Static != r.Static) && b.refusesSome(s) {
+		b.reexamine() // what could not run there might now
 	}
 	b.mu.Unlock()
 	if down {
 		s.health(nil)
 	}
 	nudge(b.wakeDispatch)
+}
+
+// refusesSome reports whether the site's adapter refuses some of the jobs that wait;
+// the caller holds the lock.
+func (b *Broker) refusesSome(s *site) bool {
+	for _, k := range b.kinds {
+		if _, barred := k.barred[s.name]; barred {
+			return true
+		}
+	}
+	return false
 }
 
 // audit asks about every job that the site has.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/broker/modelstore"
+	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/jsdl"
@@ -21,6 +23,8 @@ type Site struct {
 	// of everybody else's; "" is the account that the site is configured with.
 	Accounts       map[string]string
 	AccountDefault string
+	// Model says more of the site than its manager tells.
+	Model SiteModel
 }
 
 // Permission is something that a principal may be allowed to do.
@@ -38,7 +42,7 @@ const (
 type Config struct {
 	Store   store.Store
 	Replica string // names this process across restarts; default "gateway"
-	Sites   []Site // at most 64
+	Sites   []Site // at most 512
 	// BaseURL gives the external address of the BES endpoint; it is asked for each
 	// reference, as the address may be known only once the listener is up.
 	BaseURL func() string
@@ -58,6 +62,21 @@ type Config struct {
 	Limits Limits
 	Retry  Retry
 	Hooks  Hooks
+	// Member gives nil when the principal may act for the VO that a document names; its
+	// error goes to the caller as fail.Denied. Nil believes everybody.
+	Member func(who soap.Principal, vo string) error
+	// Model is the resource model that the replicas share; nil has only our own sites, and
+	// remembers nothing.
+	Model *modelstore.Model
+	// Catalogue makes the policies; nil has those that are built in.
+	Catalogue *schedule.Catalogue
+	// Bounds are of the jobs that owners and VOs have at sites at once; zero is none.
+	Bounds schedule.Limits
+	// Shares says what VOs and users are entitled to under fair share, "vo:bio" to 2 for
+	// twice the usual.
+	Shares map[string]float64
+	// Seed is where the chance of the policies that pair jobs with places begins.
+	Seed uint64
 	// Flapping says when a site that comes and goes is kept out for a while.
 	Flapping Flapping
 	// Retention is how long a site keeps the output of a job that ended; default
@@ -92,9 +111,9 @@ type Limits struct {
 	// system orders its own queue, and is told of thousands as easily as of one.
 	Ahead     int
 	AheadBulk int // default 20 000
-	// Read is how many queued jobs are kept in memory with their documents read;
-	// default 4096. The others are read again when their turn comes.
-	Read int
+	// Decisions is how many records of decisions are kept; default 100 000. The oldest
+	// go first.
+	Decisions int
 }
 
 // Retry says how failed attempts are repeated.
@@ -137,7 +156,7 @@ func (c *Config) EnsureDefaults() {
 	def(&c.Limits.Waiters, 4096)
 	def(&c.Limits.Wait, 5*time.Minute)
 	def(&c.Limits.Output, 1<<20)
-	def(&c.Limits.Read, 4096)
+	def(&c.Limits.Decisions, 100_000)
 	def(&c.Limits.AheadBulk, 20_000)
 	def(&c.Retry.First, time.Second)
 	def(&c.Retry.Most, 5*time.Minute)
@@ -152,6 +171,9 @@ func (c *Config) EnsureDefaults() {
 	def(&c.ToldInterval, 10*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Catalogue == nil {
+		c.Catalogue = schedule.BuiltIn()
 	}
 	if c.Jitter == nil {
 		c.Jitter = rand.Float64
@@ -198,5 +220,5 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// maxSites is the width of siteSet.
-const maxSites = 64
+// maxSites bounds the sites of one gateway, as each has loops of its own.
+const maxSites = 512

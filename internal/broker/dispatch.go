@@ -8,10 +8,11 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/broker/policy"
+	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/jsdl"
-	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // dispatchLoop chooses sites for jobs whenever something changed that a choice
@@ -32,104 +33,88 @@ func (b *Broker) dispatchLoop(ctx context.Context) error {
 	}
 }
 
+// roundBudget bounds the placements of one round, as the broker is locked meanwhile.
+const roundBudget = 512
+
 // dispatch makes one round of choices and gives how long it is until time alone
 // may change them; 0 when it can't.
 func (b *Broker) dispatch(ctx context.Context) time.Duration {
+	more, err := b.readKinds(ctx)
+	if ctx.Err() != nil {
+		return 0
+	}
+	var wait time.Duration
+	if err != nil {
+		b.cfg.Log.Warn("documents of queued jobs can't be read now", "cause", err)
+		wait, more = time.Second, false
+	}
 	now := time.Now()
 	b.mu.Lock()
-	r := b.roster.Load()
-	wait := b.queue.due(now)
-	views, reopen := b.views(r, now)
-	if reopen > 0 && (wait == 0 || reopen < wait) {
-		wait = reopen
-	}
-	room := make([]int, len(views))
-	for i, v := range views {
-		room[i] = v.room()
-	}
-	taken := b.queue.take(room)
-	unread := slices.ContainsFunc(taken, func(j *job) bool { return j.def == nil || !j.examined })
-	b.mu.Unlock()
-	if unread {
-		if err := b.readAll(ctx, r, taken); err != nil && ctx.Err() == nil {
-			b.cfg.Log.Warn("documents of queued jobs can't be read now", "cause", err)
-			wait = time.Second
-		}
-	}
-
-	b.mu.Lock()
 	defer b.mu.Unlock()
-	changed := b.roster.Load() != r // the choice is made anew
-	var jobs []*job
-	var allowed []siteSet
-	var ins []input
-	for _, j := range taken {
-		if b.jobs[j.rec.ID] != j || j.queued != nil || j.reserved != nil || !Phase(j.rec.Status.Phase).waits() {
-			continue // the committer changed it meanwhile
-		}
-		st := &j.rec.Status
-		set := j.candidates().without(r.named(st.Refused))
-		switch {
-		case changed || j.def == nil || !j.examined:
-			b.queue.add(j, now)
-		case set == 0 && len(st.Refused) == 0 && !j.unfit:
-			// It was taken in because a site could run it. That the sites changed since is
-			// no reason to end it: it waits, and its status says for what.
-			b.dropDefinition(j)
-			j.examined = true
-			b.queue.add(j, now)
-		case set == 0:
-			why := "no site can run it: " + j.why
-			if j.why == "" {
-				why = "no site that could run it is left; " + j.rec.Status.Reason
-			}
-			j.deciding = true // out of the queue until that is written
-			ins = append(ins, input{id: j.rec.ID, facts: whileWaiting(fact{event: GaveUp, reason: why})})
-		default:
-			jobs = append(jobs, j)
-			allowed = append(allowed, set)
-		}
+	if !b.serving {
+		return 0
 	}
-	if changed {
+	b.feedAll(now)
+	r := b.roster.Load()
+	chosen := b.sched.Round(now, roundBudget)
+	var ins []input
+	for i := range chosen {
+		d := &chosen[i]
+		j, s := b.jobs[d.Job], b.sites[d.Place.Site]
+		if j == nil || j.queued != waiting || s == nil || r.at(s.name) < 0 {
+			b.sched.Left(d.Job)
+			if j != nil && j.queued == waiting {
+				j.queued = nowhere
+				b.enqueue(j)
+			}
+			continue
+		}
+		j.queued, j.reserved, j.chosen = nowhere, s, d
+		b.count(j, s, Placing)
+		ins = append(ins, input{id: d.Job, facts: func(j *job, st store.Status) []fact { return b.placing(j, &st, d) }})
+	}
+	b.busy = more || len(chosen) == roundBudget
+	if b.busy {
 		nudge(b.wakeDispatch)
 	}
-	chosen := decide(views, allowed)
-	placed := make(map[int]bool, len(chosen))
-	for _, c := range chosen {
-		placed[c.job] = true
-		j, s := jobs[c.job], r.sites[c.site]
-		j.reserved = s
-		b.count(j, s, Placing)
-		ins = append(ins, input{id: j.rec.ID, facts: func(j *job, st store.Status) []fact {
-			if !Phase(st.Phase).waits() || j.def == nil {
-				return nil
-			}
-			return []fact{{
-				event: Chosen, place: resourcemodel.Place{Key: resourcemodel.Key{Site: s.name}}, rerunnable: rerunnable(j.def), reason: "chosen: the site " + s.name + " can run it and has room",
-				tag: adapters.Tag(fmt.Sprintf("%s-%d", j.rec.ID, st.Attempt+1)),
-			}}
-		}})
-	}
-	for i, j := range jobs {
-		if !placed[i] {
-			b.queue.add(j, now)
-		}
-	}
 	if b.cfg.Hooks.Gauges != nil {
-		b.cfg.Hooks.Gauges(b.live, b.queue.n)
+		b.cfg.Hooks.Gauges(b.live, b.waits())
 	}
 	if len(ins) > 0 {
 		b.inbox = append(b.inbox, ins...)
 		nudge(b.wakeCommit)
 	}
+	if next := b.sched.Next(now); !next.IsZero() {
+		// At once would spin if the moment is that of this round.
+		if until := max(time.Millisecond, next.Sub(now)); wait == 0 || until < wait {
+			wait = until
+		}
+	}
 	return wait
 }
 
-// rerunnable reports whether the document allows that a job is run again that ran
-// and is lost.
-func rerunnable(def *jsdl.JobDefinition) bool {
-	r := def.Description.Resources
-	return r != nil && r.Placement != nil && r.Placement.Rerunnable != nil && *r.Placement.Rerunnable
+// placing turns a choice into what is written down, if the job still waits for it.
+func (b *Broker) placing(j *job, st *store.Status, d *schedule.Decision) []fact {
+	if !Phase(st.Phase).waits() || j.kind == nil || j.chosen != d {
+		return nil
+	}
+	return []fact{{
+		event: Chosen, place: d.Place, rerunnable: j.kind.rerunnable(), vo: j.kind.request.Subject.VO, cpus: max(1, j.kind.request.Need.CPUs),
+		reason: "chosen: " + b.chosenBecause(d), tag: adapters.Tag(fmt.Sprintf("%s-%d", j.rec.ID, st.Attempt+1)),
+	}}
+}
+
+// chosenBecause says in a few words why a place was chosen.
+func (b *Broker) chosenBecause(d *schedule.Decision) string {
+	site := "the site " + d.Place.Site
+	room := "can run it and has room"
+	if len(d.Ranked) > 0 && d.Ranked[0].Place == d.Place && d.Ranked[0].Free <= 0 {
+		room = "can run it, and takes it into its queue"
+	}
+	if n := len(d.Ranked); n > 1 {
+		return fmt.Sprintf("%s %s; of %d places it is the first by %s", site, room, n+d.More-len(d.Out), d.Policy[policy.Selection])
+	}
+	return site + " " + room
 }
 
 // whileWaiting gives a fact that is void for a job that left the queue.
@@ -140,116 +125,6 @@ func whileWaiting(f fact) func(*job, store.Status) []fact {
 		}
 		return []fact{f}
 	}
-}
-
-// views gives what a choice needs to know of each site, and how long it is until
-// the next one opens again; the caller holds the lock.
-func (b *Broker) views(r *roster, now time.Time) ([]siteView, time.Duration) {
-	views := make([]siteView, len(r.sites))
-	var reopen time.Duration
-	for i, s := range r.sites {
-		c, conn := s.capacity.Load(), s.conn.Load()
-		if c == nil || conn == nil {
-			continue
-		}
-		if h := s.condition.Load(); h != nil && h.Problem != "" {
-			continue // its next audit tells when it is back
-		}
-		if wait := max(s.closed.Sub(now), s.quarantine.left(now)); wait > 0 {
-			if reopen == 0 || wait < reopen {
-				reopen = wait
-			}
-			continue
-		}
-		if s.lapsed {
-			continue // its next answer tells when it is back
-		}
-		v := siteView{
-			Open: c.Slots > 0, Slots: c.Slots, InFlight: s.inFlight, Load: s.inFlight + s.foreign,
-			Most: c.Slots + b.ahead(c, conn),
-		}
-		if most := conn.props.MaxJobs; most > 0 {
-			v.Most = min(v.Most, most)
-		}
-		if s.failures > 0 {
-			v.Most = min(v.Most, s.inFlight+1) // one job tries whether it is back
-		}
-		v.Most = min(v.Most, s.inFlight+max(0, s.credit.window()-s.phases[Placing]))
-		views[i] = v
-	}
-	return views, reopen
-}
-
-// ahead gives how many jobs a site is given beyond its slots.
-func (b *Broker) ahead(c *adapters.Capacity, conn *conn) int {
-	switch {
-	case b.cfg.Limits.Ahead > 0:
-		return b.cfg.Limits.Ahead
-	case conn.props.Bulk:
-		return b.cfg.Limits.AheadBulk
-	}
-	return max(c.Slots, 16)
-}
-
-// readAll reads the documents of jobs that were not read yet. The jobs are out
-// of the queue; only this goroutine reads documents.
-func (b *Broker) readAll(ctx context.Context, r *roster, jobs []*job) error {
-	for _, j := range jobs {
-		b.mu.Lock()
-		have, def := j.def != nil && j.examined, j.def
-		id := j.rec.ID
-		b.mu.Unlock()
-		if have {
-			continue
-		}
-		var problem error
-		if def == nil {
-			doc, err := b.cfg.Store.Document(ctx, id)
-			if fail.Is(err, fail.NotFound) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			var problems jsdl.Problems
-			def, problems = jsdl.Parse(doc, b.cfg.JSDL)
-			problem = judge(def, problems)
-		}
-		var allowed siteSet
-		var why string
-		if problem != nil {
-			def, why = &jsdl.JobDefinition{}, fail.Sentence(problem)
-		} else {
-			allowed, why = r.examine(def)
-		}
-		b.mu.Lock()
-		if b.jobs[id] == j && b.roster.Load() == r {
-			if j.def == nil {
-				b.read++
-			}
-			j.def, j.allowed, j.why, j.examined, j.unfit = def, allowed, why, true, problem != nil
-		}
-		b.mu.Unlock()
-	}
-	return nil
-}
-
-// examine gives the sites that could ever run the definition, and what stands
-// against each of the others. A site that can't say now counts as one that could.
-func (r *roster) examine(def *jsdl.JobDefinition) (siteSet, string) {
-	var set siteSet
-	var why []string
-	for i, s := range r.sites {
-		if err := s.check(def, r); err == nil || fail.Is(err, fail.Unavailable) {
-			set |= only(i)
-		} else {
-			why = append(why, "site "+s.name+": "+fail.Sentence(err))
-		}
-	}
-	if len(r.sites) == 0 {
-		why = append(why, "no site takes jobs at present")
-	}
-	return set, strings.Join(why, "; ")
 }
 
 // check says whether the site could ever run the definition.

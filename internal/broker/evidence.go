@@ -1,9 +1,11 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +41,7 @@ func (s *site) failure(j *job, st *store.Status, err error) fact {
 		}
 	default:
 		why := fmt.Sprintf("the site %s refused it: %s", s.name, fail.Sentence(err))
-		if b.elsewhere(j, st, s.name) != 0 {
+		if b.elsewhere(j, st, s.name) {
 			return fact{event: Refused, reason: why + "; another site is tried"}
 		}
 		return fact{event: GaveUp, reason: why}
@@ -55,10 +57,15 @@ func (b *Broker) later(n int) time.Time {
 	return time.Now().Add(b.cfg.Retry.backoff(n, b.cfg.Jitter()))
 }
 
-// elsewhere gives the sites that a job may still try when this one is out.
-func (b *Broker) elsewhere(j *job, st *store.Status, out string) siteSet {
-	r := b.roster.Load()
-	return j.allowed.without(r.named(st.Refused) | r.named([]string{out}))
+// elsewhere reports whether a job may still try another site when this one is out; so
+// it may where what it asks for is not in memory any more.
+func (b *Broker) elsewhere(j *job, st *store.Status, out string) bool {
+	refused := append(slices.Clip(st.Refused), out)
+	if k := cmp.Or(j.kind, b.kinds[keyOf(j)]); k != nil {
+		_, could := b.against(k, refused)
+		return len(could) > 0
+	}
+	return slices.ContainsFunc(b.roster.Load().sites, func(s *site) bool { return !slices.Contains(refused, s.name) })
 }
 
 // staleTime is how old a site's picture of its jobs may be when it is asked.
@@ -144,7 +151,7 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 			switch {
 			case st.Cancel:
 				f.event = Unrun
-			case b.elsewhere(j, st, s.name) != 0:
+			case b.elsewhere(j, st, s.name):
 				f.event = Refused
 				f.reason += "; another site is tried"
 			}

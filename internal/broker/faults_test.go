@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -171,17 +172,26 @@ func TestWritesOfAShortJob(t *testing.T) {
 // TestReadAgain places jobs whose documents are not in memory, as after a start.
 func TestReadAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		g := here(t, fake.NewWorld(1), fake.Options{}, func(c *Config) { c.Limits.Read = 1 })
+		w, st := fake.NewWorld(1), newStore(t)
+		t.Cleanup(w.Close)
+		cfg := Config{Store: st, Limits: Limits{Ahead: 1}, Sites: []Site{{Name: "here", Adapter: w.Open(fake.Options{})}}}
+		g := start(t, cfg)
+		<-g.Ready()
 		var es []soap.EPR
-		for range 50 {
-			es = append(es, g.submit("sleep 1; exit 0"))
+		for i := range 50 {
+			es = append(es, g.submit(fmt.Sprintf("sleep 1; exit %d", i%7)))
 		}
+		g.stop()
+		cfg.Sites[0].Adapter = w.Open(fake.Options{})
+		g = start(t, cfg)
+		<-g.Ready()
 		for _, e := range es {
 			g.until(e, bes.Finished, "")
 		}
-		if g.Broker.read != 0 {
-			t.Errorf("%d documents are counted as read", g.Broker.read)
+		if n := len(g.kinds); n != 0 {
+			t.Errorf("%d documents are in memory", n)
 		}
+		g.stop()
 	})
 }
 
@@ -207,13 +217,13 @@ func TestConfigRefusals(t *testing.T) {
 	a := fake.NewWorld(1).Open(fake.Options{})
 	url, st := func() string { return "x" }, newStore(t)
 	for name, c := range map[string]Config{
-		"no store":    {BaseURL: url, Sites: []Site{{Name: "a", Adapter: a}}},
-		"no URL":      {Store: st, Sites: []Site{{Name: "a", Adapter: a}}},
-		"no sites":    {Store: st, BaseURL: url},
-		"two alike":   {Store: st, BaseURL: url, Sites: []Site{{Name: "a", Adapter: a}, {Name: "a", Adapter: a}}},
-		"no name":     {Store: st, BaseURL: url, Sites: []Site{{Name: "", Adapter: a}}},
-		"no adapter":  {Store: st, BaseURL: url, Sites: []Site{{Name: "a", Adapter: nil}}},
-		"65 of these": {Store: st, BaseURL: url, Sites: make([]Site, 65)},
+		"no store":     {BaseURL: url, Sites: []Site{{Name: "a", Adapter: a}}},
+		"no URL":       {Store: st, Sites: []Site{{Name: "a", Adapter: a}}},
+		"no sites":     {Store: st, BaseURL: url},
+		"two alike":    {Store: st, BaseURL: url, Sites: []Site{{Name: "a", Adapter: a}, {Name: "a", Adapter: a}}},
+		"no name":      {Store: st, BaseURL: url, Sites: []Site{{Name: "", Adapter: a}}},
+		"no adapter":   {Store: st, BaseURL: url, Sites: []Site{{Name: "a", Adapter: nil}}},
+		"513 of these": {Store: st, BaseURL: url, Sites: make([]Site, maxSites+1)},
 	} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%s: taken", name)

@@ -124,7 +124,7 @@ func dynamicOf(r *adapters.Resources, k standing) *resourcemodel.Dynamic {
 		}
 		if st.FreeMemory == 0 && st.FreeCPUs > 0 && e.CPUs > 0 {
 			// A manager that does not tell free memory: as much as goes with the free CPUs.
-			st.FreeMemory = int64(float64(e.Memory) * min(float64(st.Available), float64(st.FreeCPUs)/float64(e.CPUs)))
+			st.FreeMemory = int64(float64(max(0, e.Memory)) * min(float64(st.Available), float64(st.FreeCPUs)/float64(e.CPUs)))
 		}
 		gpus := 0
 		for _, n := range e.GPUs {

@@ -2,11 +2,14 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/jsdl"
+	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 const (
@@ -46,7 +49,7 @@ func (s *site) moreComes(most int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := len(s.submit)
-	return n > 0 && n < most && (len(b.creating) > 0 || len(b.inbox) > 0 || b.queue.ready > 0)
+	return n > 0 && n < most && (len(b.creating) > 0 || len(b.inbox) > 0 || b.busy || b.unread.Len() > 0)
 }
 
 // submitSome hands over the next jobs; ctx ends when no more are to be.
@@ -70,7 +73,7 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 		if j == nil || !s.has(j) || j.rec.Status.Placement.Tag != t.tag || j.rec.Status.Placement.Handle != nil {
 			continue
 		}
-		if Phase(j.rec.Status.Phase) != Placing || j.def == nil || s.draining {
+		if Phase(j.rec.Status.Phase) != Placing || j.kind == nil || s.draining {
 			// Its end was asked for before the site heard of it, or the site is to be
 			// given no more: nobody else hands it over.
 			ins = append(ins, input{id: t.id, tag: t.tag, facts: one(fact{event: Absent, reason: "it had not been given to the site " + s.name})})
@@ -78,7 +81,7 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 		}
 		jobs = append(jobs, adapters.Job{
 			Tag:        adapters.Tag(t.tag),
-			Definition: forSite(j.def, s.name, r),
+			Definition: s.inShare(forSite(j.kind.def, s.name, r), j.rec.Status.Placement.Share),
 			Owner:      j.rec.Owner,
 			Account:    s.accountOf(j.rec.Owner),
 		})
@@ -129,6 +132,32 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(s.submit) > 0, nil
+}
+
+// inShare gives the definition with the share that was chosen, where the document names
+// none and the site would take another by itself. The caller holds the lock.
+func (s *site) inShare(def *jsdl.JobDefinition, share string) *jsdl.JobDefinition {
+	if s.static == nil || share == "" || len(s.static.Shares) < 2 {
+		return def
+	}
+	i := slices.IndexFunc(s.static.Shares, func(h resourcemodel.Share) bool { return h.ID == share })
+	if i < 0 || s.static.Shares[i].Default {
+		return def
+	}
+	d, res, p := *def, new(jsdl.Resources), new(jsdl.Placement)
+	if r := def.Description.Resources; r != nil {
+		*res = *r
+		if r.Placement != nil {
+			if r.Placement.Share != nil {
+				return def
+			}
+			*p = *r.Placement
+		}
+	}
+	p.Share = &share
+	res.Placement = p
+	d.Description.Resources = res
+	return &d
 }
 
 // accountOf gives the local account that a principal's jobs run as; "" is the

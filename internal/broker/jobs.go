@@ -1,8 +1,6 @@
 package broker
 
 import (
-	"time"
-
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 )
@@ -17,14 +15,14 @@ func (b *Broker) adopt(rec store.Job) *job {
 	case j == nil && rec.Status.Final:
 		return nil
 	case j == nil:
-		j = &job{rec: rec, allowed: b.roster.Load().all(), told: rec.Status.Told}
+		j = &job{rec: rec, told: rec.Status.Told}
 		b.jobs[rec.ID] = j
 		b.live++
 		b.owners[rec.Owner]++
 	case rec.Revision <= j.rec.Revision:
 		return j
 	default:
-		b.queue.remove(j)
+		b.dequeue(j)
 		j.rec = rec
 	}
 	b.settle(j)
@@ -34,7 +32,7 @@ func (b *Broker) adopt(rec store.Job) *job {
 // settle brings everything derived into line with the job's status, and wakes
 // who waits for it.
 func (b *Broker) settle(j *job) {
-	b.queue.remove(j)
+	b.dequeue(j)
 	st := &j.rec.Status
 	phase := Phase(st.Phase)
 	at := j.reserved
@@ -46,10 +44,9 @@ func (b *Broker) settle(j *job) {
 	case st.Final:
 		b.forget(j)
 	case phase.waits() && j.reserved == nil && !j.deciding:
-		b.queue.add(j, time.Now())
-		nudge(b.wakeDispatch)
+		b.enqueue(j)
 	case phase.atSite() && phase != Placing:
-		b.dropDefinition(j) // the site has it
+		b.dropKind(j) // the site has it
 	}
 	j.wake()
 }
@@ -59,8 +56,8 @@ func (b *Broker) forget(j *job) {
 	if b.jobs[j.rec.ID] != j {
 		return
 	}
-	b.queue.remove(j)
-	b.dropDefinition(j)
+	b.dequeue(j)
+	b.dropKind(j)
 	b.count(j, nil, "")
 	delete(b.jobs, j.rec.ID)
 	b.live--
@@ -73,17 +70,13 @@ func (b *Broker) release(owner string) {
 	}
 }
 
-func (b *Broker) dropDefinition(j *job) {
-	if j.def != nil {
-		j.def = nil
-		b.read--
-	}
-}
-
-// count moves the job to the count of a site.
+// count moves the job to the count of a site, and tells the scheduler.
 func (b *Broker) count(j *job, at *site, phase Phase) {
 	if j.at == at && j.atPhase == phase {
 		return
+	}
+	if j.at != at {
+		b.leave(j)
 	}
 	if old := j.at; old != nil {
 		old.inFlight--
@@ -104,6 +97,7 @@ func (b *Broker) count(j *job, at *site, phase Phase) {
 	if at != nil {
 		at.inFlight++
 		at.phases[phase]++
+		b.occupy(j, at, phase)
 	}
 }
 

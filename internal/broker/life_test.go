@@ -65,9 +65,9 @@ func TestLives(t *testing.T) {
 					if s.Details.Ended.IsZero() || s.Details.Reason == "" || s.Details.Name != "job" {
 						t.Errorf("details %+v", s.Details)
 					}
-					if g.live != 0 || len(g.jobs) != 0 || len(g.owners) != 0 || g.sites["here"].inFlight != 0 || g.Broker.read != 0 {
-						t.Errorf("something is left in memory: live %d, jobs %d, owners %d, in flight %d, read %d",
-							g.live, len(g.jobs), len(g.owners), g.sites["here"].inFlight, g.Broker.read)
+					if g.live != 0 || len(g.jobs) != 0 || len(g.owners) != 0 || g.sites["here"].inFlight != 0 || len(g.kinds) != 0 {
+						t.Errorf("something is left in memory: live %d, jobs %d, owners %d, in flight %d, kinds %d",
+							g.live, len(g.jobs), len(g.owners), g.sites["here"].inFlight, len(g.kinds))
 					}
 				})
 			})

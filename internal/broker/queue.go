@@ -2,131 +2,118 @@ package broker
 
 import (
 	"container/heap"
-	"slices"
 	"time"
+
+	"github.com/portolan-project/portolan/internal/broker/policy"
+	"github.com/portolan-project/portolan/internal/broker/schedule"
 )
 
-// queue holds the jobs that wait for a place, in the order in which they were
-// submitted, apart by the sites that each may use, so that jobs pinned to a full
-// site are not walked over again and again. Jobs that wait for a moment are in
-// later, ordered by it. Its owner holds the broker's lock.
-type queue struct {
-	classes map[siteSet]*jobHeap
-	later   jobHeap
-	n       int
-	ready   int // those that wait for a place only, and could have one
-}
+// where is where a job waits.
+type where uint8
 
-func newQueue() *queue {
-	return &queue{
-		classes: map[siteSet]*jobHeap{},
-		later: jobHeap{less: func(a, b *job) bool {
-			return a.rec.Status.NotBefore.Before(b.rec.Status.NotBefore)
-		}},
-	}
-}
+const (
+	nowhere where = iota // it does not wait
+	unread               // for its document to be read, or adapters to be asked
+	reading              // the dispatcher does that
+	waiting              // with the scheduler
+)
 
-// add puts a job in; it must not be in.
-func (q *queue) add(j *job, now time.Time) {
-	h := &q.later
-	if !j.rec.Status.NotBefore.After(now) {
-		h = q.classes[j.candidates()]
-		if h == nil {
-			h = &jobHeap{less: before}
-			q.classes[j.candidates()] = h
+// enqueue lets a job wait for a place; the caller holds the lock.
+func (b *Broker) enqueue(j *job) {
+	b.dequeue(j)
+	if j.kind == nil || j.kind.epoch != b.epoch {
+		if k := b.kinds[keyOf(j)]; k != nil && k.epoch == b.epoch {
+			b.holdKind(j, k)
+		} else {
+			b.unread.put(j)
+			j.queued = unread
+			nudge(b.wakeDispatch)
+			return
 		}
 	}
-	heap.Push(h, j)
-	j.queued = h
-	q.n++
-	if q.counts(j) {
-		q.ready++
-	}
-}
-
-// remove takes a job out, if it is in.
-func (q *queue) remove(j *job) {
-	if j.queued == nil {
+	st, k := &j.rec.Status, j.kind
+	if k.unfit {
+		b.giveUp(j, "no site can run it: "+k.why)
 		return
 	}
-	heap.Remove(j.queued, j.place)
-	if q.counts(j) {
-		q.ready--
-	}
-	j.queued = nil
-	q.n--
-}
-
-// counts reports whether a job that is in waits for nothing but a place.
-func (q *queue) counts(j *job) bool { return j.queued != &q.later && j.queued != q.classes[0] }
-
-// stuck reports whether there are jobs that no site could run.
-func (q *queue) stuck() bool { return q.classes[0] != nil && len(q.classes[0].jobs) > 0 }
-
-// due moves the jobs whose moment has come to their class, and gives how long it
-// is until the next one's; 0 when none waits.
-func (q *queue) due(now time.Time) time.Duration {
-	for len(q.later.jobs) > 0 {
-		j := q.later.jobs[0]
-		if wait := j.rec.Status.NotBefore.Sub(now); wait > 0 {
-			return wait
-		}
-		q.remove(j)
-		q.add(j, now)
-	}
-	return 0
-}
-
-// take takes out the jobs that could be placed with so much room at each site,
-// oldest first.
-func (q *queue) take(room []int) []*job {
-	var out []*job
-	for class, h := range q.classes {
-		n := 0
-		for i, r := range room {
-			if class.has(i) {
-				n += r
-			}
-		}
-		for ; n > 0 && len(h.jobs) > 0; n-- {
-			j := h.jobs[0]
-			q.remove(j)
-			out = append(out, j)
-		}
-		if len(h.jobs) == 0 {
-			delete(q.classes, class)
+	if len(st.Refused) > 0 {
+		// That the sites changed since it was taken in is no reason to end it; that the
+		// last one which could run it has refused it is.
+		if _, could := b.against(k, st.Refused); len(could) == 0 {
+			b.giveUp(j, "no site that could run it is left; "+st.Reason)
+			return
 		}
 	}
-	slices.SortFunc(out, func(a, b *job) int {
-		if before(a, b) {
-			return -1
-		}
-		return 1
-	})
-	return out
+	b.sched.Add(b.entry(j))
+	j.queued = waiting
+	nudge(b.wakeDispatch)
 }
 
-// before is the order of jobs: those whose place was lost go first.
-func before(a, b *job) bool {
-	if a.rec.Status.Class != b.rec.Status.Class {
-		return a.rec.Status.Class > b.rec.Status.Class
+// entry gives a job as the scheduler takes it; its kind is known.
+func (b *Broker) entry(j *job) schedule.Entry {
+	st, k := &j.rec.Status, j.kind
+	return schedule.Entry{
+		Job: jobOf(j.rec.ID, j.rec.Owner, j.rec.Submitted, st.Class, k), Attempt: st.Attempt + 1,
+		Queue: k.queue(), NotBefore: st.NotBefore, Avoid: k.avoid(st.Refused),
 	}
-	return a.rec.ID < b.rec.ID
 }
 
-// jobHeap is a heap of jobs that know their place in it.
-type jobHeap struct {
-	jobs []*job
-	less func(a, b *job) bool
+// jobOf gives a job as policies see it.
+func jobOf(id, owner string, submitted time.Time, class int, k *kind) *policy.Job {
+	r := k.request
+	return &policy.Job{
+		ID: id, Owner: owner, VO: r.Subject.VO, Submitted: submitted, Class: class, Priority: r.Priority,
+		Deadline: r.Deadline, Length: r.Need.WallTime, CPUs: max(1, r.Need.CPUs), Request: r,
+	}
 }
 
-func (h *jobHeap) Len() int           { return len(h.jobs) }
-func (h *jobHeap) Less(i, k int) bool { return h.less(h.jobs[i], h.jobs[k]) }
+// giveUp ends a job that nothing can run; it is out of the queue until that is
+// written. The caller holds the lock.
+func (b *Broker) giveUp(j *job, why string) {
+	j.deciding = true
+	b.inbox = append(b.inbox, input{id: j.rec.ID, facts: whileWaiting(fact{event: GaveUp, reason: why})})
+	nudge(b.wakeCommit)
+}
+
+// dequeue takes a job out of wherever it waits; the caller holds the lock.
+func (b *Broker) dequeue(j *job) {
+	switch j.queued {
+	case unread:
+		b.unread.take(j)
+	case waiting:
+		b.sched.Remove(j.rec.ID)
+	case nowhere, reading:
+	}
+	j.queued = nowhere
+}
+
+// waits gives how many jobs wait; the caller holds the lock.
+func (b *Broker) waits() int { return b.unread.Len() + b.sched.Len() }
+
+// jobHeap has the jobs that wait to be read: those whose place was lost first, then
+// the oldest. They know their place in it.
+type jobHeap struct{ jobs []*job }
+
+func (h *jobHeap) put(j *job)  { heap.Push(h, j) }
+func (h *jobHeap) take(j *job) { heap.Remove(h, j.place) }
+func (h *jobHeap) first() *job { return h.jobs[0] }
+
+func (h *jobHeap) Len() int { return len(h.jobs) }
+
+func (h *jobHeap) Less(i, k int) bool {
+	a, b := &h.jobs[i].rec, &h.jobs[k].rec
+	if a.Status.Class != b.Status.Class {
+		return a.Status.Class > b.Status.Class
+	}
+	return a.ID < b.ID
+}
+
 func (h *jobHeap) Swap(i, k int) {
 	h.jobs[i], h.jobs[k] = h.jobs[k], h.jobs[i]
 	h.jobs[i].place, h.jobs[k].place = i, k
 }
 
+// Push and Pop are heap.Interface's.
 func (h *jobHeap) Push(x any) {
 	j := x.(*job)
 	j.place = len(h.jobs)

@@ -18,6 +18,14 @@ func (b *Broker) recover(ctx context.Context) (int64, error) {
 	if err := b.readSettings(ctx); err != nil {
 		return 0, fmt.Errorf("reading the settings: %w", err)
 	}
+	policies, err := b.readPolicies(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("reading the policies: %w", err)
+	}
+	others, own, err := b.readUsage(ctx, halfLives(&policies.Policies))
+	if err != nil {
+		return 0, fmt.Errorf("reading what was used: %w", err)
+	}
 	recs, err := b.cfg.Store.Live(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("reading the jobs: %w", err)
@@ -29,7 +37,11 @@ func (b *Broker) recover(ctx context.Context) (int64, error) {
 	var revision int64
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.policies, b.others, b.own = policies, others, own
 	b.reset()
+	if err := b.setUsage(); err != nil {
+		return 0, err
+	}
 	for _, rec := range recs {
 		revision = max(revision, rec.Revision)
 		if j := b.adopt(rec); j != nil {
@@ -219,14 +231,18 @@ func (b *Broker) settleDoubtful(ctx context.Context) {
 }
 
 // retentionLoop lets sites forget the output of jobs that ended long ago.
-func (b *Broker) retentionLoop(ctx context.Context) error {
+func (b *Broker) retentionLoop(ctx context.Context, sess store.Session) error {
 	if b.cfg.Retention < 0 {
 		return nil
 	}
 	t := time.NewTicker(time.Hour)
 	defer t.Stop()
 	for {
-		if err := b.forgetOld(ctx, time.Now().Add(-b.cfg.Retention)); err != nil && ctx.Err() == nil {
+		cutoff := time.Now().Add(-b.cfg.Retention)
+		if err := b.removeDecisions(ctx, sess, b.cfg.Limits.Decisions, idBefore(cutoff)); err != nil && ctx.Err() == nil {
+			b.cfg.Log.Warn("old records of decisions could not be removed; it is tried again in an hour", "cause", err)
+		}
+		if err := b.forgetOld(ctx, cutoff); err != nil && ctx.Err() == nil {
 			b.cfg.Log.Warn("old output could not be let go; it is tried again in an hour", "cause", err)
 		}
 		select {

@@ -10,10 +10,8 @@ import (
 )
 
 // roster is which sites are given jobs at a moment. It never changes; a change
-// of the sites makes another one, of a higher epoch. An index into sites is what
-// siteSets are made of, so a siteSet is good for its roster alone.
+// of the sites makes another one.
 type roster struct {
-	epoch uint64
 	sites []*site
 	index map[string]int
 }
@@ -26,32 +24,10 @@ func (r *roster) at(name string) int {
 	return -1
 }
 
-func (r *roster) all() siteSet {
-	if len(r.sites) == maxSites {
-		return ^siteSet(0)
-	}
-	return only(len(r.sites)) - 1
-}
-
-// named gives the sites among names.
-func (r *roster) named(names []string) siteSet {
-	var s siteSet
-	for _, name := range names {
-		if i := r.at(name); i >= 0 {
-			s |= only(i)
-		}
-	}
-	return s
-}
-
 // enrol makes the roster anew and lets every job be looked at again, as what
 // could run it may have changed. The caller holds the lock.
 func (b *Broker) enrol() {
-	old := b.roster.Load()
-	r := &roster{epoch: 1, index: map[string]int{}}
-	if old != nil {
-		r.epoch = old.epoch + 1
-	}
+	r := &roster{index: map[string]int{}}
 	for _, name := range b.order {
 		if s := b.sites[name]; s != nil && s.open && s.conn.Load() != nil {
 			r.index[name] = len(r.sites)
@@ -62,22 +38,13 @@ func (b *Broker) enrol() {
 	b.reexamine()
 }
 
-// reexamine forgets what is known of which site could run which job; the caller
-// holds the lock.
+// reexamine lets the adapters be asked again which jobs their sites could run; the
+// caller holds the lock.
 func (b *Broker) reexamine() {
-	all := b.roster.Load().all()
-	now := time.Now()
+	b.epoch++
 	for _, j := range b.jobs {
-		if j.unfit {
-			continue
-		}
-		waits := j.queued != nil
-		if waits {
-			b.queue.remove(j)
-		}
-		j.allowed, j.why, j.examined = all, "", false
-		if waits {
-			b.queue.add(j, now)
+		if j.queued == waiting {
+			b.enqueue(j)
 		}
 	}
 	nudge(b.wakeDispatch)
@@ -99,6 +66,7 @@ type Change struct {
 	Name           string
 	Accounts       map[string]string // as Site has them
 	AccountDefault string
+	Model          SiteModel
 	// Open makes the site's adapter anew, once the one before is closed; nil keeps
 	// the one that there is.
 	Open func() (adapters.Adapter, error)
@@ -153,7 +121,11 @@ func (b *Broker) SetSite(c Change) error {
 		s.resources.Store(nil)
 	}
 	b.mu.Lock()
-	s.accounts, s.account = c.Accounts, c.AccountDefault
+	s.accounts, s.account, s.model = c.Accounts, c.AccountDefault, c.Model
+	s.told, s.static, s.stale = nil, nil, true
+	if r := s.resources.Load(); r != nil && s.conn.Load() != nil {
+		s.measured(r, s.conn.Load(), time.Now())
+	}
 	s.open, s.draining = err == nil, false
 	s.broken = err
 	if fresh != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/jsdl"
+	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // createTime bounds the write of one submission. It outlives the request: a
@@ -57,10 +58,19 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 			return nil, err
 		}
 	}
-	r := b.roster.Load()
-	allowed, why := r.examine(def)
-	if allowed == 0 {
-		return nil, fail.Errorf(op, fail.Unsupported, "", "no site here can ever run this: %s", why)
+	k, err := compile(def, resourcemodel.Subject{User: who.Name})
+	if err != nil {
+		return nil, err
+	}
+	if err := b.member(who, k.request.Subject.VO); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	r, epoch := b.roster.Load(), b.epoch
+	b.mu.Unlock()
+	k.examine(r, epoch)
+	if err := b.refusal(op, k, who.Name); err != nil {
+		return nil, err
 	}
 	id, err := newID()
 	if err != nil {
@@ -81,11 +91,13 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 	b.mu.Lock()
 	b.unreserve(who.Name, id)
 	if err == nil && created && b.serving {
-		if j := b.adopt(rec); j != nil && j.def == nil && !j.examined && b.roster.Load() == r && b.read < b.cfg.Limits.Read {
-			b.queue.remove(j)
-			j.def, j.allowed, j.why, j.examined = def, allowed, why, true
-			b.read++
-			b.settle(j)
+		k.key = kindKey{rec.DocumentSum, rec.Owner}
+		if old := b.kinds[k.key]; old == nil || old.epoch < k.epoch {
+			b.kinds[k.key] = k // it is taken by the job that is adopted, or by nobody
+		}
+		b.adopt(rec)
+		if k.refs == 0 && b.kinds[k.key] == k {
+			delete(b.kinds, k.key)
 		}
 	}
 	b.mu.Unlock()
@@ -93,18 +105,19 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 		return nil, err
 	}
 	if created && b.cfg.Hooks.Submitted != nil {
-		b.cfg.Hooks.Submitted(r.pinned(allowed))
+		b.cfg.Hooks.Submitted(r.pinned(k))
 	}
 	return &bes.CreateActivityResponse{Activity: b.reference(rec.ID)}, nil
 }
 
 // pinned gives the site that alone is allowed; "" if there is a choice.
-func (r *roster) pinned(allowed siteSet) string {
-	if allowed.len() == 1 && len(r.sites) > 1 {
-		for i, s := range r.sites {
-			if allowed.has(i) {
-				return s.name
-			}
+func (r *roster) pinned(k *kind) string {
+	if len(r.sites) < 2 || len(k.barred) != len(r.sites)-1 {
+		return ""
+	}
+	for _, s := range r.sites {
+		if _, barred := k.barred[s.name]; !barred {
+			return s.name
 		}
 	}
 	return ""
@@ -171,13 +184,14 @@ func (b *Broker) find(ctx context.Context, op string, activities []soap.EPR) ([]
 	recs, errs := make([]store.Job, len(activities)), make([]error, len(activities))
 	ids := make([]string, len(activities))
 	var missing []string
+	reasons := mostReasons
 	b.mu.Lock()
 	for i, a := range activities {
 		if ids[i], errs[i] = idOf(a); errs[i] != nil {
 			continue
 		}
 		if j := b.jobs[ids[i]]; j != nil {
-			recs[i] = b.shown(j)
+			recs[i] = b.shown(j, &reasons)
 		} else {
 			missing = append(missing, ids[i])
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // site is what the broker knows of a place and what it has to do there. There is
@@ -39,6 +40,19 @@ type site struct {
 	lapsed     bool          // it did not answer for the time of a lease
 	quarantine quarantine
 	credit     credit
+
+	model   SiteModel
+	told    *adapters.Resources // as it was measured last; nil before
+	source  string              // of that
+	static  *resourcemodel.Static
+	dynamic *resourcemodel.Dynamic
+	shown   *resourcemodel.Static // that the scheduler has
+	stale   bool                  // the scheduler must hear of it
+	unfit   string                // why what it has can't be taken into the model
+	running map[spot]taken        // by our jobs that run there
+	base    map[spot]taken        // the same when it was measured
+	coming  map[spot]int          // our jobs that it has, or is being given, and that do not run
+	waited  map[string]int        // by share, those of coming when it was measured
 
 	submit []ticket          // jobs to be handed over
 	find   map[string]string // tag by job: was it placed?
@@ -73,6 +87,8 @@ func newSite(b *Broker, name string) *site {
 func (s *site) reset() {
 	s.inFlight, s.failures, s.closed, s.down, s.lapsed = 0, 0, time.Time{}, nil, false
 	s.phases = map[Phase]int{}
+	s.running, s.coming = map[spot]taken{}, map[spot]int{}
+	s.shown, s.stale = nil, true
 	s.submit, s.drop = nil, nil
 	s.find, s.steer = map[string]string{}, map[string]Action{}
 }

@@ -525,11 +525,14 @@ func TestSitesChange(t *testing.T) {
 				}
 			}
 			g.mu.Lock()
-			if g.live != 0 || len(g.jobs) != 0 || g.queue.n != 0 || g.queue.ready != 0 || g.Broker.read != 0 {
-				broken = errors.Join(broken, fmt.Errorf("left in memory: live %d, jobs %d, queued %d, ready %d, read %d", g.live, len(g.jobs), g.queue.n, g.queue.ready, g.Broker.read))
+			if g.live != 0 || len(g.jobs) != 0 || g.waits() != 0 || len(g.kinds) != 0 {
+				broken = errors.Join(broken, fmt.Errorf("left in memory: live %d, jobs %d, queued %d, kinds %d", g.live, len(g.jobs), g.waits(), len(g.kinds)))
+			}
+			if n, _ := g.sched.UnderWay(); n != 0 {
+				broken = errors.Join(broken, fmt.Errorf("the scheduler counts %d at sites", n))
 			}
 			for _, s := range g.sites {
-				if s.inFlight != 0 || len(s.phases) != 0 {
+				if s.inFlight != 0 || len(s.phases) != 0 || len(s.coming) != 0 || len(s.running) != 0 {
 					broken = errors.Join(broken, fmt.Errorf("site %s counts %d, %v", s.name, s.inFlight, s.phases))
 				}
 			}

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"cmp"
 	"maps"
 	"math"
 	"slices"
@@ -101,50 +100,4 @@ func differs(was, is *store.Told) bool {
 		return is != was
 	}
 	return math.Abs(was.Progress-is.Progress) >= 0.005 || !slices.Equal(was.Hosts, is.Hosts)
-}
-
-// shown gives a job as it is told to people: with what the site told since it was
-// written, and with what it waits for though no step of its says so. The caller
-// holds the lock.
-func (b *Broker) shown(j *job) store.Job {
-	rec := j.rec
-	if j.told != nil {
-		rec.Status.Told = j.told
-	}
-	st := &rec.Status
-	switch p := Phase(st.Phase); {
-	case p.waits() && j.examined && !j.unfit && j.allowed == 0:
-		st.Reason = "no site can run it now, and it waits until one can: " + j.why
-	case p.waits() && j.examined && !j.unfit:
-		if why := b.allDown(j); why != "" {
-			st.Reason = "it waits, as no site that could run it takes jobs now: " + why
-		}
-	case p.atSite():
-		if s := b.siteOf(st); s != nil && s.conn.Load() == nil {
-			st.Reason = "the site " + s.name + ", which has it, can't be asked: " + s.absenceLocked()
-			if p == Cancelling {
-				st.Reason += "; its end is asked for once the site is back"
-			} else {
-				st.Reason += "; it waits until the site is back"
-			}
-		}
-	}
-	return rec
-}
-
-// allDown says why no site that could run a job takes any now; "" if one does. The
-// caller holds the lock.
-func (b *Broker) allDown(j *job) string {
-	var why []string
-	for i, s := range b.roster.Load().sites {
-		if !j.allowed.has(i) {
-			continue
-		}
-		trouble := cmp.Or(s.troubleLocked(), s.barredLocked())
-		if trouble == "" {
-			return ""
-		}
-		why = append(why, "site "+s.name+": "+trouble)
-	}
-	return strings.Join(why, "; ")
 }

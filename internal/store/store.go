@@ -65,6 +65,8 @@ type Placement struct {
 	Site        string `json:"site"`
 	Share       string `json:"share,omitempty"`
 	Environment string `json:"environment,omitempty"`
+	VO          string `json:"vo,omitempty"`         // for which the job runs
+	CPUs        int    `json:"cpus,omitempty"`       // that it has there
 	Rerunnable  bool   `json:"rerunnable,omitempty"` // the job may be run again though it ran
 	Handle      []byte `json:"handle,omitzero"`      // nil until the site answered; an empty one is an answer
 }

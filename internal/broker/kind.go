@@ -1,0 +1,289 @@
+package broker
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/jsdl"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+// kind is what jobs with the same document of the same owner have in common: the
+// document, what it asks of a place, and which sites' adapters say no to it. It is in
+// memory as long as such a job waits or is being handed over.
+type kind struct {
+	key     kindKey
+	refs    int
+	def     *jsdl.JobDefinition
+	request *resourcemodel.Request
+	unfit   bool              // the document can't be read, or asks for what can't be
+	why     string            // the sentence of that
+	barred  map[string]string // sites whose adapters refuse it, with why
+	epoch   uint64            // Broker.epoch when the adapters were asked
+}
+
+type kindKey struct {
+	sum   [32]byte
+	owner string
+}
+
+// queue gives the share that the document names, "" if none.
+func (k *kind) queue() string {
+	if r := k.def.Description.Resources; r != nil && r.Placement != nil && r.Placement.Share != nil {
+		return *r.Placement.Share
+	}
+	return ""
+}
+
+// rerunnable reports whether the document allows that a job is run again that ran
+// and is lost.
+func (k *kind) rerunnable() bool {
+	r := k.def.Description.Resources
+	return r != nil && r.Placement != nil && r.Placement.Rerunnable != nil && *r.Placement.Rerunnable
+}
+
+// compile reads what a definition asks of a place.
+func compile(def *jsdl.JobDefinition, subject resourcemodel.Subject) (*kind, error) {
+	req, err := resourcemodel.Compile(def, subject)
+	if err != nil {
+		return nil, err
+	}
+	return &kind{def: def, request: req}, nil
+}
+
+// unfitKind is of a document that is of no use any more.
+func unfitKind(err error) *kind {
+	return &kind{
+		def: new(jsdl.JobDefinition), request: &resourcemodel.Request{Need: resourcemodel.Need{Slots: 1, CPUs: 1}},
+		unfit: true, why: fail.Sentence(err),
+	}
+}
+
+// examine asks the adapters of all sites: theirs is the last word, as they know what
+// the model has no words for. A site that can't say now counts as one that could.
+func (k *kind) examine(r *roster, epoch uint64) {
+	if k.unfit {
+		k.epoch = epoch
+		return
+	}
+	barred := map[string]string{}
+	for _, s := range r.sites {
+		if err := s.check(k.def, r); err != nil && !fail.Is(err, fail.Unavailable) {
+			barred[s.name] = fail.Sentence(err)
+		}
+	}
+	k.barred, k.epoch = barred, epoch
+}
+
+// member reports why a principal may not act for a VO; nil if they may.
+func (b *Broker) member(who soap.Principal, vo string) error {
+	if vo == "" || b.cfg.Member == nil {
+		return nil
+	}
+	if err := b.cfg.Member(who, vo); err != nil {
+		return fail.Errorf("broker.member", fail.Denied, vo, "%s is not known here as a member of the VO %s", who.Name, vo).Because(err)
+	}
+	return nil
+}
+
+// holdKind gives a kind a further holder; the caller holds the lock.
+func (b *Broker) holdKind(j *job, k *kind) {
+	if j.kind == k {
+		return
+	}
+	b.dropKind(j)
+	k.refs++
+	j.kind = k
+}
+
+// dropKind lets go of a job's kind; the caller holds the lock.
+func (b *Broker) dropKind(j *job) {
+	k := j.kind
+	if k == nil {
+		return
+	}
+	j.kind = nil
+	if k.refs--; k.refs == 0 && b.kinds[k.key] == k {
+		delete(b.kinds, k.key)
+	}
+}
+
+// keyOf gives the key of a job's kind.
+func keyOf(j *job) kindKey { return kindKey{j.rec.DocumentSum, j.rec.Owner} }
+
+// against says what stands against each site that could not run a job of the kind, in
+// the order of the roster, and whether any could. One that has not told what it has
+// counts as one that could. The caller holds the lock.
+func (b *Broker) against(k *kind, refused []string) (why string, could []*site) {
+	var all []string
+	r := b.roster.Load()
+	for _, s := range r.sites {
+		if no, barred := k.barred[s.name]; barred {
+			all = append(all, "site "+s.name+": "+no)
+			continue
+		}
+		if slices.Contains(refused, s.name) {
+			continue
+		}
+		if no := s.cannot(k.request); no != "" {
+			all = append(all, "site "+s.name+": "+no)
+			continue
+		}
+		could = append(could, s)
+	}
+	if len(r.sites) == 0 {
+		all = append(all, "no site takes jobs at present")
+	}
+	return strings.Join(all, "; "), could
+}
+
+// cannot gives the first clause that stands against each place of the site, as far as
+// the model knows; "" when it could, or nobody knows. The caller holds the lock.
+func (s *site) cannot(r *resourcemodel.Request) string {
+	st := s.static
+	if st == nil || len(st.Shares) == 0 {
+		return ""
+	}
+	site := &resourcemodel.Site{Key: s.key(), Static: st, Dynamic: s.dynamic}
+	first, best := "", 0
+	for i := range st.Shares {
+		for _, id := range st.Shares[i].Environments {
+			e := st.Environment(id)
+			if e == nil {
+				continue
+			}
+			v := r.Judge(site, &st.Shares[i], e, resourcemodel.Derived{})
+			if v.Could {
+				return ""
+			}
+			// Of several places, the one against which the least stands.
+			if n := statics(v.Clauses); first == "" || n < best {
+				first, best = v.Clauses[0].Sentence, n
+			}
+		}
+	}
+	return first
+}
+
+func statics(clauses []resourcemodel.Clause) int {
+	n := 0
+	for _, c := range clauses {
+		if !c.Dynamic {
+			n++
+		}
+	}
+	return n
+}
+
+// readKinds brings the jobs that wait to be read to the scheduler: documents of kinds
+// that are not in memory are read, adapters that were not asked are. It gives whether
+// there are more. Only the dispatcher does this.
+func (b *Broker) readKinds(ctx context.Context) (more bool, err error) {
+	const most = 1024
+	b.mu.Lock()
+	r, epoch := b.roster.Load(), b.epoch
+	var jobs []*job
+	byKey := map[kindKey][]*job{}
+	known := map[kindKey]*kind{}
+	for b.unread.Len() > 0 && len(jobs) < most {
+		j := b.unread.first()
+		b.unread.take(j)
+		j.queued = reading
+		k := keyOf(j)
+		jobs, byKey[k] = append(jobs, j), append(byKey[k], j)
+		if have := b.kinds[k]; have != nil {
+			known[k] = have
+		}
+	}
+	more = b.unread.Len() > 0
+	b.mu.Unlock()
+	if len(jobs) == 0 {
+		return false, nil
+	}
+	made := make(map[kindKey]*kind, len(byKey))
+	for key, js := range byKey {
+		k := known[key]
+		switch {
+		case k != nil && k.epoch == epoch:
+			made[key] = k
+			continue
+		case k != nil:
+			k = &kind{def: k.def, request: k.request, unfit: k.unfit, why: k.why}
+		default:
+			if k, err = b.readKind(ctx, js[0].rec.ID, key.owner); err != nil {
+				break
+			}
+		}
+		if err != nil {
+			break
+		}
+		k.key = key
+		k.examine(r, epoch)
+		made[key] = k
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, j := range jobs {
+		if b.jobs[j.rec.ID] != j || j.queued != reading {
+			continue // the committer changed it meanwhile
+		}
+		j.queued = nowhere
+		if k := made[keyOf(j)]; k != nil {
+			if old := b.kinds[k.key]; old != nil && old != k && old.epoch < k.epoch {
+				// Jobs that have the old one keep it: they are read again as well, or gone.
+				b.kinds[k.key] = k
+			} else if old == nil {
+				b.kinds[k.key] = k
+			} else {
+				k = old
+			}
+			b.holdKind(j, k)
+		} else if err != nil { // without waking anybody: that would be at once
+			b.unread.put(j)
+			j.queued = unread
+			continue
+		}
+		b.enqueue(j)
+	}
+	return more || b.unread.Len() > 0, err
+}
+
+// readKind reads a job's document.
+func (b *Broker) readKind(ctx context.Context, id, owner string) (*kind, error) {
+	doc, err := b.cfg.Store.Document(ctx, id)
+	if fail.Is(err, fail.NotFound) {
+		return unfitKind(err), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	def, problems := jsdl.Parse(doc, b.cfg.JSDL)
+	if err := judge(def, problems); err != nil {
+		return unfitKind(err), nil
+	}
+	k, err := compile(def, resourcemodel.Subject{User: owner})
+	if err != nil {
+		return unfitKind(err), nil
+	}
+	return k, nil
+}
+
+// avoid gives the sites that a job is not to get, for the scheduler.
+func (k *kind) avoid(refused []string) []resourcemodel.Key {
+	names := map[string]bool{}
+	for _, n := range refused {
+		names[n] = true
+	}
+	for n := range k.barred {
+		names[n] = true
+	}
+	var out []resourcemodel.Key
+	for _, n := range slices.Sorted(maps.Keys(names)) {
+		out = append(out, resourcemodel.Key{Site: n})
+	}
+	return out
+}
