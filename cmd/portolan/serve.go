@@ -22,6 +22,8 @@ import (
 
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/broker/modelstore"
+	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/console"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
@@ -182,12 +184,13 @@ func tuneCollector() {
 func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	tuneCollector()
 	keeper := &siteKeeper{data: o.data, file: o.config, log: log}
-	var sites []siteConfig
+	config := &gatewayConfig{}
 	if o.config != "" {
-		if sites, err = keeper.start(); err != nil {
+		if config, err = keeper.start(); err != nil {
 			return usagef("%v", err)
 		}
 	}
+	sites := config.Sites
 	release, err := lockData(o.data)
 	if err != nil {
 		return err
@@ -242,6 +245,12 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		return err
 	}
 
+	model, err := modelstore.Open(ctx, st, modelstore.Options{Log: log.With("part", "model")})
+	if err != nil {
+		closeAll(open)
+		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+	}
+
 	base := url.URL{Scheme: "http", Host: listener.Addr().String(), Path: "/bes"}
 	documents := jsdl.Options{Lenient: o.lenient}
 	var live atomic.Int64
@@ -253,6 +262,11 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		JSDL:    documents,
 		Alone:   len(o.endpoints) == 0,
 		Limits:  broker.Limits{Wait: 2 * time.Minute},
+		Model:   model,
+		Bounds: schedule.Limits{
+			EachOwner: config.Limits.EachUser, EachVO: config.Limits.EachVO, Owner: config.Limits.Users, VO: config.Limits.VOs,
+		},
+		Shares: config.Entitlements,
 		Hooks: broker.Hooks{
 			Submitted: metrics.Submitted,
 			Stepped:   metrics.Stepped,
@@ -289,14 +303,17 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		},
 		Log: log.With("part", "console"),
 	})
-	handler := fromHere(soap.NewRouter(map[string]http.Handler{
-		"/bes":            service,
-		"/bes/a/{id}":     service, // where the references of activities point
-		console.SitesPath: api, console.AbandonPath: api,
-		"/metrics": metrics.Handler(telemetry.Only("etcd_", prometheus.DefaultGatherer)),
-		"/healthz": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }),
-		"/readyz":  readiness(b, st),
-	}))
+	mounts := map[string]http.Handler{
+		"/bes":        service,
+		"/bes/a/{id}": service, // where the references of activities point
+		"/metrics":    metrics.Handler(telemetry.Only("etcd_", prometheus.DefaultGatherer)),
+		"/healthz":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }),
+		"/readyz":     readiness(b, st),
+	}
+	for _, p := range console.Paths() {
+		mounts[p] = api
+	}
+	handler := fromHere(soap.NewRouter(mounts))
 
 	// Jobs are looked after until the last request is answered, so the broker does
 	// not end with ctx.
@@ -304,6 +321,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	defer stopWork()
 	group, failing := errgroup.WithContext(working)
 	group.Go(func() error { return b.Run(working) })
+	group.Go(func() error { return model.Run(working) })
 	group.Go(func() error {
 		select {
 		case <-st.Failed(): // only a new process can open it again

@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,20 +17,33 @@ import (
 
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
 )
 
-// Paths of the API, for the router that it is mounted on.
+// Paths of the API.
 const (
 	SitesPath   = "/api/v1/sites"
 	AbandonPath = "/api/v1/activities/{id}/abandon"
 )
 
+// Paths gives all of them, for the router that the API is mounted on.
+func Paths() []string {
+	out := make([]string, len(operations))
+	for i, o := range operations {
+		out[i] = o.path
+	}
+	return slices.Compact(slices.Sorted(slices.Values(out)))
+}
+
 // Gateway is what the API needs of the broker.
 type Gateway interface {
 	Sites(context.Context) ([]broker.SiteStatus, error)
 	AbandonActivities(context.Context, []soap.EPR) ([]bes.Result, error)
+	broker.Scheduling
+	Compare(ctx context.Context, most int) (*schedule.Comparison, error)
+	Trace(ctx context.Context, w io.Writer, d time.Duration) error
 }
 
 // Options say how the API works. The zero value of each works.
@@ -36,27 +53,82 @@ type Options struct {
 	// Principal says who asks; its error is answered with 401. Nil takes everybody
 	// as anonymous.
 	Principal func(*http.Request) (soap.Principal, error)
-	Log       *slog.Logger
+	// Domain is what our own sites are called in GLUE 2.0 documents; default "local".
+	Domain string
+	Log    *slog.Logger
 }
 
 // maxRequests bounds the requests that are answered at once.
 const maxRequests = 32
 
+// maxBody bounds what a request brings, in bytes.
+const maxBody = 4 << 20
+
+// bodyTime bounds how long that may take.
+const bodyTime = 30 * time.Second
+
 type api struct {
 	gateway Gateway
 	options Options
 	slots   chan struct{}
+	router  *mux.Router
 }
 
-// New gives a handler for all paths of the API.
+// operation is something that can be asked. It gives what is written as JSON, or a
+// stream, which writes itself.
+type operation struct {
+	method, path string
+	do           func(*api, *http.Request) (any, error)
+}
+
+var operations = []operation{
+	{http.MethodGet, SitesPath, (*api).sites},
+	{http.MethodPost, AbandonPath, (*api).abandon},
+	{http.MethodGet, PoliciesPath, (*api).policies},
+	{http.MethodPut, PoliciesPath, (*api).setPolicy},
+	{http.MethodGet, ComparePath, (*api).compare},
+	{http.MethodPost, MatchPath, (*api).match},
+	{http.MethodGet, ResourcesPath, (*api).resources},
+	{http.MethodGet, DecisionsPath, (*api).decisions},
+	{http.MethodGet, TracePath, (*api).trace},
+}
+
+// stream is an answer that is too large to be made in memory.
+type stream struct {
+	mediaType string
+	write     func(io.Writer) error
+}
+
+// New gives a handler for all Paths.
 func New(g Gateway, o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &api{gateway: g, options: o, slots: make(chan struct{}, maxRequests)}
+	if o.Domain == "" {
+		o.Domain = "local"
+	}
+	a := &api{gateway: g, options: o, slots: make(chan struct{}, maxRequests), router: mux.NewRouter().SkipClean(true)}
+	methods := map[string][]string{}
+	for _, op := range operations {
+		methods[op.path] = append(methods[op.path], op.method)
+		a.router.HandleFunc(op.path, func(w http.ResponseWriter, r *http.Request) { a.answer(w, r, op.do) }).Methods(op.method)
+		if op.method == http.MethodGet {
+			a.router.HandleFunc(op.path, func(w http.ResponseWriter, r *http.Request) { a.answer(w, r, op.do) }).Methods(http.MethodHead)
+		}
+	}
+	for _, path := range Paths() { // with a method that the path has not
+		a.router.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Allow", strings.Join(methods[path], ", "))
+			a.write(w, http.StatusMethodNotAllowed, Problem{Error: "use " + strings.Join(methods[path], " or ") + " here"})
+		})
+	}
+	a.router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		a.refuse(w, fail.Errorf("console", fail.NotFound, "", "the API has no such path"))
+	})
+	return a
 }
 
-// ServeHTTP answers one request. No request has a body that is read.
+// ServeHTTP answers one request.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	select {
 	case a.slots <- struct{}{}:
@@ -74,26 +146,93 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		r = r.WithContext(soap.WithPrincipal(r.Context(), who))
 	}
-	id, steers := mux.Vars(r)["id"]
-	method, do := http.MethodGet, a.sites
-	if steers {
-		method, do = http.MethodPost, func(ctx context.Context) (any, error) { return a.abandon(ctx, id) }
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	a.router.ServeHTTP(w, r)
+}
+
+func (a *api) answer(w http.ResponseWriter, r *http.Request, do func(*api, *http.Request) (any, error)) {
+	if r.Method == http.MethodPost || r.Method == http.MethodPut {
+		// Whoever sends slowly must not hold one of the few slots.
+		c := http.NewResponseController(w)
+		_ = c.SetReadDeadline(time.Now().Add(bodyTime)) // some writers of tests can't
+		b, err := body(r)
+		if err != nil {
+			a.refuse(w, err)
+			return
+		}
+		_ = c.SetReadDeadline(time.Time{})
+		r.Body = io.NopCloser(bytes.NewReader(b))
 	}
-	if r.Method != method && (method != http.MethodGet || r.Method != http.MethodHead) {
-		w.Header().Set("Allow", method)
-		a.write(w, http.StatusMethodNotAllowed, Problem{Error: "use " + method + " here"})
-		return
-	}
-	answer, err := do(r.Context())
+	answer, err := do(a, r)
 	if err != nil {
 		a.refuse(w, err)
 		return
 	}
-	a.write(w, http.StatusOK, answer)
+	s, ok := answer.(stream)
+	if !ok {
+		a.write(w, http.StatusOK, answer)
+		return
+	}
+	if r.Method == http.MethodHead {
+		headers(w, s.mediaType)
+		return
+	}
+	out := &lazy{w: w, mediaType: s.mediaType}
+	if err := s.write(out); err != nil {
+		if !out.begun {
+			a.refuse(w, err)
+			return
+		}
+		if r.Context().Err() == nil {
+			a.options.Log.Warn("an answer of the API could not be written to its end", "cause", err)
+		}
+		panic(http.ErrAbortHandler) // so that nobody takes it for whole
+	}
+	out.begin()
 }
 
-func (a *api) sites(ctx context.Context) (any, error) {
-	all, err := a.gateway.Sites(ctx)
+// lazy sends its headers with the first byte, so that until then a request can be refused.
+type lazy struct {
+	w         http.ResponseWriter
+	mediaType string
+	begun     bool
+}
+
+func (l *lazy) begin() {
+	if !l.begun {
+		l.begun = true
+		headers(l.w, l.mediaType)
+	}
+}
+
+func (l *lazy) Write(p []byte) (int, error) {
+	l.begin()
+	return l.w.Write(p)
+}
+
+// body reads what a request brings.
+func body(r *http.Request) ([]byte, error) {
+	b, err := io.ReadAll(r.Body)
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, fail.Errorf("console", fail.Invalid, "", "the request has more than %d bytes", maxBody)
+	}
+	if err != nil {
+		return nil, fail.Errorf("console", fail.Invalid, "", "the request could not be read to its end").Because(err)
+	}
+	return b, nil
+}
+
+// activity gives the reference of the activity that a path names.
+func activity(r *http.Request) (soap.EPR, error) {
+	id := mux.Vars(r)["id"]
+	if _, err := uuid.Parse(id); err != nil {
+		return soap.EPR{}, fail.Errorf("console", fail.NotFound, "", "there is no such activity")
+	}
+	return bes.NewEPR("", id), nil
+}
+
+func (a *api) sites(r *http.Request) (any, error) {
+	all, err := a.gateway.Sites(r.Context())
 	if err != nil {
 		return nil, err
 	}
@@ -107,11 +246,12 @@ func (a *api) sites(ctx context.Context) (any, error) {
 	return out, nil
 }
 
-func (a *api) abandon(ctx context.Context, id string) (any, error) {
-	if _, err := uuid.Parse(id); err != nil {
-		return nil, fail.Errorf("console.abandon", fail.NotFound, "", "there is no such activity")
+func (a *api) abandon(r *http.Request) (any, error) {
+	which, err := activity(r)
+	if err != nil {
+		return nil, err
 	}
-	rs, err := a.gateway.AbandonActivities(ctx, []soap.EPR{bes.NewEPR("", id)})
+	rs, err := a.gateway.AbandonActivities(r.Context(), []soap.EPR{which})
 	if err != nil {
 		return nil, err
 	}
@@ -156,12 +296,16 @@ func (a *api) write(w http.ResponseWriter, code int, v any) {
 		http.Error(w, `{"error": "the answer can't be written"}`, http.StatusInternalServerError)
 		return
 	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
+	headers(w, "application/json")
 	w.WriteHeader(code)
 	w.Write(b.Bytes()) //nolint:errcheck // who asked is gone
+}
+
+func headers(w http.ResponseWriter, mediaType string) {
+	h := w.Header()
+	h.Set("Content-Type", mediaType)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
 }
 
 // Configuration says which file the sites come from.

@@ -24,6 +24,7 @@ const known = "01890a5d-ac96-774b-bcce-b302099a8057"
 // gateway is what the API asks.
 type gateway struct {
 	sites func(context.Context) ([]broker.SiteStatus, error)
+	scheduling
 }
 
 func (g gateway) Sites(ctx context.Context) ([]broker.SiteStatus, error) { return g.sites(ctx) }
@@ -40,13 +41,22 @@ func (g gateway) AbandonActivities(_ context.Context, es []soap.EPR) ([]bes.Resu
 
 func serve(g console.Gateway, o console.Options) http.Handler {
 	api := console.New(g, o)
-	return soap.NewRouter(map[string]http.Handler{console.SitesPath: api, console.AbandonPath: api})
+	mounts := map[string]http.Handler{}
+	for _, p := range console.Paths() {
+		mounts[p] = api
+	}
+	return soap.NewRouter(mounts)
 }
 
 func ask(t *testing.T, h http.Handler, method, path string) (int, string, http.Header) {
 	t.Helper()
+	return send(t, h, method, path, "")
+}
+
+func send(t *testing.T, h http.Handler, method, path, body string) (int, string, http.Header) {
+	t.Helper()
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, nil))
+	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body)))
 	return w.Code, w.Body.String(), w.Header()
 }
 
@@ -63,7 +73,7 @@ func TestSites(t *testing.T) {
 		},
 		{Name: "gone", State: broker.SiteUnconfigured, Problem: "it is not configured here any more", Live: 1},
 	}
-	h := serve(gateway{func(ctx context.Context) ([]broker.SiteStatus, error) {
+	h := serve(gateway{sites: func(ctx context.Context) ([]broker.SiteStatus, error) {
 		if soap.PrincipalFrom(ctx).Name != "ada" {
 			return nil, errors.New("who asks?")
 		}
@@ -101,7 +111,7 @@ func TestSites(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	none := func(context.Context) ([]broker.SiteStatus, error) { return nil, nil }
-	h := serve(gateway{none}, console.Options{})
+	h := serve(gateway{sites: none}, console.Options{})
 	for _, c := range []struct {
 		method, path string
 		want         int
@@ -123,14 +133,14 @@ func TestRefusals(t *testing.T) {
 	for kind, want := range map[fail.Kind]int{
 		fail.Denied: http.StatusForbidden, fail.Unavailable: http.StatusServiceUnavailable, fail.Internal: http.StatusInternalServerError,
 	} {
-		h := serve(gateway{func(context.Context) ([]broker.SiteStatus, error) {
+		h := serve(gateway{sites: func(context.Context) ([]broker.SiteStatus, error) {
 			return nil, fail.E("x", kind, "", errors.New("a secret"))
 		}}, console.Options{})
 		if code, body, _ := ask(t, h, http.MethodGet, "/api/v1/sites"); code != want || strings.Contains(body, "secret") {
 			t.Errorf("%v: %d %s", kind, code, body)
 		}
 	}
-	h = serve(gateway{none}, console.Options{Principal: func(*http.Request) (soap.Principal, error) { return soap.Principal{}, errors.New("no token") }})
+	h = serve(gateway{sites: none}, console.Options{Principal: func(*http.Request) (soap.Principal, error) { return soap.Principal{}, errors.New("no token") }})
 	if code, _, _ := ask(t, h, http.MethodGet, "/api/v1/sites"); code != http.StatusUnauthorized {
 		t.Errorf("nobody: %d", code)
 	}
@@ -139,7 +149,7 @@ func TestRefusals(t *testing.T) {
 // More requests than are answered at once are refused, not queued.
 func TestRequestsAreBounded(t *testing.T) {
 	enter, leave := make(chan struct{}), make(chan struct{})
-	h := serve(gateway{func(context.Context) ([]broker.SiteStatus, error) {
+	h := serve(gateway{sites: func(context.Context) ([]broker.SiteStatus, error) {
 		enter <- struct{}{}
 		<-leave
 		return nil, nil
