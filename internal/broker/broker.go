@@ -27,6 +27,7 @@ type Broker struct {
 
 	ops    chan struct{} // holds one while sites come, go or change, which may take time
 	roster atomic.Pointer[roster]
+	shared atomic.Pointer[shared]
 
 	settings  sync.Mutex // held while the settings are read or written
 	accepting atomic.Bool
@@ -36,6 +37,7 @@ type Broker struct {
 	wakeDispatch chan struct{}
 	wakeReap     chan struct{}
 	wakePrune    chan struct{}
+	wakeFeed     chan struct{}
 
 	mu       sync.Mutex
 	sites    map[string]*site // that are configured, or have jobs
@@ -81,6 +83,7 @@ type job struct {
 	deciding bool               // its end is being written down, as no site is left
 	at       *site              // in whose count it is
 	atPhase  Phase              // under which it is counted there
+	counted  bool               // towards the limits, by this replica
 	given    bool               // the scheduler counts it at a place, too
 	need     *policy.Job        // as given there
 	where    resourcemodel.Place
@@ -111,6 +114,7 @@ func New(cfg Config) (*Broker, error) {
 		wakeDispatch: make(chan struct{}, 1),
 		wakeReap:     make(chan struct{}, 1),
 		wakePrune:    make(chan struct{}, 1),
+		wakeFeed:     make(chan struct{}, 1),
 		sites:        map[string]*site{},
 		jobs:         map[string]*job{},
 		book:         estimate.New(estimate.Options{}),
@@ -184,12 +188,16 @@ func (b *Broker) term(ctx context.Context) error {
 			return nil
 		}
 	})
-	revision, err := b.recover(gctx)
+	revision, err := b.recover(gctx, sess)
 	if err != nil {
 		g.Go(func() error { return err })
 		return g.Wait()
 	}
+	sh := b.shared.Load()
 	g.Go(func() error { return b.commitLoop(gctx, sess) })
+	g.Go(func() error { return sh.model.Run(gctx) })
+	g.Go(func() error { return sh.limits.Run(gctx) })
+	g.Go(func() error { return b.feedLoop(gctx, sh) })
 	g.Go(func() error { return b.dispatchLoop(gctx) })
 	g.Go(func() error { return b.policyLoop(gctx) })
 	g.Go(func() error { return b.usageLoop(gctx, sess) })

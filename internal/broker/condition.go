@@ -36,7 +36,10 @@ func (s *site) change(f func()) {
 	was, before := s.up(), s.outageLocked()
 	f()
 	is := s.up()
-	s.stale = s.stale || before != s.outageLocked()
+	if before != s.outageLocked() {
+		s.stale, s.news = true, true
+		nudge(b.wakeFeed)
+	}
 	var back []input
 	if was && !is {
 		s.quarantine.fell(time.Now(), b.cfg.Flapping)

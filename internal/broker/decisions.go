@@ -216,7 +216,7 @@ func (b *Broker) charge(p *plan, st *store.Status, until time.Time) {
 	if st.Placement == nil || st.Started.IsZero() || ran <= 0 {
 		return
 	}
-	job := policy.Job{Owner: p.j.rec.Owner, VO: st.Placement.VO}
+	job := policy.Job{Owner: p.j.rec.Owner, VO: st.VO}
 	for _, group := range policy.Accounts(&job) {
 		used := ran.Seconds() * float64(max(1, st.Placement.CPUs))
 		b.sched.Charge(group, used, until)

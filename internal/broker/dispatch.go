@@ -56,7 +56,7 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 	}
 	b.feedAll(now)
 	r := b.roster.Load()
-	chosen := b.sched.Round(now, roundBudget)
+	chosen, believed := b.sched.Round(now, roundBudget), b.believed()
 	var ins []input
 	for i := range chosen {
 		d := &chosen[i]
@@ -69,6 +69,7 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 			}
 			continue
 		}
+		d.Model = believed // ours is numbered for itself
 		j.queued, j.reserved, j.chosen = nowhere, s, d
 		b.count(j, s, Placing)
 		ins = append(ins, input{id: d.Job, facts: func(j *job, st store.Status) []fact { return b.placing(j, &st, d) }})
@@ -99,7 +100,7 @@ func (b *Broker) placing(j *job, st *store.Status, d *schedule.Decision) []fact 
 		return nil
 	}
 	return []fact{{
-		event: Chosen, place: d.Place, rerunnable: j.kind.rerunnable(), vo: j.kind.request.Subject.VO, cpus: max(1, j.kind.request.Need.CPUs),
+		event: Chosen, place: d.Place, rerunnable: j.kind.rerunnable(), cpus: max(1, j.kind.request.Need.CPUs),
 		reason: "chosen: " + b.chosenBecause(d), tag: adapters.Tag(fmt.Sprintf("%s-%d", j.rec.ID, st.Attempt+1)),
 	}}
 }

@@ -136,7 +136,7 @@ func (b *Broker) Match(ctx context.Context, doc []byte, vo string) (*MatchReport
 		Job: jobOf("", who.Name, now, 0, k), Attempt: 1, Queue: k.queue(), Avoid: k.avoid(nil),
 	}, now, mostVerdicts)
 	why, could := b.against(k, nil)
-	out := &MatchReport{Verdicts: t.Verdicts, Could: len(could) > 0, Now: t.Now, Nearest: t.Waiting.Nearest, Model: t.Model}
+	out := &MatchReport{Verdicts: t.Verdicts, Could: len(could) > 0, Now: t.Now, Nearest: t.Waiting.Nearest, Model: b.believed()}
 	for i := range out.Verdicts {
 		v := &out.Verdicts[i]
 		if no, barred := k.barred[v.Place.Site]; barred && v.Place.Domain == "" {
@@ -157,6 +157,14 @@ func (b *Broker) Match(ctx context.Context, doc []byte, vo string) (*MatchReport
 		out.Sentence = t.Waiting.Sentence
 	}
 	return out, nil
+}
+
+// believed gives the revision of the shared model.
+func (b *Broker) believed() int64 {
+	if sh := b.shared.Load(); sh != nil {
+		return sh.model.Snapshot().Revision()
+	}
+	return 0
 }
 
 // rankOf orders verdicts: what could start now, what could, and the rest.
@@ -181,16 +189,9 @@ func (b *Broker) Resources(ctx context.Context, at time.Time) (*resourcemodel.Sn
 	default:
 		return nil, errStarting
 	}
-	switch m := b.cfg.Model; {
-	case m != nil && at.IsZero():
-		return m.Snapshot(), nil
-	case m != nil:
-		return m.At(ctx, at)
-	case !at.IsZero():
-		return nil, fail.Errorf(op, fail.NotFound, "", "this gateway does not remember what it believed before")
+	sh := b.shared.Load()
+	if at.IsZero() {
+		return sh.model.Snapshot(), nil
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.feedAll(time.Now())
-	return b.sched.Snapshot(), nil
+	return sh.model.At(ctx, at)
 }

@@ -30,6 +30,10 @@ type SiteModel struct {
 	Applications []resourcemodel.Application
 	Consumables  []resourcemodel.Consumable // of the whole site, besides what the manager tells
 	Data         []resourcemodel.Data
+	// Ahead is how many jobs the site is given beyond its slots; nil leaves that to
+	// Config.Limits. The fewer, the more of them are ordered by our policies rather than
+	// by the manager's own.
+	Ahead *int
 }
 
 // ShareModel is what an administrator says of a share.

@@ -59,6 +59,9 @@ func (b *Broker) forget(j *job) {
 	b.dequeue(j)
 	b.dropKind(j)
 	b.count(j, nil, "")
+	if sh := b.shared.Load(); j.counted && sh != nil {
+		sh.limits.Release(use(j.rec.Owner, j.rec.Status.VO))
+	}
 	delete(b.jobs, j.rec.ID)
 	b.live--
 	b.release(j.rec.Owner)

@@ -133,9 +133,9 @@ func (b *Broker) occupy(j *job, s *site, phase Phase) {
 			}
 			j.where = resourcemodel.Place{Key: s.key(), Share: p.Share, Environment: p.Environment}
 			j.need = &policy.Job{
-				ID: j.rec.ID, Owner: j.rec.Owner, VO: p.VO, Submitted: j.rec.Submitted, Class: st.Class, CPUs: max(1, p.CPUs),
+				ID: j.rec.ID, Owner: j.rec.Owner, VO: st.VO, Submitted: j.rec.Submitted, Class: st.Class, CPUs: max(1, p.CPUs),
 				Request: &resourcemodel.Request{
-					Subject: resourcemodel.Subject{User: j.rec.Owner, VO: p.VO},
+					Subject: resourcemodel.Subject{User: j.rec.Owner, VO: st.VO},
 					Need:    resourcemodel.Need{Slots: 1, CPUs: max(1, p.CPUs)},
 				},
 			}
@@ -189,7 +189,8 @@ func (s *site) measured(r *adapters.Resources, c *conn, now time.Time) {
 	if !alike || s.told.Dynamic != r.Dynamic || !maps.Equal(s.base, s.running) || !maps.Equal(s.waited, waited) {
 		s.base, s.waited, s.stale = maps.Clone(s.running), waited, true
 	}
-	s.told, s.source = r, source
+	s.told, s.source, s.news = r, source, true
+	nudge(s.b.wakeFeed)
 }
 
 // state gives how the site stands now: as it was measured, and with what became of our
@@ -331,6 +332,9 @@ func (b *Broker) deal(s *site, now time.Time) {
 		return
 	}
 	to.Ahead = b.ahead(c, conn)
+	if s.model.Ahead != nil {
+		to.Ahead = max(0, *s.model.Ahead)
+	}
 	bound := func(most int) {
 		if most <= 0 {
 			to.Closed = true

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/portolan-project/portolan/internal/broker/policy"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 )
@@ -14,7 +15,7 @@ import (
 // it: placements without an answer are looked for, those with a handle are asked
 // about by the first audit, and what users asked for is asked for again. It gives
 // the highest revision read.
-func (b *Broker) recover(ctx context.Context) (int64, error) {
+func (b *Broker) recover(ctx context.Context, sess store.Session) (int64, error) {
 	if err := b.readSettings(ctx); err != nil {
 		return 0, fmt.Errorf("reading the settings: %w", err)
 	}
@@ -26,6 +27,10 @@ func (b *Broker) recover(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("reading what was used: %w", err)
 	}
+	sh, err := b.openShared(ctx, sess)
+	if err != nil {
+		return 0, fmt.Errorf("reading the resource model and the limits: %w", err)
+	}
 	recs, err := b.cfg.Store.Live(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("reading the jobs: %w", err)
@@ -34,7 +39,29 @@ func (b *Broker) recover(ctx context.Context) (int64, error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	var revision int64
+	revision, err := b.takeIn(recs, policies, others, own)
+	if err != nil {
+		return 0, err
+	}
+	if err := b.recount(ctx, sh); err != nil {
+		return 0, fmt.Errorf("counting the jobs: %w", err)
+	}
+	b.shared.Store(sh)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.serving = true
+	select {
+	case <-b.ready:
+	default:
+		close(b.ready)
+	}
+	nudge(b.wakeDispatch)
+	nudge(b.wakeFeed)
+	return revision, nil
+}
+
+// takeIn puts what the store remembers into the empty memory.
+func (b *Broker) takeIn(recs []store.Job, policies *policyRecord, others, own *policy.Ledger) (revision int64, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.policies, b.others, b.own = policies, others, own
@@ -53,13 +80,6 @@ func (b *Broker) recover(ctx context.Context) (int64, error) {
 			b.cfg.Log.Error("jobs are at a site that is not configured any more; they wait for it to come back", "site", name, "jobs", s.inFlight)
 		}
 	}
-	b.serving = true
-	select {
-	case <-b.ready:
-	default:
-		close(b.ready)
-	}
-	nudge(b.wakeDispatch)
 	return revision, nil
 }
 
@@ -225,7 +245,9 @@ func (b *Broker) settleDoubtful(ctx context.Context) {
 	for id, rec := range recs {
 		delete(b.doubtful, id)
 		if b.serving {
-			b.adopt(rec)
+			if j := b.adopt(rec); j != nil {
+				j.counted = true // since it was reserved
+			}
 		}
 	}
 }

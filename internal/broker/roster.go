@@ -36,6 +36,7 @@ func (b *Broker) enrol() {
 	}
 	b.roster.Store(r)
 	b.reexamine()
+	nudge(b.wakeFeed)
 }
 
 // reexamine lets the adapters be asked again which jobs their sites could run; the

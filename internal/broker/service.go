@@ -79,8 +79,15 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 	if err := b.reserve(who.Name, id); err != nil {
 		return nil, err
 	}
+	release, err := b.reserveShared(ctx, who.Name, k.request.Subject.VO)
+	if err != nil {
+		b.mu.Lock()
+		b.unreserve(who.Name, id)
+		b.mu.Unlock()
+		return nil, err
+	}
 	now := time.Now()
-	st, line, _, err := step(store.Status{}, fact{event: Accepted, at: now, reason: "accepted from " + who.Name})
+	st, line, _, err := step(store.Status{VO: k.request.Subject.VO, Gateway: b.cfg.Replica}, fact{event: Accepted, at: now, reason: "accepted from " + who.Name})
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +95,7 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 		ID: id, Owner: who.Name, Name: def.Name(), SubmissionID: req.SubmissionID,
 		Document: req.Document, Submitted: now, Status: st, Event: *line,
 	})
+	kept := fail.Is(err, fail.Uncertain) // it may be there: it counts until that is known
 	b.mu.Lock()
 	b.unreserve(who.Name, id)
 	if err == nil && created && b.serving {
@@ -95,12 +103,17 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 		if old := b.kinds[k.key]; old == nil || old.epoch < k.epoch {
 			b.kinds[k.key] = k // it is taken by the job that is adopted, or by nobody
 		}
-		b.adopt(rec)
+		if j := b.adopt(rec); j != nil && !j.counted {
+			j.counted, kept = true, true
+		}
 		if k.refs == 0 && b.kinds[k.key] == k {
 			delete(b.kinds, k.key)
 		}
 	}
 	b.mu.Unlock()
+	if !kept {
+		release()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -48,6 +48,7 @@ type site struct {
 	dynamic *resourcemodel.Dynamic
 	shown   *resourcemodel.Static // that the scheduler has
 	stale   bool                  // the scheduler must hear of it
+	news    bool                  // the shared model must hear of it
 	unfit   string                // why what it has can't be taken into the model
 	running map[spot]taken        // by our jobs that run there
 	base    map[spot]taken        // the same when it was measured

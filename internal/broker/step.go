@@ -21,7 +21,6 @@ type fact struct {
 	reason     string              // a sentence
 	place      resourcemodel.Place // Chosen
 	rerunnable bool                // Chosen: the job allows it
-	vo         string              // Chosen
 	cpus       int                 // Chosen
 	tag        adapters.Tag
 	handle     []byte
@@ -57,7 +56,7 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 	case Chosen:
 		st.Attempt++
 		st.Placement = &store.Placement{
-			Tag: string(f.tag), Site: f.place.Site, Share: f.place.Share, Environment: f.place.Environment, Rerunnable: f.rerunnable, VO: f.vo, CPUs: f.cpus,
+			Tag: string(f.tag), Site: f.place.Site, Share: f.place.Share, Environment: f.place.Environment, Rerunnable: f.rerunnable, CPUs: f.cpus,
 		}
 		st.NotBefore = time.Time{}
 		line.Site, line.Attempt = f.place.Site, st.Attempt

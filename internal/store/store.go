@@ -36,6 +36,8 @@ type Status struct {
 	Reason     string     `json:"reason,omitempty"`
 	Attempt    int        `json:"attempt,omitempty"`
 	Lost       int        `json:"lost,omitempty"`    // placements lost before they ran, or that it may be run again after
+	VO         string     `json:"vo,omitempty"`      // for which it runs
+	Gateway    string     `json:"gateway,omitempty"` // the replica that took it in, and counts it
 	Class      int        `json:"class,omitempty"`   // of the queue: one whose place was lost is of a higher one than 0
 	Refused    []string   `json:"refused,omitempty"` // sites that refused it for good; never changed in place
 	Placement  *Placement `json:"placement,omitempty"`
@@ -65,7 +67,6 @@ type Placement struct {
 	Site        string `json:"site"`
 	Share       string `json:"share,omitempty"`
 	Environment string `json:"environment,omitempty"`
-	VO          string `json:"vo,omitempty"`         // for which the job runs
 	CPUs        int    `json:"cpus,omitempty"`       // that it has there
 	Rerunnable  bool   `json:"rerunnable,omitempty"` // the job may be run again though it ran
 	Handle      []byte `json:"handle,omitzero"`      // nil until the site answered; an empty one is an answer

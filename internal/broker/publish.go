@@ -1,0 +1,187 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/portolan-project/portolan/internal/broker/limits"
+	"github.com/portolan-project/portolan/internal/broker/modelstore"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+// shared is what this replica keeps in the store together with the others.
+type shared struct {
+	model  *modelstore.Model
+	limits *limits.Limiter
+	sess   store.Session
+}
+
+// openShared reads it anew, for the term of a session.
+func (b *Broker) openShared(ctx context.Context, sess store.Session) (*shared, error) {
+	o := modelstore.Options{Replica: b.cfg.Replica, Log: b.cfg.Log, Silence: max(time.Minute, 3*b.cfg.AuditInterval)}
+	m, err := modelstore.Open(ctx, b.cfg.Store, o)
+	if err != nil {
+		return nil, err
+	}
+	l, err := limits.Open(ctx, b.cfg.Store, limits.Options{Replica: b.cfg.Replica, Log: b.cfg.Log})
+	if err != nil {
+		return nil, err
+	}
+	return &shared{m, l, sess}, nil
+}
+
+// feedLoop tells the shared model what our sites have, whenever one was measured, came
+// or went.
+func (b *Broker) feedLoop(ctx context.Context, sh *shared) error {
+	published := map[string]bool{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.wakeFeed:
+		}
+		if !b.feedModel(ctx, sh, published) {
+			if !sleep(ctx, time.Second) {
+				return nil
+			}
+			nudge(b.wakeFeed)
+		}
+	}
+}
+
+// feedModel does it once; false is that some must be told again.
+func (b *Broker) feedModel(ctx context.Context, sh *shared, published map[string]bool) bool {
+	type news struct {
+		key     resourcemodel.Key
+		site    *site
+		static  *resourcemodel.Static
+		dynamic *resourcemodel.Dynamic
+	}
+	var all []news
+	now := time.Now()
+	b.mu.Lock()
+	r := b.roster.Load()
+	for _, s := range r.sites {
+		if !s.news || s.told == nil || s.static == nil {
+			continue
+		}
+		s.news = false
+		d := dynamicOf(s.told, standing{Problem: clean(s.outageLocked())})
+		d.Stamp = resourcemodel.Stamp{Changed: now.UTC().Round(0), Source: s.source}
+		all = append(all, news{s.key(), s, s.static, d})
+	}
+	b.mu.Unlock()
+	well := true
+	for _, n := range all {
+		_, err := sh.model.Feed(ctx, sh.sess, n.key, n.static, n.dynamic)
+		switch {
+		case err == nil:
+			published[n.key.Site] = true
+		case fail.Is(err, fail.Conflict): // another replica tells of it, or our lease is lost
+			b.cfg.Log.Debug("a site is told of by another replica", "site", n.key.String(), "cause", err)
+		case fail.Is(err, fail.Invalid), fail.Is(err, fail.Exhausted):
+			b.cfg.Log.Error("what a site has is not taken into the resource model", "site", n.key.String(), "cause", err)
+		default:
+			if ctx.Err() == nil {
+				b.cfg.Log.Warn("the resource model is not told of a site now", "site", n.key.String(), "cause", err)
+			}
+			b.mu.Lock()
+			n.site.news = true
+			b.mu.Unlock()
+			well = false
+		}
+	}
+	for name := range published {
+		if r.at(name) >= 0 {
+			continue
+		}
+		if _, err := sh.model.Remove(ctx, sh.sess, resourcemodel.Key{Site: name}); err != nil && !fail.Is(err, fail.Conflict) && !fail.Is(err, fail.NotFound) {
+			well = false
+			continue
+		}
+		delete(published, name)
+	}
+	return well
+}
+
+// use is what a job counts as towards the limits.
+func use(owner, vo string) limits.Use { return limits.Use{User: owner, VO: vo} }
+
+// recount tells the limiter which jobs this replica took in.
+func (b *Broker) recount(ctx context.Context, sh *shared) error {
+	var uses []limits.Use
+	b.mu.Lock()
+	for _, j := range b.jobs {
+		if g := j.rec.Status.Gateway; g == "" || g == b.cfg.Replica {
+			j.counted = true
+			uses = append(uses, use(j.rec.Owner, j.rec.Status.VO))
+		}
+	}
+	b.mu.Unlock()
+	return sh.limits.Recount(ctx, sh.sess, uses)
+}
+
+// reserveShared counts a job that is about to be created towards the limits of its owner
+// and VO, over all replicas.
+func (b *Broker) reserveShared(ctx context.Context, owner, vo string) (release func(), err error) {
+	sh := b.shared.Load()
+	if sh == nil {
+		return nil, errStarting
+	}
+	u := use(owner, vo)
+	if err := sh.limits.Reserve(ctx, sh.sess, u)[0]; err != nil {
+		return nil, err
+	}
+	return func() { sh.limits.Release(u) }, nil
+}
+
+// Limiting is how a Broker's limits are seen and set: how many live jobs a user or a VO
+// may have, over all replicas.
+type Limiting interface {
+	// Limits lists the limits in force with what counts towards them; whoever may Submit
+	// may see them.
+	Limits(context.Context) ([]limits.Status, error)
+	// SetLimit puts a limit in force, or takes it away where most is nil. It needs Manage.
+	SetLimit(ctx context.Context, s limits.Subject, most *int) error
+}
+
+var _ Limiting = (*Broker)(nil)
+
+// Limits lists the limits in force.
+func (b *Broker) Limits(ctx context.Context) ([]limits.Status, error) {
+	if _, err := b.caller(ctx, "broker.Limits", Submit); err != nil {
+		return nil, err
+	}
+	sh := b.shared.Load()
+	if sh == nil {
+		return nil, errStarting
+	}
+	return sh.limits.Limits(), nil
+}
+
+// SetLimit puts a limit in force, or takes it away.
+func (b *Broker) SetLimit(ctx context.Context, s limits.Subject, most *int) error {
+	const op = "broker.SetLimit"
+	who, err := b.caller(ctx, op, Manage)
+	if err != nil {
+		return err
+	}
+	sh := b.shared.Load()
+	if sh == nil {
+		return errStarting
+	}
+	if s.Scope == limits.Site {
+		return fail.Errorf(op, fail.Unsupported, s.String(), "a site's jobs are bounded in its configuration (model.ahead, and the manager's own limits), not here")
+	}
+	if most == nil {
+		err = sh.limits.Unset(ctx, s)
+	} else {
+		err = sh.limits.Set(ctx, s, *most)
+	}
+	if err == nil {
+		b.cfg.Log.Info("a limit was changed", "who", who.Name, "of", s.String(), "most", most)
+	}
+	return err
+}
