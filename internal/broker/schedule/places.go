@@ -29,6 +29,9 @@ type Places interface {
 	Candidates(into []policy.Candidate, r *resourcemodel.Request, d resourcemodel.Derived) []policy.Candidate
 	// At does the same for the places of one site.
 	At(into []policy.Candidate, k resourcemodel.Key, r *resourcemodel.Request, d resourcemodel.Derived) []policy.Candidate
+	// Refresh brings a candidate up to what was taken since it was made; the model and
+	// what else there is are as they were.
+	Refresh(c *policy.Candidate, r *resourcemodel.Request)
 	// Ruled gives places that are no candidates, at most so many, with the first
 	// clause that stands against each, and how many more there are.
 	Ruled(r *resourcemodel.Request, d resourcemodel.Derived, most int) (out []Ruled, more int)

@@ -317,7 +317,7 @@ func (s *Scheduler) Apply(d resourcemodel.Delta) error {
 		return nil
 	}
 	for i := range d.Changes {
-		s.touch(d.Changes[i].Key, true)
+		s.touch(d.Changes[i].Key, modeled)
 		if d.Changes[i].Static != nil || d.Changes[i].Gone {
 			s.epoch++ // the places are others
 		}
@@ -337,13 +337,13 @@ func (s *Scheduler) Touched(k resourcemodel.Key) {
 	if s.recorder != nil {
 		s.recorder.write(&event{Touched: &k})
 	}
-	s.touch(k, true)
+	s.touch(k, modeled)
 }
 
 // touch lets the next look see whom a site could help now.
-func (s *Scheduler) touch(k resourcemodel.Key, model bool) {
+func (s *Scheduler) touch(k resourcemodel.Key, kind changeKind) {
 	v := s.site(k)
-	s.note(v, model)
+	s.note(v, kind)
 	if !v.dirty {
 		v.dirty = true
 		s.dirty = append(s.dirty, v)
@@ -371,7 +371,7 @@ func (s *Scheduler) SetSite(k resourcemodel.Key, to Site) {
 		s.recorder.write(&event{Site: &siteEvent{k, to}})
 	}
 	v.Site = to
-	s.touch(k, false)
+	s.touch(k, gained)
 }
 
 // SetLimits bounds the jobs of owners and VOs, those under way counted.
@@ -442,7 +442,7 @@ func (s *Scheduler) give(j *policy.Job, p resourcemodel.Place, ahead, settled bo
 	if g.unsettled {
 		s.places.Take(p, &j.Request.Need)
 	}
-	s.note(v, false)
+	s.note(v, taken)
 	return g
 }
 
@@ -457,7 +457,7 @@ func (s *Scheduler) Settled(id string) {
 		s.recorder.write(&event{Settled: id})
 	}
 	s.settle(g)
-	s.touch(g.place.Key, false)
+	s.touch(g.place.Key, gained)
 }
 
 func (s *Scheduler) settle(g *given) {
@@ -467,7 +467,7 @@ func (s *Scheduler) settle(g *given) {
 	}
 	g.unsettled = false
 	s.places.Give(g.place, &g.job.Request.Need)
-	s.note(s.site(g.place.Key), false)
+	s.note(s.site(g.place.Key), gained)
 }
 
 // Left says that a job is not at the place any more that it was given, or will not be:
@@ -491,7 +491,7 @@ func (s *Scheduler) left(id string) {
 	for _, l := range g.limits {
 		s.relieve(l)
 	}
-	s.touch(g.place.Key, false)
+	s.touch(g.place.Key, gained)
 }
 
 // takeBack undoes give.
@@ -502,7 +502,7 @@ func (s *Scheduler) takeBack(g *given) {
 	delete(s.given, g.id)
 	v := s.site(g.place.Key)
 	v.jobs--
-	s.note(v, false)
+	s.note(v, gained)
 	for _, l := range g.limits {
 		l.used--
 	}
@@ -570,7 +570,7 @@ func (s *Scheduler) refresh(now time.Time) {
 	for _, v := range s.sites {
 		if v.Closed && !v.closed(now) {
 			v.Closed, v.Reopen, v.Problem = false, time.Time{}, ""
-			s.touch(v.key, false)
+			s.touch(v.key, gained)
 		}
 	}
 	if !s.retry.IsZero() && !s.retry.After(now) {

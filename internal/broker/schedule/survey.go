@@ -17,9 +17,15 @@ type Survey struct {
 	snap  *resourcemodel.Snapshot
 	sites []*surveyed // in the order of their keys
 	at    map[resourcemodel.Key]*surveyed
-	taken map[resourcemodel.Key]map[resourcemodel.Place]*taken
+	taken map[resourcemodel.Key]map[resourcemodel.Place]*takings
 	users int // sites that name users
 	asked map[int]*resourcemodel.Request
+
+	// How requests fit the places, of those that say the same at any time.
+	fits     map[*resourcemodel.Request][]fit
+	last     *resourcemodel.Request
+	lastFits []fit
+	places   int
 }
 
 // surveyed is a site less what was taken from it.
@@ -28,10 +34,70 @@ type surveyed struct {
 	first  int                // number of its first place among all
 	places []resourcemodel.Where
 	users  bool
+	live   []standing // of each place
 }
 
-// taken is what was taken from a place.
-type taken struct {
+// standing is how a place stands, less what was taken.
+type standing struct {
+	share resourcemodel.ShareState
+	nodes resourcemodel.EnvironmentState
+	up    bool
+	load  float64
+}
+
+// fit is how a request fits a place.
+type fit uint8
+
+const (
+	never  fit = iota
+	fits       // but how many could start takes a search
+	simply     // one host serves the job, and what it needs is all that counts
+)
+
+// maxFits bounds the requests that a Survey remembers.
+const maxFits = 4096
+
+// could tells how the request fits all places, by their number.
+func (v *Survey) could(r *resourcemodel.Request, d resourcemodel.Derived) []fit {
+	if v.last == r {
+		return v.lastFits
+	}
+	out, ok := v.fits[r]
+	if !ok {
+		out = make([]fit, 0, v.places)
+		for _, sv := range v.sites {
+			for _, w := range sv.places {
+				out = append(out, fitOf(r, w, d))
+			}
+		}
+		if !timeless(r) {
+			return out
+		}
+		if len(v.fits) == maxFits {
+			clear(v.fits)
+		}
+		v.fits[r] = out
+	}
+	v.last, v.lastFits = r, out
+	return out
+}
+
+// fitOf looks how a request fits a place.
+func fitOf(r *resourcemodel.Request, w resourcemodel.Where, d resourcemodel.Derived) fit {
+	one, ok := r.Allocate(w, d)
+	n := &r.Need
+	switch {
+	case !ok:
+		return never
+	case one.Hosts != 1 || one.CPUs != n.CPUs || one.Memory != n.Memory || n.CPUs < 1 || n.Exclusive || n.GPUs > 0 || len(n.Consumables) > 0,
+		!timeless(r), !r.NotBefore.IsZero(), len(w.Environment.HostNames) > 0:
+		return fits
+	}
+	return simply
+}
+
+// takings are what was taken from a place.
+type takings struct {
 	jobs, slots, cpus, hosts, gpus int
 	memory                         int64
 	consumables                    map[string]int64
@@ -51,7 +117,7 @@ func (v *Survey) Snapshot() *resourcemodel.Snapshot { return v.snap }
 func (v *Survey) Reset(m *resourcemodel.Snapshot) {
 	v.snap, v.sites, v.users = m, nil, 0
 	v.at = map[resourcemodel.Key]*surveyed{}
-	v.taken = map[resourcemodel.Key]map[resourcemodel.Place]*taken{}
+	v.taken = map[resourcemodel.Key]map[resourcemodel.Place]*takings{}
 	for site := range m.Sites() {
 		v.put(site)
 	}
@@ -75,7 +141,7 @@ func (v *Survey) Apply(d resourcemodel.Delta) error {
 			number = true
 		case site == nil:
 		case was != nil && was.site.Static == site.Static:
-			was.site.Dynamic = v.less(site)
+			v.stand(was, site)
 		default:
 			v.drop(k)
 			v.put(site)
@@ -90,7 +156,6 @@ func (v *Survey) Apply(d resourcemodel.Delta) error {
 
 func (v *Survey) put(site *resourcemodel.Site) {
 	sv := &surveyed{site: *site, users: resourcemodel.NamesUsers(site)}
-	sv.site.Dynamic = v.less(site)
 	if sv.users {
 		v.users++
 	}
@@ -102,6 +167,7 @@ func (v *Survey) put(site *resourcemodel.Site) {
 			}
 		}
 	}
+	v.stand(sv, site)
 	v.at[site.Key] = sv
 	i, _ := slices.BinarySearchFunc(v.sites, site.Key, func(x *surveyed, k resourcemodel.Key) int { return x.site.Key.Compare(k) })
 	v.sites = slices.Insert(v.sites, i, sv)
@@ -127,6 +193,7 @@ func (v *Survey) number() {
 		sv.first = n
 		n += len(sv.places)
 	}
+	v.places, v.last, v.fits = n, nil, map[*resourcemodel.Request][]fit{}
 }
 
 // less gives how a site stands without what was taken from it.
@@ -215,11 +282,12 @@ func (v *Survey) At(into []policy.Candidate, k resourcemodel.Key, r *resourcemod
 }
 
 func (v *Survey) look(into []policy.Candidate, sv *surveyed, r *resourcemodel.Request, d resourcemodel.Derived) []policy.Candidate {
+	could := v.could(r, d)[sv.first:]
 	for i, w := range sv.places {
-		if !r.Fits(w, d) {
+		if could[i] == never {
 			continue
 		}
-		free := r.Room(w, d)
+		free := could[i].freeAt(r, w, &sv.live[i], d)
 		if free == 0 && shut(r, w, d) {
 			continue
 		}
@@ -227,7 +295,7 @@ func (v *Survey) look(into []policy.Candidate, sv *surveyed, r *resourcemodel.Re
 			Place: w.Place(), Site: w.Site, Share: w.Share, Env: w.Environment,
 			Free: free, Soft: 1, Order: sv.first + i, Derived: d,
 		})
-		v.state(&into[len(into)-1])
+		sv.live[i].tell(&into[len(into)-1])
 	}
 	return into
 }
@@ -244,31 +312,75 @@ func shut(r *resourcemodel.Request, w resourcemodel.Where, d resourcemodel.Deriv
 	return slices.ContainsFunc(r.Judge(w.Site, w.Share, w.Environment, d).Clauses, shuts)
 }
 
-// state brings what a candidate says of the place up to date.
-func (v *Survey) state(c *policy.Candidate) {
-	dyn := c.Site.Dynamic
-	if dyn == nil {
+// freeAt is Request.Room at a place that a request fits.
+func (f fit) freeAt(r *resourcemodel.Request, w resourcemodel.Where, st *standing, d resourcemodel.Derived) int {
+	if f != simply || st.nodes.Nodes == 0 || st.nodes.Best != nil {
+		return r.Room(w, d)
+	}
+	if !st.up || !st.share.Open || st.nodes.Available == 0 {
+		return 0
+	}
+	n := &r.Need
+	free := st.nodes.FreeCPUs / n.CPUs
+	if w.Share.Slots > 0 {
+		free = min(free, st.share.FreeSlots/max(n.Slots, 1))
+	}
+	if n.Memory > 0 && st.nodes.FreeMemory > 0 {
+		free = int(min(int64(free), st.nodes.FreeMemory/n.Memory))
+	}
+	return max(free, 0)
+}
+
+// Refresh brings a candidate up to what was taken since.
+func (v *Survey) Refresh(c *policy.Candidate, r *resourcemodel.Request) {
+	sv := v.at[c.Place.Key]
+	if sv == nil {
+		c.Free = 0
 		return
 	}
-	c.State, c.Nodes = dyn.Shares[c.Place.Share], dyn.Environments[c.Place.Environment]
-	jobs := c.State.Running + c.State.Waiting
-	for p, t := range v.taken[c.Place.Key] {
-		if p.Share == c.Place.Share {
-			jobs += t.jobs
-		}
-	}
-	slots := c.Share.Slots
-	if slots <= 0 {
-		slots = c.Nodes.Available * max(c.Env.CPUs, 1)
-	}
-	c.Load = float64(jobs) / float64(max(slots, 1))
+	i := c.Order - sv.first
+	sv.live[i].tell(c)
+	c.Free = v.could(r, c.Derived)[c.Order].freeAt(r, sv.places[i], &sv.live[i], c.Derived)
 }
+
+// stand brings how the places of a site stand up to date.
+func (v *Survey) stand(sv *surveyed, site *resourcemodel.Site) {
+	sv.site.Dynamic = v.less(site)
+	if sv.live == nil {
+		sv.live = make([]standing, len(sv.places))
+	}
+	jobs := map[string]int{}
+	for p, t := range v.taken[site.Key] {
+		jobs[p.Share] += t.jobs
+	}
+	for i, w := range sv.places {
+		sv.live[i] = standingOf(w, jobs[w.Share.ID])
+	}
+}
+
+// standingOf tells how a place stands, with jobs that were given to its share.
+func standingOf(w resourcemodel.Where, jobs int) standing {
+	st := standing{}
+	if dyn := w.Site.Dynamic; dyn != nil {
+		st.share, st.nodes, st.up = dyn.Shares[w.Share.ID], dyn.Environments[w.Environment.ID], dyn.Up
+	}
+	slots := w.Share.Slots
+	if slots <= 0 {
+		slots = st.nodes.Available * max(w.Environment.CPUs, 1)
+	}
+	st.load = float64(st.share.Running+st.share.Waiting+jobs) / float64(max(slots, 1))
+	return st
+}
+
+// tell says it in a candidate.
+func (st *standing) tell(c *policy.Candidate) { c.State, c.Nodes, c.Load = st.share, st.nodes, st.load }
 
 // Ruled gives the places that are no candidates.
 func (v *Survey) Ruled(r *resourcemodel.Request, d resourcemodel.Derived, most int) (out []Ruled, more int) {
 	for _, sv := range v.sites {
-		for _, w := range sv.places {
-			if r.Fits(w, d) && (r.Room(w, d) > 0 || !shut(r, w, d)) {
+		could := v.could(r, d)[sv.first:]
+		for i, w := range sv.places {
+			if could[i] != never && (could[i].freeAt(r, w, &sv.live[i], d) > 0 || !shut(r, w, d)) {
 				continue
 			}
 			if len(out) == most {
@@ -309,12 +421,12 @@ func (v *Survey) Give(p resourcemodel.Place, n *resourcemodel.Need) { v.move(p, 
 func (v *Survey) move(p resourcemodel.Place, n *resourcemodel.Need, sign int) {
 	all := v.taken[p.Key]
 	if all == nil {
-		all = map[resourcemodel.Place]*taken{}
+		all = map[resourcemodel.Place]*takings{}
 		v.taken[p.Key] = all
 	}
 	t := all[p]
 	if t == nil {
-		t = &taken{}
+		t = &takings{}
 		all[p] = t
 	}
 	t.jobs += sign
@@ -335,7 +447,7 @@ func (v *Survey) move(p resourcemodel.Place, n *resourcemodel.Need, sign int) {
 		delete(all, p)
 	}
 	if sv := v.at[p.Key]; sv != nil {
-		sv.site.Dynamic = v.less(v.snap.Site(p.Key))
+		v.stand(sv, v.snap.Site(p.Key))
 	}
 }
 

@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"slices"
+	"sort"
 	"strconv"
 	"time"
 
@@ -35,9 +36,18 @@ type full struct {
 
 // change is one line of the log that views follow.
 type change struct {
-	site  *site
-	model bool // not only what it was given
+	site *site
+	kind changeKind
 }
+
+// changeKind says what a change may do to a view; the later may do what the earlier do.
+type changeKind uint8
+
+const (
+	taken   changeKind = iota // there is less room than before
+	gained                    // there may be more
+	modeled                   // the model is another, or what is known beside it
+)
 
 // maxViews bounds the views that are kept, and maxLog the changes that they follow.
 const (
@@ -46,9 +56,12 @@ const (
 )
 
 // note says that something changed at a site.
-func (s *Scheduler) note(v *site, model bool) {
+func (s *Scheduler) note(v *site, kind changeKind) {
+	if kind != taken {
+		v.gained = len(s.log)
+	}
 	v.noted = len(s.log)
-	s.log = append(s.log, change{v, model})
+	s.log = append(s.log, change{v, kind})
 }
 
 // shorten begins the log anew when it is long.
@@ -58,6 +71,9 @@ func (s *Scheduler) shorten() {
 	}
 	for _, v := range s.views {
 		v.class.view = nil
+	}
+	for _, v := range s.sites {
+		v.noted, v.gained = -1, -1
 	}
 	s.views, s.log = s.views[:0], s.log[:0]
 }
@@ -109,6 +125,9 @@ func (s *Scheduler) sift(v *view) {
 	kept := 0
 	for i := range v.cands {
 		c := &v.cands[i]
+		if i == 0 || c.Place.Key != v.cands[i-1].Place.Key {
+			s.site(c.Place.Key).order = c.Order
+		}
 		if s.room(v.class, c, v.now) == 0 {
 			v.full = append(v.full, full{place: c.Place, running: c.State.Running, waiting: c.State.Waiting})
 			continue
@@ -134,39 +153,77 @@ func (s *Scheduler) follow(v *view) {
 	d := s.derived(v.now)
 	for i := from; i < len(s.log); i++ {
 		e := s.log[i]
-		if e.model {
+		if e.kind == modeled {
 			v.told, v.out = false, nil
 		}
-		if e.site.noted == i { // it changes no more
+		switch {
+		case e.site.noted != i: // it changes once more
+		case e.site.gained >= from:
 			s.again(v, e.site, d)
+		default:
+			s.less(v, e.site)
 		}
 	}
 	soften(v.class.request, v.cands, s.derived, v.now)
 }
 
-// again looks at one site.
-func (s *Scheduler) again(v *view, site *site, d resourcemodel.Derived) {
-	s.scratch = s.places.At(s.scratch[:0], site.key, v.class.request, d)
-	first := slices.IndexFunc(v.cands, func(c policy.Candidate) bool { return c.Place.Key == site.key })
-	end := first
-	if first < 0 {
-		first = len(v.cands)
-		if len(s.scratch) > 0 {
-			order := s.scratch[0].Order
-			first, _ = slices.BinarySearchFunc(v.cands, order, func(c policy.Candidate, order int) int { return c.Order - order })
-		}
-		end = first
+// segment finds the candidates of a site, which are next to each other.
+func (v *view) segment(site *site, order int) (first, end int) {
+	first = sort.Search(len(v.cands), func(i int) bool { return v.cands[i].Order >= order })
+	for first > 0 && v.cands[first-1].Place.Key == site.key {
+		first--
 	}
+	end = first
 	for end < len(v.cands) && v.cands[end].Place.Key == site.key {
 		end++
 	}
-	if n := len(v.full); n > 0 {
-		v.full = slices.DeleteFunc(v.full, func(f full) bool { return f.place.Key == site.key })
-		if len(v.full) != n {
+	return first, end
+}
+
+// less looks at the candidates of a site of which something was taken.
+func (s *Scheduler) less(v *view, site *site) {
+	first, end := v.segment(site, site.order)
+	kept := first
+	for i := first; i < end; i++ {
+		c := &v.cands[i]
+		s.places.Refresh(c, v.class.request)
+		if s.room(v.class, c, v.now) == 0 {
+			v.full = append(v.full, full{place: c.Place, running: c.State.Running, waiting: c.State.Waiting})
 			v.out = nil
+			continue
 		}
+		if kept != i {
+			v.cands[kept] = *c
+		}
+		kept++
 	}
-	kept := s.scratch[:0]
+	if kept < end {
+		v.cands = slices.Delete(v.cands, kept, end)
+	}
+}
+
+// again looks at one site.
+func (s *Scheduler) again(v *view, site *site, d resourcemodel.Derived) {
+	s.scratch = s.places.At(s.scratch[:0], site.key, v.class.request, d)
+	if len(s.scratch) > 0 {
+		site.order = s.scratch[0].Order
+	}
+	first, end := v.segment(site, site.order)
+	fulls := 0
+	for i := range v.full {
+		if v.full[i].place.Key == site.key {
+			continue
+		}
+		if fulls != i {
+			v.full[fulls] = v.full[i]
+		}
+		fulls++
+	}
+	if fulls < len(v.full) {
+		clear(v.full[fulls:])
+		v.full, v.out = v.full[:fulls], nil
+	}
+	n := 0
 	for i := range s.scratch {
 		c := &s.scratch[i]
 		if s.room(v.class, c, v.now) == 0 {
@@ -174,8 +231,12 @@ func (s *Scheduler) again(v *view, site *site, d resourcemodel.Derived) {
 			v.out = nil
 			continue
 		}
-		kept = append(kept, *c)
+		if n != i {
+			s.scratch[n] = *c
+		}
+		n++
 	}
+	kept := s.scratch[:n]
 	if len(kept) == end-first {
 		copy(v.cands[first:], kept)
 		return

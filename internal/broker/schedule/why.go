@@ -129,11 +129,11 @@ func (s *Scheduler) verdicts(r *resourcemodel.Request, d resourcemodel.Derived, 
 		}
 		out = append(out, r.Judge(w.Site, w.Share, w.Environment, d))
 	}
-	slices.SortStableFunc(out, func(a, b resourcemodel.Verdict) int { return standing(&a) - standing(&b) })
+	slices.SortStableFunc(out, func(a, b resourcemodel.Verdict) int { return order(&a) - order(&b) })
 	return out
 }
 
-func standing(v *resourcemodel.Verdict) int {
+func order(v *resourcemodel.Verdict) int {
 	switch {
 	case v.Now:
 		return 0
