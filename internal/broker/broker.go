@@ -195,7 +195,9 @@ func (b *Broker) term(ctx context.Context) error {
 	}
 	sh := b.shared.Load()
 	g.Go(func() error { return b.commitLoop(gctx, sess) })
-	g.Go(func() error { return sh.model.Run(gctx) })
+	if b.cfg.Model == nil {
+		g.Go(func() error { return sh.model.Run(gctx) })
+	}
 	g.Go(func() error { return sh.limits.Run(gctx) })
 	g.Go(func() error { return b.feedLoop(gctx, sh) })
 	g.Go(func() error { return b.dispatchLoop(gctx) })

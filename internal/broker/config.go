@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
@@ -64,6 +65,9 @@ type Config struct {
 	// Member gives nil when the principal may act for the VO that a document names; its
 	// error goes to the caller as fail.Denied. Nil believes everybody.
 	Member func(who soap.Principal, vo string) error
+	// Model is the resource model that the replicas share; whoever gives it runs it. Nil has
+	// the Broker open and run one.
+	Model *modelstore.Model
 	// Catalogue makes the policies; nil has those that are built in.
 	Catalogue *schedule.Catalogue
 	// Bounds are of the jobs that owners and VOs have at sites at once; zero is none.

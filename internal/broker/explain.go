@@ -48,6 +48,7 @@ func (b *Broker) shown(j *job, left *int) store.Job {
 // waitsFor says in a sentence what a job with the scheduler waits for, and the smallest
 // change with which it would start.
 func (b *Broker) waitsFor(j *job) string {
+	b.feedAll(time.Now())
 	st := &j.rec.Status
 	why, could := b.against(j.kind, st.Refused)
 	if len(could) == 0 {

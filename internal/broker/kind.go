@@ -46,8 +46,12 @@ func (k *kind) rerunnable() bool {
 	return r != nil && r.Placement != nil && r.Placement.Rerunnable != nil && *r.Placement.Rerunnable
 }
 
-// compile reads what a definition asks of a place.
+// compile reads what a definition asks of a place. The VO is that of the document,
+// where it names one.
 func compile(def *jsdl.JobDefinition, subject resourcemodel.Subject) (*kind, error) {
+	if r := def.Description.Resources; subject.VO == "" && r != nil && r.Placement != nil && r.Placement.VO != nil {
+		subject.VO = *r.Placement.VO
+	}
 	req, err := resourcemodel.Compile(def, subject)
 	if err != nil {
 		return nil, err

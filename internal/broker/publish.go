@@ -20,10 +20,13 @@ type shared struct {
 
 // openShared reads it anew, for the term of a session.
 func (b *Broker) openShared(ctx context.Context, sess store.Session) (*shared, error) {
-	o := modelstore.Options{Replica: b.cfg.Replica, Log: b.cfg.Log, Silence: max(time.Minute, 3*b.cfg.AuditInterval)}
-	m, err := modelstore.Open(ctx, b.cfg.Store, o)
-	if err != nil {
-		return nil, err
+	m := b.cfg.Model
+	if m == nil {
+		var err error
+		o := modelstore.Options{Replica: b.cfg.Replica, Log: b.cfg.Log, Silence: max(time.Minute, 3*b.cfg.AuditInterval)}
+		if m, err = modelstore.Open(ctx, b.cfg.Store, o); err != nil {
+			return nil, err
+		}
 	}
 	l, err := limits.Open(ctx, b.cfg.Store, limits.Options{Replica: b.cfg.Replica, Log: b.cfg.Log})
 	if err != nil {
