@@ -35,9 +35,6 @@ var partNames = [numParts]string{
 
 func (p part) String() string { return partNames[p] }
 
-// ranged reports whether the part is a range of whole numbers.
-func (p part) ranged() bool { return p < partProcesses }
-
 // parts is a set of them.
 type parts uint16
 
@@ -48,7 +45,7 @@ func (s parts) first() part     { return part(bits.TrailingZeros16(uint16(s))) }
 // in given.
 type ask struct {
 	given parts
-	want  [partProcesses]runs // of those that are ranged
+	want  [partProcesses]runs // of those that are ranges of whole numbers
 
 	leastCPUs  int64 // what the processes need; 1 without any
 	leastHosts int64

@@ -2,6 +2,7 @@ package resourcemodel
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,10 +48,8 @@ func FuzzRuns(f *testing.F) {
 	f.Add(1.0, 4.0, 2.5, 0.5, 3.0, 9.0, int64(3))
 	f.Add(-1.0, math.Inf(1), 0.0, 0.0, 1e300, -1e300, int64(1<<60))
 	f.Fuzz(func(t *testing.T, lower, upper, value, epsilon, from, to float64, n int64) {
-		for _, x := range []float64{lower, upper, value, epsilon, from, to} {
-			if math.IsNaN(x) {
-				return // which no document has
-			}
+		if slices.ContainsFunc([]float64{lower, upper, value, epsilon, from, to}, math.IsNaN) {
+			return // which no document has
 		}
 		r := &jsdl.RangeValue{
 			Lower: &jsdl.Bound{Value: lower, Exclusive: n%2 == 0}, Upper: &jsdl.Bound{Value: upper, Exclusive: n%3 == 0},

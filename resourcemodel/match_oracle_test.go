@@ -31,17 +31,15 @@ type slow struct {
 	who Subject
 	w   Where
 	now time.Time
-	cap limits
 }
 
 // limits of one place; 0 hosts, CPUs or bytes are none at all here.
 type limits struct {
-	hosts, each, total  int
-	bytes               [3]int // of a host
-	memory              int    // free in all
-	whole, gpus         int
-	wall                int // seconds; -1 is none
-	unknownBytes, freed bool
+	hosts, each, total int
+	bytes              [3]int // of a host
+	memory             int    // free in all
+	whole, gpus        int
+	wall               int // seconds; -1 is none
 }
 
 func in(r *jsdl.RangeValue, n int) bool { return r == nil || r.Contains(float64(n)) }
