@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/portolan-project/portolan/internal/broker/policy"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
 
@@ -21,6 +22,7 @@ type book struct {
 	awake  int // classes that are not asleep
 	any    int // of them, those that any place may help
 	hinted map[resourcemodel.Key]int
+	made   map[*waiting]policy.Key // keys that were made together, while jobs are filed
 }
 
 type laneKey struct {
@@ -114,7 +116,11 @@ func (b *book) add(w *waiting) {
 		c.heap.moved = func(w *waiting, at int) { w.spots[b.index].at = at }
 		g.cells[w.class] = c
 	}
-	sp.in, sp.key, sp.choice = c, l.order.Key(w.Job), b.set.chooser(&w.Entry)
+	key, made := b.made[w]
+	if !made {
+		key = l.order.Key(w.Job)
+	}
+	sp.in, sp.key, sp.choice = c, key, b.set.chooser(&w.Entry)
 	fresh := c.heap.len() == 0
 	c.heap.push(w)
 	switch {
@@ -125,6 +131,30 @@ func (b *book) add(w *waiting) {
 		b.enter(c)
 	default:
 		b.putOut(c)
+	}
+}
+
+// keysAhead makes the keys of jobs together, for orders that are quicker so.
+func (b *book) keysAhead(jobs []*waiting) {
+	together := map[*ordering][]*waiting{}
+	for _, w := range jobs {
+		if o := b.set.ordering(&w.Entry); o.batched() != nil {
+			together[o] = append(together[o], w)
+		}
+	}
+	if len(together) == 0 {
+		return
+	}
+	b.made = map[*waiting]policy.Key{}
+	for o, list := range together {
+		asked := make([]*policy.Job, len(list))
+		for i, w := range list {
+			asked[i] = w.Job
+		}
+		keys := o.batched().Keys(asked)
+		for i, k := range keys[:min(len(keys), len(list))] {
+			b.made[list[i]] = k
+		}
 	}
 }
 

@@ -35,6 +35,7 @@ func (s *Scheduler) Round(now time.Time, budget int) []Decision {
 	if budget <= 0 {
 		budget = math.MaxInt
 	}
+	s.revise()
 	s.refresh(now)
 	seed := s.seed
 	var shadows map[string]resourcemodel.Place

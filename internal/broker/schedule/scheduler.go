@@ -16,7 +16,8 @@ type Options struct {
 	Places    Places
 	Catalogue *Catalogue
 	Policies  *Policies
-	// Derived tells what is known of places beside the model; nil knows nothing.
+	// Derived tells what is known of places beside the model; nil knows nothing, but how
+	// far data are is always known of the model.
 	Derived Derived
 	// Seed is where the chance of pairing policies begins.
 	Seed uint64
@@ -86,10 +87,23 @@ const Retry = time.Minute
 func New(o Options) (*Scheduler, error) {
 	o.EnsureDefaults()
 	s := &Scheduler{
-		places: o.Places, cat: o.Catalogue, derived: o.Derived, window: o.Window, seed: o.Seed,
+		places: o.Places, cat: o.Catalogue, window: o.Window, seed: o.Seed,
 		jobs: map[string]*waiting{}, classes: map[classKey]*class{}, byID: map[int]*class{}, barred: map[*class]bool{},
 		sites: map[resourcemodel.Key]*site{}, given: map[string]*given{}, limits: map[string]*limit{},
 		usage: usage{under: map[string]int64{}},
+	}
+	s.derived = func(now time.Time) resourcemodel.Derived {
+		d := o.Derived(now)
+		if d.Now = now; d.Distance == nil { // policies ask; the model knows
+			d.Distance = func(p resourcemodel.Place, r *resourcemodel.Request) (float64, bool) {
+				site := s.places.Snapshot().Site(p.Key)
+				if site == nil {
+					return 0, false
+				}
+				return resourcemodel.DataDistance(site, r)
+			}
+		}
+		return d
 	}
 	s.later.less = func(a, b *waiting) bool {
 		return cmp.Or(a.from().Compare(b.from()), cmp.Compare(a.ID, b.ID)) < 0
@@ -260,8 +274,29 @@ func (s *Scheduler) refile(change func()) {
 		}
 	}
 	change()
+	for _, b := range s.books {
+		if b != nil {
+			b.keysAhead(in)
+		}
+	}
 	for _, w := range in {
 		s.file(w)
+	}
+	for _, b := range s.books {
+		if b != nil {
+			b.made = nil
+		}
+	}
+}
+
+// revise makes the keys anew whose order says that it has others now: a policy in a
+// program of its own gave way, or came back.
+func (s *Scheduler) revise() {
+	for _, b := range s.books {
+		if b != nil && b.set.revised() {
+			s.refile(func() {})
+			return
+		}
 	}
 }
 

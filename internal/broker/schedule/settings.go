@@ -22,8 +22,26 @@ func BuiltIn() *Catalogue {
 
 type ordering struct {
 	policy.Order
-	scope Scope
-	name  string
+	scope    Scope
+	name     string
+	revision uint64 // of the keys, where the order has revisions
+}
+
+// batched gives the order's way to make many keys at once; nil if it has none.
+func (o *ordering) batched() policy.Batched {
+	b, _ := o.Order.(policy.Batched)
+	return b
+}
+
+// revised reports whether the keys of some order are others than they were, once.
+func (set *settings) revised() bool {
+	revised := false
+	for _, o := range set.orders {
+		if r, ok := o.Order.(policy.Revised); ok && r.Revision() != o.revision {
+			o.revision, revised = r.Revision(), true
+		}
+	}
+	return revised
 }
 
 type chooser struct {
@@ -89,7 +107,11 @@ func (set *settings) put(scope Scope, kind policy.Kind, v policy.Setting, cat *C
 		if err != nil {
 			return err
 		}
-		set.orders[scope] = &ordering{o, scope, v.String()}
+		made := &ordering{Order: o, scope: scope, name: v.String()}
+		if r, ok := o.(policy.Revised); ok {
+			made.revision = r.Revision()
+		}
+		set.orders[scope] = made
 	case policy.Selection:
 		c, err := cat.Choice(v)
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -50,7 +49,7 @@ func (s *Scheduler) why(e *Entry, w *waiting, now time.Time) Waiting {
 	for _, l := range s.limitsOf(e.Owner, e.VO) {
 		if l.used >= l.most {
 			kind, name, _ := strings.Cut(l.group, ":")
-			return Waiting{Sentence: fmt.Sprintf("it waits for a job of the %s %s to end: %s of theirs are at sites, and no more than %s may be", kindWord(kind), name, count(l.used, "job"), strconv.Itoa(l.most))}
+			return Waiting{Sentence: fmt.Sprintf("it waits for a job of the %s %s to end: as many are at sites as may be at once, %d", kindWord(kind), name, l.most)}
 		}
 	}
 	d := s.derived(now)
@@ -168,6 +167,14 @@ func (s *Scheduler) allFull(out *Waiting, e *Entry, cands []policy.Candidate, d 
 		s.allClosed(out, e, cands, now)
 		return
 	}
+	if !slices.ContainsFunc(full, func(c policy.Candidate) bool { return s.site(c.Place.Key).credit() > 0 }) {
+		v := s.site(full[0].Place.Key)
+		out.Sentence = fmt.Sprintf("it waits for a job at the site %s to end, which has as many of this gateway as it is to have at once, %d", v.key, v.Most)
+		if out.Next = &full[0].Place; len(full) > 1 {
+			out.Sentence += fmt.Sprintf("; so have the others of the %d places that could run it", len(full))
+		}
+		return
+	}
 	next := slices.MinFunc(full, func(a, b policy.Candidate) int {
 		x, known := waitOf(&a, e.Request, d)
 		y, also := waitOf(&b, e.Request, d)
@@ -208,12 +215,13 @@ func waitOf(c *policy.Candidate, r *resourcemodel.Request, d resourcemodel.Deriv
 // allClosed is about a job whose sites are all closed by the gateway, or not to have it.
 func (s *Scheduler) allClosed(out *Waiting, e *Entry, cands []policy.Candidate, now time.Time) {
 	var why []string
+	closed := false
 	for i := range cands {
 		k := cands[i].Place.Key
 		v := s.site(k)
-		said := fmt.Sprintf("it is not to get site %s again", k)
+		said := fmt.Sprintf("it is not to get the site %s again", k)
 		if !slices.Contains(e.Avoid, k) {
-			said = v.sentence()
+			said, closed = v.sentence(), true
 			if !v.Reopen.IsZero() && (out.Until.IsZero() || v.Reopen.Before(out.Until)) {
 				out.Until = v.Reopen
 			}
@@ -223,6 +231,9 @@ func (s *Scheduler) allClosed(out *Waiting, e *Entry, cands []policy.Candidate, 
 		}
 	}
 	out.Sentence = "it waits for a site to open: " + strings.Join(why, "; ")
+	if !closed {
+		out.Sentence = "it waits for another site: " + strings.Join(why, "; ") + ", and no other could run it now"
+	}
 }
 
 // position counts the jobs that go before one, among those that are alike and in its
