@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"reflect"
 	"regexp"
@@ -23,6 +24,23 @@ import (
 // whatever else stands in the file is refused with its line.
 type gatewayConfig struct {
 	Sites []siteConfig `yaml:"sites"`
+	// Limits bound how many jobs are at the sites at once; read at the start.
+	Limits limitsConfig `yaml:"limits"`
+	// Entitlements say what VOs and users are entitled to under the policy fairshare, relative to
+	// others: "vo:bio" with 2 for twice the usual; read at the start.
+	Entitlements map[string]float64 `yaml:"entitlements"`
+}
+
+// limitsConfig bounds jobs that are on their way to sites or at them; 0 is no bound.
+type limitsConfig struct {
+	// EachUser bounds those of each user who is not named.
+	EachUser int `yaml:"eachUser"`
+	// EachVO bounds those of each VO that is not named.
+	EachVO int `yaml:"eachVO"`
+	// Users bound those of a user, by name.
+	Users map[string]int `yaml:"users"`
+	// VOs bound those of a VO, by name.
+	VOs map[string]int `yaml:"vos"`
 }
 
 // siteConfig is one entry of sites.
@@ -40,6 +58,12 @@ type siteConfig struct {
 	// AccountDefault is the local account of the jobs of all others; without it, the
 	// account that the site is configured with.
 	AccountDefault string `yaml:"accountDefault"`
+	// Ahead is how many jobs the site is given beyond those that it can run at once, so that it need
+	// not wait for the next: the fewer, the more of the jobs wait here, in the order of the policies
+	// in force; without it, as many as its slots, and 20 000 where it orders many as easily as one.
+	Ahead *int `yaml:"ahead"`
+	// Model says of the site what its manager does not tell, for matching and policies.
+	Model siteModel `yaml:"model"`
 
 	line int // of the entry
 }
@@ -179,6 +203,12 @@ func (c *gatewayConfig) check(p *configProblems) {
 	case n > maxSites:
 		p.add(c.Sites[maxSites].line, "there are %d sites; a gateway has at most %d", n, maxSites)
 	}
+	c.Limits.check(p)
+	for _, who := range slices.Sorted(maps.Keys(c.Entitlements)) {
+		if n := c.Entitlements[who]; !whoPattern.MatchString(who) || who == "*" || !(n > 0) || n > 1e6 {
+			p.add(0, `entitlements: %q: %g: write "vo:NAME" or "user:NAME" with a number above 0, at most a million`, who, n)
+		}
+	}
 	seen := map[string]int{}
 	for i := range c.Sites {
 		s := &c.Sites[i]
@@ -197,11 +227,31 @@ func (c *gatewayConfig) check(p *configProblems) {
 		if err := checkSettings(t, s.Settings); err != nil {
 			p.addErr(s.line, err)
 		}
+		if s.Ahead != nil && *s.Ahead < 0 {
+			p.add(s.line, "ahead: %d is negative", *s.Ahead)
+		}
+		s.Model.check(func(format string, args ...any) { p.add(s.line, format, args...) })
 		for who, account := range s.Accounts {
 			if who == "" || account == "" {
 				p.add(s.line, "accounts: %q: %q has an empty side: leave a principal out to give it accountDefault", who, account)
 			}
 		}
+	}
+}
+
+func (l *limitsConfig) check(p *configProblems) {
+	bad := func(key string, n int) {
+		if n < 0 {
+			p.add(0, "limits.%s: %d is negative: 0 is no bound", key, n)
+		}
+	}
+	bad("eachUser", l.EachUser)
+	bad("eachVO", l.EachVO)
+	for _, name := range slices.Sorted(maps.Keys(l.Users)) {
+		bad("users."+name, l.Users[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.VOs)) {
+		bad("vos."+name, l.VOs[name])
 	}
 }
 

@@ -25,8 +25,10 @@ var update = flag.Bool("update", false, "rewrite the generated part of docs/conf
 func TestConfigurationIsDocumented(t *testing.T) {
 	root := testenv.Root(t)
 	var b strings.Builder
-	fmt.Fprintf(&b, "## An entry of sites\n\n")
 	structs := parseStructs(t, filepath.Join(root, "cmd", "portolan"))
+	fmt.Fprintf(&b, "## limits\n\n")
+	describeStruct(t, &b, structs, "limitsConfig", "")
+	fmt.Fprintf(&b, "\n## An entry of sites\n\n")
 	describeStruct(t, &b, structs, "siteConfig", "")
 	for _, name := range slices.Sorted(maps.Keys(siteTypes)) {
 		settings := reflect.TypeOf(siteTypes[name].settings()).Elem()

@@ -34,13 +34,13 @@ func (k *siteKeeper) snapshot() *configState {
 }
 
 // start takes the configuration that the gateway starts with.
-func (k *siteKeeper) start() ([]siteConfig, error) {
+func (k *siteKeeper) start() (*gatewayConfig, error) {
 	c, content, err := readConfig(k.file)
 	if err != nil {
 		return nil, err
 	}
 	k.content, k.state = content, configState{File: k.file, Read: time.Now()}
-	return c.Sites, nil
+	return c, nil
 }
 
 // reload reads the file anew. One that is wrong changes nothing: that is logged,

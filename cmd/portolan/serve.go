@@ -22,7 +22,6 @@ import (
 
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/broker"
-	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/console"
 	"github.com/portolan-project/portolan/internal/soap"
@@ -245,12 +244,6 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		return err
 	}
 
-	model, err := modelstore.Open(ctx, st, modelstore.Options{Log: log.With("part", "model")})
-	if err != nil {
-		closeAll(open)
-		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
-	}
-
 	base := url.URL{Scheme: "http", Host: listener.Addr().String(), Path: "/bes"}
 	documents := jsdl.Options{Lenient: o.lenient}
 	var live atomic.Int64
@@ -262,7 +255,6 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		JSDL:    documents,
 		Alone:   len(o.endpoints) == 0,
 		Limits:  broker.Limits{Wait: 2 * time.Minute},
-		Model:   model,
 		Bounds: schedule.Limits{
 			EachOwner: config.Limits.EachUser, EachVO: config.Limits.EachVO, Owner: config.Limits.Users, VO: config.Limits.VOs,
 		},
@@ -321,7 +313,6 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	defer stopWork()
 	group, failing := errgroup.WithContext(working)
 	group.Go(func() error { return b.Run(working) })
-	group.Go(func() error { return model.Run(working) })
 	group.Go(func() error {
 		select {
 		case <-st.Failed(): // only a new process can open it again

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -87,7 +88,7 @@ func (k *siteKeeper) openAll(sites []siteConfig) ([]broker.Site, error) {
 	for i, c := range sites {
 		group.Go(func() error {
 			a, err := k.open(c)
-			open[i] = broker.Site{Name: c.Name, Adapter: a, Accounts: c.Accounts, AccountDefault: c.AccountDefault}
+			open[i] = broker.Site{Name: c.Name, Adapter: a, Accounts: c.Accounts, AccountDefault: c.AccountDefault, Model: c.forBroker()}
 			return err
 		})
 	}
@@ -195,7 +196,7 @@ func (k *siteKeeper) use(c *gatewayConfig) error {
 			fresh = append(fresh, s)
 		case old.Type != s.Type || !alikeSettings(old.Settings, s.Settings):
 			changed = append(changed, s)
-		case !maps.Equal(old.Accounts, s.Accounts) || old.AccountDefault != s.AccountDefault:
+		case !maps.Equal(old.Accounts, s.Accounts) || old.AccountDefault != s.AccountDefault || !reflect.DeepEqual(old.forBroker(), s.forBroker()):
 			moved = append(moved, s)
 		}
 	}
@@ -229,7 +230,7 @@ func (k *siteKeeper) use(c *gatewayConfig) error {
 	}
 	for _, s := range moved {
 		if err := b.SetSite(k.change(s, false)); err != nil {
-			k.log.Error("the accounts of a site can't be changed", "site", s.Name, "cause", err)
+			k.log.Error("the accounts and the model of a site can't be changed", "site", s.Name, "cause", err)
 		}
 	}
 	for name := range k.current {
@@ -254,7 +255,7 @@ func namesOf(sites []siteConfig) string {
 
 // change gives what the broker is to do with a site.
 func (k *siteKeeper) change(s siteConfig, reopen bool) broker.Change {
-	c := broker.Change{Name: s.Name, Accounts: s.Accounts, AccountDefault: s.AccountDefault}
+	c := broker.Change{Name: s.Name, Accounts: s.Accounts, AccountDefault: s.AccountDefault, Model: s.forBroker()}
 	if reopen {
 		c.Open = func() (adapters.Adapter, error) { return k.open(s) }
 	}

@@ -55,7 +55,7 @@ var rules = []struct {
 	{"github.com/gorilla/mux", []string{"internal/soap", "internal/console", "cmd"}, "protocol packages give handlers; routes are made in one place"},
 	{"encoding/xml", []string{"conformance"}, "XML from strangers is read by internal/xmldoc alone, which is strict and bounded; conformance writes its JUnit report with it"},
 	{module + "/internal/soap", []string{"bes", "agreement", "peers", "internal/broker", "internal/console", "conformance", "cmd", "internal/wssec", "internal/identity"}, "adapters and stores know nothing of SOAP"},
-	{"unsafe", []string{"adapters/plugin/proto"}, "nothing here is worth it; what protoc writes is its own affair"},
+	{"unsafe", []string{"adapters/plugin/proto", "internal/broker/policy/pluginpolicy/proto"}, "nothing here is worth it; what protoc writes is its own affair"},
 	{"math/rand", nil, "math/rand/v2 is the one in use"},
 	{"log", nil, "log/slog is the one in use"},
 }
@@ -63,8 +63,10 @@ var rules = []struct {
 // pure packages decide: they start no goroutine, open no file and read no clock,
 // so that the simulator and the property tests run the code that ships.
 var pure = map[string][]string{
-	"jsdl":          {"os", "net", "net/http", "io/fs", "os/exec"},
-	"resourcemodel": {"os", "net", "net/http", "io/fs", "os/exec"},
+	"jsdl":                     {"os", "net", "net/http", "io/fs", "os/exec"},
+	"resourcemodel":            {"os", "net", "net/http", "io/fs", "os/exec"},
+	"internal/broker/policy":   {"os", "net", "net/http", "io/fs", "os/exec"},
+	"internal/broker/schedule": {"os", "net", "net/http", "io/fs", "os/exec"},
 }
 
 func TestImportsPointDown(t *testing.T) {
