@@ -19,8 +19,9 @@ func (a *app) runCmd() *cobra.Command {
 	var site, form string
 	var detach, wait, show bool
 	var limit time.Duration
+	var more wishes
 	cmd := &cobra.Command{
-		Use:   "run [--site NAME] [--env NAME=VALUE] [--detach] -- CMD ARG…",
+		Use:   "run [--site NAME] [--criteria FILE] [--vo NAME] [--env NAME=VALUE] [--detach] -- CMD ARG…",
 		Short: "Run a command line as a job",
 		Long: `Make a JSDL document of a command line, send it to a BES service, and print what the job
 writes while it runs: its standard output on standard output, its standard error on
@@ -56,7 +57,11 @@ With -o, it waits, but standard output holds that form and not what the job writ
 			if err != nil {
 				return usagef("%s", sentence(err))
 			}
-			document := def.Marshal()
+			documents := [][]byte{def.Marshal()}
+			if err := a.apply(more, documents, []string{"the command"}); err != nil {
+				return err
+			}
+			document := documents[0]
 			if show {
 				fmt.Fprintln(a.out, strings.TrimRight(string(document), "\n"))
 				return nil
@@ -66,6 +71,7 @@ With -o, it waits, but standard output holds that form and not what the job writ
 	}
 	cmd.Flags().SetInterspersed(false)
 	flags.add(cmd)
+	more.add(cmd)
 	cmd.Flags().StringVar(&job.Name, "name", "", "name of the job")
 	cmd.Flags().StringArrayVar(&env, "env", nil, "NAME=VALUE for the job's environment, or NAME for this shell's value")
 	cmd.Flags().StringVar(&job.Input, "stdin", "", "file, on the job's machine, that is its standard input")

@@ -18,8 +18,9 @@ func (a *app) submitCmd() *cobra.Command {
 	var client clientFlags
 	var form, site string
 	var wait bool
+	var more wishes
 	cmd := &cobra.Command{
-		Use:   "submit [--wait] [--site NAME] [-o text|json|wide|name] FILE…",
+		Use:   "submit [--wait] [--site NAME] [--criteria FILE] [--vo NAME] [-o text|json|wide|name] FILE…",
 		Short: "Send JSDL documents to a BES service",
 		Long: `Send JSDL documents to a BES service, each as it is, byte for byte, and print the id of
 each new activity. '-' is standard input.
@@ -30,16 +31,19 @@ exit status 0, else 1. With -o, standard output holds that form alone and the ch
 to standard error.
 
 --site lets a job run only at the named site: it becomes the document's CandidateHosts, in
-place of those that it has.`,
+place of those that it has. --criteria adds what an XML file demands and would like of the
+place, after the document's own criteria; --vo says on whose behalf the job runs.`,
 		Example: `  portolan submit job.jsdl
   portolan submit --wait one.jsdl two.jsdl
+  portolan submit --criteria cheap.xml --vo bio.example.org job.jsdl
   id=$(portolan submit --site shell -o name job.jsdl)`,
 		Args: needs(1, 0, "a FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.submit(cmd.Context(), client, args, site, form, wait)
+			return a.submit(cmd.Context(), client, args, site, more, form, wait)
 		},
 	}
 	client.add(cmd)
+	more.add(cmd)
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the end, and exit with the jobs' outcome")
 	cmd.Flags().StringVar(&site, "site", "", "run at this site only")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("site", cobra.NoFileCompletions))
@@ -54,7 +58,7 @@ type sent struct {
 	name string
 }
 
-func (a *app) submit(ctx context.Context, flags clientFlags, files []string, site, form string, wait bool) error {
+func (a *app) submit(ctx context.Context, flags clientFlags, files []string, site string, more wishes, form string, wait bool) error {
 	c, err := a.dial(flags)
 	if err != nil {
 		return err
@@ -71,6 +75,9 @@ func (a *app) submit(ctx context.Context, flags clientFlags, files []string, sit
 				return err
 			}
 		}
+	}
+	if err := a.apply(more, documents, names); err != nil {
+		return err
 	}
 	var jobs []sent
 	var refused error

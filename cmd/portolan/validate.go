@@ -42,7 +42,7 @@ func (a *app) validateCmd() *cobra.Command {
 		Use:   "validate [--lenient] [--runnable] [-o text|json] FILE…",
 		Short: "Check JSDL documents without a gateway",
 		Long: `Check JSDL documents against the standard (JSDL 1.0, POSIX and HPC Profile applications),
-without a gateway. '-' is standard input.
+without a gateway. '-' is standard input. Files of criteria (submit --criteria) are checked too.
 
 Each finding is one line on standard output: file:line:col: what is wrong. Lines that
 begin with "unsupported" or "warning" after the place do not fail: the document is valid,
@@ -73,7 +73,13 @@ Exit codes: 0 all are valid; 1 one is not; 2 wrong usage.`,
 				if err != nil {
 					return err
 				}
-				_, problems := jsdl.Parse(b, jsdl.Options{File: name, Lenient: lenient})
+				o := jsdl.Options{File: name, Lenient: lenient}
+				job, problems := jsdl.Parse(b, o)
+				if job == nil {
+					if c, of := jsdl.ParseCriteria(b, o); c != nil {
+						problems = of
+					}
+				}
 				for _, p := range problems {
 					bad = bad || p.Severity == jsdl.Invalid || runnable && p.Severity == jsdl.Unsupported
 					findings = append(findings, finding{p.File, p.Pos.Line, p.Pos.Column, p.Element, p.Severity.String(), p.What, p.Want})
