@@ -1,6 +1,7 @@
 package modelstore
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"slices"
@@ -284,31 +285,80 @@ func foldChanges(records []store.Record, from mark) ([]store.RecordChange, error
 
 // At gives what was believed at a time, by the clocks of the replicas that fed it. What
 // was before the history begins is fail.NotFound with a sentence that says when that is.
-// The snapshot's revision is that of the last change in it.
+// The snapshot's revision is that of the last change in it; 1 when those are folded.
 func (m *Model) At(ctx context.Context, t time.Time) (*resourcemodel.Snapshot, error) {
-	const op = "modelstore.At"
+	base, deltas, err := m.read(ctx, "modelstore.At", t)
+	if err != nil {
+		return nil, err
+	}
+	all := resourcemodel.Delta{Revision: 1, At: t, Changes: base.Changes}
+	for _, d := range deltas {
+		all.Changes, all.Revision = append(all.Changes, d.Changes...), max(all.Revision, d.Revision)
+	}
+	if len(all.Changes) == 0 {
+		return resourcemodel.Empty(), nil
+	}
+	return resourcemodel.Empty().Apply(all)
+}
+
+// History gives all that is kept, for whoever asks more than one question of it.
+func (m *Model) History(ctx context.Context, o resourcemodel.HistoryOptions) (*resourcemodel.History, error) {
+	base, deltas, err := m.read(ctx, "modelstore.History", m.now().Add(m.opts.HistoryAge))
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(deltas, func(a, b resourcemodel.Delta) int { return cmp.Compare(a.Revision, b.Revision) })
+	begin := resourcemodel.Empty()
+	if base.Revision = 1; len(deltas) > 0 {
+		base.Revision = deltas[0].Revision - 1
+	}
+	if base.Revision > 0 {
+		if begin, err = begin.Apply(base); err != nil {
+			return nil, err
+		}
+	}
+	h := resourcemodel.NewHistory(begin, o)
+	for _, d := range deltas {
+		if err := h.Add(d); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+// read gives the state from which the history begins, and the changes since, up to and
+// with a time and in its order.
+func (m *Model) read(ctx context.Context, op string, until time.Time) (base resourcemodel.Delta, deltas []resourcemodel.Delta, err error) {
 	for try := 1; ; try++ {
 		before, err := m.readMark(ctx)
 		if err != nil {
-			return nil, err
+			return base, nil, err
 		}
-		if t.Before(before.Time) {
-			return nil, fail.Errorf(op, fail.NotFound, "", "what was believed of the sites at %s is not kept any more: the history begins at %s",
-				t.UTC().Format(time.RFC3339), before.Time.UTC().Format(time.RFC3339))
+		if until.Before(before.Time) {
+			return base, nil, fail.Errorf(op, fail.NotFound, "", "what was believed of the sites at %s is not kept any more: the history begins at %s",
+				until.UTC().Format(time.RFC3339), before.Time.UTC().Format(time.RFC3339))
 		}
-		s, err := m.rebuild(ctx, t)
+		base = resourcemodel.Delta{At: before.Time}
+		if base.Changes, err = m.readBase(ctx); err != nil {
+			return base, nil, err
+		}
+		deltas = nil
+		err = m.linesUntil(ctx, time.Time{}, until, func(d resourcemodel.Delta) bool {
+			deltas = append(deltas, d)
+			return true
+		})
 		if err != nil {
-			return nil, err
+			return base, nil, err
 		}
 		after, err := m.readMark(ctx)
 		if err != nil {
-			return nil, err
+			return base, nil, err
 		}
 		if after.revision == before.revision {
-			return s, nil
+			return base, deltas, nil
 		}
 		if try == tries {
-			return nil, fail.Errorf(op, fail.Unavailable, "", "the history of the resource model changes too fast to be read at present; try again")
+			return base, nil, fail.Errorf(op, fail.Unavailable, "", "the history of the resource model changes too fast to be read at present; try again")
 		}
 	}
 }
@@ -321,44 +371,33 @@ func (m *Model) readMark(ctx context.Context) (mark, error) {
 	return decodeMark(records[0])
 }
 
-// rebuild reads the history's beginning and applies its lines up to and with t.
-func (m *Model) rebuild(ctx context.Context, t time.Time) (*resourcemodel.Snapshot, error) {
-	d := resourcemodel.Delta{At: t}
+// readBase reads the state from which the history begins.
+func (m *Model) readBase(ctx context.Context) ([]resourcemodel.Change, error) {
+	var changes []resourcemodel.Change
 	err := m.pages(ctx, basePrefix, "", func(r store.Record) (bool, error) {
 		k, what, ok := splitKey(r.Key, basePrefix)
-		b, err := unpack(r.Value)
-		if !ok || err != nil {
-			return true, err
-		}
-		l := line{}
-		switch what {
-		case staticPart:
-			l.Static = b
-		case dynamicPart:
-			l.Dynamic = b
-		default:
+		if !ok || what != staticPart && what != dynamicPart {
 			return true, nil
 		}
+		b, err := unpack(r.Value)
+		if err != nil {
+			return false, err
+		}
+		l := line{}
+		if what == staticPart {
+			l.Static = b
+		} else {
+			l.Dynamic = b
+		}
 		c, err := l.change(k)
-		d.Changes, d.Revision = append(d.Changes, c), max(d.Revision, r.Revision)
+		changes = append(changes, c)
 		return true, err
 	}, nil)
-	if err != nil {
-		return nil, err
-	}
-	err = m.linesUntil(ctx, time.Time{}, t, func(k resourcemodel.Key, _ time.Time, l *line, revision int64) (bool, error) {
-		c, err := l.change(k)
-		d.Changes, d.Revision = append(d.Changes, c), max(d.Revision, revision)
-		return true, err
-	})
-	if err != nil || len(d.Changes) == 0 {
-		return resourcemodel.Empty(), err
-	}
-	return resourcemodel.Empty().Apply(d)
+	return changes, err
 }
 
 // linesUntil reads the lines after one time and up to and with another.
-func (m *Model) linesUntil(ctx context.Context, after, until time.Time, do func(resourcemodel.Key, time.Time, *line, int64) (bool, error)) error {
+func (m *Model) linesUntil(ctx context.Context, after, until time.Time, do func(resourcemodel.Delta) bool) error {
 	from := ""
 	if after.Unix() > 0 {
 		from = linesAt(after)
@@ -375,7 +414,8 @@ func (m *Model) linesUntil(ctx context.Context, after, until time.Time, do func(
 		if err != nil {
 			return false, err
 		}
-		return do(k, at, l, r.Revision)
+		c, err := l.change(k)
+		return err == nil && do(resourcemodel.Delta{Revision: r.Revision, At: at, Changes: []resourcemodel.Change{c}}), err
 	}, nil)
 }
 
@@ -383,10 +423,9 @@ func (m *Model) linesUntil(ctx context.Context, after, until time.Time, do func(
 // the revision and time of its own.
 func (m *Model) Changes(ctx context.Context, after time.Time, limit int) ([]resourcemodel.Delta, error) {
 	var out []resourcemodel.Delta
-	err := m.linesUntil(ctx, after, time.Unix(1<<33, 0), func(k resourcemodel.Key, at time.Time, l *line, revision int64) (bool, error) {
-		c, err := l.change(k)
-		out = append(out, resourcemodel.Delta{Revision: revision, At: at, Changes: []resourcemodel.Change{c}})
-		return len(out) < limit, err
+	err := m.linesUntil(ctx, after, m.now().Add(m.opts.HistoryAge), func(d resourcemodel.Delta) bool {
+		out = append(out, d)
+		return len(out) < limit
 	})
 	return out, err
 }

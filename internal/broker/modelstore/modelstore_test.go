@@ -364,7 +364,18 @@ func TestHistory(t *testing.T) {
 			t.Errorf("the history has %d lines only", lines)
 		}
 		kept := 0
+		h, err := b.History(t.Context(), resourcemodel.HistoryOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantSame(t, "the history's head", h.Head(), a.Snapshot())
+		if n, _ := b.Lines(); h.Len() != n || h.Head().Revision() != a.Snapshot().Revision() {
+			t.Errorf("the history has %d deltas up to revision %d; want %d up to %d", h.Len(), h.Head().Revision(), n, a.Snapshot().Revision())
+		}
 		for i, w := range want {
+			if got, err := h.At(when[i]); err == nil {
+				wantSame(t, fmt.Sprintf("the history's model at %v", when[i]), got, w)
+			}
 			for _, r := range []*replica{a, b} {
 				got, err := r.At(t.Context(), when[i])
 				if err != nil {
