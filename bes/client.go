@@ -79,12 +79,10 @@ func (c *Client) faulted(p portType, op string, f *soap.Fault) error {
 // CreateActivity sends a job. With a SubmissionID, an answer that was lost is
 // settled by asking again, if the service announces that it may be.
 func (c *Client) CreateActivity(ctx context.Context, req *CreateActivityRequest) (*CreateActivityResponse, error) {
-	doc, err := xmldoc.ReadBytes(req.Document, xmldoc.Limits{})
+	body, err := document(factoryPort.message(opCreate), req)
 	if err != nil {
-		return nil, fail.Errorf("bes."+opCreate, fail.Invalid, "", "the document can't be sent: %v", err).Because(err)
+		return nil, err
 	}
-	body := factoryPort.message(opCreate)
-	body.CreateElement("bf:ActivityDocument").AddChild(xmldoc.Detach(doc.Root()))
 	if req.SubmissionID != "" {
 		id := body.CreateElement("p:SubmissionId")
 		id.CreateAttr("xmlns:p", NSPortolan)
@@ -108,6 +106,20 @@ func (c *Client) CreateActivity(ctx context.Context, req *CreateActivityRequest)
 		return nil, lost(opCreate, fail.Sentence(err))
 	}
 	return &CreateActivityResponse{Activity: epr}, nil
+}
+
+// document puts the document of a request into a message.
+func document(body *etree.Element, req *CreateActivityRequest) (*etree.Element, error) {
+	doc, err := xmldoc.ReadBytes(req.Document, xmldoc.Limits{})
+	if err != nil {
+		return nil, fail.Errorf("bes."+body.Tag, fail.Invalid, "", "the document can't be sent: %v", err).Because(err)
+	}
+	d := body.CreateElement("bf:ActivityDocument")
+	if body.Space != factoryPort.prefix {
+		d.CreateAttr("xmlns:bf", NSFactory)
+	}
+	d.AddChild(xmldoc.Detach(doc.Root()))
+	return body, nil
 }
 
 // lost is unreadable where the request has had an effect.

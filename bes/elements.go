@@ -28,6 +28,7 @@ const (
 	opResume    = "ResumeActivities"
 	opHistory   = "GetActivityHistory"
 	opOutput    = "GetActivityOutput"
+	opMatch     = "MatchActivity"
 )
 
 // portType is a port type of the WSDL: action URIs are made of its parts.

@@ -41,7 +41,9 @@ type ServerOptions struct {
 // the references of activities point.
 func NewServer(svc Service, o ServerOptions) *soap.Endpoint {
 	s := &server{svc: svc, o: o}
-	s.control, _ = svc.(Controller)
+	if s.control, _ = svc.(Controller); s.control != nil {
+		s.matcher, _ = svc.(Matcher)
+	}
 	return &soap.Endpoint{
 		Operations:  soap.Operations(s.operations()...),
 		Verifier:    o.Verifier,
@@ -65,6 +67,7 @@ var _ http.Handler = (*soap.Endpoint)(nil)
 type server struct {
 	svc         Service
 	control     Controller // nil if the service is none
+	matcher     Matcher    // the same
 	o           ServerOptions
 	description description
 }
@@ -89,6 +92,9 @@ func (s *server) operations() []soap.Operation {
 			controlPort.operation(opHistory, s.history),
 			controlPort.operation(opOutput, s.output),
 		)
+	}
+	if s.matcher != nil {
+		ops = append(ops, controlPort.operation(opMatch, s.match))
 	}
 	return ops
 }

@@ -44,7 +44,7 @@ func (d described) Type() string              { return d.name }
 func (d described) Action(name string) string { return d.action(name) }
 
 // portTypes lists what the WSDL describes.
-func portTypes(control bool, unknown string) []described {
+func portTypes(control, match bool, unknown string) []described {
 	vectorFaults := []string{unknown, faultDenied, faultInvalid}
 	ports := []described{
 		{factoryPort, "BESFactory", []describedOperation{
@@ -67,6 +67,10 @@ func portTypes(control bool, unknown string) []described {
 			{opHistory, one},
 			{opOutput, one},
 		}})
+	}
+	if match {
+		last := &ports[len(ports)-1]
+		last.Operations = append(last.Operations, describedOperation{opMatch, []string{faultDenied, faultUnsupported, faultInvalid}})
 	}
 	return ports
 }
@@ -107,7 +111,7 @@ func (s *server) makeDescription() {
 		d.schemas[name] = []byte(schemaLocation.ReplaceAllString(x, `schemaLocation="`+placeholder+`?xsd=$1"`))
 		data.Schemas = append(data.Schemas, strings.TrimSpace(schemaLocation.ReplaceAllString(schemaHead.ReplaceAllString(x, ""), "")))
 	}
-	data.Ports = portTypes(s.control != nil, unknown)
+	data.Ports = portTypes(s.control != nil, s.matcher != nil, unknown)
 	data.Bindings = []struct{ Prefix, Suffix string }{{"soap", ""}, {"soap12", "12"}}
 	var faults []string
 	for _, p := range data.Ports {

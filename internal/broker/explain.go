@@ -153,7 +153,7 @@ func (b *Broker) Match(ctx context.Context, doc []byte, vo string) (*MatchReport
 		out.Sentence = "no site here can ever run this: " + why
 	case d != nil:
 		out.Ranked = d.Ranked
-		out.Sentence = "it would be given to " + b.chosenBecause(d)
+		out.Sentence = "it would be placed at once: " + b.chosenBecause(d)
 	default:
 		out.Sentence = t.Waiting.Sentence
 	}

@@ -43,7 +43,7 @@ func (b *Broker) GetFactoryAttributesDocument(ctx context.Context) (*bes.Factory
 		CommonName:               b.cfg.CommonName,
 		LongDescription:          b.cfg.LongDescription,
 		NamingProfiles:           []string{namingBasic},
-		Extensions:               []string{ExtensionSubmissionID, ExtensionControl},
+		Extensions:               []string{ExtensionSubmissionID, ExtensionControl, ExtensionMatch},
 		LocalResourceManagerType: ManagerGateway,
 	}
 	if fa.TotalNumberOfActivities, err = b.cfg.Store.Count(ctx, owner); err != nil {

@@ -296,3 +296,42 @@ func TestReplicasShare(t *testing.T) {
 		h.stop()
 	})
 }
+
+// A dry run over BES says the same as Match, and creates nothing.
+func TestDryRun(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := here(t, fake.NewWorld(4), environment(2))
+		doc := asking("exit 0", `<jsdl:TotalCPUCount><jsdl:Exact>64</jsdl:Exact></jsdl:TotalCPUCount>`)
+		m, err := g.MatchActivity(as("ada"), &bes.CreateActivityRequest{Document: doc})
+		if err != nil || m.Could || m.Nearest == "" || len(m.Places) != 1 || m.Places[0].Name != "here/fake/nodes" || len(m.Places[0].Reasons) == 0 {
+			t.Errorf("%v %+v", err, m)
+		}
+		_, refused := g.create("ada", doc)
+		if refused == nil || !strings.Contains(fail.Sentence(refused), m.Places[0].Reasons[0]) || !strings.Contains(fail.Sentence(refused), m.Nearest) {
+			t.Errorf("the fault says %v, the dry run %+v", refused, m)
+		}
+		if n, _ := g.cfg.Store.Count(context.Background(), ""); n != 0 {
+			t.Errorf("%d jobs", n)
+		}
+	})
+}
+
+// Of a site with several shares, the one that was chosen is told to the manager, unless
+// it is the default.
+func TestShareIsTold(t *testing.T) {
+	s := &site{static: &resourcemodel.Static{Shares: []resourcemodel.Share{{ID: "short", Default: true}, {ID: "long"}}}}
+	def, problems := jsdl.Parse(document("exit 0"), jsdl.Options{})
+	if err := problems.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if s.inShare(def, "short") != def || s.inShare(def, "gone") != def || s.inShare(def, "") != def {
+		t.Error("changed for nothing")
+	}
+	if got := s.inShare(def, "long"); got == def || *got.Description.Resources.Placement.Share != "long" || def.Description.Resources != nil {
+		t.Errorf("%+v", got.Description.Resources)
+	}
+	named, _ := jsdl.Parse(asking("exit 0", placementOf("<q:Share>long</q:Share><q:Priority>3</q:Priority>")), jsdl.Options{})
+	if s.inShare(named, "long") != named {
+		t.Error("what the document names is left alone")
+	}
+}
