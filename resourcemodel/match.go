@@ -123,7 +123,12 @@ func (r *Request) Room(w Where, d Derived) int {
 	if !met(r.clauses, &p) {
 		return 0
 	}
-	free := p.free()
+	return p.jobs()
+}
+
+// jobs is Room of a place that could start one.
+func (p *at) jobs() int {
+	r, free := p.request, p.free()
 	one, ok := r.ask.solve(&free)
 	if !ok {
 		return 0

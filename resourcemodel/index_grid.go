@@ -1,0 +1,376 @@
+package resourcemodel
+
+import (
+	"math"
+	"math/bits"
+	"slices"
+)
+
+// noPlace is in a row that is a hole.
+const noPlace PlaceID = math.MaxUint32
+
+// grid has the rows: see Index.
+type grid struct {
+	ids      []PlaceID
+	used     []uint64 // rows of each block that are no holes
+	startup  []uint64 // of them, those whose site and share take jobs
+	excepted [excepts][]uint64
+	accepts  [][]bool   // by level: whether any takes jobs
+	orders   [][]uint64 // by level: the least order
+
+	columns []*column // the table of attributes, then what requests asked for beside it
+	words   []*wordColumn
+
+	moved []moved
+	eyes  at // scratch of see
+
+	free    []uint32 // holes
+	holes   int
+	loose   int    // rows that came since they were arranged, and holes
+	reorder bool   // orders are out of date
+	round   uint64 // grows when columns, words or rows are numbered anew
+}
+
+// maxExtra bounds the columns for attributes that take an argument.
+const maxExtra = 16
+
+func (g *grid) init() {
+	*g = grid{round: g.round + 1}
+	for i := range attributes {
+		a := &attributes[i]
+		if a.number == nil || a.Argument() || a.Kind == DerivedAttribute {
+			continue
+		}
+		c := &column{attribute: a, taken: slices.Contains([]string{"FreeSlots", "FreeNodes", "FreeCPUs", "FreeMemory", "FreeGPUs"}, a.Name)}
+		switch a.Name {
+		case "FreeNodes", "FreeMemory", "FreeGPUs":
+			c.except = merged
+		case "FreeSlots":
+			c.except = unslotted
+		case "MaxWallTime":
+			c.except = momentary
+		}
+		g.columns = append(g.columns, c)
+	}
+	word := func(attribute string, of func(p *at) string) {
+		g.words = append(g.words, &wordColumn{attribute: attribute, of: of, numbers: map[string]uint16{}})
+	}
+	word("OperatingSystem", func(p *at) string { return p.Environment.OperatingSystem })
+	word("OperatingSystemVersion", func(p *at) string { return p.Environment.OSVersion })
+	word("CPUArchitecture", func(p *at) string { return p.Environment.CPUArchitecture })
+	word("Manager", func(p *at) string { return p.static.Type })
+	word("Share", func(p *at) string { return p.Share.ID })
+}
+
+func (g *grid) rows() int { return len(g.ids) }
+
+// levels gives how many levels of blocks and groups there are: the last has no more than
+// one group's parts.
+func (g *grid) levels() int { return len(g.orders) }
+
+// column gives the column of an attribute; nil if there is none.
+func (g *grid) column(a *Attribute, argument string) *column {
+	for _, c := range g.columns {
+		if c.attribute == a && c.argument == argument {
+			return c
+		}
+	}
+	return nil
+}
+
+// word gives the column of a text; nil if there is none.
+func (g *grid) word(attribute string) *wordColumn {
+	for _, c := range g.words {
+		if c.attribute == attribute {
+			return c
+		}
+	}
+	return nil
+}
+
+// want makes a column for an attribute with an argument, if there is room for one more.
+func (g *grid) want(x *Index, a *Attribute, argument string) *column {
+	if c := g.column(a, argument); c != nil {
+		return c
+	}
+	if a.number == nil || !a.Argument() || a.Kind == DerivedAttribute {
+		return nil
+	}
+	extra := 0
+	for _, c := range g.columns {
+		if c.attribute.Argument() {
+			extra++
+		}
+	}
+	if extra >= maxExtra {
+		return nil
+	}
+	c := &column{attribute: a, argument: argument, taken: a.Kind == DynamicAttribute}
+	g.columns = append(g.columns, c)
+	c.grow(g)
+	var p at
+	for row, id := range g.ids {
+		if id != noPlace {
+			x.load(id, &p)
+			c.fill(uint32(row), &p)
+		}
+	}
+	for level := 1; level < len(c.zones); level++ {
+		for part := range c.zones[level].least {
+			c.sum(level, uint32(part))
+		}
+	}
+	g.round++
+	return c
+}
+
+// grow makes room for all rows.
+func (c *column) grow(g *grid) {
+	c.codes = append(c.codes, make([]code, len(g.ids)-len(c.codes))...)
+	for len(c.zones) < g.levels() {
+		c.zones = append(c.zones, zones{})
+	}
+	for level := range c.zones {
+		c.zones[level].grow(len(g.orders[level]))
+	}
+}
+
+// fill sets the number of a row that had none, and the bounds of its block.
+func (c *column) fill(row uint32, p *at) {
+	z, b := &c.zones[0], row>>blockBits
+	v, ok := c.value(p)
+	if !ok {
+		c.codes[row] = codeUnknown
+		z.unknown[b] = true
+		return
+	}
+	c.codes[row] = codeOf(v)
+	z.least[b], z.most[b] = min(z.least[b], v), max(z.most[b], v)
+	if c.except.holds(p) {
+		z.unknown[b] = true
+	}
+}
+
+// grow makes room for so many blocks, all of whose new rows are holes.
+func (g *grid) grow(blocks int) {
+	for row := blocks<<blockBits - 1; row >= len(g.ids); row-- {
+		g.free = append(g.free, uint32(row))
+	}
+	for len(g.ids) < blocks<<blockBits {
+		g.ids = append(g.ids, noPlace)
+		g.holes++
+	}
+	for len(g.used) < blocks {
+		g.used, g.startup = append(g.used, 0), append(g.startup, 0)
+		for i := range g.excepted {
+			g.excepted[i] = append(g.excepted[i], 0)
+		}
+	}
+	deep := len(g.orders)
+	for level, n := 0, blocks; ; level, n = level+1, (n+fan-1)>>fanBits {
+		if level == len(g.orders) {
+			g.orders, g.accepts = append(g.orders, nil), append(g.accepts, nil)
+		}
+		for len(g.orders[level]) < n {
+			g.orders[level], g.accepts[level] = append(g.orders[level], math.MaxUint64), append(g.accepts[level], false)
+		}
+		if n <= fan {
+			break
+		}
+	}
+	for _, c := range g.columns {
+		c.grow(g)
+	}
+	for _, c := range g.words {
+		c.grow(g)
+	}
+	if deep > 0 {
+		g.sumFrom(deep)
+	}
+}
+
+// sumFrom works out what groups are from a level on.
+func (g *grid) sumFrom(level int) {
+	for ; level < g.levels(); level++ {
+		for part := range uint32(len(g.orders[level])) {
+			from, to := part<<fanBits, min((part+1)<<fanBits, uint32(len(g.orders[level-1])))
+			g.orders[level][part] = slices.Min(g.orders[level-1][from:to])
+			g.accepts[level][part] = slices.Contains(g.accepts[level-1][from:to], true)
+			for _, c := range g.columns {
+				c.sum(level, part)
+			}
+			for _, c := range g.words {
+				c.sum(level, part)
+			}
+		}
+	}
+}
+
+// insert gives a place a row.
+func (g *grid) insert(x *Index, id PlaceID) {
+	if len(g.free) == 0 {
+		g.grow(len(g.used) + 1)
+	}
+	row := g.free[len(g.free)-1]
+	g.free = g.free[:len(g.free)-1]
+	g.holes--
+	g.loose++
+	g.ids[row] = id
+	x.places.row[id] = row
+	b := row >> blockBits
+	g.used[b] |= 1 << (row % blockRows)
+	var p at
+	x.load(id, &p)
+	g.marks(row, &p)
+	g.raise(b)
+	g.lowerOrder(b, x.order(id))
+	for _, c := range g.columns {
+		c.put(g, row, &p)
+	}
+	for _, c := range g.words {
+		c.put(g, row, &p)
+	}
+	g.flush(x)
+}
+
+// moved is a block whose bounds of a column may not be exact, or not those of its groups.
+type moved struct {
+	column   *column
+	block    uint32
+	narrower bool // they may be too wide
+}
+
+// flush makes all bounds exact.
+func (g *grid) flush(x *Index) {
+	for i, m := range g.moved {
+		if i+1 < len(g.moved) {
+			if next := &g.moved[i+1]; next.column == m.column && next.block == m.block {
+				next.narrower = next.narrower || m.narrower
+				continue
+			}
+		}
+		if m.narrower {
+			m.column.settle(x, m.block)
+		}
+		m.column.rise(m.block)
+	}
+	g.moved = g.moved[:0]
+}
+
+// lowerOrder makes the parts that a block is in begin no later than an order.
+func (g *grid) lowerOrder(part uint32, order uint64) {
+	for level := range g.orders {
+		if g.orders[level][part] <= order {
+			return
+		}
+		g.orders[level][part] = order
+		part >>= fanBits
+	}
+}
+
+// zoneOrders works out all orders anew.
+func (g *grid) zoneOrders(x *Index) {
+	for level := range g.orders {
+		for part := range g.orders[level] {
+			least := uint64(math.MaxUint64)
+			if level == 0 {
+				for m := g.used[part]; m != 0; m &= m - 1 {
+					least = min(least, x.order(g.ids[part<<blockBits|bits.TrailingZeros64(m)]))
+				}
+			} else {
+				below := g.orders[level-1]
+				least = slices.Min(below[part<<fanBits : min((part+1)<<fanBits, len(below))])
+			}
+			g.orders[level][part] = least
+		}
+	}
+}
+
+// remove makes a row a hole.
+func (g *grid) remove(x *Index, row uint32) {
+	b := row >> blockBits
+	bit := uint64(1) << (row % blockRows)
+	g.ids[row] = noPlace
+	g.used[b] &^= bit
+	g.startup[b] &^= bit
+	for i := range g.excepted {
+		g.excepted[i][b] &^= bit
+	}
+	g.raise(b)
+	g.free = append(g.free, row)
+	g.holes++
+	g.loose++
+	for _, c := range g.columns {
+		c.drop(g, row)
+	}
+	g.flush(x)
+	for _, c := range g.words {
+		c.codes[row] = wordNone
+		c.settle(g, b)
+	}
+}
+
+// marks sets the bits of a row, and reports which exceptions do not hold any more.
+func (g *grid) marks(row uint32, p *at) (ended [excepts]bool) {
+	b, bit := row>>blockBits, uint64(1)<<(row%blockRows)
+	set := func(m *uint64, is bool) (ended bool) {
+		was := *m&bit != 0
+		if *m &^= bit; is {
+			*m |= bit
+		}
+		return was && !is
+	}
+	set(&g.startup[b], p.Site.Dynamic != nil && p.Site.Dynamic.Up && p.state.Open)
+	for e := merged; e < excepts; e++ {
+		ended[e] = set(&g.excepted[e][b], e.holds(p))
+	}
+	return ended
+}
+
+// raise tells the groups above a block whether any of its rows takes jobs.
+func (g *grid) raise(part uint32) {
+	any := g.startup[part] != 0
+	for level := range g.accepts {
+		g.accepts[level][part] = any
+		if part >>= fanBits; level+1 < len(g.accepts) {
+			below := g.accepts[level]
+			any = slices.Contains(below[part<<fanBits:min((part+1)<<fanBits, uint32(len(below)))], true)
+		}
+	}
+}
+
+// update follows a change of how the places of some rows stand.
+func (g *grid) update(x *Index, rows []uint32) {
+	for _, row := range rows {
+		b := row >> blockBits
+		was := g.startup[b] != 0
+		ended := g.marks(row, g.see(x, row))
+		if was != (g.startup[b] != 0) {
+			g.raise(b)
+		}
+		for _, c := range g.columns {
+			if ended[c.except] {
+				g.moved = append(g.moved, moved{c, b, true})
+			}
+		}
+	}
+	g.updateSome(x, rows, func(c *column) bool { return c.kind() == DynamicAttribute })
+}
+
+// see puts the place of a row before the eyes.
+func (g *grid) see(x *Index, row uint32) *at {
+	x.load(g.ids[row], &g.eyes)
+	return &g.eyes
+}
+
+// updateSome follows a change of some numbers.
+func (g *grid) updateSome(x *Index, rows []uint32, which func(*column) bool) {
+	for _, c := range g.columns {
+		if which(c) {
+			for _, row := range rows {
+				c.put(g, row, g.see(x, row))
+			}
+		}
+	}
+	g.flush(x)
+}

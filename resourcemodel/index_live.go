@@ -1,0 +1,263 @@
+package resourcemodel
+
+import (
+	"maps"
+	"math"
+	"slices"
+)
+
+// shareLive is how a share stands, less what was taken, in little.
+type shareLive struct {
+	freeSlots, running, waiting uint32
+	is                          flags
+}
+
+// envLive is how an environment stands, less what was taken, in little.
+type envLive struct {
+	freeMemory                                      int64
+	nodes, available, freeNodes, freeCPUs, freeGPUs uint32
+	is                                              flags
+}
+
+type flags uint8
+
+const (
+	known  flags = 1 << iota // stated or counted
+	opened                   // of a share
+	// wide is that more is to be said than fits in here, which must be looked up in the
+	// model: consumables, a forecast, the best of merged sets, numbers of 32 bits and more.
+	wide
+)
+
+func (f flags) has(g flags) bool { return f&g != 0 }
+
+// liveTable is a table that is divided among sites.
+type liveTable[T any] struct {
+	rows  []T
+	spans spans
+}
+
+func (t *liveTable[T]) take(n int) span {
+	at, grown := t.spans.take(n)
+	if grown {
+		t.rows = slices.Grow(t.rows, n)[:len(t.rows)+n]
+	}
+	return at
+}
+
+func (t *liveTable[T]) of(s span) []T { return t.rows[s.first : s.first+s.count] }
+
+func small(n int) bool { return n >= 0 && n <= math.MaxUint32 }
+
+func (x *Index) shareLive(s ShareState, stated bool) shareLive {
+	if !stated {
+		return shareLive{}
+	}
+	out := shareLive{freeSlots: uint32(s.FreeSlots), running: uint32(s.Running), waiting: uint32(s.Waiting), is: known}
+	if s.Open {
+		out.is |= opened
+	}
+	if s.Forecast != 0 || len(s.Consumables) > 0 || !small(s.FreeSlots) || !small(s.Running) || !small(s.Waiting) {
+		out.is |= wide
+	}
+	return out
+}
+
+func (x *Index) envLive(s EnvironmentState, counted bool) envLive {
+	if !counted {
+		return envLive{}
+	}
+	out := envLive{
+		freeMemory: s.FreeMemory, nodes: uint32(s.Nodes), available: uint32(s.Available),
+		freeNodes: uint32(s.FreeNodes), freeCPUs: uint32(s.FreeCPUs), freeGPUs: uint32(s.FreeGPUs), is: known,
+	}
+	if s.Best != nil || !small(s.Nodes) || !small(s.Available) || !small(s.FreeNodes) || !small(s.FreeCPUs) || !small(s.FreeGPUs) {
+		out.is |= wide
+	}
+	return out
+}
+
+// live works out how the shares and environments of a site stand.
+func (x *Index) live(i uint32) {
+	s := &x.sites[i]
+	for j := range s.shares.count {
+		x.liveShare(s, j)
+	}
+	for j := range s.envs.count {
+		x.liveEnv(s, j)
+	}
+}
+
+func (x *Index) liveShare(s *indexedSite, j uint32) {
+	state, ok := s.share(j)
+	x.shares.rows[s.shares.first+j] = x.shareLive(state, ok)
+}
+
+func (x *Index) liveEnv(s *indexedSite, j uint32) {
+	state, ok := s.env(j)
+	x.envs.rows[s.envs.first+j] = x.envLive(state, ok)
+}
+
+// share gives how a share stands, less what was taken.
+func (s *indexedSite) share(j uint32) (ShareState, bool) {
+	state, ok := s.site.Dynamic.Share(s.site.Static.Shares[j].ID)
+	if ok && s.taken != nil {
+		state = s.taken.shares[j].from(state)
+	}
+	return state, ok
+}
+
+// env gives how an environment stands, less what was taken.
+func (s *indexedSite) env(j uint32) (EnvironmentState, bool) {
+	state, ok := s.site.Dynamic.Environment(s.site.Static.Environments[j].ID)
+	if ok && s.taken != nil {
+		state = s.taken.envs[j].from(state)
+	}
+	return state, ok
+}
+
+// nodes gives the number of nodes that an environment counts; -1 is not known.
+func (x *Index) nodes(s *indexedSite, j int) int64 {
+	e := &x.envs.rows[s.envs.first+uint32(j)]
+	switch {
+	case !e.is.has(known):
+		return -1
+	case e.is.has(wide):
+		state, _ := s.env(uint32(j))
+		return int64(state.Nodes)
+	}
+	return int64(e.nodes)
+}
+
+// load puts a place before the eyes of clauses and criteria.
+func (x *Index) load(id PlaceID, p *at) {
+	s := &x.sites[x.places.site[id]]
+	j, k := uint32(x.places.share[id]), uint32(x.places.env[id])
+	p.static = s.site.Static
+	p.Where = Where{Site: s.site, Share: &p.static.Shares[j], Environment: &p.static.Environments[k]}
+	if s.taken != nil && s.taken.site != nil {
+		p.Site = s.taken.site
+	}
+	h, e := &x.shares.rows[s.shares.first+j], &x.envs.rows[s.envs.first+k]
+	p.stated, p.counted = h.is.has(known), e.is.has(known)
+	if h.is.has(wide) {
+		p.state, _ = s.share(j)
+	} else {
+		p.state = ShareState{Open: h.is.has(opened), FreeSlots: int(h.freeSlots), Running: int(h.running), Waiting: int(h.waiting)}
+	}
+	if e.is.has(wide) {
+		p.nodes, _ = s.env(k)
+	} else {
+		p.nodes = EnvironmentState{
+			Nodes: int(e.nodes), Available: int(e.available), FreeNodes: int(e.freeNodes), FreeCPUs: int(e.freeCPUs),
+			FreeMemory: e.freeMemory, FreeGPUs: int(e.freeGPUs),
+		}
+	}
+}
+
+// Site gives a site as it stands without what was taken; nil if it is not known. It is
+// not to be changed, and changes no more itself.
+func (x *Index) Site(k Key) *Site {
+	i, ok := x.keys[k]
+	if !ok {
+		return nil
+	}
+	return x.sites[i].current()
+}
+
+// Where gives a place as it stands without what was taken: see Site.
+func (x *Index) Where(id PlaceID) Where {
+	s := &x.sites[x.places.site[id]]
+	static := s.site.Static
+	return Where{Site: s.current(), Share: &static.Shares[x.places.share[id]], Environment: &static.Environments[x.places.env[id]]}
+}
+
+func (s *indexedSite) current() *Site {
+	t := s.taken
+	if t == nil || t.empty() || s.site.Dynamic == nil {
+		return s.site
+	}
+	if t.whole == nil {
+		d := *s.site.Dynamic
+		d.Shares, d.Environments = maps.Clone(d.Shares), maps.Clone(d.Environments)
+		for j := range s.shares.count {
+			if state, ok := s.share(j); ok {
+				d.Shares[s.site.Static.Shares[j].ID] = state
+			}
+		}
+		for j := range s.envs.count {
+			if state, ok := s.env(j); ok {
+				d.Environments[s.site.Static.Environments[j].ID] = state
+			}
+		}
+		d.Consumables = less(d.Consumables, t.consumables)
+		t.whole = &Site{Key: s.site.Key, Static: s.site.Static, Dynamic: &d}
+	}
+	return t.whole
+}
+
+// refresh follows a new dynamic part in the place of the old one, and appends the places
+// that changed.
+func (x *Index) refresh(touched []PlaceID, i uint32, old *Dynamic) []PlaceID {
+	s := &x.sites[i]
+	now := s.site.Dynamic
+	if s.taken != nil {
+		s.taken.settle(s.site)
+	}
+	all := (old == nil) != (now == nil) || old != nil && now != nil && (old.Up != now.Up || !maps.Equal(old.Consumables, now.Consumables))
+	changed := x.changed[:0]
+	for j := range s.shares.count {
+		row := &x.shares.rows[s.shares.first+j]
+		was := *row
+		x.liveShare(s, j)
+		c := was != *row
+		if !c && row.is.has(wide) {
+			id := s.site.Static.Shares[j].ID
+			a, _ := old.Share(id)
+			b, _ := now.Share(id)
+			c = !sameShareState(a, b)
+		}
+		changed = append(changed, c)
+	}
+	for j := range s.envs.count {
+		row := &x.envs.rows[s.envs.first+j]
+		was := *row
+		x.liveEnv(s, j)
+		c := was != *row
+		if !c && row.is.has(wide) {
+			id := s.site.Static.Environments[j].ID
+			a, _ := old.Environment(id)
+			b, _ := now.Environment(id)
+			c = !sameEnvironmentState(a, b)
+		}
+		changed = append(changed, c)
+	}
+	x.changed = changed
+	rows := x.rows[:0]
+	for id := s.places.first; id < s.places.first+s.places.count; id++ {
+		share, env := changed[x.places.share[id]], changed[s.shares.count+uint32(x.places.env[id])]
+		if !all && !share && !env {
+			continue
+		}
+		if env {
+			x.reclass(PlaceID(id))
+		}
+		rows = append(rows, x.places.row[id])
+		touched = append(touched, PlaceID(id))
+	}
+	x.rows = rows
+	x.grid.update(x, rows)
+	return touched
+}
+
+// reclass finds the class of a place again, whose number of nodes may have changed.
+func (x *Index) reclass(id PlaceID) {
+	s := &x.sites[x.places.site[id]]
+	j, k := int(x.places.share[id]), int(x.places.env[id])
+	was := x.places.class[id]
+	if x.classes.nodes[was] == x.nodes(s, k) {
+		return
+	}
+	x.places.class[id] = x.classes.enter(x.classes.of(s.site).place(j, k, x.nodes(s, k)))
+	x.classes.leave(was)
+}
