@@ -98,7 +98,7 @@ func Text(segment string) (string, bool) {
 			if high < 0 || low < 0 {
 				return "", false
 			}
-			c = byte(high<<4 | low) //nolint:gosec // two digits
+			c = byte(high<<4 | low)
 			i += 2
 		}
 		b = append(b, c)

@@ -197,7 +197,7 @@ func (m *Model) forget(e *entry) {
 // changes nothing. m.mu is held.
 func (m *Model) sight(r store.Record) (k resourcemodel.Key, what string, err error) {
 	k, what, ok := splitKey(r.Key, modelPrefix)
-	if !ok || k.Check() != nil {
+	if ok = ok && k.Check() == nil; !ok {
 		return k, "", nil // of a newer gateway
 	}
 	e := m.entry(k)

@@ -312,12 +312,12 @@ func set(t testing.TB, v reflect.Value, but ...string) {
 		if !f.IsZero() || slices.Contains(but, name) {
 			continue
 		}
-		switch f.Kind() {
-		case reflect.String:
+		switch {
+		case f.Kind() == reflect.String:
 			f.SetString("of " + name)
-		case reflect.Int, reflect.Int64:
+		case f.CanInt():
 			f.SetInt(int64(i + 7))
-		case reflect.Bool:
+		case f.Kind() == reflect.Bool:
 			f.SetBool(true)
 		default:
 			t.Fatalf("this test must set %s", name)
