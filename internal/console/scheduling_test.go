@@ -286,7 +286,7 @@ func TestSchedulingIsRefused(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	defer func() {
-		if recover() != http.ErrAbortHandler {
+		if err, _ := recover().(error); !errors.Is(err, http.ErrAbortHandler) {
 			t.Error("a trace that broke off looks whole")
 		}
 	}()
