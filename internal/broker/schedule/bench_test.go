@@ -14,7 +14,7 @@ import (
 )
 
 // loaded makes a Scheduler with sites of so many CPUs in all and so many jobs that wait,
-// of 60 classes, 40 owners and 3 VOs.
+// of 15 classes, 40 owners and 3 VOs.
 func loaded(b testing.TB, sites, cpus, jobs int, order string) (*world, []*policy.Job) {
 	rng := rand.New(rand.NewPCG(uint64(jobs), 3))
 	w := newWorld(b, Options{})
@@ -32,7 +32,7 @@ func loaded(b testing.TB, sites, cpus, jobs int, order string) (*world, []*polic
 		vo := []string{"bio", "phys", "chem"}[rng.IntN(3)]
 		out[i] = &policy.Job{
 			ID: fmt.Sprintf("j%08d", i), Owner: fmt.Sprintf("user%02d", rng.IntN(40)), VO: vo, Submitted: noon.Add(time.Duration(i) * time.Millisecond),
-			Priority: rng.IntN(10), CPUs: 1 + rng.IntN(20), Length: time.Hour,
+			Priority: rng.IntN(10), CPUs: 1 << rng.IntN(5), Length: time.Hour,
 		}
 		out[i].Request = w.request("", vo, out[i].CPUs, nil)
 	}
@@ -52,7 +52,7 @@ func spent(b testing.TB) time.Duration {
 // queueTimes tells how much processor time it takes to let jobs wait, to place the first
 // of them, and to place all.
 func queueTimes(b testing.TB, n int, order string) (add, first, last time.Duration) {
-	w, jobs := loaded(b, 100, n*22, n, order)
+	w, jobs := loaded(b, 100, n*14, n, order)
 	runtime.GC()
 	begin := spent(b)
 	for _, j := range jobs {
@@ -75,7 +75,7 @@ func queueTimes(b testing.TB, n int, order string) (add, first, last time.Durati
 
 // turnover keeps 100,000 slots full: jobs end, and others that wait get their places.
 func turnover(b testing.TB, order string) (perSecond float64) {
-	const slots, ending = 100_000, 64
+	const slots, ending = 100_000, 256
 	w, jobs := loaded(b, 200, slots, 40_000, order)
 	for _, j := range jobs {
 		w.s.Add(Entry{Job: j, Attempt: 1})
@@ -114,6 +114,7 @@ func turnover(b testing.TB, order string) (perSecond float64) {
 // BenchmarkScheduleRatios prints how the time to place a queue grows with it, and how
 // many jobs a second get a place while all are taken.
 func BenchmarkScheduleRatios(b *testing.B) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the figures are of one core
 	for b.Loop() {
 		var ns []float64
 		sizes := []int{1000, 10_000, 100_000, 1_000_000}

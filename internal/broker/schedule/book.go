@@ -58,6 +58,7 @@ type cell struct {
 	at    int // in the group; -1: it is out, its class sleeps
 	out   int // in class.out, if it is out
 	heap  heap[*waiting]
+	first policy.Key // of the job on top
 }
 
 func newBook(index int, set *settings) *book {
@@ -105,7 +106,12 @@ func (b *book) add(w *waiting) {
 	g := l.groups[name]
 	if g == nil {
 		g = &group{lane: l, name: name, at: -1, cells: map[*class]*cell{}}
-		g.heap.less = func(x, y *cell) bool { return b.before(x.heap.items[0], y.heap.items[0]) }
+		g.heap.less = func(x, y *cell) bool {
+			if x.first != y.first {
+				return x.first.Compare(y.first) < 0
+			}
+			return x.heap.items[0].ID < y.heap.items[0].ID
+		}
 		g.heap.moved = func(c *cell, at int) { c.at = at }
 		l.groups[name] = g
 	}
@@ -113,7 +119,12 @@ func (b *book) add(w *waiting) {
 	if c == nil {
 		c = &cell{group: g, class: w.class, at: -1}
 		c.heap.less = b.before
-		c.heap.moved = func(w *waiting, at int) { w.spots[b.index].at = at }
+		c.heap.moved = func(w *waiting, at int) {
+			sp := &w.spots[b.index]
+			if sp.at = at; at == 0 {
+				c.first = sp.key
+			}
+		}
 		g.cells[w.class] = c
 	}
 	key, made := b.made[w]

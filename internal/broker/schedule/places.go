@@ -32,6 +32,9 @@ type Places interface {
 	// Refresh brings a candidate up to what was taken since it was made; the model and
 	// what else there is are as they were.
 	Refresh(c *policy.Candidate, r *resourcemodel.Request)
+	// Frees reports whether some place of the site has free what one job takes: it may say
+	// so of a place that is none of the candidates, but never no of one that is, with Free.
+	Frees(k resourcemodel.Key, r *resourcemodel.Request, d resourcemodel.Derived) bool
 	// Ruled gives places that are no candidates, at most so many, with the first
 	// clause that stands against each, and how many more there are.
 	Ruled(r *resourcemodel.Request, d resourcemodel.Derived, most int) (out []Ruled, more int)
@@ -47,9 +50,10 @@ type Places interface {
 	// Register says that a class of requests waits, Forget that it does not any more.
 	Register(class int, r *resourcemodel.Request)
 	Forget(class int)
-	// Helped calls yield with the registered classes that a change at the site could
-	// help: with more than those, never with fewer.
-	Helped(k resourcemodel.Key, yield func(class int))
+	// Helped calls yield with the registered classes of which the site could start a job,
+	// or, with ahead, take one into its queue: with more than those, never with fewer, in
+	// any order.
+	Helped(k resourcemodel.Key, ahead bool, d resourcemodel.Derived, yield func(class int))
 	// Exhausted reports whether no job of any kind could start at the site.
 	Exhausted(k resourcemodel.Key) bool
 }

@@ -67,6 +67,7 @@ func (s *Scheduler) Round(now time.Time, budget int) []Decision {
 // what. It has the room that the round after it has.
 func (s *Scheduler) try(now time.Time, budget int) map[string]resourcemodel.Place {
 	r := &run{book: s.books[1], now: now, budget: budget, trial: true, placed: map[string]resourcemodel.Place{}}
+	dirty := len(s.dirty)
 	s.pass(r)
 	for _, g := range slices.Backward(r.given) {
 		s.takeBack(g)
@@ -74,6 +75,10 @@ func (s *Scheduler) try(now time.Time, budget int) map[string]resourcemodel.Plac
 	for _, c := range r.slept {
 		r.book.wake(c)
 	}
+	for _, v := range s.dirty[dirty:] {
+		v.dirty = false
+	}
+	s.dirty = s.dirty[:dirty]
 	return r.placed
 }
 
@@ -336,7 +341,7 @@ func (s *Scheduler) pair(r *run, l *lane) bool {
 		}
 		v := s.look(w.class, r.now)
 		at := slices.IndexFunc(v.cands, func(c policy.Candidate) bool {
-			return c.Site == want.Site && c.Share == want.Share && c.Env == want.Env
+			return c.Place == want.Place
 		})
 		if at < 0 {
 			continue

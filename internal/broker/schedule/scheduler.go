@@ -73,6 +73,7 @@ type Scheduler struct {
 	views   []*view // those that are kept, the oldest first
 	scratch []policy.Candidate
 	looks   uint64 // passages of refresh
+	picky   int    // classes that have hard criteria
 
 	recorder *Recorder
 	tried    func(map[string]resourcemodel.Place) // told of each passage through the shadow, by a replay
@@ -152,6 +153,9 @@ func (s *Scheduler) file(w *waiting) {
 		s.nextID++
 		c = &class{id: s.nextID, key: key, request: w.Request, avoid: w.Avoid, limits: limits, any: true}
 		s.classes[key], s.byID[c.id] = c, c
+		if len(c.request.Hard) > 0 {
+			s.picky++
+		}
 		for _, b := range s.books {
 			if b != nil {
 				b.wake(c)
@@ -197,6 +201,9 @@ func (s *Scheduler) unfile(w *waiting) {
 		delete(l.classes, c)
 	}
 	s.dropView(c)
+	if len(c.request.Hard) > 0 {
+		s.picky--
+	}
 	delete(s.classes, c.key)
 	delete(s.byID, c.id)
 }
@@ -406,7 +413,7 @@ func (s *Scheduler) SetSite(k resourcemodel.Key, to Site) {
 		s.recorder.write(&event{Site: &siteEvent{k, to}})
 	}
 	v.Site = to
-	s.touch(k, gained)
+	s.touch(k, modeled)
 }
 
 // SetLimits bounds the jobs of owners and VOs, those under way counted.
@@ -478,6 +485,10 @@ func (s *Scheduler) give(j *policy.Job, p resourcemodel.Place, ahead, settled bo
 		s.places.Take(p, &j.Request.Need)
 	}
 	s.note(v, taken)
+	if s.picky > 0 && !v.dirty { // less of something may be what a criterion asks for
+		v.dirty = true
+		s.dirty = append(s.dirty, v)
+	}
 	return g
 }
 
@@ -605,7 +616,7 @@ func (s *Scheduler) refresh(now time.Time) {
 	for _, v := range s.sites {
 		if v.Closed && !v.closed(now) {
 			v.Closed, v.Reopen, v.Problem = false, time.Time{}, ""
-			s.touch(v.key, gained)
+			s.touch(v.key, modeled)
 		}
 	}
 	if !s.retry.IsZero() && !s.retry.After(now) {
@@ -616,12 +627,13 @@ func (s *Scheduler) refresh(now time.Time) {
 	}
 	s.sooner()
 	s.looks++
+	d := s.derived(now)
 	var asleep []*class
 	for _, v := range s.dirty {
 		if v.closed(now) || v.credit() == 0 {
 			continue
 		}
-		s.places.Helped(v.key, func(id int) {
+		s.places.Helped(v.key, v.Ahead > v.ahead, d, func(id int) {
 			switch c := s.byID[id]; {
 			case c == nil || c.full:
 			case c.awake[0]:
@@ -634,7 +646,7 @@ func (s *Scheduler) refresh(now time.Time) {
 	}
 	slices.SortFunc(asleep, func(a, b *class) int { return a.id - b.id })
 	for _, c := range asleep {
-		s.help(c, now)
+		s.help(c, d, now)
 	}
 	for _, v := range s.dirty {
 		v.dirty = false
@@ -643,27 +655,30 @@ func (s *Scheduler) refresh(now time.Time) {
 }
 
 // help wakes a sleeping class if it has room at a site where something changed.
-func (s *Scheduler) help(c *class, now time.Time) {
-	if v := c.view; v != nil && v.epoch == s.epoch {
-		for i, cands := 0, s.look(c, now).cands; i < len(cands); i++ {
-			if i == 0 || cands[i].Place.Key != cands[i-1].Place.Key {
-				s.wake(c, &cands[i].Place.Key)
+func (s *Scheduler) help(c *class, d resourcemodel.Derived, now time.Time) {
+	for _, v := range s.dirty {
+		if v.closed(now) || v.credit() == 0 || slices.Contains(c.avoid, v.key) || v.Ahead <= v.ahead && !s.places.Frees(v.key, c.request, d) {
+			continue
+		}
+		if !timeless(c.request) || v.Ahead > 0 {
+			s.scratch = s.places.At(s.scratch[:0], v.key, c.request, d)
+			if !slices.ContainsFunc(s.scratch, func(x policy.Candidate) bool { return s.room(c, &x, now) > 0 }) {
+				continue
 			}
 		}
-		return
-	}
-	d := s.derived(now)
-	for _, v := range s.dirty {
-		s.scratch = s.places.At(s.scratch[:0], v.key, c.request, d)
-		if slices.ContainsFunc(s.scratch, func(x policy.Candidate) bool { return s.room(c, &x, now) > 0 }) {
-			s.wake(c, &v.key)
+		if s.wake(c, &v.key); c.any {
+			return
 		}
 	}
 }
 
-// Next tells when time alone changes something, if it does: a job's moment comes, a
-// site opens again. The zero time is never.
+// Next tells when a Round may find something to do, whatever happens until then: a job's
+// moment comes, a site opens again. Now is that something changed since the last Round;
+// the zero time is never.
 func (s *Scheduler) Next(now time.Time) time.Time {
+	if len(s.dirty) > 0 {
+		return now
+	}
 	var next time.Time
 	sooner := func(t time.Time) {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {

@@ -3,10 +3,12 @@ package schedule
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/policy"
+	"github.com/portolan-project/portolan/jsdl"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
 
@@ -137,20 +139,38 @@ func TestHigherClassFirst(t *testing.T) {
 // TestNothingIsMissed does anything in any order: no wake is missed, no place is given
 // more than it has, and after a round no job waits that has room somewhere.
 func TestNothingIsMissed(t *testing.T) {
+	total := 0
 	for seed := range uint64(60) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { anything(t, seed, 300) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			survey := anything(t, seed, 300, NewSurvey(resourcemodel.Empty()))
+			index := anything(t, seed, 300, NewIndexed(resourcemodel.Empty()))
+			if !t.Failed() && !slices.Equal(survey, index) {
+				t.Errorf("the index leads to other decisions")
+			}
+			total += len(survey)
+		})
 	}
+	if total < 60*20 {
+		t.Errorf("only %d decisions were made", total)
+	}
+	t.Logf("%d decisions", total)
 }
 
-func anything(t *testing.T, seed uint64, steps int) {
+// anything gives the digests of the decisions.
+func anything(t *testing.T, seed uint64, steps int, places Places) (made []string) {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	w := newWorld(t, Options{Window: 8})
+	w := newWorld(t, Options{Window: 8, Places: places})
 	names := []string{"a", "b", "c", "d", "e"}
 	for _, n := range names {
 		w.put(siteOf(n, 1+rng.IntN(3), 1+rng.IntN(4)))
 	}
 	orders := []string{"fifo", "priority", "edf", "fairshare"}
 	choices := []string{"least-loaded", "first-fit", "best-fit", "cheapest"}
+	wishes := [][]jsdl.Criterion{
+		nil, nil, nil,
+		{{Name: "FreeCPUs", Type: "integer", Operator: "le", Value: "2", Hard: true}},
+		{{Name: "FreeCPUs", Type: "integer", Operator: "max", Priority: 100}},
+	}
 	next := 0
 	var ids []string
 	for range steps {
@@ -160,7 +180,7 @@ func anything(t *testing.T, seed uint64, steps int) {
 				w.add(policy.Job{
 					ID: fmt.Sprintf("j%06d", next), Owner: names[rng.IntN(3)], VO: names[rng.IntN(2)], CPUs: 1 + rng.IntN(4),
 					Class: rng.IntN(8) / 7, Priority: rng.IntN(3), Deadline: noon.Add(time.Duration(rng.IntN(9)) * time.Hour),
-				}, nil)
+				}, wishes[rng.IntN(len(wishes))])
 				next++
 			}
 		case 4:
@@ -205,8 +225,15 @@ func anything(t *testing.T, seed uint64, steps int) {
 		default:
 			budget := []int{0, 0, 1, 3}[rng.IntN(4)]
 			ds := w.round(budget)
+			for n := 0; budget == 0 && w.s.Next(w.now).Equal(w.now); n++ {
+				if n == 9 {
+					t.Fatal("the next round is due at once, again and again")
+				}
+				ds = append(ds, w.round(0)...)
+			}
 			for _, d := range ds {
 				ids = append(ids, d.Job)
+				made = append(made, digest(&d))
 				if budget > 0 && len(ds) > budget {
 					t.Fatalf("%d placed, of %d", len(ds), budget)
 				}
@@ -220,9 +247,10 @@ func anything(t *testing.T, seed uint64, steps int) {
 		}
 		w.nobodyHasTooMuch()
 		if t.Failed() {
-			return
+			return nil
 		}
 	}
+	return made
 }
 
 // nobodyHasRoom holds every job that waits against every place.

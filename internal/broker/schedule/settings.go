@@ -61,6 +61,7 @@ type settings struct {
 	orders   map[Scope]*ordering
 	choosers map[Scope]*chooser
 	pairers  map[Scope]*pairer // Matchmaker is nil where the scope has "none"
+	named    map[[3]Scope]map[policy.Kind]string
 }
 
 // effective gives what would be in force if the shadows were.
@@ -82,7 +83,7 @@ func effective(p *Policies, shadow bool) map[Scope]map[policy.Kind]policy.Settin
 }
 
 func newSettings(inForce map[Scope]map[policy.Kind]policy.Setting, cat *Catalogue) (*settings, error) {
-	set := &settings{orders: map[Scope]*ordering{}, choosers: map[Scope]*chooser{}, pairers: map[Scope]*pairer{}}
+	set := &settings{orders: map[Scope]*ordering{}, choosers: map[Scope]*chooser{}, pairers: map[Scope]*pairer{}, named: map[[3]Scope]map[policy.Kind]string{}}
 	for _, scope := range slices.Sorted(maps.Keys(inForce)) {
 		for _, kind := range slices.Sorted(maps.Keys(inForce[scope])) {
 			if err := set.put(scope, kind, inForce[scope][kind], cat); err != nil {
@@ -164,11 +165,14 @@ func (set *settings) scopes(e *Entry) (scheduling, pairing Scope) {
 	return narrowest(set.orders, e).scope, narrowest(set.pairers, e).scope
 }
 
-// names gives the policies that decide a job.
+// names gives the policies that decide a job. The map is shared, and not to be changed.
 func (set *settings) names(e *Entry) map[policy.Kind]string {
-	return map[policy.Kind]string{
-		policy.Scheduling: narrowest(set.orders, e).name,
-		policy.Selection:  narrowest(set.choosers, e).name,
-		policy.Pairing:    narrowest(set.pairers, e).name,
+	o, c, p := narrowest(set.orders, e), narrowest(set.choosers, e), narrowest(set.pairers, e)
+	k := [3]Scope{o.scope, c.scope, p.scope}
+	names := set.named[k]
+	if names == nil {
+		names = map[policy.Kind]string{policy.Scheduling: o.name, policy.Selection: c.name, policy.Pairing: p.name}
+		set.named[k] = names
 	}
+	return names
 }

@@ -43,9 +43,9 @@ type site struct {
 	jobs  int // under way to it or at it
 	ahead int // jobs that it was given ahead and that do not run yet
 	dirty bool
-	// Where the log of changes has it last, and with more than taking.
-	noted, gained int
-	order         int // of the last of its candidates that were seen first
+	// Where the log of changes has it last; with more than taking; with more than room.
+	noted, gained, modeled int
+	order                  int // of the last of its candidates that were seen first
 }
 
 // Limits bound how many jobs are on their way to sites or at them, for each owner and

@@ -3,7 +3,6 @@ package schedule
 import (
 	"iter"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 
@@ -343,6 +342,21 @@ func (v *Survey) Refresh(c *policy.Candidate, r *resourcemodel.Request) {
 	c.Free = v.could(r, c.Derived)[c.Order].freeAt(r, sv.places[i], &sv.live[i], c.Derived)
 }
 
+// Frees reports whether some place of the site has free what one job takes.
+func (v *Survey) Frees(k resourcemodel.Key, r *resourcemodel.Request, d resourcemodel.Derived) bool {
+	sv := v.at[k]
+	if sv == nil {
+		return false
+	}
+	could := v.could(r, d)[sv.first:]
+	for i, w := range sv.places {
+		if could[i] != never && could[i].freeAt(r, w, &sv.live[i], d) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // stand brings how the places of a site stand up to date.
 func (v *Survey) stand(sv *surveyed, site *resourcemodel.Site) {
 	sv.site.Dynamic = v.less(site)
@@ -387,16 +401,17 @@ func (v *Survey) Ruled(r *resourcemodel.Request, d resourcemodel.Derived, most i
 				more++
 				continue
 			}
-			clauses := r.Judge(w.Site, w.Share, w.Environment, d).Clauses
-			i := max(slices.IndexFunc(clauses, shuts), 0)
-			if clauses[0].Dynamic {
-				out = append(out, Ruled{Place: w.Place(), Element: clauses[i].Element, Sentence: clauses[i].Sentence})
-			} else {
-				out = append(out, Ruled{Place: w.Place(), Element: clauses[0].Element, Sentence: clauses[0].Sentence})
-			}
+			out = append(out, ruledAt(r, w, d))
 		}
 	}
 	return out, more
+}
+
+// ruledAt says why a place is no candidate.
+func ruledAt(r *resourcemodel.Request, w resourcemodel.Where, d resourcemodel.Derived) Ruled {
+	clauses := r.Judge(w.Site, w.Share, w.Environment, d).Clauses
+	c := &clauses[max(slices.IndexFunc(clauses, shuts), 0)]
+	return Ruled{Place: w.Place(), Element: c.Element, Sentence: c.Sentence}
 }
 
 // All gives every place.
@@ -458,7 +473,7 @@ func (v *Survey) Register(class int, r *resourcemodel.Request) { v.asked[class] 
 func (v *Survey) Forget(class int) { delete(v.asked, class) }
 
 // Helped gives all classes that the site could ever run jobs of.
-func (v *Survey) Helped(k resourcemodel.Key, yield func(class int)) {
+func (v *Survey) Helped(k resourcemodel.Key, _ bool, _ resourcemodel.Derived, yield func(class int)) {
 	if v.at[k] == nil {
 		return
 	}
@@ -470,16 +485,28 @@ func (v *Survey) Helped(k resourcemodel.Key, yield func(class int)) {
 // Exhausted reports whether no job of any kind could start at the site.
 func (v *Survey) Exhausted(k resourcemodel.Key) bool {
 	sv := v.at[k]
-	if sv == nil || sv.site.Dynamic == nil || !sv.site.Dynamic.Up {
+	return sv == nil || exhausted(&sv.site)
+}
+
+// exhausted reports whether nothing that any job takes is free at a site.
+func exhausted(site *resourcemodel.Site) bool {
+	dyn := site.Dynamic
+	if dyn == nil || !dyn.Up {
 		return true
 	}
-	return !slices.ContainsFunc(sv.places, func(w resourcemodel.Where) bool {
-		state, nodes := sv.site.Dynamic.Shares[w.Share.ID], math.MaxInt
-		if n, ok := sv.site.Dynamic.Environment(w.Environment.ID); ok {
-			nodes = n.FreeCPUs
+	for i := range site.Static.Shares {
+		share := &site.Static.Shares[i]
+		state := dyn.Shares[share.ID]
+		if !state.Open || share.Slots > 0 && state.FreeSlots <= 0 {
+			continue
 		}
-		return state.Open && nodes > 0 && (w.Share.Slots <= 0 || state.FreeSlots > 0)
-	})
+		for _, id := range share.Environments {
+			if n, known := dyn.Environments[id]; !known || n.FreeCPUs > 0 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // shuts reports whether a clause shuts a place, so that it can't be given jobs ahead

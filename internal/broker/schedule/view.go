@@ -29,9 +29,9 @@ type view struct {
 // full is a place without room. Most are never told of, so that the words are made
 // when they are.
 type full struct {
-	place            resourcemodel.Place
-	running, waiting int
-	said             *Ruled
+	place resourcemodel.Place
+	site  *site
+	said  *Ruled
 }
 
 // change is one line of the log that views follow.
@@ -60,6 +60,9 @@ func (s *Scheduler) note(v *site, kind changeKind) {
 	if kind != taken {
 		v.gained = len(s.log)
 	}
+	if kind == modeled {
+		v.modeled = len(s.log)
+	}
 	v.noted = len(s.log)
 	s.log = append(s.log, change{v, kind})
 }
@@ -73,7 +76,7 @@ func (s *Scheduler) shorten() {
 		v.class.view = nil
 	}
 	for _, v := range s.sites {
-		v.noted, v.gained = -1, -1
+		v.noted, v.gained, v.modeled = -1, -1, -1
 	}
 	s.views, s.log = s.views[:0], s.log[:0]
 }
@@ -129,7 +132,7 @@ func (s *Scheduler) sift(v *view) {
 			s.site(c.Place.Key).order = c.Order
 		}
 		if s.room(v.class, c, v.now) == 0 {
-			v.full = append(v.full, full{place: c.Place, running: c.State.Running, waiting: c.State.Waiting})
+			v.full = append(v.full, full{place: c.Place, site: s.site(c.Place.Key)})
 			continue
 		}
 		if kept != i {
@@ -146,11 +149,15 @@ func (s *Scheduler) sift(v *view) {
 func (s *Scheduler) follow(v *view) {
 	from := v.seen
 	v.seen = len(s.log)
-	if v.seen-from > 4*len(s.sites)+64 {
+	if v.seen-from > 32*len(s.sites)+4096 {
 		s.build(v.class, v.now)
 		return
 	}
 	d := s.derived(v.now)
+	moody := !timeless(v.class.request)
+	if moody {
+		v.told, v.out = false, nil
+	}
 	for i := from; i < len(s.log); i++ {
 		e := s.log[i]
 		if e.kind == modeled {
@@ -158,8 +165,8 @@ func (s *Scheduler) follow(v *view) {
 		}
 		switch {
 		case e.site.noted != i: // it changes once more
-		case e.site.gained >= from:
-			s.again(v, e.site, d)
+		case moody || e.site.gained >= from:
+			s.again(v, e.site, from, d)
 		default:
 			s.less(v, e.site)
 		}
@@ -188,7 +195,7 @@ func (s *Scheduler) less(v *view, site *site) {
 		c := &v.cands[i]
 		s.places.Refresh(c, v.class.request)
 		if s.room(v.class, c, v.now) == 0 {
-			v.full = append(v.full, full{place: c.Place, running: c.State.Running, waiting: c.State.Waiting})
+			v.full = append(v.full, full{place: c.Place, site: s.site(c.Place.Key)})
 			v.out = nil
 			continue
 		}
@@ -203,7 +210,12 @@ func (s *Scheduler) less(v *view, site *site) {
 }
 
 // again looks at one site.
-func (s *Scheduler) again(v *view, site *site, d resourcemodel.Derived) {
+func (s *Scheduler) again(v *view, site *site, from int, d resourcemodel.Derived) {
+	if site.Ahead == 0 && site.Most == 0 && !s.places.Frees(site.key, v.class.request, d) {
+		if first, end := v.segment(site, site.order); first == end && timeless(v.class.request) && site.modeled < from {
+			return // it is among the full already
+		}
+	}
 	s.scratch = s.places.At(s.scratch[:0], site.key, v.class.request, d)
 	if len(s.scratch) > 0 {
 		site.order = s.scratch[0].Order
@@ -211,7 +223,7 @@ func (s *Scheduler) again(v *view, site *site, d resourcemodel.Derived) {
 	first, end := v.segment(site, site.order)
 	fulls := 0
 	for i := range v.full {
-		if v.full[i].place.Key == site.key {
+		if v.full[i].site == site {
 			continue
 		}
 		if fulls != i {
@@ -227,7 +239,7 @@ func (s *Scheduler) again(v *view, site *site, d resourcemodel.Derived) {
 	for i := range s.scratch {
 		c := &s.scratch[i]
 		if s.room(v.class, c, v.now) == 0 {
-			v.full = append(v.full, full{place: c.Place, running: c.State.Running, waiting: c.State.Waiting})
+			v.full = append(v.full, full{place: c.Place, site: s.site(c.Place.Key)})
 			v.out = nil
 			continue
 		}
@@ -276,7 +288,7 @@ func (s *Scheduler) fullness(of *class, f *full, now time.Time) *Ruled {
 	if f.said != nil {
 		return f.said
 	}
-	v := s.site(f.place.Key)
+	v := f.site
 	r := Ruled{Place: f.place}
 	switch {
 	case slices.Contains(of.avoid, v.key):
@@ -286,9 +298,7 @@ func (s *Scheduler) fullness(of *class, f *full, now time.Time) *Ruled {
 	case v.credit() == 0:
 		r.Element, r.Sentence = "Site", "the site "+v.key.String()+" has as many jobs of this gateway as it is to have at once, "+strconv.Itoa(v.Most)
 	default:
-		r.Element = "Room"
-		r.Sentence = f.place.Share + " at " + v.key.String() + " has no room for " + count(max(of.request.Need.CPUs, 1), "CPU") + ": " +
-			count(f.running, "job") + " run and " + strconv.Itoa(f.waiting) + " wait there, and this gateway gave it " + strconv.Itoa(v.jobs)
+		r.Element, r.Sentence = "Room", f.place.Share+" at "+v.key.String()+" has no room for "+count(max(of.request.Need.CPUs, 1), "CPU")+" now"
 	}
 	f.said = &r
 	return f.said
