@@ -50,6 +50,7 @@ type Broker struct {
 	live     int
 	sched    *schedule.Scheduler
 	unread   jobHeap // jobs that wait to be brought to the scheduler
+	dues     dues    // jobs that are too late at a time
 	kinds    map[kindKey]*kind
 	epoch    uint64 // grows when adapters are to be asked again what they can run
 	revision int64  // of the model that the scheduler has
@@ -78,6 +79,7 @@ type job struct {
 	kind     *kind              // nil when its document must be read first
 	queued   where              // it waits
 	place    int                // its index among those to be read
+	filed    bool               // among those that have a deadline
 	reserved *site              // that is being written down for it
 	chosen   *schedule.Decision // the same, with the reasons, until it is stored
 	deciding bool               // its end is being written down, as no site is left
@@ -237,6 +239,7 @@ func (b *Broker) reset() {
 	b.owners = map[string]int{}
 	b.live = 0
 	b.kinds, b.unread, b.fed, b.busy = map[kindKey]*kind{}, jobHeap{}, map[string]bool{}, false
+	b.dues = nil
 	b.newScheduler()
 	for name, s := range b.sites {
 		if s.reset(); !s.configured {

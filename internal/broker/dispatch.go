@@ -55,6 +55,9 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 		return 0
 	}
 	b.feedAll(now)
+	if late := b.passDeadlines(now); late > 0 && (wait == 0 || late < wait) {
+		wait = late
+	}
 	r := b.roster.Load()
 	chosen, believed := b.sched.Round(now, roundBudget), b.believed()
 	var ins []input

@@ -60,7 +60,7 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 	if c.props.Bulk {
 		most = mostAlike
 	}
-	r := b.roster.Load()
+	r, now := b.roster.Load(), time.Now()
 	b.mu.Lock()
 	var jobs []adapters.Job
 	var ids []string
@@ -81,7 +81,7 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 		}
 		jobs = append(jobs, adapters.Job{
 			Tag:        adapters.Tag(t.tag),
-			Definition: s.inShare(forSite(j.kind.def, s.name, r), j.rec.Status.Placement.Share),
+			Definition: s.inShare(j.kind.forSite(s.name, r, now), j.rec.Status.Placement.Share),
 			Owner:      j.rec.Owner,
 			Account:    s.accountOf(j.rec.Owner),
 		})

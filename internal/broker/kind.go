@@ -23,6 +23,7 @@ type kind struct {
 	unfit   bool              // the document can't be read, or asks for what can't be
 	why     string            // the sentence of that
 	barred  map[string]string // sites whose adapters refuse it, with why
+	keeps   map[string]bool   // sites for which the gateway does what their managers can't
 	epoch   uint64            // Broker.epoch when the adapters were asked
 }
 
@@ -74,13 +75,17 @@ func (k *kind) examine(r *roster, epoch uint64) {
 		k.epoch = epoch
 		return
 	}
-	barred := map[string]string{}
+	barred, keeps := map[string]string{}, map[string]bool{}
 	for _, s := range r.sites {
-		if err := s.check(k.def, r); err != nil && !fail.Is(err, fail.Unavailable) {
+		kept, err := s.checkKept(k.def, r)
+		if err != nil && !fail.Is(err, fail.Unavailable) {
 			barred[s.name] = fail.Sentence(err)
 		}
+		if kept {
+			keeps[s.name] = true
+		}
 	}
-	k.barred, k.epoch = barred, epoch
+	k.barred, k.keeps, k.epoch = barred, keeps, epoch
 }
 
 // member reports why a principal may not act for a VO; nil if they may.

@@ -46,6 +46,7 @@ func (b *Broker) enqueue(j *job) {
 	}
 	b.sched.Add(b.entry(j))
 	j.queued = waiting
+	b.fileDeadline(j)
 	nudge(b.wakeDispatch)
 }
 
