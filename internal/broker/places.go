@@ -331,6 +331,7 @@ func (b *Broker) deal(s *site, now time.Time) {
 		b.sched.SetSite(s.key(), schedule.Site{Closed: true, Problem: "it has not told what it has"})
 		return
 	}
+	to.Preference = max(0, slices.Index(b.order, s.name))
 	to.Ahead = b.ahead(c, conn)
 	if s.model.Ahead != nil {
 		to.Ahead = max(0, *s.model.Ahead)

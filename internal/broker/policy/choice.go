@@ -51,10 +51,11 @@ func closeCall(c *Candidate) float64 {
 }
 
 var firstFit = each(func(_ *Job, _ *resourcemodel.Need, c *Candidate) float64 {
+	first := -(float64(c.Preference)*(1<<20) + float64(c.Order))
 	if c.Free > 0 {
-		return -float64(c.Order)
+		return first
 	}
-	return queued - float64(c.Order)
+	return queued + first
 })
 
 func bestFit(cpu, memory, gpu float64) Choice {

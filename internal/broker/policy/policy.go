@@ -86,17 +86,20 @@ type Usage interface {
 // Candidate is a place that could start a job now, or that takes it into its own
 // queue, with everything a selection may ask.
 type Candidate struct {
-	Place   resourcemodel.Place
-	Site    *resourcemodel.Site
-	Share   *resourcemodel.Share
-	Env     *resourcemodel.Environment
-	State   resourcemodel.ShareState
-	Nodes   resourcemodel.EnvironmentState
-	Free    int     // jobs of this need that could start at once
-	Load    float64 // jobs that it has or is given, for each slot
-	Soft    float64 // how well the soft criteria are met, 0 to 1; 1 without any
-	Order   int     // in the configuration, from 0: the tie-break
-	Derived resourcemodel.Derived
+	Place resourcemodel.Place
+	Site  *resourcemodel.Site
+	Share *resourcemodel.Share
+	Env   *resourcemodel.Environment
+	State resourcemodel.ShareState
+	Nodes resourcemodel.EnvironmentState
+	Free  int     // jobs of this need that could start at once
+	Load  float64 // jobs that it has or is given, for each slot
+	Soft  float64 // how well the soft criteria are met, 0 to 1; 1 without any
+	// Preference is that of its site in the configuration, from 0, and Order that of the place
+	// in the model: the tie-break.
+	Preference int
+	Order      int
+	Derived    resourcemodel.Derived
 }
 
 // Choice is a selection policy: a score for each candidate, the higher the better;

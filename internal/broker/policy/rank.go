@@ -62,7 +62,7 @@ func marks(j *Job, cands []Candidate, choice Choice, now time.Time) []Ranked {
 }
 
 func compareRanked(cands []Candidate, a, b Ranked) int {
-	if c := cmp.Or(cmp.Compare(b.Step, a.Step), cmp.Compare(b.Score, a.Score), cmp.Compare(cands[a.Candidate].Order, cands[b.Candidate].Order)); c != 0 {
+	if c := cmp.Or(cmp.Compare(b.Step, a.Step), cmp.Compare(b.Score, a.Score), cmp.Compare(cands[a.Candidate].Preference, cands[b.Candidate].Preference), cmp.Compare(cands[a.Candidate].Order, cands[b.Candidate].Order)); c != 0 {
 		return c
 	}
 	return cands[a.Candidate].Place.Compare(cands[b.Candidate].Place)

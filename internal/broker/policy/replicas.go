@@ -93,7 +93,7 @@ func Replicas(bag []BagJob, idle []Candidate, now time.Time, r Replicator) []Rep
 	}
 	slices.SortStableFunc(fast, func(a, b int) int {
 		x, y := &idle[a], &idle[b]
-		return cmp.Or(cmp.Compare(y.performance(), x.performance()), cmp.Compare(x.Order, y.Order), x.Place.Compare(y.Place))
+		return cmp.Or(cmp.Compare(y.performance(), x.performance()), cmp.Compare(x.Preference, y.Preference), cmp.Compare(x.Order, y.Order), x.Place.Compare(y.Place))
 	})
 	var out []Replica
 	had := func(i int, same func(resourcemodel.Place) bool) bool {

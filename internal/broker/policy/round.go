@@ -99,7 +99,7 @@ func (g *judge) newRound(jobs []*Job, cands [][]Candidate) *round {
 		}
 		slices.SortStableFunc(list, func(a, b edge) int {
 			x, y := &cands[i][a.cand], &cands[i][b.cand]
-			return cmp.Or(cmp.Compare(a.cost, b.cost), cmp.Compare(x.Order, y.Order), x.Place.Compare(y.Place))
+			return cmp.Or(cmp.Compare(a.cost, b.cost), cmp.Compare(x.Preference, y.Preference), cmp.Compare(x.Order, y.Order), x.Place.Compare(y.Place))
 		})
 		seen := map[resourcemodel.Place]bool{}
 		for _, e := range list {

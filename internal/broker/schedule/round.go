@@ -267,6 +267,9 @@ func rank(choice *chooser, j *policy.Job, cands []policy.Candidate, now time.Tim
 		if a.score != b.score {
 			return a.score > b.score
 		}
+		if x.Preference != y.Preference {
+			return x.Preference < y.Preference
+		}
 		if x.Order != y.Order {
 			return x.Order < y.Order
 		}

@@ -661,7 +661,7 @@ func (s *Scheduler) help(c *class, d resourcemodel.Derived, now time.Time) {
 			continue
 		}
 		if !timeless(c.request) || v.Ahead > 0 {
-			s.scratch = s.places.At(s.scratch[:0], v.key, c.request, d)
+			s.scratch = s.prefer(s.places.At(s.scratch[:0], v.key, c.request, d))
 			if !slices.ContainsFunc(s.scratch, func(x policy.Candidate) bool { return s.room(c, &x, now) > 0 }) {
 				continue
 			}

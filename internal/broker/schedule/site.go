@@ -13,6 +13,9 @@ type Site struct {
 	// Ahead is how many jobs the site is given beyond those that could start at once: a
 	// batch system orders its own queue, and is told of many jobs ahead.
 	Ahead int `json:"ahead,omitempty"`
+	// Preference is the site's place in the configuration, from 0: it decides between places
+	// that are alike to a policy.
+	Preference int `json:"preference,omitempty"`
 	// Most is how many jobs may be under way to the site or at it; 0 is no bound. A site
 	// that answers slowly has credit for few more than it has: their number and that.
 	Most int `json:"most,omitempty"`
@@ -26,6 +29,18 @@ type Site struct {
 // closed reports whether it gets no jobs at a moment.
 func (v *Site) closed(now time.Time) bool {
 	return v.Closed && (v.Reopen.IsZero() || v.Reopen.After(now))
+}
+
+// prefer gives candidates the preference of their sites.
+func (s *Scheduler) prefer(cands []policy.Candidate) []policy.Candidate {
+	for i := range cands {
+		if i > 0 && cands[i].Place.Key == cands[i-1].Place.Key {
+			cands[i].Preference = cands[i-1].Preference
+		} else if v := s.sites[cands[i].Place.Key]; v != nil {
+			cands[i].Preference = v.Preference
+		}
+	}
+	return cands
 }
 
 // credit gives how many further jobs the site may be given.

@@ -25,7 +25,7 @@ func (s *Scheduler) Try(e Entry, now time.Time, most int) Report {
 	d := s.derived(now)
 	r := Report{Verdicts: s.verdicts(e.Request, d, most), Model: s.places.Snapshot().Revision()}
 	c := &class{request: e.Request, avoid: e.Avoid}
-	v := &view{class: c, now: now, cands: s.places.Candidates(nil, e.Request, d)}
+	v := &view{class: c, now: now, cands: s.prefer(s.places.Candidates(nil, e.Request, d))}
 	r.Could = len(v.cands) > 0 || slices.ContainsFunc(r.Verdicts, func(v resourcemodel.Verdict) bool { return v.Could })
 	s.sift(v)
 	r.Now = len(v.cands) > 0

@@ -118,7 +118,7 @@ func (s *Scheduler) build(c *class, now time.Time) *view {
 	}
 	cands := v.cands[:0]
 	*v = view{class: c, epoch: s.epoch, now: now, seen: len(s.log), full: v.full[:0]}
-	v.cands = s.places.Candidates(cands, c.request, s.derived(now))
+	v.cands = s.prefer(s.places.Candidates(cands, c.request, s.derived(now)))
 	s.sift(v)
 	return v
 }
@@ -216,7 +216,7 @@ func (s *Scheduler) again(v *view, site *site, from int, d resourcemodel.Derived
 			return // it is among the full already
 		}
 	}
-	s.scratch = s.places.At(s.scratch[:0], site.key, v.class.request, d)
+	s.scratch = s.prefer(s.places.At(s.scratch[:0], site.key, v.class.request, d))
 	if len(s.scratch) > 0 {
 		site.order = s.scratch[0].Order
 	}

@@ -53,7 +53,7 @@ func (s *Scheduler) why(e *Entry, w *waiting, now time.Time) Waiting {
 		}
 	}
 	d := s.derived(now)
-	cands := s.places.Candidates(nil, e.Request, d)
+	cands := s.prefer(s.places.Candidates(nil, e.Request, d))
 	of := &class{request: e.Request, avoid: e.Avoid}
 	var open []policy.Candidate
 	for i := range cands {
@@ -181,7 +181,7 @@ func (s *Scheduler) allFull(out *Waiting, e *Entry, cands []policy.Candidate, d 
 		if known && also && x != y {
 			return cmp.Compare(x, y)
 		}
-		return cmp.Or(cmp.Compare(a.Load, b.Load), cmp.Compare(a.Order, b.Order))
+		return cmp.Or(cmp.Compare(a.Load, b.Load), cmp.Compare(a.Preference, b.Preference), cmp.Compare(a.Order, b.Order))
 	})
 	out.Next = &next.Place
 	which := fmt.Sprintf("all %d places that could run it are full", len(full))
