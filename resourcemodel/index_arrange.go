@@ -12,7 +12,7 @@ func (x *Index) arrange() {
 		ids = append(ids, id)
 	}
 	columns, words := g.columns, g.words
-	*g = grid{columns: columns, words: words, round: g.round + 1}
+	*g = grid{columns: columns, words: words, named: g.named, round: g.round + 1}
 	n := len(ids)
 	if n == 0 {
 		for _, c := range columns {
@@ -56,7 +56,7 @@ func (x *Index) fill(rows []PlaceID, parting *parter) {
 	g := &x.grid
 	n := len(rows)
 	for _, c := range g.columns {
-		c.codes, c.zones, c.asked = make([]code, 0, (n+blockRows-1)&^(blockRows-1)), nil, c.asked/2
+		c.codes, c.zones, c.asked = make([]uint64, 0, (n+blockRows-1)/blockRows*(blockRows/laneCount)), nil, c.asked/2
 	}
 	for _, c := range g.words {
 		c.codes, c.zones = make([]uint16, 0, (n+blockRows-1)&^(blockRows-1)), nil

@@ -19,15 +19,13 @@ type asked struct {
 	class []clause // those that a class of places answers alike
 	row   []clause // those that every place answers for itself
 
-	// Two bits for each class of places: whether it was asked, and whether it fits.
-	fits [][]uint64
+	// Two bits for each class of places: whether it was asked, and whether it fits. 32
+	// classes that are neighbours are together.
+	fits map[uint32]uint64
 }
 
-const (
-	fitsBits = 12 // classes of a page
-	fitsPage = 2 << fitsBits / 64
-	maxAsked = 2048 // classes of requests that are remembered
-)
+// maxAsked bounds the classes of requests that are remembered.
+const maxAsked = 2048
 
 // askedTable finds them.
 type askedTable struct {
@@ -94,28 +92,21 @@ func (a *asked) ready(x *Index) {
 		a.plan = x.plan(a.request)
 		a.planned = x.grid.round
 	}
-	if a.classed != x.classes.round {
-		a.fits, a.classed = nil, x.classes.round
+	if a.fits == nil || a.classed != x.classes.round {
+		a.fits, a.classed = map[uint32]uint64{}, x.classes.round
 	}
 }
 
 // fit reports whether a place fits, but for the clauses about the moment.
 func (a *asked) fit(p *at, class uint32) bool {
-	page, at := class>>fitsBits, class&(1<<fitsBits-1)
-	if int(page) >= len(a.fits) {
-		a.fits = append(a.fits, make([][]uint64, int(page)+1-len(a.fits))...)
-	}
-	if a.fits[page] == nil {
-		a.fits[page] = make([]uint64, fitsPage)
-	}
-	word, shift := &a.fits[page][at>>5], at&31*2
-	switch *word >> shift & 3 {
+	word, shift := a.fits[class/32], class%32*2
+	switch word >> shift & 3 {
 	case 0:
 		if !met(a.class, p) {
-			*word |= 1 << shift
+			a.fits[class/32] = word | 1<<shift
 			return false
 		}
-		*word |= 3 << shift
+		a.fits[class/32] = word | 3<<shift
 	case 1:
 		return false
 	}
@@ -138,8 +129,15 @@ type cond struct {
 	least, most float64
 	unknown     bool // what is not known may be so
 	except      except
-	from, to    code
+	from, to    uint64 // lanes of the codes of least and most
 }
+
+// maxConds and maxWords bound the conditions that rows are passed over for; the rest is
+// left to the clauses.
+const (
+	maxConds = 44
+	maxWords = 20
+)
 
 // wordCond wants one of some words.
 type wordCond struct {
@@ -156,7 +154,7 @@ type planner struct {
 
 func (x *Index) plan(r *Request) plan {
 	p := planner{index: x}
-	// One more column makes all plans be made anew, this one too when it is asked next.
+	p.plan.conds = make([]cond, 0, 12+len(r.hard))
 	p.static(r)
 	for i := range r.hard {
 		if !r.hard[i].dynamic() {
@@ -175,23 +173,20 @@ func (x *Index) plan(r *Request) plan {
 
 // number wants a number of an attribute of the table.
 func (p *planner) number(name string, least, most float64, unknown bool, except except) {
-	a, argument := attributeOf(name)
-	c := p.index.grid.column(a, argument)
-	if c == nil {
-		return
-	}
-	p.add(c, least, most, unknown, except)
+	p.add(p.index.grid.named[name], least, most, unknown, except)
 }
 
 func (p *planner) add(c *column, least, most float64, unknown bool, except except) {
-	one := cond{column: c, least: least, most: most, unknown: unknown, except: except, from: codeNothing, to: codeMost}
+	one := cond{column: c, least: least, most: most, unknown: unknown, except: except, from: spread(codeNothing), to: spread(codeMost)}
 	if !math.IsInf(least, -1) {
-		one.from = codeOf(least)
+		one.from = spread(codeOf(least))
 	}
 	if !math.IsInf(most, 1) {
-		one.to = codeOf(most)
+		one.to = spread(codeOf(most))
 	}
-	p.plan.conds = append(p.plan.conds, one)
+	if len(p.plan.conds) < maxConds {
+		p.plan.conds = append(p.plan.conds, one)
+	}
 }
 
 // atLeast wants as much of what rules a place out only where it is known.
@@ -218,7 +213,9 @@ func (p *planner) word(attribute string, unknown bool, words ...string) {
 			one.numbers = append(one.numbers, n)
 		}
 	}
-	p.plan.words = append(p.plan.words, one)
+	if len(p.plan.words) < maxWords {
+		p.plan.words = append(p.plan.words, one)
+	}
 }
 
 // least gives the least number that a part of the request allows.

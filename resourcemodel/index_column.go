@@ -48,21 +48,64 @@ type column struct {
 	taken     bool // jobs take of it
 	asked     int  // how often queries did, since the rows were arranged
 
-	codes []code
-	zones []zones // of blocks, of groups of blocks, ...
+	codes []uint64 // lanes, by row
+	zones []zones  // of blocks, of groups of blocks, ...
 }
 
 // zones are the bounds of what is known in each part, and whether something is unknown or
 // excepted there. Where nothing is known the least is above the most.
 type zones struct {
-	least, most []float64
-	unknown     []bool
+	bounds []interval
+	// The same coarsely, for the parts of one group in one cache line: lanes of the least,
+	// whose tops tell of the unknown, then lanes of the most.
+	coarse []uint64
 }
 
+type interval struct{ least, most float64 }
+
+var nowhere = interval{math.Inf(1), math.Inf(-1)}
+
+// groupWords has the coarse bounds of a group's parts.
+const groupWords = 2 * fan / laneCount
+
 func (z *zones) grow(n int) {
-	for len(z.least) < n {
-		z.least, z.most, z.unknown = append(z.least, math.Inf(1)), append(z.most, math.Inf(-1)), append(z.unknown, false)
+	for len(z.bounds) < n {
+		if len(z.bounds)%fan == 0 {
+			z.coarse = append(z.coarse, make([]uint64, groupWords)...)
+		}
+		z.bounds = append(z.bounds, interval{})
+		z.set(uint32(len(z.bounds)-1), nowhere, false)
 	}
+}
+
+// group gives the lanes of the least and of the most of the parts of a group.
+func (z *zones) group(g uint32) (least, most []uint64) {
+	words := z.coarse[g*groupWords : (g+1)*groupWords]
+	return words[:groupWords/2], words[groupWords/2:]
+}
+
+func (z *zones) unknown(part uint32) bool {
+	least, _ := z.group(part / fan)
+	return laneOf(least, part%fan)&0x8000 != 0
+}
+
+// set gives a part its bounds, and reports whether they are new.
+func (z *zones) set(part uint32, b interval, unknown bool) bool {
+	if z.bounds[part] == b && z.unknown(part) == unknown {
+		return false
+	}
+	z.bounds[part] = b
+	lo, hi := codeMost, codeUnknown
+	if b.least <= b.most {
+		lo, hi = codeOf(b.least), codeOf(b.most)
+	}
+	if unknown {
+		lo |= 0x8000
+	}
+	least, most := z.group(part / fan)
+	setLane(least, part%fan, lo)
+	setLane(most, part%fan, hi)
+	return true
 }
 
 func (c *column) kind() Kind { return c.attribute.Kind }
@@ -73,6 +116,30 @@ func (c *column) value(p *at) (float64, bool) {
 	return v, ok && !math.IsNaN(v)
 }
 
+// grow makes room for all rows.
+func (c *column) grow(g *grid) {
+	c.codes = append(c.codes, make([]uint64, len(g.ids)/laneCount-len(c.codes))...)
+	for len(c.zones) < g.levels() {
+		c.zones = append(c.zones, zones{})
+	}
+	for level := range c.zones {
+		c.zones[level].grow(len(g.orders[level]))
+	}
+}
+
+// fill sets the number of a row that had none, and the bounds of its block.
+func (c *column) fill(row uint32, p *at) {
+	z, b := &c.zones[0], row>>blockBits
+	v, ok := c.value(p)
+	if !ok {
+		z.set(b, z.bounds[b], true)
+		return
+	}
+	setLane(c.codes, row, codeOf(v))
+	now := z.bounds[b]
+	z.set(b, interval{min(now.least, v), max(now.most, v)}, z.unknown(b) || c.except.holds(p))
+}
+
 // put sets the number of a row. Bounds are made wide enough at once, and exact by flush:
 // not before all rows that a change moves have their numbers.
 func (c *column) put(g *grid, row uint32, p *at) {
@@ -81,42 +148,36 @@ func (c *column) put(g *grid, row uint32, p *at) {
 	if ok {
 		k = codeOf(v)
 	}
-	old := c.codes[row]
-	c.codes[row] = k
-	b := row >> blockBits
-	z := &c.zones[0]
-	least, most, unknown := z.least[b], z.most[b], z.unknown[b]
-	var narrower bool
-	if ok {
-		z.least[b], z.most[b] = min(least, v), max(most, v)
-		narrower = old == codeUnknown && unknown
-	} else {
-		z.unknown[b] = true
-	}
-	if c.except != never && g.excepted[c.except][b] != 0 {
-		z.unknown[b] = true
-	}
+	old := laneOf(c.codes, row)
+	setLane(c.codes, row, k)
+	z, b := &c.zones[0], row>>blockBits
+	was, now, unknown := z.bounds[b], z.bounds[b], z.unknown(b)
+	narrower := old == codeUnknown && unknown && ok
 	if old != codeUnknown {
-		narrower = !ok || v < most && old >= codeOf(most) || v > least && old <= codeOf(least)
+		narrower = !ok || v < was.most && old >= codeOf(was.most) || v > was.least && old <= codeOf(was.least)
 	}
-	if narrower || z.least[b] != least || z.most[b] != most || z.unknown[b] != unknown {
+	if ok {
+		now = interval{min(was.least, v), max(was.most, v)}
+	}
+	wider := z.set(b, now, unknown || !ok || c.except != never && g.excepted[c.except][b] != 0)
+	if narrower || wider {
 		g.moved = append(g.moved, moved{c, b, narrower})
 	}
 }
 
 // drop takes a row out, which its block does not use any more.
 func (c *column) drop(g *grid, row uint32) {
-	c.codes[row] = codeUnknown
+	setLane(c.codes, row, codeUnknown)
 	g.moved = append(g.moved, moved{c, row >> blockBits, true})
 }
 
 // settle works out the bounds of a block, which are now no wider than they say.
 func (c *column) settle(x *Index, b uint32) {
 	used := x.grid.used[b]
-	codes := (*[blockRows]code)(c.codes[b<<blockBits:])
+	codes := c.codes[b*blockRows/laneCount:][:blockRows/laneCount]
 	lo, hi, unknown := codeMost+1, codeUnknown, false
 	for m := used; m != 0; m &= m - 1 {
-		k := codes[bits.TrailingZeros64(m)]
+		k := laneOf(codes, uint32(bits.TrailingZeros64(m)))
 		if k == codeUnknown {
 			unknown = true
 			continue
@@ -127,32 +188,23 @@ func (c *column) settle(x *Index, b uint32) {
 		unknown = true
 	}
 	z := &c.zones[0]
-	z.unknown[b] = unknown
 	if hi == codeUnknown {
-		z.least[b], z.most[b] = math.Inf(1), math.Inf(-1)
+		z.set(b, nowhere, unknown)
 		return
 	}
 	// Only rows with the outermost codes can be outermost, and when one is found that is
 	// as far out as before, none is farther.
-	was, now := z.least[b], math.Inf(1)
-	var p at
-	for m := used; m != 0 && now > was; m &= m - 1 {
-		if i := bits.TrailingZeros64(m); codes[i] == lo {
-			x.load(x.grid.ids[b<<blockBits|uint32(i)], &p)
-			v, _ := c.value(&p)
-			now = min(now, v)
+	was, now := z.bounds[b], nowhere
+	p := &x.grid.eyes
+	for m := used; m != 0 && (now.least > was.least || now.most < was.most); m &= m - 1 {
+		i := uint32(bits.TrailingZeros64(m))
+		if k := laneOf(codes, i); k == lo || k == hi {
+			x.load(x.grid.ids[b<<blockBits|i], p)
+			v, _ := c.value(p)
+			now = interval{min(now.least, v), max(now.most, v)}
 		}
 	}
-	z.least[b] = now
-	was, now = z.most[b], math.Inf(-1)
-	for m := used; m != 0 && now < was; m &= m - 1 {
-		if i := bits.TrailingZeros64(m); codes[i] == hi {
-			x.load(x.grid.ids[b<<blockBits|uint32(i)], &p)
-			v, _ := c.value(&p)
-			now = max(now, v)
-		}
-	}
-	z.most[b] = now
+	z.set(b, now, unknown)
 }
 
 // rise brings the groups up to date that a part is in.
@@ -167,23 +219,17 @@ func (c *column) rise(part uint32) {
 
 // sum works out the bounds of a group, and reports whether they changed.
 func (c *column) sum(level int, part uint32) bool {
-	below, z := &c.zones[level-1], &c.zones[level]
-	from, to := part<<fanBits, min((part+1)<<fanBits, uint32(len(below.least)))
-	least, most, unknown := math.Inf(1), math.Inf(-1), false
-	for _, v := range below.least[from:to] {
-		least = min(least, v)
+	below := &c.zones[level-1]
+	now := nowhere
+	for _, b := range below.bounds[part<<fanBits : min((part+1)<<fanBits, uint32(len(below.bounds)))] {
+		now = interval{min(now.least, b.least), max(now.most, b.most)}
 	}
-	for _, v := range below.most[from:to] {
-		most = max(most, v)
+	tops := uint64(0)
+	least, _ := below.group(part)
+	for _, w := range least {
+		tops |= w & laneTops
 	}
-	for _, u := range below.unknown[from:to] {
-		unknown = unknown || u
-	}
-	if z.least[part] == least && z.most[part] == most && z.unknown[part] == unknown {
-		return false
-	}
-	z.least[part], z.most[part], z.unknown[part] = least, most, unknown
-	return true
+	return c.zones[level].set(part, now, tops != 0)
 }
 
 // wordColumn has one word of all rows by its number, and which words there are by block

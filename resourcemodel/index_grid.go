@@ -20,6 +20,7 @@ type grid struct {
 
 	columns []*column // the table of attributes, then what requests asked for beside it
 	words   []*wordColumn
+	named   map[string]*column // of the table, but for those that take an argument
 
 	moved []moved
 	eyes  at // scratch of see
@@ -35,7 +36,7 @@ type grid struct {
 const maxExtra = 16
 
 func (g *grid) init() {
-	*g = grid{round: g.round + 1}
+	*g = grid{round: g.round + 1, named: map[string]*column{}}
 	for i := range attributes {
 		a := &attributes[i]
 		if a.number == nil || a.Argument() || a.Kind == DerivedAttribute {
@@ -51,6 +52,7 @@ func (g *grid) init() {
 			c.except = momentary
 		}
 		g.columns = append(g.columns, c)
+		g.named[a.Name] = c
 	}
 	word := func(attribute string, of func(p *at) string) {
 		g.words = append(g.words, &wordColumn{attribute: attribute, of: of, numbers: map[string]uint16{}})
@@ -70,6 +72,9 @@ func (g *grid) levels() int { return len(g.orders) }
 
 // column gives the column of an attribute; nil if there is none.
 func (g *grid) column(a *Attribute, argument string) *column {
+	if argument == "" {
+		return g.named[a.Name]
+	}
 	for _, c := range g.columns {
 		if c.attribute == a && c.argument == argument {
 			return c
@@ -116,39 +121,12 @@ func (g *grid) want(x *Index, a *Attribute, argument string) *column {
 		}
 	}
 	for level := 1; level < len(c.zones); level++ {
-		for part := range c.zones[level].least {
+		for part := range c.zones[level].bounds {
 			c.sum(level, uint32(part))
 		}
 	}
 	g.round++
 	return c
-}
-
-// grow makes room for all rows.
-func (c *column) grow(g *grid) {
-	c.codes = append(c.codes, make([]code, len(g.ids)-len(c.codes))...)
-	for len(c.zones) < g.levels() {
-		c.zones = append(c.zones, zones{})
-	}
-	for level := range c.zones {
-		c.zones[level].grow(len(g.orders[level]))
-	}
-}
-
-// fill sets the number of a row that had none, and the bounds of its block.
-func (c *column) fill(row uint32, p *at) {
-	z, b := &c.zones[0], row>>blockBits
-	v, ok := c.value(p)
-	if !ok {
-		c.codes[row] = codeUnknown
-		z.unknown[b] = true
-		return
-	}
-	c.codes[row] = codeOf(v)
-	z.least[b], z.most[b] = min(z.least[b], v), max(z.most[b], v)
-	if c.except.holds(p) {
-		z.unknown[b] = true
-	}
 }
 
 // grow makes room for so many blocks, all of whose new rows are holes.

@@ -122,11 +122,11 @@ type extreme struct {
 
 // bounds are what is known of a number in a part of the rows.
 type bounds struct {
-	least, most float64 // least > most: nothing is known
-	unknown     bool    // it may be that it is not known
+	interval      // least > most: nothing is known
+	unknown  bool // it may be that it is not known
 }
 
-var anything = bounds{math.Inf(-1), math.Inf(1), true}
+var anything = bounds{interval{math.Inf(-1), math.Inf(1)}, true}
 
 // at gives the column's place in columns.
 func (m *marker) at(x *Index, a *Attribute, argument string) int {
@@ -274,7 +274,7 @@ func (m *marker) boundSum(i int, known []bounds) float64 {
 	return sum
 }
 
-var roomBounds = bounds{1, math.MaxInt32, false}
+var roomBounds = bounds{interval{1, math.MaxInt32}, false}
 
 // bound gives how well the criterion may be satisfied within bounds.
 func (s *softPart) bound(b *bounds) float64 {

@@ -1,7 +1,6 @@
 package resourcemodel
 
 import (
-	"math"
 	"math/bits"
 	"slices"
 	"strings"
@@ -16,15 +15,17 @@ type Winner struct {
 // searcher has what one search after the other uses.
 type searcher struct {
 	marker marker
-	plan   []cond
 	heap   []node
 	known  []bounds
+	zone   []bounds
 	looked Looked
+	finder finder
 }
 
 // Looked counts what the last query looked at.
 type Looked struct {
 	Groups, Blocks int // whose bounds were compared
+	Opened         int // blocks whose rows were gone through
 	Rows           int // whose exact numbers were
 	Places         int // that were judged
 }
@@ -36,7 +37,8 @@ func (x *Index) Looked() Looked { return x.search.looked }
 type node struct {
 	Mark
 	order uint64
-	level int
+	todo  todo
+	level int32
 	part  uint32
 }
 
@@ -53,7 +55,7 @@ type finder struct {
 	x       *Index
 	asked   *asked
 	request *Request
-	derived *Derived
+	derived Derived
 	skip    func(PlaceID) bool
 	best    []found // the best first
 	most    int
@@ -122,8 +124,9 @@ func (x *Index) find(r *Request, o *Objective, d Derived, skip func(PlaceID) boo
 	x.columnsFor(r, o)
 	a := x.of(r)
 	a.ready(x)
-	f := &finder{x: x, asked: a, request: r, derived: &d, skip: skip}
-	f.p.request, f.p.derived = r, &d
+	f := &x.search.finder
+	f.x, f.asked, f.request, f.derived, f.skip, f.best = x, a, r, d, skip, f.best[:0]
+	f.p.request, f.p.derived = r, &f.derived
 	if r.notYet(d.Now) || !met(a.once, &f.p) {
 		return nil, false
 	}
@@ -163,35 +166,39 @@ func (x *Index) scale(f *finder, c *criterion) Range {
 func (f *finder) run() {
 	g, s := &f.x.grid, &f.x.search
 	s.heap = s.heap[:0]
-	top := g.levels() - 1
-	f.open(top, 0, uint32(len(g.orders[top])))
+	f.open(g.levels()-1, 0, f.asked.plan.everything(g, len(f.asked.plan.conds)))
 	for len(s.heap) > 0 {
 		n := f.pop()
 		if !f.beats(&n.Mark, n.order) {
 			return
 		}
 		if n.level == 0 {
-			f.block(n.part)
-			continue
+			f.block(n.part, n.todo)
+		} else {
+			f.open(int(n.level)-1, n.part, n.todo)
 		}
-		from := n.part << fanBits
-		f.open(n.level-1, from, min(from+fan, uint32(len(g.orders[n.level-1]))))
 	}
 }
 
-// open puts those parts of a level on the heap that may have better places.
-func (f *finder) open(level int, from, to uint32) {
+// open puts those parts of a group on the heap that may have better places.
+func (f *finder) open(level int, group uint32, t todo) {
 	g, s := &f.x.grid, &f.x.search
 	if level == 0 {
-		s.looked.Blocks += int(to - from)
+		s.looked.Blocks += fan
 	} else {
-		s.looked.Groups += int(to - from)
+		s.looked.Groups += fan
 	}
-	may := uint32(1)<<(to-from) - 1
-	may &= f.passes(level, from, to)
-	for ; may != 0; may &= may - 1 {
-		part := from + uint32(bits.TrailingZeros32(may))
-		n := node{order: g.orders[level][part], level: level, part: part}
+	may := uint64(0)
+	for i, a := range g.accepts[level][group<<fanBits : min((group+1)<<fanBits, uint32(len(g.accepts[level])))] {
+		if a {
+			may |= 1 << i
+		}
+	}
+	var left [fan]todo
+	for may = f.asked.plan.passes(may, level, group, t, &left); may != 0; may &= may - 1 {
+		j := uint32(bits.TrailingZeros64(may))
+		part := group<<fanBits | j
+		n := node{order: g.orders[level][part], level: int32(level), part: part, todo: left[j]}
 		n.Mark = s.marker.bound(f.bounds(level, part))
 		if f.beats(&n.Mark, n.order) {
 			f.push(n)
@@ -205,57 +212,87 @@ func (f *finder) bounds(level int, part uint32) []bounds {
 	s.known = s.known[:0]
 	for _, c := range s.marker.columns {
 		z := &c.zones[level]
-		s.known = append(s.known, bounds{z.least[part], z.most[part], z.unknown[part]})
+		s.known = append(s.known, bounds{z.bounds[part], z.unknown(part)})
 	}
 	return s.known
 }
 
-// passes gives which parts may have a place that can start the request.
-func (f *finder) passes(level int, from, to uint32) uint32 {
-	var may uint32
-	for i, a := range f.x.grid.accepts[level][from:to] {
-		if a {
-			may |= 1 << i
+// A todo has a bit for each condition of a plan that is not met by all of a part.
+type todo uint64
+
+// everything has all conditions that are not met by all rows anyhow.
+func (p *plan) everything(g *grid, conds int) todo {
+	t := todo(1)<<len(p.words) - 1
+	top := g.levels() - 1
+	for i := range conds {
+		c := &p.conds[i]
+		_, open := c.parts(&c.column.zones[top], 0)
+		if open != 0 {
+			t |= 1 << (len(p.words) + i)
 		}
 	}
-	return f.asked.plan.passes(may, level, from, to, len(f.asked.plan.conds))
+	return t
 }
 
-// passes leaves those parts that meet the first conditions.
-func (p *plan) passes(may uint32, level int, from, to uint32, conds int) uint32 {
-	for i := range p.conds[:conds] {
-		if may == 0 {
-			return 0
+// parts compares a group, and gives those parts that may have rows which meet the
+// condition, and of these those that may have others too.
+func (c *cond) parts(z *zones, group uint32) (may, open uint64) {
+	least, most := z.group(group)
+	for i := range least {
+		unknown := least[i] & laneTops
+		lo := least[i] &^ laneTops
+		some := noLess(most[i], c.from) & noLess(c.to, lo)
+		all := noLess(lo, c.from) & noLess(c.to, most[i])
+		if c.unknown {
+			some |= unknown
+		} else {
+			all &^= unknown
 		}
-		c := &p.conds[i]
-		z := &c.column.zones[level]
-		least, most, unknown := z.least[from:to], z.most[from:to], z.unknown[from:to]
-		for j := range least {
-			if (most[j] < c.least || least[j] > c.most) && !(c.unknown && unknown[j]) {
-				may &^= 1 << j
-			}
-		}
+		may |= gather(some) << (i * laneCount)
+		open |= gather(some&^all) << (i * laneCount)
+	}
+	return may, open
+}
+
+// passes leaves those parts of a group that may have rows which meet what is to do, and
+// gives for each what is left to do.
+func (p *plan) passes(may uint64, level int, group uint32, t todo, left *[fan]todo) uint64 {
+	for i := range left {
+		left[i] = 0
 	}
 	for i := range p.words {
 		c := &p.words[i]
-		for j, m := range c.column.zones[level][from:to] {
-			if m&c.bits == 0 {
+		words := c.column.zones[level]
+		for m := may; m != 0; m &= m - 1 {
+			j := bits.TrailingZeros64(m)
+			w := words[group<<fanBits|uint32(j)]
+			if w&c.bits == 0 {
 				may &^= 1 << j
 			}
+			left[j] |= 1 << i
+		}
+	}
+	for rest := t >> len(p.words); rest != 0 && may != 0; rest &= rest - 1 {
+		i := bits.TrailingZeros64(uint64(rest))
+		c := &p.conds[i]
+		some, open := c.parts(&c.column.zones[level], group)
+		may &= some
+		for ; open != 0; open &= open - 1 {
+			left[bits.TrailingZeros64(open)] |= 1 << (len(p.words) + i)
 		}
 	}
 	return may
 }
 
-// rows leaves those rows of a block that meet the first conditions as far as codes tell.
-func (p *plan) rows(g *grid, m uint64, b uint32, conds int) uint64 {
-	for i := range p.conds[:conds] {
-		if m == 0 {
-			return 0
-		}
-		m = p.conds[i].rows(g, m, b)
+// rows leaves those rows of a block that meet what is to do as far as codes tell.
+func (p *plan) rows(g *grid, m uint64, b uint32, t todo) uint64 {
+	for rest := t >> len(p.words); rest != 0 && m != 0; rest &= rest - 1 {
+		m &= p.conds[bits.TrailingZeros64(uint64(rest))].rows(g, b)
 	}
 	for i := range p.words {
+		if t&(1<<i) == 0 {
+			continue
+		}
 		c := &p.words[i]
 		codes := c.column.codes[b<<blockBits:][:blockRows]
 		for left := m; left != 0; left &= left - 1 {
@@ -268,54 +305,44 @@ func (p *plan) rows(g *grid, m uint64, b uint32, conds int) uint64 {
 	return m
 }
 
-func (c *cond) rows(g *grid, m uint64, b uint32) uint64 {
-	codes := (*[blockRows]code)(c.column.codes[b<<blockBits:])
-	from, span := c.from, c.to-c.from
+// rows gives the rows of a block whose numbers may be so.
+func (c *cond) rows(g *grid, b uint32) uint64 {
 	pass := uint64(0)
-	if c.unknown {
-		for j := range codes {
-			k := codes[j]
-			bit := uint64(0)
-			if k-from <= span || k == codeUnknown {
-				bit = 1
-			}
-			pass |= bit << j
+	for i, w := range c.column.codes[b*blockRows/laneCount:][:blockRows/laneCount] {
+		tops := noLess(w, c.from) & noLess(c.to, w)
+		if c.unknown {
+			tops |= zeroLanes(w)
 		}
-	} else {
-		for j := range codes {
-			bit := uint64(0)
-			if codes[j]-from <= span {
-				bit = 1
-			}
-			pass |= bit << j
-		}
+		pass |= gather(tops) << (i * laneCount)
 	}
 	if c.except != never {
 		pass |= g.excepted[c.except][b]
 	}
-	return m & pass
+	return pass
 }
 
 // block looks at the rows of a block.
-func (f *finder) block(b uint32) {
+func (f *finder) block(b uint32, t todo) {
 	x := f.x
 	g, s, a := &x.grid, &x.search, f.asked
-	m := a.plan.rows(g, g.used[b]&g.startup[b], b, len(a.plan.conds))
+	s.looked.Opened++
+	m := a.plan.rows(g, g.used[b]&g.startup[b], b, t)
 	if m == 0 {
 		return
 	}
-	zone := slices.Clone(f.bounds(0, b))
+	s.zone = append(s.zone[:0], f.bounds(0, b)...)
+	zone := s.zone
 	for ; m != 0; m &= m - 1 {
 		row := b<<blockBits | uint32(bits.TrailingZeros64(m))
 		s.known = s.known[:0]
 		for i, c := range s.marker.columns {
-			k := c.codes[row]
+			k := laneOf(c.codes, row)
 			if k == codeUnknown {
-				s.known = append(s.known, bounds{math.Inf(1), math.Inf(-1), true})
+				s.known = append(s.known, bounds{nowhere, true})
 				continue
 			}
 			lo, hi := between(k)
-			s.known = append(s.known, bounds{max(lo, zone[i].least), min(hi, zone[i].most), false})
+			s.known = append(s.known, bounds{interval{max(lo, zone[i].least), min(hi, zone[i].most)}, false})
 		}
 		id := g.ids[row]
 		bound := s.marker.bound(s.known)
@@ -414,17 +441,19 @@ func (x *Index) Candidates(into []PlaceID, r *Request, d Derived) []PlaceID {
 		return into
 	}
 	g := &x.grid
-	var walk func(level int, from, to uint32)
-	walk = func(level int, from, to uint32) {
-		may := a.plan.passes(uint32(1)<<(to-from)-1, level, from, to, a.plan.static)
-		for ; may != 0; may &= may - 1 {
-			part := from + uint32(bits.TrailingZeros32(may))
+	var walk func(level int, group uint32, t todo)
+	walk = func(level int, group uint32, t todo) {
+		parts := min(fan, uint32(len(g.orders[level]))-group<<fanBits)
+		var left [fan]todo
+		for may := a.plan.passes(1<<parts-1, level, group, t, &left); may != 0; may &= may - 1 {
+			j := uint32(bits.TrailingZeros64(may))
+			part := group<<fanBits | j
 			if level > 0 {
-				walk(level-1, part<<fanBits, min((part+1)<<fanBits, uint32(len(g.orders[level-1]))))
+				walk(level-1, part, left[j])
 				continue
 			}
 			x.search.looked.Blocks++
-			for m := a.plan.rows(g, g.used[part], part, a.plan.static); m != 0; m &= m - 1 {
+			for m := a.plan.rows(g, g.used[part], part, left[j]); m != 0; m &= m - 1 {
 				id := g.ids[part<<blockBits|uint32(bits.TrailingZeros64(m))]
 				x.search.looked.Rows++
 				x.load(id, &p)
@@ -434,8 +463,7 @@ func (x *Index) Candidates(into []PlaceID, r *Request, d Derived) []PlaceID {
 			}
 		}
 	}
-	top := g.levels() - 1
-	walk(top, 0, uint32(len(g.orders[top])))
+	walk(g.levels()-1, 0, a.plan.everything(g, a.plan.static))
 	slices.SortFunc(into[begin:], x.Compare)
 	return into
 }

@@ -533,8 +533,8 @@ func (x *Index) consistent() error {
 			if v, ok := c.value(&p); ok {
 				k = codeOf(v)
 			}
-			if c.codes[row] != k {
-				return fmt.Errorf("%s of row %d is %d, not %d", c.attribute.Name, row, c.codes[row], k)
+			if have := laneOf(c.codes, uint32(row)); have != k {
+				return fmt.Errorf("%s of row %d is %d, not %d", c.attribute.Name, row, have, k)
 			}
 		}
 		for _, c := range g.words {
@@ -550,7 +550,7 @@ func (x *Index) consistent() error {
 		least := uint64(math.MaxUint64)
 		bounds := make([]bounds, len(g.columns))
 		for i := range bounds {
-			bounds[i].least, bounds[i].most = math.Inf(1), math.Inf(-1)
+			bounds[i].interval = nowhere
 		}
 		for i := range blockRows {
 			id := g.ids[b<<blockBits|i]
@@ -576,8 +576,8 @@ func (x *Index) consistent() error {
 			return fmt.Errorf("block %d takes jobs or not", b)
 		}
 		for j, c := range g.columns {
-			if z := c.zones[0]; z.least[b] != bounds[j].least || z.most[b] != bounds[j].most || z.unknown[b] != bounds[j].unknown {
-				return fmt.Errorf("%s of block %d is %v to %v, %v, not %+v", c.attribute.Name, b, z.least[b], z.most[b], z.unknown[b], bounds[j])
+			if z := c.zones[0]; z.bounds[b] != bounds[j].interval || z.unknown(uint32(b)) != bounds[j].unknown {
+				return fmt.Errorf("%s of block %d is %v, %v, not %+v", c.attribute.Name, b, z.bounds[b], z.unknown(uint32(b)), bounds[j])
 			}
 		}
 	}

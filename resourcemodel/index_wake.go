@@ -94,7 +94,7 @@ func (x *Index) Helped(into []ClassID, touched []PlaceID, d Derived) []ClassID {
 			}
 			a := x.of(w.request)
 			a.ready(x)
-			if a.plan.rows(&x.grid, bit, b, len(a.plan.conds)) == 0 {
+			if a.plan.rows(&x.grid, bit, b, ^todo(0)>>(64-len(a.plan.conds)-len(a.plan.words))) == 0 {
 				continue
 			}
 			p.request = w.request
