@@ -12,7 +12,7 @@ func TestWidestRulesNothingOut(t *testing.T) {
 	fits, ruled := map[Detail]int{}, map[Detail]int{}
 	for seed := range uint64(150) {
 		g := newModelGen(seed)
-		c := chance{g.Rand}
+		c := chance(g)
 		s := g.site(Key{Site: "a"})
 		for i := range s.Static.Environments { // of the size that the definitions ask for
 			e := &s.Static.Environments[i]
@@ -61,9 +61,9 @@ func TestWidestRulesNothingOut(t *testing.T) {
 				for p := range Widest(a).Places() {
 					one := false
 					for _, m := range members[p.Place()] {
-						one = one || r.Fits(Where{m.Site, m.Share, m.Environment}, Derived{})
+						one = one || r.Fits(m, Derived{})
 					}
-					could := r.Fits(Where{p.Site, p.Share, p.Environment}, Derived{})
+					could := r.Fits(p, Derived{})
 					if one && !could {
 						t.Fatalf("seed %d, %v: %v is ruled out: %+v\n%s\n%s", seed, d, p.Place(), r.Judge(p.Site, p.Share, p.Environment, Derived{}).Clauses, shownJSON(a), shownJSON(s))
 					}

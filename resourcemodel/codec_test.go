@@ -266,7 +266,7 @@ func mutate(v reflect.Value, left *int) string {
 		}
 		return ""
 	}
-	switch v.Kind() {
+	switch v.Kind() { //nolint:exhaustive // of the others there are none
 	case reflect.Struct:
 		for i := range v.NumField() {
 			if p := mutate(v.Field(i), left); p != "" {
@@ -300,7 +300,7 @@ func mutate(v reflect.Value, left *int) string {
 	if *left--; *left >= 0 {
 		return ""
 	}
-	switch v.Kind() {
+	switch v.Kind() { //nolint:exhaustive // of the others there are none
 	case reflect.String:
 		v.SetString(v.String() + "z")
 	case reflect.Bool:

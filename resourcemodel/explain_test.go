@@ -25,35 +25,57 @@ func TestNearest(t *testing.T) {
 		now, fit                     string // sentences; "" is none
 	}{
 		{name: "takes it as it is"},
-		{name: "fewer CPUs", resources: exact("TotalCPUCount", "64"),
+		{
+			name: "fewer CPUs", resources: exact("TotalCPUCount", "64"),
 			now: "it would start now on long at hpc if TotalCPUCount were 16 instead of 64",
-			fit: "it would fit on long at hpc if TotalCPUCount were 16 instead of 64"},
-		{name: "a bound keeps its shape", resources: atLeast("TotalCPUCount", "20"), who: Subject{VO: "bio"},
-			now: "", fit: ""},
-		{name: "fewer hosts", resources: exact("IndividualCPUCount", "8") + exact("TotalResourceCount", "3"),
+			fit: "it would fit on long at hpc if TotalCPUCount were 16 instead of 64",
+		},
+		{
+			name: "a bound keeps its shape", resources: atLeast("TotalCPUCount", "20"), who: Subject{VO: "bio"},
+			now: "", fit: "",
+		},
+		{
+			name: "fewer hosts", resources: exact("IndividualCPUCount", "8") + exact("TotalResourceCount", "3"),
 			now: "it would start now on long at hpc if TotalResourceCount were 2 instead of 3",
-			fit: "it would fit on long at hpc if TotalResourceCount were 2 instead of 3"},
-		{name: "less memory in all", resources: atLeast("TotalPhysicalMemory", "137438953472"),
-			now: "it would start now on long at hpc if TotalPhysicalMemory were at least 100 GiB instead of at least 128 GiB"},
-		{name: "two things", resources: atLeast("IndividualPhysicalMemory", "137438953472") + exact("TotalCPUCount", "64"),
+			fit: "it would fit on long at hpc if TotalResourceCount were 2 instead of 3",
+		},
+		{
+			name: "less memory in all", resources: atLeast("TotalPhysicalMemory", "137438953472"),
+			now: "it would start now on long at hpc if TotalPhysicalMemory were at least 100 GiB instead of at least 128 GiB",
+		},
+		{
+			name: "two things", resources: atLeast("IndividualPhysicalMemory", "137438953472") + exact("TotalCPUCount", "64"),
 			now: "it would start now on long at hpc if TotalCPUCount were 16 instead of 64 and IndividualPhysicalMemory were at least 64 GiB instead of at least 128 GiB",
-			fit: "it would fit on long at hpc if TotalCPUCount were 16 instead of 64 and IndividualPhysicalMemory were at least 64 GiB instead of at least 128 GiB"},
-		{name: "less time", application: posixBegin + "<posix:WallTimeLimit>259200</posix:WallTimeLimit>" + posixEnd,
+			fit: "it would fit on long at hpc if TotalCPUCount were 16 instead of 64 and IndividualPhysicalMemory were at least 64 GiB instead of at least 128 GiB",
+		},
+		{
+			name: "less time", application: posixBegin + "<posix:WallTimeLimit>259200</posix:WallTimeLimit>" + posixEnd,
 			now: "it would start now on long at hpc if WallTimeLimit were 48h instead of 72h",
-			fit: "it would fit on long at hpc if WallTimeLimit were 48h instead of 72h"},
-		{name: "earlier", resources: "<p:Placement><p:NotBefore>2031-03-01T13:00:00Z</p:NotBefore></p:Placement>",
-			now: "it would start now on long at hpc if NotBefore were left out"},
-		{name: "fewer licences", resources: `<p:Placement><p:Licence name="matlab">8</p:Licence></p:Placement>`,
+			fit: "it would fit on long at hpc if WallTimeLimit were 48h instead of 72h",
+		},
+		{
+			name: "earlier", resources: "<p:Placement><p:NotBefore>2031-03-01T13:00:00Z</p:NotBefore></p:Placement>",
+			now: "it would start now on long at hpc if NotBefore were left out",
+		},
+		{
+			name: "fewer licences", resources: `<p:Placement><p:Licence name="matlab">8</p:Licence></p:Placement>`,
 			now: "it would start now on long at hpc if Licence matlab were 2 instead of 8",
-			fit: "it would fit on long at hpc if Licence matlab were 5 instead of 8"},
-		{name: "a criterion", criteria: hard("FreeCPUs", "integer", "ge", "100"),
-			now: "it would start now on long at hpc if Criterion FreeCPUs were at least 24 instead of at least 100"},
-		{name: "a criterion over what is not known", criteria: hard("Benchmark:linpack", "decimal", "ge", "100"),
+			fit: "it would fit on long at hpc if Licence matlab were 5 instead of 8",
+		},
+		{
+			name: "a criterion", criteria: hard("FreeCPUs", "integer", "ge", "100"),
+			now: "it would start now on long at hpc if Criterion FreeCPUs were at least 24 instead of at least 100",
+		},
+		{
+			name: "a criterion over what is not known", criteria: hard("Benchmark:linpack", "decimal", "ge", "100"),
 			now: "it would start now on long at hpc if Criterion Benchmark:linpack were left out",
-			fit: "it would fit on long at hpc if Criterion Benchmark:linpack were left out"},
-		{name: "a system", resources: "<jsdl:OperatingSystem><jsdl:OperatingSystemType><jsdl:OperatingSystemName>AIX</jsdl:OperatingSystemName></jsdl:OperatingSystemType></jsdl:OperatingSystem>",
+			fit: "it would fit on long at hpc if Criterion Benchmark:linpack were left out",
+		},
+		{
+			name: "a system", resources: "<jsdl:OperatingSystem><jsdl:OperatingSystemType><jsdl:OperatingSystemName>AIX</jsdl:OperatingSystemName></jsdl:OperatingSystemType></jsdl:OperatingSystem>",
 			now: `it would start now on long at hpc if OperatingSystemName were "LINUX" instead of "AIX"`,
-			fit: `it would fit on long at hpc if OperatingSystemName were "LINUX" instead of "AIX"`},
+			fit: `it would fit on long at hpc if OperatingSystemName were "LINUX" instead of "AIX"`,
+		},
 		{name: "no change gives an application", application: "<jsdl:Application><jsdl:ApplicationName>lammps</jsdl:ApplicationName></jsdl:Application>"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -230,8 +252,10 @@ func TestWaitsFor(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
 		{judge("", Subject{}, nil), "it waits for its turn: long at hpc could start it now"},
 		{judge(exact("TotalResourceCount", "4"), Subject{}, nil), "it waits for the one place that could run it, long at hpc: TotalResourceCount asks for 4, and of the 4 nodes of the environment thin 3 can take jobs at present"},
-		{judge("", Subject{VO: "bio"}, func(s *Site) { s.Dynamic.Up, s.Dynamic.Problem = false, "the controller does not answer" }),
-			"it waits for one of 2 places that could run it; at the nearest, long at hpc, the site hpc takes no jobs at present: the controller does not answer"},
+		{
+			judge("", Subject{VO: "bio"}, func(s *Site) { s.Dynamic.Up, s.Dynamic.Problem = false, "the controller does not answer" }),
+			"it waits for one of 2 places that could run it; at the nearest, long at hpc, the site hpc takes no jobs at present: the controller does not answer",
+		},
 		{judge("<p:Placement><p:NotBefore>2031-03-01T13:00:00Z</p:NotBefore></p:Placement>", Subject{}, nil), "it waits until 2031-03-01T13:00:00Z, before which it must not start"},
 		{judge(exact("TotalCPUCount", "640"), Subject{}, nil), "none of the 2 places could ever run it as it is; at the nearest, long at hpc, TotalCPUCount asks for 640, and the share long allows 16"},
 		{WaitsFor(nil, nil), "the gateway knows of no place where jobs run"},

@@ -44,7 +44,7 @@ func WriteGLUE(w io.Writer, s *Snapshot, domain, name string) error {
 		return fail.Errorf(op, fail.Invalid, name, "the domain needs a name of letters, digits and - . _ to be written as GLUE; it has %s", shown(name))
 	}
 	g := &glue{w: bufio.NewWriterSize(w, 1<<16), domain: name, sites: s.SitesOf(domain)}
-	g.w.WriteString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n" + `<glue:GLUE2 xmlns:glue="` + NSGLUE + `">` + "\n")
+	g.w.WriteString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n" + `<glue:GLUE2 xmlns:glue="` + NSGLUE + `">` + "\n") //nolint:errcheck // Flush tells
 	// The schema wants all elements of a kind together.
 	g.domains()
 	for _, kind := range []func(*Site){g.service, g.shares, g.manager, g.environments, g.policies, g.benchmarks, g.applications} {
@@ -52,7 +52,7 @@ func WriteGLUE(w io.Writer, s *Snapshot, domain, name string) error {
 			kind(site)
 		}
 	}
-	g.w.WriteString("</glue:GLUE2>\n")
+	g.w.WriteString("</glue:GLUE2>\n") //nolint:errcheck // Flush tells
 	if err := g.w.Flush(); err != nil {
 		return fail.E(op, fail.Unavailable, name, err)
 	}
@@ -72,7 +72,7 @@ type entity struct{ *etree.Element }
 
 func (g *glue) write(e entity) {
 	g.buffer = append(xmldoc.Append(g.buffer[:0], e.Element), '\n')
-	g.w.Write(g.buffer)
+	g.w.Write(g.buffer) //nolint:errcheck // Flush tells
 }
 
 // id makes an identifier that is a URI and, as some references need it, a LocalID_t: a

@@ -149,8 +149,14 @@ func TestBeliefs(t *testing.T) {
 		since  int
 		until  int
 	}{
-		{0, true, true, 0, 2}, {1, true, true, 0, 2}, {2, true, false, 2, 4}, {3, true, false, 2, 4},
-		{4, false, false, 4, 6}, {5, false, false, 4, 6}, {6, true, true, 6, -1}, {99, true, true, 6, -1},
+		{0, true, true, 0, 2},
+		{1, true, true, 0, 2},
+		{2, true, false, 2, 4},
+		{3, true, false, 2, 4},
+		{4, false, false, 4, 6},
+		{5, false, false, 4, 6},
+		{6, true, true, 6, -1},
+		{99, true, true, 6, -1},
 	}
 	for _, w := range want {
 		b, err := h.Believed(k, at(w.minute).Add(time.Second))

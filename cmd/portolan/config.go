@@ -18,6 +18,8 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/broker/policy"
+	"github.com/portolan-project/portolan/internal/broker/policy/pluginpolicy"
 )
 
 // gatewayConfig is the file of serve --config. Each part of it has a field here;
@@ -29,6 +31,9 @@ type gatewayConfig struct {
 	// Entitlements say what VOs and users are entitled to under the policy fairshare, relative to
 	// others: "vo:bio" with 2 for twice the usual; read at the start.
 	Entitlements map[string]float64 `yaml:"entitlements"`
+	// Policies are programs of their own that order jobs or choose places, by the name that a
+	// setting gives as plugin:NAME; read at the start.
+	Policies map[string]pluginpolicy.Settings `yaml:"policies"`
 }
 
 // limitsConfig bounds jobs that are on their way to sites or at them; 0 is no bound.
@@ -207,6 +212,15 @@ func (c *gatewayConfig) check(p *configProblems) {
 	for _, who := range slices.Sorted(maps.Keys(c.Entitlements)) {
 		if n := c.Entitlements[who]; !whoPattern.MatchString(who) || who == "*" || !(n > 0) || n > 1e6 {
 			p.add(0, `entitlements: %q: %g: write "vo:NAME" or "user:NAME" with a number above 0, at most a million`, who, n)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Policies)) {
+		s := c.Policies[name]
+		if err := (policy.Setting{Name: policy.PluginPrefix + name}).Check(policy.Scheduling); err != nil {
+			p.add(0, "policies: %s", sentence(err))
+		}
+		if err := s.Validate(); err != nil {
+			p.add(0, "policies.%s: %s", name, sentence(err))
 		}
 	}
 	seen := map[string]int{}

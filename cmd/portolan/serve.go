@@ -244,6 +244,13 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		return err
 	}
 
+	policies, err := openPolicies(config.Policies, log)
+	if err != nil {
+		closeAll(open)
+		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+	}
+	defer policies.close(log)
+
 	base := url.URL{Scheme: "http", Host: listener.Addr().String(), Path: "/bes"}
 	documents := jsdl.Options{Lenient: o.lenient}
 	var live atomic.Int64
@@ -258,7 +265,8 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		Bounds: schedule.Limits{
 			EachOwner: config.Limits.EachUser, EachVO: config.Limits.EachVO, Owner: config.Limits.Users, VO: config.Limits.VOs,
 		},
-		Shares: config.Entitlements,
+		Shares:    config.Entitlements,
+		Catalogue: policies.catalogue(),
 		Hooks: broker.Hooks{
 			Submitted: metrics.Submitted,
 			Stepped:   metrics.Stepped,

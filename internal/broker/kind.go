@@ -223,9 +223,7 @@ func (b *Broker) readKinds(ctx context.Context) (more bool, err error) {
 		case k != nil:
 			k = &kind{def: k.def, request: k.request, unfit: k.unfit, why: k.why}
 		default:
-			if k, err = b.readKind(ctx, js[0].rec.ID, key.owner); err != nil {
-				break
-			}
+			k, err = b.readKind(ctx, js[0].rec.ID, key.owner)
 		}
 		if err != nil {
 			break

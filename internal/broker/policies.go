@@ -58,6 +58,9 @@ func (b *Broker) SetPolicy(ctx context.Context, scope schedule.Scope, kind polic
 		if err := set.Check(kind); err != nil {
 			return err
 		}
+		if kind == policy.Replication && set.Name != "none" {
+			return fail.Errorf(op, fail.Unsupported, set.Name, "this version makes no copies of running jobs, so that %s would change nothing: leave the kind replication as it is", set.Name)
+		}
 	}
 	for tries := 0; ; tries++ {
 		before, err := b.readPolicies(ctx)

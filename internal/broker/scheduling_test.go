@@ -270,8 +270,8 @@ func TestReplicasShare(t *testing.T) {
 		if _, err := g.create("bob", document("hang", "here")); err != nil {
 			t.Fatal(err)
 		}
-		last := soap.EPR{}
-		if last, err = h.create("bob", document("hang", "there")); err != nil {
+		last, err := h.create("bob", document("hang", "there"))
+		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := g.create("bob", document("hang", "here")); !fail.Is(err, fail.NotAccepting) {

@@ -33,7 +33,6 @@ type site struct {
 
 	inFlight   int           // jobs that it has or is being given
 	phases     map[Phase]int // the same by phase
-	foreign    int           // of its slots, those that jobs of others take
 	failures   int           // in a row
 	closed     time.Time     // no new jobs until then
 	down       error         // why

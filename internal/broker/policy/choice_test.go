@@ -139,12 +139,10 @@ func TestRankLeavesOut(t *testing.T) {
 
 // anyCandidates draws places that are all different.
 func anyCandidates(t *rapid.T, n int) []Candidate {
-	d := known(map[string]time.Duration{}, map[string]float64{}, map[string]float64{}, map[string]float64{})
+	var d resourcemodel.Derived
 	wait, success, distance, performance := map[string]time.Duration{}, map[string]float64{}, map[string]float64{}, map[string]float64{}
 	if rapid.Bool().Draw(t, "known") {
 		d = known(wait, success, distance, performance)
-	} else {
-		d = resourcemodel.Derived{}
 	}
 	out := make([]Candidate, n)
 	for i := range out {

@@ -64,7 +64,7 @@ func TestParseSettingRefuses(t *testing.T) {
 			t.Errorf("%q: %v, want one of the kind %v", c.text, err, c.kind)
 			continue
 		}
-		for _, w := range strings.Fields(c.says) {
+		for w := range strings.FieldsSeq(c.says) {
 			if !strings.Contains(fail.Sentence(err), w) {
 				t.Errorf("%q: %q does not say %q", c.text, fail.Sentence(err), w)
 			}

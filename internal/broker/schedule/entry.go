@@ -26,16 +26,6 @@ func (e *Entry) from() time.Time {
 	return e.NotBefore
 }
 
-// avoids reports whether the site is not to get the job.
-func (e *Entry) avoids(k resourcemodel.Key) bool {
-	for _, a := range e.Avoid {
-		if a == k {
-			return true
-		}
-	}
-	return false
-}
-
 // waiting is an Entry that is in.
 type waiting struct {
 	Entry

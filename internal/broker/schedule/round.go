@@ -330,7 +330,7 @@ func (s *Scheduler) pair(r *run, l *lane) bool {
 		return false
 	}
 	seed := s.chance()
-	pairs := l.pairs.Match(jobs, cands, r.now, rand.New(rand.NewPCG(seed, uint64(len(jobs)))))
+	pairs := l.pairs.Match(jobs, cands, r.now, rand.New(rand.NewPCG(seed, uint64(len(jobs))))) //nolint:gosec // it must be the same again in a replay
 	slices.SortStableFunc(pairs, func(x, y policy.Pair) int { return cmp.Compare(x.Job, y.Job) })
 	paired := make([]bool, len(window))
 	any := false

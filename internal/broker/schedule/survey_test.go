@@ -29,8 +29,11 @@ func TestFreeAtIsRoom(t *testing.T) {
 			name string
 			unit int
 		}{
-			{"IndividualCPUCount", 1}, {"IndividualPhysicalMemory", 1 << 20},
-			{"TotalCPUCount", 1}, {"TotalPhysicalMemory", 1 << 20}, {"TotalResourceCount", 1},
+			{"IndividualCPUCount", 1},
+			{"IndividualPhysicalMemory", 1 << 20},
+			{"TotalCPUCount", 1},
+			{"TotalPhysicalMemory", 1 << 20},
+			{"TotalResourceCount", 1},
 		} {
 			if rng.IntN(3) == 0 {
 				add(e.name, e.unit)

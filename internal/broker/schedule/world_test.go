@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -104,10 +105,6 @@ func siteOf(name string, nodes, cpus int) *resourcemodel.Site {
 	}
 }
 
-func placeOf(site string) resourcemodel.Place {
-	return resourcemodel.Place{Key: resourcemodel.Key{Site: site}, Share: "all", Environment: "node"}
-}
-
 // put tells of sites as they are now.
 func (w *world) put(sites ...*resourcemodel.Site) {
 	w.t.Helper()
@@ -165,9 +162,7 @@ func clonePolicies(m map[Scope]map[policy.Kind]policy.Setting) map[Scope]map[pol
 	out := map[Scope]map[policy.Kind]policy.Setting{}
 	for scope, kinds := range m {
 		out[scope] = map[policy.Kind]policy.Setting{}
-		for k, v := range kinds {
-			out[scope][k] = v
-		}
+		maps.Copy(out[scope], kinds)
 	}
 	return out
 }
