@@ -41,13 +41,8 @@ test: setup ## everything CI runs: vet, tests under the race detector, the whole
 	go vet ./...
 	go test -race -short -timeout 30m $$(go list ./... | grep -v -e /internal/e2e -e '/adapters/\(slurm\|condor\|plugin\|boinc\)$$')
 	go test -p 2 -timeout 60m $$(go list ./adapters/... ./internal/store/... | grep -v -e '/adapters/\(slurm\|condor\)$$')
-	go test -short -p 1 -timeout 60m ./adapters/slurm ./adapters/condor
-	PORTOLAN_SITES_JOBS=100 go test -timeout 40m ./internal/e2e/...
-
-.PHONY: long
-long: setup ## what takes too long for each change: five thousand jobs at real managers, a thousand at four sites
-	go test -timeout 90m ./adapters/slurm ./adapters/condor
-	go test -timeout 40m -run 'TestSites$$' -v ./internal/e2e
+	go test -p 2 -timeout 60m ./adapters/slurm ./adapters/condor
+	go test -timeout 40m ./internal/e2e/...
 
 .PHONY: check
 check: ## format, vet and short tests: what anyone runs before handing work over
@@ -61,7 +56,7 @@ race: ## every test under the race detector
 
 .PHONY: bench
 bench: ## the ratios of docs/performance.md, in one run
-	go test -run '^$$' -bench Ratios -benchtime 1x -timeout 40m ./internal/e2e/bench
+	go test -run '^$$' -bench Ratios -benchtime 1x -timeout 60m ./internal/e2e/bench ./resourcemodel ./internal/broker/schedule
 
 TESTBED ?= /tmp/portolan-testbed
 .PHONY: testbed testbed-down
