@@ -43,7 +43,7 @@ type Index struct {
 	lost    map[Key]*ledger // taken from shares and environments that are not there now
 
 	search  searcher
-	changed []bool // scratch
+	changed []aspects // scratch
 	rows    []uint32
 }
 
@@ -63,12 +63,13 @@ type span struct{ first, count uint32 }
 
 // placeTable has the places by their PlaceID.
 type placeTable struct {
-	site  []uint32
-	share []uint16 // number in the site
-	env   []uint16
-	class []uint32 // of the static answers
-	row   []uint32
+	list  []place
 	spans spans
+}
+
+type place struct {
+	site, class, row uint32 // class is of the static answers
+	share, env       uint16 // numbers in the site
 }
 
 // NewIndex makes an Index of a snapshot.
@@ -241,8 +242,7 @@ func (x *Index) enterAt(i uint32, site *Site, order uint64) {
 				s.places.count--
 				continue
 			}
-			x.places.site[id], x.places.share[id], x.places.env[id] = i, uint16(j), uint16(k)
-			x.places.class[id] = x.classes.enter(digests.place(j, k, x.nodes(s, k)))
+			x.places.list[id] = place{site: i, share: uint16(j), env: uint16(k), class: x.classes.enter(digests.place(j, k, x.nodes(s, k)))}
 			id++
 		}
 	}
@@ -259,8 +259,8 @@ func environmentAt(s *Static, id string) int {
 func (x *Index) leave(i uint32) {
 	s := &x.sites[i]
 	for id := s.places.first; id < s.places.first+s.places.count; id++ {
-		x.grid.remove(x, x.places.row[id])
-		x.classes.leave(x.places.class[id])
+		x.grid.remove(x, x.places.list[id].row)
+		x.classes.leave(x.places.list[id].class)
 	}
 	x.places.spans.give(s.places)
 	x.shares.spans.give(s.shares)
@@ -277,12 +277,7 @@ func (x *Index) leave(i uint32) {
 func (x *Index) takePlaces(n int) span {
 	at, grown := x.places.spans.take(n)
 	if grown {
-		p := &x.places
-		p.site = slices.Grow(p.site, n)[:len(p.site)+n]
-		p.share = slices.Grow(p.share, n)[:len(p.share)+n]
-		p.env = slices.Grow(p.env, n)[:len(p.env)+n]
-		p.class = slices.Grow(p.class, n)[:len(p.class)+n]
-		p.row = slices.Grow(p.row, n)[:len(p.row)+n]
+		x.places.list = slices.Grow(x.places.list, n)[:len(x.places.list)+n]
 	}
 	return at
 }
@@ -327,11 +322,9 @@ func (x *Index) Classes() int { return len(x.classes.ids) }
 
 // Place names a place.
 func (x *Index) Place(id PlaceID) Place {
-	s := &x.sites[x.places.site[id]]
-	return Place{
-		Key:   s.site.Key,
-		Share: s.site.Static.Shares[x.places.share[id]].ID, Environment: s.site.Static.Environments[x.places.env[id]].ID,
-	}
+	p := &x.places.list[id]
+	s := x.sites[p.site].site
+	return Place{Key: s.Key, Share: s.Static.Shares[p.share].ID, Environment: s.Static.Environments[p.env].ID}
 }
 
 // Find gives the place of a name; false if there is none.
@@ -342,7 +335,7 @@ func (x *Index) Find(p Place) (PlaceID, bool) {
 	}
 	s := &x.sites[i]
 	for id := s.places.first; id < s.places.first+s.places.count; id++ {
-		if s.site.Static.Shares[x.places.share[id]].ID == p.Share && s.site.Static.Environments[x.places.env[id]].ID == p.Environment {
+		if at := &x.places.list[id]; s.site.Static.Shares[at.share].ID == p.Share && s.site.Static.Environments[at.env].ID == p.Environment {
 			return PlaceID(id), true
 		}
 	}
@@ -380,7 +373,7 @@ const placeBits = 14 // MaxPlaces
 
 // order gives a number that grows along All.
 func (x *Index) order(id PlaceID) uint64 {
-	s := &x.sites[x.places.site[id]]
+	s := &x.sites[x.places.list[id].site]
 	return s.order<<placeBits | uint64(uint32(id)-s.places.first)
 }
 

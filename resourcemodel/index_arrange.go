@@ -11,13 +11,11 @@ func (x *Index) arrange() {
 	for id := range x.All() {
 		ids = append(ids, id)
 	}
+	g.grant()
 	columns, words := g.columns, g.words
-	*g = grid{columns: columns, words: words, named: g.named, round: g.round + 1}
+	*g = grid{columns: columns, words: words, named: g.named, wishes: g.wishes, stride: g.stride, round: g.round + 1}
 	n := len(ids)
 	if n == 0 {
-		for _, c := range columns {
-			c.codes, c.zones = nil, nil
-		}
 		for _, c := range words {
 			c.codes, c.zones = nil, nil
 		}
@@ -47,7 +45,7 @@ func (x *Index) arrange() {
 	for row, i := range parting.rows {
 		rows[row] = ids[i]
 	}
-	x.classes.renumber(x.places.class, rows)
+	x.classes.renumber(x.places.list, rows)
 	x.fill(rows, &parting)
 }
 
@@ -56,7 +54,7 @@ func (x *Index) fill(rows []PlaceID, parting *parter) {
 	g := &x.grid
 	n := len(rows)
 	for _, c := range g.columns {
-		c.codes, c.zones, c.asked = make([]uint64, 0, (n+blockRows-1)/blockRows*(blockRows/laneCount)), nil, c.asked/2
+		c.asked /= 2
 	}
 	for _, c := range g.words {
 		c.codes, c.zones = make([]uint16, 0, (n+blockRows-1)&^(blockRows-1)), nil
@@ -70,13 +68,13 @@ func (x *Index) fill(rows []PlaceID, parting *parter) {
 		row := uint32(i)
 		b := row >> blockBits
 		g.ids[row] = id
-		x.places.row[id] = row
-		g.used[b] |= 1 << (row % blockRows)
+		x.places.list[id].row = row
+		g.masks[b].used |= 1 << (row % blockRows)
 		x.load(id, &p)
 		g.marks(row, &p)
 		g.orders[0][b] = min(g.orders[0][b], x.order(id))
 		for _, c := range g.columns {
-			c.fill(row, &p)
+			c.fill(g, row, &p)
 		}
 		for j, c := range g.words {
 			k := parting.codes[len(g.columns)+j][parting.rows[i]]
@@ -84,8 +82,8 @@ func (x *Index) fill(rows []PlaceID, parting *parter) {
 			c.zones[0][b] |= wordBit(k)
 		}
 	}
-	for b, m := range g.startup {
-		g.accepts[0][b] = m != 0
+	for b := range g.masks {
+		g.accepts[0][b] = g.masks[b].startup != 0
 	}
 	g.sumFrom(1)
 }

@@ -164,17 +164,17 @@ func (c *classTable) leave(id uint32) {
 
 // renumber gives numbers anew in the order of the rows, so that what is remembered of
 // neighbours lies together.
-func (c *classTable) renumber(class []uint32, rows []PlaceID) {
+func (c *classTable) renumber(places []place, rows []PlaceID) {
 	next := classTable{seeds: c.seeds, ids: make(map[digest]uint32, len(c.ids)), buf: c.buf, round: c.round + 1}
 	to := make([]uint32, len(c.count)) // number + 1
 	for _, id := range rows {
-		was := class[id]
+		was := places[id].class
 		if to[was] == 0 {
 			next.keys, next.count, next.nodes = append(next.keys, c.keys[was]), append(next.count, c.count[was]), append(next.nodes, c.nodes[was])
 			to[was] = uint32(len(next.count))
 			next.ids[c.keys[was]] = to[was] - 1
 		}
-		class[id] = to[was] - 1
+		places[id].class = to[was] - 1
 	}
 	*c = next
 }

@@ -39,25 +39,26 @@ func (e except) holds(p *at) bool {
 	return false
 }
 
-// column has one number of all rows: coarsely by row, and exactly between which bounds
-// it lies by block and group.
+// column is one number of all rows: coarsely by row, and exactly between which bounds it
+// lies by block and group. All that columns have of one block or group lies together.
 type column struct {
 	attribute *Attribute
 	argument  string
 	except    except
-	taken     bool // jobs take of it
-	asked     int  // how often queries did, since the rows were arranged
-
-	codes []uint64 // lanes, by row
-	zones []zones  // of blocks, of groups of blocks, ...
+	of        aspects // what it changes with; none: with nothing but the site
+	asked     int     // how often queries did, since the rows were arranged
+	at        int     // its number in the grid
 }
 
 // zones are the bounds of what is known in each part, and whether something is unknown or
-// excepted there. Where nothing is known the least is above the most.
+// excepted there, by part and column. Where nothing is known the least is above the
+// most.
 type zones struct {
-	bounds []interval
-	// The same coarsely, for the parts of one group in one cache line: lanes of the least,
-	// whose tops tell of the unknown, then lanes of the most.
+	stride  int // columns that there is room for
+	bounds  []interval
+	unknown []uint64 // by part, a bit for each column
+	// The same coarsely, for the parts of one group in one cache line, by group and
+	// column: lanes of the least, whose tops tell of the unknown, then lanes of the most.
 	coarse []uint64
 }
 
@@ -65,47 +66,70 @@ type interval struct{ least, most float64 }
 
 var nowhere = interval{math.Inf(1), math.Inf(-1)}
 
-// groupWords has the coarse bounds of a group's parts.
-const groupWords = 2 * fan / laneCount
+const (
+	// groupWords has the coarse bounds of a group's parts.
+	groupWords = 2 * fan / laneCount
+	// codeWords has the codes of a block's rows.
+	codeWords = blockRows / laneCount
+)
 
 func (z *zones) grow(n int) {
-	for len(z.bounds) < n {
-		if len(z.bounds)%fan == 0 {
-			z.coarse = append(z.coarse, make([]uint64, groupWords)...)
+	for part := len(z.unknown); part < n; part++ {
+		if part%fan == 0 {
+			for range z.stride {
+				for i := range groupWords {
+					w := uint64(0)
+					if i < groupWords/2 {
+						w = spread(codeMost)
+					}
+					z.coarse = append(z.coarse, w)
+				}
+			}
 		}
-		z.bounds = append(z.bounds, interval{})
-		z.set(uint32(len(z.bounds)-1), nowhere, false)
+		for range z.stride {
+			z.bounds = append(z.bounds, nowhere)
+		}
+		z.unknown = append(z.unknown, 0)
 	}
 }
 
-// group gives the lanes of the least and of the most of the parts of a group.
-func (z *zones) group(g uint32) (least, most []uint64) {
-	words := z.coarse[g*groupWords : (g+1)*groupWords]
-	return words[:groupWords/2], words[groupWords/2:]
-}
+func (z *zones) of(part uint32, c *column) interval { return z.bounds[int(part)*z.stride+c.at] }
 
-func (z *zones) unknown(part uint32) bool {
-	least, _ := z.group(part / fan)
-	return laneOf(least, part%fan)&0x8000 != 0
+func (z *zones) unsure(part uint32, c *column) bool { return z.unknown[part]>>c.at&1 != 0 }
+
+// group gives the lanes of the least and of the most of the parts of a group.
+func (z *zones) group(g uint32, c *column) *[groupWords]uint64 {
+	return (*[groupWords]uint64)(z.coarse[(int(g)*z.stride+c.at)*groupWords:])
 }
 
 // set gives a part its bounds, and reports whether they are new.
-func (z *zones) set(part uint32, b interval, unknown bool) bool {
-	if z.bounds[part] == b && z.unknown(part) == unknown {
+func (z *zones) set(part uint32, c *column, now interval, unknown bool) bool {
+	b := &z.bounds[int(part)*z.stride+c.at]
+	if *b == now && z.unsure(part, c) == unknown {
 		return false
 	}
-	z.bounds[part] = b
+	*b = now
 	lo, hi := codeMost, codeUnknown
-	if b.least <= b.most {
-		lo, hi = codeOf(b.least), codeOf(b.most)
+	if now.least <= now.most {
+		lo, hi = codeOf(now.least), codeOf(now.most)
 	}
-	if unknown {
+	if z.unknown[part] &^= 1 << c.at; unknown {
+		z.unknown[part] |= 1 << c.at
 		lo |= 0x8000
 	}
-	least, most := z.group(part / fan)
-	setLane(least, part%fan, lo)
-	setLane(most, part%fan, hi)
+	lanes := z.group(part/fan, c)
+	setLane(lanes[:groupWords/2], part%fan, lo)
+	setLane(lanes[groupWords/2:], part%fan, hi)
 	return true
+}
+
+// codes gives the lanes of a block's rows.
+func (g *grid) codesOf(b uint32, c *column) *[codeWords]uint64 {
+	return (*[codeWords]uint64)(g.codes[(int(b)*g.stride+c.at)*codeWords:])
+}
+
+func (g *grid) code(row uint32, c *column) code {
+	return laneOf(g.codesOf(row>>blockBits, c)[:], row%blockRows)
 }
 
 func (c *column) kind() Kind { return c.attribute.Kind }
@@ -116,28 +140,18 @@ func (c *column) value(p *at) (float64, bool) {
 	return v, ok && !math.IsNaN(v)
 }
 
-// grow makes room for all rows.
-func (c *column) grow(g *grid) {
-	c.codes = append(c.codes, make([]uint64, len(g.ids)/laneCount-len(c.codes))...)
-	for len(c.zones) < g.levels() {
-		c.zones = append(c.zones, zones{})
-	}
-	for level := range c.zones {
-		c.zones[level].grow(len(g.orders[level]))
-	}
-}
-
 // fill sets the number of a row that had none, and the bounds of its block.
-func (c *column) fill(row uint32, p *at) {
-	z, b := &c.zones[0], row>>blockBits
-	v, ok := c.value(p)
-	if !ok {
-		z.set(b, z.bounds[b], true)
-		return
+func (c *column) fill(g *grid, row uint32, p *at) {
+	z, b := &g.zones[0], row>>blockBits
+	now, unknown := z.of(b, c), z.unsure(b, c)
+	if v, ok := c.value(p); ok {
+		setLane(g.codesOf(b, c)[:], row%blockRows, codeOf(v))
+		now = interval{min(now.least, v), max(now.most, v)}
+		unknown = unknown || c.except.holds(p)
+	} else {
+		unknown = true
 	}
-	setLane(c.codes, row, codeOf(v))
-	now := z.bounds[b]
-	z.set(b, interval{min(now.least, v), max(now.most, v)}, z.unknown(b) || c.except.holds(p))
+	z.set(b, c, now, unknown)
 }
 
 // put sets the number of a row. Bounds are made wide enough at once, and exact by flush:
@@ -148,10 +162,15 @@ func (c *column) put(g *grid, row uint32, p *at) {
 	if ok {
 		k = codeOf(v)
 	}
-	old := laneOf(c.codes, row)
-	setLane(c.codes, row, k)
-	z, b := &c.zones[0], row>>blockBits
-	was, now, unknown := z.bounds[b], z.bounds[b], z.unknown(b)
+	b := row >> blockBits
+	codes := g.codesOf(b, c)[:]
+	old := laneOf(codes, row%blockRows)
+	if old != k {
+		setLane(codes, row%blockRows, k)
+	}
+	z := &g.zones[0]
+	was, unknown := z.of(b, c), z.unsure(b, c)
+	now := was
 	narrower := old == codeUnknown && unknown && ok
 	if old != codeUnknown {
 		narrower = !ok || v < was.most && old >= codeOf(was.most) || v > was.least && old <= codeOf(was.least)
@@ -159,7 +178,7 @@ func (c *column) put(g *grid, row uint32, p *at) {
 	if ok {
 		now = interval{min(was.least, v), max(was.most, v)}
 	}
-	wider := z.set(b, now, unknown || !ok || c.except != never && g.excepted[c.except][b] != 0)
+	wider := z.set(b, c, now, unknown || !ok || c.except != never && g.masks[b].excepted[c.except] != 0)
 	if narrower || wider {
 		g.moved = append(g.moved, moved{c, b, narrower})
 	}
@@ -167,14 +186,15 @@ func (c *column) put(g *grid, row uint32, p *at) {
 
 // drop takes a row out, which its block does not use any more.
 func (c *column) drop(g *grid, row uint32) {
-	setLane(c.codes, row, codeUnknown)
-	g.moved = append(g.moved, moved{c, row >> blockBits, true})
+	b := row >> blockBits
+	setLane(g.codesOf(b, c)[:], row%blockRows, codeUnknown)
+	g.moved = append(g.moved, moved{c, b, true})
 }
 
 // settle works out the bounds of a block, which are now no wider than they say.
 func (c *column) settle(x *Index, b uint32) {
-	used := x.grid.used[b]
-	codes := c.codes[b*blockRows/laneCount:][:blockRows/laneCount]
+	g := &x.grid
+	used, codes := g.masks[b].used, g.codesOf(b, c)[:]
 	lo, hi, unknown := codeMost+1, codeUnknown, false
 	for m := used; m != 0; m &= m - 1 {
 		k := laneOf(codes, uint32(bits.TrailingZeros64(m)))
@@ -184,52 +204,49 @@ func (c *column) settle(x *Index, b uint32) {
 		}
 		lo, hi = min(lo, k), max(hi, k)
 	}
-	if c.except != never && used&x.grid.excepted[c.except][b] != 0 {
+	if c.except != never && used&g.masks[b].excepted[c.except] != 0 {
 		unknown = true
 	}
-	z := &c.zones[0]
+	z := &g.zones[0]
 	if hi == codeUnknown {
-		z.set(b, nowhere, unknown)
+		z.set(b, c, nowhere, unknown)
 		return
 	}
 	// Only rows with the outermost codes can be outermost, and when one is found that is
 	// as far out as before, none is farther.
-	was, now := z.bounds[b], nowhere
-	p := &x.grid.eyes
+	was, now := z.of(b, c), nowhere
+	p := &g.eyes
 	for m := used; m != 0 && (now.least > was.least || now.most < was.most); m &= m - 1 {
 		i := uint32(bits.TrailingZeros64(m))
 		if k := laneOf(codes, i); k == lo || k == hi {
-			x.load(x.grid.ids[b<<blockBits|i], p)
+			x.load(g.ids[b<<blockBits|i], p)
 			v, _ := c.value(p)
 			now = interval{min(now.least, v), max(now.most, v)}
 		}
 	}
-	z.set(b, now, unknown)
+	z.set(b, c, now, unknown)
 }
 
 // rise brings the groups up to date that a part is in.
-func (c *column) rise(part uint32) {
-	for level := 1; level < len(c.zones); level++ {
+func (c *column) rise(g *grid, part uint32) {
+	for level := 1; level < len(g.zones); level++ {
 		part >>= fanBits
-		if !c.sum(level, part) {
+		if !c.sum(g, level, part) {
 			return
 		}
 	}
 }
 
 // sum works out the bounds of a group, and reports whether they changed.
-func (c *column) sum(level int, part uint32) bool {
-	below := &c.zones[level-1]
-	now := nowhere
-	for _, b := range below.bounds[part<<fanBits : min((part+1)<<fanBits, uint32(len(below.bounds)))] {
+func (c *column) sum(g *grid, level int, part uint32) bool {
+	below := &g.zones[level-1]
+	now, unknown := nowhere, false
+	for i := part << fanBits; i < min((part+1)<<fanBits, uint32(len(below.unknown))); i++ {
+		b := below.of(i, c)
 		now = interval{min(now.least, b.least), max(now.most, b.most)}
+		unknown = unknown || below.unsure(i, c)
 	}
-	tops := uint64(0)
-	least, _ := below.group(part)
-	for _, w := range least {
-		tops |= w & laneTops
-	}
-	return c.zones[level].set(part, now, tops != 0)
+	return g.zones[level].set(part, c, now, unknown)
 }
 
 // wordColumn has one word of all rows by its number, and which words there are by block
@@ -295,7 +312,7 @@ func (c *wordColumn) put(g *grid, row uint32, p *at) {
 // settle works out the bits of a block and of the groups that it is in.
 func (c *wordColumn) settle(g *grid, b uint32) {
 	var all uint64
-	for m := g.used[b]; m != 0; m &= m - 1 {
+	for m := g.masks[b].used; m != 0; m &= m - 1 {
 		all |= wordBit(c.codes[b<<blockBits|uint32(bits.TrailingZeros64(m))])
 	}
 	c.zones[0][b] = all

@@ -1,6 +1,8 @@
 package resourcemodel
 
 import (
+	"cmp"
+	"maps"
 	"math"
 	"math/bits"
 	"slices"
@@ -11,16 +13,18 @@ const noPlace PlaceID = math.MaxUint32
 
 // grid has the rows: see Index.
 type grid struct {
-	ids      []PlaceID
-	used     []uint64 // rows of each block that are no holes
-	startup  []uint64 // of them, those whose site and share take jobs
-	excepted [excepts][]uint64
-	accepts  [][]bool   // by level: whether any takes jobs
-	orders   [][]uint64 // by level: the least order
+	ids     []PlaceID
+	masks   []mask     // by block
+	accepts [][]bool   // by level: whether any takes jobs
+	orders  [][]uint64 // by level: the least order
 
 	columns []*column // the table of attributes, then what requests asked for beside it
+	stride  int       // columns that there is room for
+	codes   []uint64  // lanes, by block and column
+	zones   []zones   // of blocks, of groups of blocks, ...
 	words   []*wordColumn
 	named   map[string]*column // of the table, but for those that take an argument
+	wishes  map[wish]int       // how often they were asked for
 
 	moved []moved
 	eyes  at // scratch of see
@@ -32,17 +36,26 @@ type grid struct {
 	round   uint64 // grows when columns, words or rows are numbered anew
 }
 
-// maxExtra bounds the columns for attributes that take an argument.
-const maxExtra = 16
+// mask has bits for the rows of a block.
+type mask struct {
+	used     uint64 // no holes
+	startup  uint64 // of them, those whose site and share take jobs
+	excepted [excepts]uint64
+}
+
+const (
+	maxExtra  = 16  // columns for attributes that take an argument
+	maxWishes = 256 // such attributes that are remembered
+)
 
 func (g *grid) init() {
-	*g = grid{round: g.round + 1, named: map[string]*column{}}
+	*g = grid{round: g.round + 1, named: map[string]*column{}, wishes: map[wish]int{}}
 	for i := range attributes {
 		a := &attributes[i]
 		if a.number == nil || a.Argument() || a.Kind == DerivedAttribute {
 			continue
 		}
-		c := &column{attribute: a, taken: slices.Contains([]string{"FreeSlots", "FreeNodes", "FreeCPUs", "FreeMemory", "FreeGPUs"}, a.Name)}
+		c := &column{attribute: a, of: aspectsOf[a.Name]}
 		switch a.Name {
 		case "FreeNodes", "FreeMemory", "FreeGPUs":
 			c.except = merged
@@ -54,6 +67,8 @@ func (g *grid) init() {
 		g.columns = append(g.columns, c)
 		g.named[a.Name] = c
 	}
+	// What changes together lies together.
+	slices.SortStableFunc(g.columns, func(a, b *column) int { return cmp.Compare(a.of, b.of) })
 	word := func(attribute string, of func(p *at) string) {
 		g.words = append(g.words, &wordColumn{attribute: attribute, of: of, numbers: map[string]uint16{}})
 	}
@@ -93,40 +108,49 @@ func (g *grid) word(attribute string) *wordColumn {
 	return nil
 }
 
-// want makes a column for an attribute with an argument, if there is room for one more.
-func (g *grid) want(x *Index, a *Attribute, argument string) *column {
+// want notes that a request asks for an attribute with an argument, which gets a column
+// when rows are arranged next.
+func (g *grid) want(a *Attribute, argument string) {
+	if argument == "" || a.number == nil || a.Kind == DerivedAttribute {
+		return
+	}
 	if c := g.column(a, argument); c != nil {
-		return c
+		c.asked++
+		return
 	}
-	if a.number == nil || !a.Argument() || a.Kind == DerivedAttribute {
-		return nil
+	w := wish{a, argument}
+	if _, ok := g.wishes[w]; ok || len(g.wishes) < maxWishes {
+		g.wishes[w]++
 	}
-	extra := 0
+}
+
+// wish is an attribute with its argument.
+type wish struct {
+	attribute *Attribute
+	argument  string
+}
+
+// grant makes columns for what was most wished for, and drops those that nobody asked for.
+func (g *grid) grant() {
 	for _, c := range g.columns {
-		if c.attribute.Argument() {
-			extra++
+		if c.argument != "" {
+			g.wishes[wish{c.attribute, c.argument}] = c.asked
 		}
 	}
-	if extra >= maxExtra {
-		return nil
-	}
-	c := &column{attribute: a, argument: argument, taken: a.Kind == DynamicAttribute}
-	g.columns = append(g.columns, c)
-	c.grow(g)
-	var p at
-	for row, id := range g.ids {
-		if id != noPlace {
-			x.load(id, &p)
-			c.fill(uint32(row), &p)
+	g.columns = slices.DeleteFunc(g.columns, func(c *column) bool { return c.argument != "" })
+	list := slices.SortedFunc(maps.Keys(g.wishes), func(a, b wish) int {
+		return cmp.Or(cmp.Compare(g.wishes[b], g.wishes[a]), cmp.Compare(a.attribute.Name, b.attribute.Name), cmp.Compare(a.argument, b.argument))
+	})
+	for _, w := range list[:min(len(list), maxExtra)] {
+		if g.wishes[w] > 0 {
+			g.columns = append(g.columns, &column{attribute: w.attribute, argument: w.argument, of: aspectsOf[w.attribute.Name], asked: g.wishes[w]})
 		}
 	}
-	for level := 1; level < len(c.zones); level++ {
-		for part := range c.zones[level].bounds {
-			c.sum(level, uint32(part))
-		}
+	clear(g.wishes)
+	for i, c := range g.columns {
+		c.at = i
 	}
-	g.round++
-	return c
+	g.stride = len(g.columns)
 }
 
 // grow makes room for so many blocks, all of whose new rows are holes.
@@ -138,12 +162,7 @@ func (g *grid) grow(blocks int) {
 		g.ids = append(g.ids, noPlace)
 		g.holes++
 	}
-	for len(g.used) < blocks {
-		g.used, g.startup = append(g.used, 0), append(g.startup, 0)
-		for i := range g.excepted {
-			g.excepted[i] = append(g.excepted[i], 0)
-		}
-	}
+	g.masks = append(g.masks, make([]mask, blocks-len(g.masks))...)
 	deep := len(g.orders)
 	for level, n := 0, blocks; ; level, n = level+1, (n+fan-1)>>fanBits {
 		if level == len(g.orders) {
@@ -156,8 +175,12 @@ func (g *grid) grow(blocks int) {
 			break
 		}
 	}
-	for _, c := range g.columns {
-		c.grow(g)
+	g.codes = append(g.codes, make([]uint64, blocks*g.stride*codeWords-len(g.codes))...)
+	for len(g.zones) < g.levels() {
+		g.zones = append(g.zones, zones{stride: g.stride})
+	}
+	for level := range g.zones {
+		g.zones[level].grow(len(g.orders[level]))
 	}
 	for _, c := range g.words {
 		c.grow(g)
@@ -175,7 +198,7 @@ func (g *grid) sumFrom(level int) {
 			g.orders[level][part] = slices.Min(g.orders[level-1][from:to])
 			g.accepts[level][part] = slices.Contains(g.accepts[level-1][from:to], true)
 			for _, c := range g.columns {
-				c.sum(level, part)
+				c.sum(g, level, part)
 			}
 			for _, c := range g.words {
 				c.sum(level, part)
@@ -187,16 +210,16 @@ func (g *grid) sumFrom(level int) {
 // insert gives a place a row.
 func (g *grid) insert(x *Index, id PlaceID) {
 	if len(g.free) == 0 {
-		g.grow(len(g.used) + 1)
+		g.grow(len(g.masks) + 1)
 	}
 	row := g.free[len(g.free)-1]
 	g.free = g.free[:len(g.free)-1]
 	g.holes--
 	g.loose++
 	g.ids[row] = id
-	x.places.row[id] = row
+	x.places.list[id].row = row
 	b := row >> blockBits
-	g.used[b] |= 1 << (row % blockRows)
+	g.masks[b].used |= 1 << (row % blockRows)
 	var p at
 	x.load(id, &p)
 	g.marks(row, &p)
@@ -230,7 +253,7 @@ func (g *grid) flush(x *Index) {
 		if m.narrower {
 			m.column.settle(x, m.block)
 		}
-		m.column.rise(m.block)
+		m.column.rise(g, m.block)
 	}
 	g.moved = g.moved[:0]
 }
@@ -252,7 +275,7 @@ func (g *grid) zoneOrders(x *Index) {
 		for part := range g.orders[level] {
 			least := uint64(math.MaxUint64)
 			if level == 0 {
-				for m := g.used[part]; m != 0; m &= m - 1 {
+				for m := g.masks[part].used; m != 0; m &= m - 1 {
 					least = min(least, x.order(g.ids[part<<blockBits|bits.TrailingZeros64(m)]))
 				}
 			} else {
@@ -269,10 +292,10 @@ func (g *grid) remove(x *Index, row uint32) {
 	b := row >> blockBits
 	bit := uint64(1) << (row % blockRows)
 	g.ids[row] = noPlace
-	g.used[b] &^= bit
-	g.startup[b] &^= bit
-	for i := range g.excepted {
-		g.excepted[i][b] &^= bit
+	g.masks[b].used &^= bit
+	g.masks[b].startup &^= bit
+	for i := range g.masks[b].excepted {
+		g.masks[b].excepted[i] &^= bit
 	}
 	g.raise(b)
 	g.free = append(g.free, row)
@@ -298,16 +321,16 @@ func (g *grid) marks(row uint32, p *at) (ended [excepts]bool) {
 		}
 		return was && !is
 	}
-	set(&g.startup[b], p.Site.Dynamic != nil && p.Site.Dynamic.Up && p.state.Open)
+	set(&g.masks[b].startup, p.Site.Dynamic != nil && p.Site.Dynamic.Up && p.state.Open)
 	for e := merged; e < excepts; e++ {
-		ended[e] = set(&g.excepted[e][b], e.holds(p))
+		ended[e] = set(&g.masks[b].excepted[e], e.holds(p))
 	}
 	return ended
 }
 
 // raise tells the groups above a block whether any of its rows takes jobs.
 func (g *grid) raise(part uint32) {
-	any := g.startup[part] != 0
+	any := g.masks[part].startup != 0
 	for level := range g.accepts {
 		g.accepts[level][part] = any
 		if part >>= fanBits; level+1 < len(g.accepts) {
@@ -317,38 +340,45 @@ func (g *grid) raise(part uint32) {
 	}
 }
 
-// update follows a change of how the places of some rows stand.
-func (g *grid) update(x *Index, rows []uint32) {
-	for _, row := range rows {
-		b := row >> blockBits
-		was := g.startup[b] != 0
-		ended := g.marks(row, g.see(x, row))
-		if was != (g.startup[b] != 0) {
-			g.raise(b)
-		}
-		for _, c := range g.columns {
-			if ended[c.except] {
-				g.moved = append(g.moved, moved{c, b, true})
+// update follows a change of how the places of some rows stand, and of nothing but these
+// aspects.
+func (g *grid) update(x *Index, rows []uint32, what aspects) {
+	if what&ofTaking != 0 {
+		for _, row := range rows {
+			b := row >> blockBits
+			was := g.masks[b].startup != 0
+			ended := g.marks(row, g.see(x, row))
+			if was != (g.masks[b].startup != 0) {
+				g.raise(b)
+			}
+			for _, c := range g.columns {
+				if ended[c.except] {
+					g.moved = append(g.moved, moved{c, b, true})
+				}
 			}
 		}
 	}
-	g.updateSome(x, rows, func(c *column) bool { return c.kind() == DynamicAttribute })
+	var one *at
+	if len(rows) == 1 {
+		one = g.see(x, rows[0])
+	}
+	for _, c := range g.columns { // by columns, so that flush sees those of one block together
+		if c.of&what == 0 {
+			continue
+		}
+		for _, row := range rows {
+			if one == nil {
+				c.put(g, row, g.see(x, row))
+			} else {
+				c.put(g, row, one)
+			}
+		}
+	}
+	g.flush(x)
 }
 
 // see puts the place of a row before the eyes.
 func (g *grid) see(x *Index, row uint32) *at {
 	x.load(g.ids[row], &g.eyes)
 	return &g.eyes
-}
-
-// updateSome follows a change of some numbers.
-func (g *grid) updateSome(x *Index, rows []uint32, which func(*column) bool) {
-	for _, c := range g.columns {
-		if which(c) {
-			for _, row := range rows {
-				c.put(g, row, g.see(x, row))
-			}
-		}
-	}
-	g.flush(x)
 }

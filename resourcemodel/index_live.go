@@ -31,6 +31,61 @@ const (
 
 func (f flags) has(g flags) bool { return f&g != 0 }
 
+// aspects are parts of how a place stands, of which one may change without the others.
+type aspects uint16
+
+const (
+	ofRunning aspects = 1 << iota
+	ofWaiting
+	ofForecast
+	ofNodes
+	ofAvailable
+	ofCounters // consumables
+	ofTaking   // whether the site and the share take jobs, and what environment was merged
+	ofSlots
+	ofFreeNodes
+	ofCPUs
+	ofMemory
+	ofGPUs
+	ofAll = 1<<iota - 1
+)
+
+// aspectsOf are those of the dynamic attributes that are numbers.
+var aspectsOf = map[string]aspects{
+	"Running": ofRunning, "Waiting": ofWaiting, "Load": ofRunning | ofWaiting, "Forecast": ofForecast, "FreeSlots": ofSlots,
+	"Nodes": ofNodes, "AvailableNodes": ofAvailable, "FreeNodes": ofFreeNodes | ofCPUs, "FreeCPUs": ofCPUs, "FreeMemory": ofMemory, "FreeGPUs": ofGPUs,
+	"FreeConsumable:": ofCounters,
+}
+
+// differs gives the aspects in which two differ; none of what is wide is looked up.
+func (h shareLive) differs(o shareLive) aspects {
+	if h == o {
+		return 0
+	}
+	if (h.is^o.is)&(known|wide) != 0 || h.is.has(wide) {
+		return ofAll
+	}
+	return when(h.freeSlots != o.freeSlots, ofSlots) | when(h.running != o.running, ofRunning) | when(h.waiting != o.waiting, ofWaiting) | when(h.is != o.is, ofTaking)
+}
+
+func (e envLive) differs(o envLive) aspects {
+	if e == o {
+		return 0
+	}
+	if e.is != o.is || e.is.has(wide) {
+		return ofAll
+	}
+	return when(e.nodes != o.nodes, ofNodes) | when(e.available != o.available, ofAvailable) | when(e.freeNodes != o.freeNodes, ofFreeNodes) |
+		when(e.freeCPUs != o.freeCPUs, ofCPUs) | when(e.freeMemory != o.freeMemory, ofMemory) | when(e.freeGPUs != o.freeGPUs, ofGPUs)
+}
+
+func when(is bool, a aspects) aspects {
+	if is {
+		return a
+	}
+	return 0
+}
+
 // liveTable is a table that is divided among sites.
 type liveTable[T any] struct {
 	rows  []T
@@ -100,20 +155,18 @@ func (x *Index) liveEnv(s *indexedSite, j uint32) {
 
 // share gives how a share stands, less what was taken.
 func (s *indexedSite) share(j uint32) (ShareState, bool) {
-	state, ok := s.site.Dynamic.Share(s.site.Static.Shares[j].ID)
-	if ok && s.taken != nil {
-		state = s.taken.shares[j].from(state)
+	if s.taken != nil {
+		return s.taken.shares[j].left(), s.taken.shares[j].stated
 	}
-	return state, ok
+	return s.site.Dynamic.Share(s.site.Static.Shares[j].ID)
 }
 
 // env gives how an environment stands, less what was taken.
 func (s *indexedSite) env(j uint32) (EnvironmentState, bool) {
-	state, ok := s.site.Dynamic.Environment(s.site.Static.Environments[j].ID)
-	if ok && s.taken != nil {
-		state = s.taken.envs[j].from(state)
+	if s.taken != nil {
+		return s.taken.envs[j].left(), s.taken.envs[j].counted
 	}
-	return state, ok
+	return s.site.Dynamic.Environment(s.site.Static.Environments[j].ID)
 }
 
 // nodes gives the number of nodes that an environment counts; -1 is not known.
@@ -131,8 +184,9 @@ func (x *Index) nodes(s *indexedSite, j int) int64 {
 
 // load puts a place before the eyes of clauses and criteria.
 func (x *Index) load(id PlaceID, p *at) {
-	s := &x.sites[x.places.site[id]]
-	j, k := uint32(x.places.share[id]), uint32(x.places.env[id])
+	place := &x.places.list[id]
+	s := &x.sites[place.site]
+	j, k := uint32(place.share), uint32(place.env)
 	p.static = s.site.Static
 	p.Where = Where{Site: s.site, Share: &p.static.Shares[j], Environment: &p.static.Environments[k]}
 	if s.taken != nil && s.taken.site != nil {
@@ -167,9 +221,9 @@ func (x *Index) Site(k Key) *Site {
 
 // Where gives a place as it stands without what was taken: see Site.
 func (x *Index) Where(id PlaceID) Where {
-	s := &x.sites[x.places.site[id]]
-	static := s.site.Static
-	return Where{Site: s.current(), Share: &static.Shares[x.places.share[id]], Environment: &static.Environments[x.places.env[id]]}
+	p := &x.places.list[id]
+	s := &x.sites[p.site]
+	return Where{Site: s.current(), Share: &s.site.Static.Shares[p.share], Environment: &s.site.Static.Environments[p.env]}
 }
 
 func (s *indexedSite) current() *Site {
@@ -204,18 +258,21 @@ func (x *Index) refresh(touched []PlaceID, i uint32, old *Dynamic) []PlaceID {
 	if s.taken != nil {
 		s.taken.settle(s.site)
 	}
-	all := (old == nil) != (now == nil) || old != nil && now != nil && (old.Up != now.Up || !maps.Equal(old.Consumables, now.Consumables))
+	var all aspects // of all places
+	if (old == nil) != (now == nil) || old != nil && (old.Up != now.Up || !maps.Equal(old.Consumables, now.Consumables)) {
+		all = ofTaking | ofCounters
+	}
 	changed := x.changed[:0]
 	for j := range s.shares.count {
 		row := &x.shares.rows[s.shares.first+j]
 		was := *row
 		x.liveShare(s, j)
-		c := was != *row
-		if !c && row.is.has(wide) {
+		c := was.differs(*row)
+		if c == 0 && row.is.has(wide) {
 			id := s.site.Static.Shares[j].ID
 			a, _ := old.Share(id)
 			b, _ := now.Share(id)
-			c = !sameShareState(a, b)
+			c = when(!sameShareState(a, b), ofAll)
 		}
 		changed = append(changed, c)
 	}
@@ -223,41 +280,44 @@ func (x *Index) refresh(touched []PlaceID, i uint32, old *Dynamic) []PlaceID {
 		row := &x.envs.rows[s.envs.first+j]
 		was := *row
 		x.liveEnv(s, j)
-		c := was != *row
-		if !c && row.is.has(wide) {
+		c := was.differs(*row)
+		if c == 0 && row.is.has(wide) {
 			id := s.site.Static.Environments[j].ID
 			a, _ := old.Environment(id)
 			b, _ := now.Environment(id)
-			c = !sameEnvironmentState(a, b)
+			c = when(!sameEnvironmentState(a, b), ofAll)
 		}
 		changed = append(changed, c)
 	}
 	x.changed = changed
-	rows := x.rows[:0]
+	rows, what := x.rows[:0], all
 	for id := s.places.first; id < s.places.first+s.places.count; id++ {
-		share, env := changed[x.places.share[id]], changed[s.shares.count+uint32(x.places.env[id])]
-		if !all && !share && !env {
+		p := &x.places.list[id]
+		share, env := changed[p.share], changed[s.shares.count+uint32(p.env)]
+		if all|share|env == 0 {
 			continue
 		}
-		if env {
+		if env&ofNodes != 0 {
 			x.reclass(PlaceID(id))
 		}
-		rows = append(rows, x.places.row[id])
+		what |= share | env
+		rows = append(rows, p.row)
 		touched = append(touched, PlaceID(id))
 	}
 	x.rows = rows
-	x.grid.update(x, rows)
+	x.grid.update(x, rows, what)
 	return touched
 }
 
 // reclass finds the class of a place again, whose number of nodes may have changed.
 func (x *Index) reclass(id PlaceID) {
-	s := &x.sites[x.places.site[id]]
-	j, k := int(x.places.share[id]), int(x.places.env[id])
-	was := x.places.class[id]
+	p := &x.places.list[id]
+	s := &x.sites[p.site]
+	j, k := int(p.share), int(p.env)
+	was := p.class
 	if x.classes.nodes[was] == x.nodes(s, k) {
 		return
 	}
-	x.places.class[id] = x.classes.enter(x.classes.of(s.site).place(j, k, x.nodes(s, k)))
+	p.class = x.classes.enter(x.classes.of(s.site).place(j, k, x.nodes(s, k)))
 	x.classes.leave(was)
 }

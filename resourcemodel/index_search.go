@@ -3,7 +3,6 @@ package resourcemodel
 import (
 	"math/bits"
 	"slices"
-	"strings"
 )
 
 // Winner is a place with its mark.
@@ -121,7 +120,7 @@ func (x *Index) find(r *Request, o *Objective, d Derived, skip func(PlaceID) boo
 	if x.grid.rows() == 0 {
 		return nil, false
 	}
-	x.columnsFor(r, o)
+	x.wish(r, o)
 	a := x.of(r)
 	a.ready(x)
 	f := &x.search.finder
@@ -195,7 +194,7 @@ func (f *finder) open(level int, group uint32, t todo) {
 		}
 	}
 	var left [fan]todo
-	for may = f.asked.plan.passes(may, level, group, t, &left); may != 0; may &= may - 1 {
+	for may = f.asked.plan.passes(g, may, level, group, t, &left); may != 0; may &= may - 1 {
 		j := uint32(bits.TrailingZeros64(may))
 		part := group<<fanBits | j
 		n := node{order: g.orders[level][part], level: int32(level), part: part, todo: left[j]}
@@ -210,9 +209,9 @@ func (f *finder) open(level int, group uint32, t todo) {
 func (f *finder) bounds(level int, part uint32) []bounds {
 	s := &f.x.search
 	s.known = s.known[:0]
+	z := &f.x.grid.zones[level]
 	for _, c := range s.marker.columns {
-		z := &c.zones[level]
-		s.known = append(s.known, bounds{z.bounds[part], z.unknown(part)})
+		s.known = append(s.known, bounds{z.of(part, c), z.unsure(part, c)})
 	}
 	return s.known
 }
@@ -226,7 +225,7 @@ func (p *plan) everything(g *grid, conds int) todo {
 	top := g.levels() - 1
 	for i := range conds {
 		c := &p.conds[i]
-		_, open := c.parts(&c.column.zones[top], 0)
+		_, open := c.parts(&g.zones[top], 0)
 		if open != 0 {
 			t |= 1 << (len(p.words) + i)
 		}
@@ -237,12 +236,13 @@ func (p *plan) everything(g *grid, conds int) todo {
 // parts compares a group, and gives those parts that may have rows which meet the
 // condition, and of these those that may have others too.
 func (c *cond) parts(z *zones, group uint32) (may, open uint64) {
-	least, most := z.group(group)
-	for i := range least {
-		unknown := least[i] & laneTops
-		lo := least[i] &^ laneTops
-		some := noLess(most[i], c.from) & noLess(c.to, lo)
-		all := noLess(lo, c.from) & noLess(c.to, most[i])
+	lanes := z.group(group, c.column)
+	for i := range groupWords / 2 {
+		least, most := lanes[i], lanes[i+groupWords/2]
+		unknown := least & laneTops
+		least &^= laneTops
+		some := noLess(most, c.from) & noLess(c.to, least)
+		all := noLess(least, c.from) & noLess(c.to, most)
 		if c.unknown {
 			some |= unknown
 		} else {
@@ -256,7 +256,7 @@ func (c *cond) parts(z *zones, group uint32) (may, open uint64) {
 
 // passes leaves those parts of a group that may have rows which meet what is to do, and
 // gives for each what is left to do.
-func (p *plan) passes(may uint64, level int, group uint32, t todo, left *[fan]todo) uint64 {
+func (p *plan) passes(g *grid, may uint64, level int, group uint32, t todo, left *[fan]todo) uint64 {
 	for i := range left {
 		left[i] = 0
 	}
@@ -275,7 +275,7 @@ func (p *plan) passes(may uint64, level int, group uint32, t todo, left *[fan]to
 	for rest := t >> len(p.words); rest != 0 && may != 0; rest &= rest - 1 {
 		i := bits.TrailingZeros64(uint64(rest))
 		c := &p.conds[i]
-		some, open := c.parts(&c.column.zones[level], group)
+		some, open := c.parts(&g.zones[level], group)
 		may &= some
 		for ; open != 0; open &= open - 1 {
 			left[bits.TrailingZeros64(open)] |= 1 << (len(p.words) + i)
@@ -308,7 +308,7 @@ func (p *plan) rows(g *grid, m uint64, b uint32, t todo) uint64 {
 // rows gives the rows of a block whose numbers may be so.
 func (c *cond) rows(g *grid, b uint32) uint64 {
 	pass := uint64(0)
-	for i, w := range c.column.codes[b*blockRows/laneCount:][:blockRows/laneCount] {
+	for i, w := range g.codesOf(b, c.column) {
 		tops := noLess(w, c.from) & noLess(c.to, w)
 		if c.unknown {
 			tops |= zeroLanes(w)
@@ -316,7 +316,7 @@ func (c *cond) rows(g *grid, b uint32) uint64 {
 		pass |= gather(tops) << (i * laneCount)
 	}
 	if c.except != never {
-		pass |= g.excepted[c.except][b]
+		pass |= g.masks[b].excepted[c.except]
 	}
 	return pass
 }
@@ -326,7 +326,7 @@ func (f *finder) block(b uint32, t todo) {
 	x := f.x
 	g, s, a := &x.grid, &x.search, f.asked
 	s.looked.Opened++
-	m := a.plan.rows(g, g.used[b]&g.startup[b], b, t)
+	m := a.plan.rows(g, g.masks[b].used&g.masks[b].startup, b, t)
 	if m == 0 {
 		return
 	}
@@ -336,7 +336,7 @@ func (f *finder) block(b uint32, t todo) {
 		row := b<<blockBits | uint32(bits.TrailingZeros64(m))
 		s.known = s.known[:0]
 		for i, c := range s.marker.columns {
-			k := laneOf(c.codes, row)
+			k := g.code(row, c)
 			if k == codeUnknown {
 				s.known = append(s.known, bounds{nowhere, true})
 				continue
@@ -360,7 +360,7 @@ func (f *finder) block(b uint32, t todo) {
 			continue
 		}
 		s.looked.Places++
-		if !a.fit(&f.p, x.places.class[id]) || !met(f.request.clauses[f.request.static:], &f.p) {
+		if !a.fit(&f.p, x.places.list[id].class) || !met(f.request.clauses[f.request.static:], &f.p) {
 			continue
 		}
 		f.keep(found{mark, id, order})
@@ -432,7 +432,7 @@ func (x *Index) Candidates(into []PlaceID, r *Request, d Derived) []PlaceID {
 	if x.grid.rows() == 0 {
 		return into
 	}
-	x.columnsFor(r, nil)
+	x.wish(r, nil)
 	a := x.of(r)
 	a.ready(x)
 	var p at
@@ -445,7 +445,7 @@ func (x *Index) Candidates(into []PlaceID, r *Request, d Derived) []PlaceID {
 	walk = func(level int, group uint32, t todo) {
 		parts := min(fan, uint32(len(g.orders[level]))-group<<fanBits)
 		var left [fan]todo
-		for may := a.plan.passes(1<<parts-1, level, group, t, &left); may != 0; may &= may - 1 {
+		for may := a.plan.passes(g, 1<<parts-1, level, group, t, &left); may != 0; may &= may - 1 {
 			j := uint32(bits.TrailingZeros64(may))
 			part := group<<fanBits | j
 			if level > 0 {
@@ -453,11 +453,11 @@ func (x *Index) Candidates(into []PlaceID, r *Request, d Derived) []PlaceID {
 				continue
 			}
 			x.search.looked.Blocks++
-			for m := a.plan.rows(g, g.used[part], part, left[j]); m != 0; m &= m - 1 {
+			for m := a.plan.rows(g, g.masks[part].used, part, left[j]); m != 0; m &= m - 1 {
 				id := g.ids[part<<blockBits|uint32(bits.TrailingZeros64(m))]
 				x.search.looked.Rows++
 				x.load(id, &p)
-				if a.fit(&p, x.places.class[id]) {
+				if a.fit(&p, x.places.list[id].class) {
 					into = append(into, id)
 				}
 			}
@@ -482,7 +482,7 @@ func (x *Index) starts(id PlaceID, a *asked, r *Request, p *at) bool {
 		return false
 	}
 	x.load(id, p)
-	return a.fit(p, x.places.class[id]) && met(r.clauses[r.static:], p)
+	return a.fit(p, x.places.list[id].class) && met(r.clauses[r.static:], p)
 }
 
 // Room gives how many jobs with the request's need could start at a place at once.
@@ -497,23 +497,17 @@ func (x *Index) Room(id PlaceID, r *Request, d Derived) int {
 	return p.jobs()
 }
 
-// columnsFor makes columns for attributes with an argument that are asked about.
-func (x *Index) columnsFor(r *Request, o *Objective) {
-	want := func(a *Attribute, argument string) {
-		if argument != "" && strings.HasSuffix(a.Name, ":") {
-			x.grid.want(x, a, argument)
+// wish notes which attributes with an argument are asked about.
+func (x *Index) wish(r *Request, o *Objective) {
+	for _, list := range [][]criterion{r.hard, r.soft} {
+		for i := range list {
+			x.grid.want(list[i].attribute, list[i].argument)
 		}
-	}
-	for i := range r.hard {
-		want(r.hard[i].attribute, r.hard[i].argument)
-	}
-	for i := range r.soft {
-		want(r.soft[i].attribute, r.soft[i].argument)
 	}
 	if o != nil {
 		for _, list := range o.terms {
 			for i := range list {
-				want(list[i].attribute, list[i].argument)
+				x.grid.want(list[i].attribute, list[i].argument)
 			}
 		}
 	}

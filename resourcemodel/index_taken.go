@@ -9,20 +9,32 @@ import (
 type takenShare struct {
 	jobs, slots int64
 	consumables map[string]int64
+	// How the share stands with them, as the model says; in a siteTaken.
+	model  ShareState
+	stated bool
 }
 
 func (t *takenShare) empty() bool { return t.jobs == 0 && t.slots == 0 && len(t.consumables) == 0 }
 
-func (t *takenShare) from(s ShareState) ShareState {
+// left gives how the share stands without them.
+func (t *takenShare) left() ShareState {
+	s := t.model
 	s.FreeSlots = int(max(int64(s.FreeSlots)-t.slots, 0))
 	s.Consumables = less(s.Consumables, t.consumables)
 	return s
 }
 
 // takenEnv is what jobs have of an environment.
-type takenEnv struct{ cpus, hosts, gpus, memory int64 }
+type takenEnv struct {
+	cpus, hosts, gpus, memory int64
+	model                     EnvironmentState
+	counted                   bool
+}
 
-func (t *takenEnv) from(s EnvironmentState) EnvironmentState {
+func (t *takenEnv) empty() bool { return t.cpus|t.hosts|t.gpus|t.memory == 0 }
+
+func (t *takenEnv) left() EnvironmentState {
+	s := t.model
 	s.FreeCPUs = int(max(int64(s.FreeCPUs)-t.cpus, 0))
 	s.FreeNodes = int(max(int64(s.FreeNodes)-t.hosts, 0))
 	s.FreeMemory = lower(s.FreeMemory, t.memory)
@@ -67,12 +79,18 @@ func newSiteTaken(s *Static) *siteTaken {
 
 func (t *siteTaken) empty() bool {
 	return len(t.consumables) == 0 && !slices.ContainsFunc(t.shares, func(s takenShare) bool { return !s.empty() }) &&
-		!slices.ContainsFunc(t.envs, func(e takenEnv) bool { return e != takenEnv{} })
+		!slices.ContainsFunc(t.envs, func(e takenEnv) bool { return !e.empty() })
 }
 
 // settle brings what is derived from the site up to date.
 func (t *siteTaken) settle(site *Site) {
 	t.site, t.whole = nil, nil
+	for j := range t.shares {
+		t.shares[j].model, t.shares[j].stated = site.Dynamic.Share(site.Static.Shares[j].ID)
+	}
+	for k := range t.envs {
+		t.envs[k].model, t.envs[k].counted = site.Dynamic.Environment(site.Static.Environments[k].ID)
+	}
 	if d := site.Dynamic; d != nil && len(t.consumables) > 0 && len(d.Consumables) > 0 {
 		c := *d
 		c.Consumables = less(d.Consumables, t.consumables)
@@ -104,7 +122,7 @@ func (t *siteTaken) names(s *Static, l *ledger) *ledger {
 		}
 	}
 	for k, e := range t.envs {
-		if (e != takenEnv{}) {
+		if !e.empty() {
 			l.envs[s.Environments[k].ID] = e
 		}
 	}
@@ -174,31 +192,39 @@ func (x *Index) Take(into []PlaceID, id PlaceID, n *Need) []PlaceID { return x.m
 func (x *Index) Give(into []PlaceID, id PlaceID, n *Need) []PlaceID { return x.move(into, id, n, -1) }
 
 func (x *Index) move(into []PlaceID, id PlaceID, n *Need, sign int64) []PlaceID {
-	s := &x.sites[x.places.site[id]]
+	p := &x.places.list[id]
+	s := &x.sites[p.site]
 	static := s.site.Static
 	if s.taken == nil {
 		s.taken = newSiteTaken(static)
+		s.taken.settle(s.site)
 	}
 	t := s.taken
 	t.whole = nil
-	j, k := uint32(x.places.share[id]), uint32(x.places.env[id])
+	j, k := uint32(p.share), uint32(p.env)
 	t.shares[j].move(n, sign)
 	t.envs[k].move(n, sign)
 	if len(n.Consumables) > 0 {
 		t.consumables = moveAll(t.consumables, n.Consumables, sign)
 		t.settle(s.site)
 	}
+	h, e := &x.shares.rows[s.shares.first+j], &x.envs.rows[s.envs.first+k]
+	share, env := *h, *e
 	x.liveShare(s, j)
 	x.liveEnv(s, k)
+	what := share.differs(*h) | env.differs(*e)
+	if len(n.Consumables) > 0 {
+		what |= ofCounters
+	}
 	rows := x.rows[:0]
 	for other := s.places.first; other < s.places.first+s.places.count; other++ {
-		if len(n.Consumables) > 0 || x.places.share[other] == uint16(j) || x.places.env[other] == uint16(k) {
-			rows = append(rows, x.places.row[other])
+		if o := &x.places.list[other]; len(n.Consumables) > 0 || o.share == p.share || o.env == p.env {
+			rows = append(rows, o.row)
 			into = append(into, PlaceID(other))
 		}
 	}
 	x.rows = rows
-	x.grid.updateSome(x, rows, func(c *column) bool { return c.taken })
+	x.grid.update(x, rows, what)
 	return into
 }
 
@@ -238,7 +264,7 @@ func (x *Index) moveLost(p Place, n *Need, sign int64) {
 	if h.empty() {
 		delete(l.shares, p.Share)
 	}
-	if (e == takenEnv{}) {
+	if e.empty() {
 		delete(l.envs, p.Environment)
 	}
 	l.consumables = moveAll(l.consumables, n.Consumables, sign)
@@ -247,7 +273,12 @@ func (x *Index) moveLost(p Place, n *Need, sign int64) {
 		s.taken = l.at(s.site.Static)
 		s.taken.settle(s.site)
 		x.live(i)
-		x.grid.update(x, x.places.row[s.places.first:s.places.first+s.places.count])
+		rows := x.rows[:0]
+		for id := s.places.first; id < s.places.first+s.places.count; id++ {
+			rows = append(rows, x.places.list[id].row)
+		}
+		x.rows = rows
+		x.grid.update(x, rows, ofAll)
 	}
 	x.lost[p.Key] = l
 	if l.empty() {

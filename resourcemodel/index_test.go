@@ -509,22 +509,22 @@ func (x *Index) consistent() error {
 	for row, id := range g.ids {
 		b, bit := row>>blockBits, uint64(1)<<(row%blockRows)
 		if id == noPlace {
-			if g.used[b]&bit != 0 || g.startup[b]&bit != 0 {
+			if g.masks[b].used&bit != 0 || g.masks[b].startup&bit != 0 {
 				return fmt.Errorf("the hole %d is in use", row)
 			}
 			continue
 		}
 		rows++
-		if g.used[b]&bit == 0 || x.places.row[id] != uint32(row) {
+		if g.masks[b].used&bit == 0 || x.places.list[id].row != uint32(row) {
 			return fmt.Errorf("row %d of place %d is not in use", row, id)
 		}
 		var p at
 		x.load(id, &p)
-		if up := p.Site.Dynamic != nil && p.Site.Dynamic.Up && p.state.Open; up != (g.startup[b]&bit != 0) {
+		if up := p.Site.Dynamic != nil && p.Site.Dynamic.Up && p.state.Open; up != (g.masks[b].startup&bit != 0) {
 			return fmt.Errorf("row %d takes jobs: %v", row, up)
 		}
 		for e := merged; e < excepts; e++ {
-			if e.holds(&p) != (g.excepted[e][b]&bit != 0) {
+			if e.holds(&p) != (g.masks[b].excepted[e]&bit != 0) {
 				return fmt.Errorf("row %d and exception %d", row, e)
 			}
 		}
@@ -533,7 +533,7 @@ func (x *Index) consistent() error {
 			if v, ok := c.value(&p); ok {
 				k = codeOf(v)
 			}
-			if have := laneOf(c.codes, uint32(row)); have != k {
+			if have := g.code(uint32(row), c); have != k {
 				return fmt.Errorf("%s of row %d is %d, not %d", c.attribute.Name, row, have, k)
 			}
 		}
@@ -546,7 +546,7 @@ func (x *Index) consistent() error {
 	if rows != x.Len() {
 		return fmt.Errorf("%d rows, and %d are counted", rows, x.Len())
 	}
-	for b := range g.used {
+	for b := range g.masks {
 		least := uint64(math.MaxUint64)
 		bounds := make([]bounds, len(g.columns))
 		for i := range bounds {
@@ -572,12 +572,12 @@ func (x *Index) consistent() error {
 		if g.orders[0][b] > least {
 			return fmt.Errorf("block %d begins at %d, and says %d", b, least, g.orders[0][b])
 		}
-		if g.accepts[0][b] != (g.startup[b] != 0) {
+		if g.accepts[0][b] != (g.masks[b].startup != 0) {
 			return fmt.Errorf("block %d takes jobs or not", b)
 		}
 		for j, c := range g.columns {
-			if z := c.zones[0]; z.bounds[b] != bounds[j].interval || z.unknown(uint32(b)) != bounds[j].unknown {
-				return fmt.Errorf("%s of block %d is %v, %v, not %+v", c.attribute.Name, b, z.bounds[b], z.unknown(uint32(b)), bounds[j])
+			if z := &g.zones[0]; z.of(uint32(b), c) != bounds[j].interval || z.unsure(uint32(b), c) != bounds[j].unknown {
+				return fmt.Errorf("%s of block %d is %v, %v, not %+v", c.attribute.Name, b, z.of(uint32(b), c), z.unsure(uint32(b), c), bounds[j])
 			}
 		}
 	}
@@ -588,7 +588,7 @@ func (x *Index) consistent() error {
 				return fmt.Errorf("group %d of level %d", part, level)
 			}
 			for _, c := range g.columns {
-				if c.sum(level, part) {
+				if c.sum(g, level, part) {
 					return fmt.Errorf("%s of group %d of level %d", c.attribute.Name, part, level)
 				}
 			}

@@ -75,16 +75,16 @@ func (x *Index) Helped(into []ClassID, touched []PlaceID, d Derived) []ClassID {
 	begin := len(into)
 	for _, id := range touched {
 		free := int64(maxCount)
-		s := &x.sites[x.places.site[id]]
-		e := &x.envs.rows[s.envs.first+uint32(x.places.env[id])]
+		s := &x.sites[x.places.list[id].site]
+		e := &x.envs.rows[s.envs.first+uint32(x.places.list[id].env)]
 		if e.is.has(known) && !e.is.has(wide) {
 			free = int64(e.freeCPUs)
 		}
-		if h := &x.shares.rows[s.shares.first+uint32(x.places.share[id])]; !h.is.has(opened) {
+		if h := &x.shares.rows[s.shares.first+uint32(x.places.list[id].share)]; !h.is.has(opened) {
 			continue
 		}
-		b := x.places.row[id] >> blockBits
-		bit := uint64(1) << (x.places.row[id] % blockRows)
+		b := x.places.list[id].row >> blockBits
+		bit := uint64(1) << (x.places.list[id].row % blockRows)
 		for _, w := range x.waiting.list {
 			if w.cpus > free {
 				break
