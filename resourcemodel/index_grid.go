@@ -19,7 +19,8 @@ type grid struct {
 	orders  [][]uint64 // by level: the least order
 
 	columns []*column // the table of attributes, then what requests asked for beside it
-	stride  int       // columns that there is room for
+	stride  int       // how many
+	still   int       // of them, those that change with nothing but the site; the first
 	codes   []uint64  // lanes, by block and column
 	zones   []zones   // of blocks, of groups of blocks, ...
 	words   []*wordColumn
@@ -67,8 +68,7 @@ func (g *grid) init() {
 		g.columns = append(g.columns, c)
 		g.named[a.Name] = c
 	}
-	// What changes together lies together.
-	slices.SortStableFunc(g.columns, func(a, b *column) int { return cmp.Compare(a.of, b.of) })
+	g.number()
 	word := func(attribute string, of func(p *at) string) {
 		g.words = append(g.words, &wordColumn{attribute: attribute, of: of, numbers: map[string]uint16{}})
 	}
@@ -147,10 +147,18 @@ func (g *grid) grant() {
 		}
 	}
 	clear(g.wishes)
+	g.number()
+}
+
+// number numbers the columns: those that change most often come last, together.
+func (g *grid) number() {
+	slices.SortStableFunc(g.columns, func(a, b *column) int { return cmp.Compare(a.of, b.of) })
+	g.stride, g.still = len(g.columns), 0
 	for i, c := range g.columns {
-		c.at = i
+		if c.at = i; c.of == 0 {
+			g.still = i + 1
+		}
 	}
-	g.stride = len(g.columns)
 }
 
 // grow makes room for so many blocks, all of whose new rows are holes.
@@ -226,7 +234,8 @@ func (g *grid) insert(x *Index, id PlaceID) {
 	g.raise(b)
 	g.lowerOrder(b, x.order(id))
 	for _, c := range g.columns {
-		c.put(g, row, &p)
+		v, ok := c.value(&p)
+		c.put(g, row, v, ok)
 	}
 	for _, c := range g.words {
 		c.put(g, row, &p)
@@ -358,20 +367,13 @@ func (g *grid) update(x *Index, rows []uint32, what aspects) {
 			}
 		}
 	}
-	var one *at
-	if len(rows) == 1 {
-		one = g.see(x, rows[0])
-	}
-	for _, c := range g.columns { // by columns, so that flush sees those of one block together
+	for _, c := range g.columns[g.still:] { // by columns, so that flush sees those of one block together
 		if c.of&what == 0 {
 			continue
 		}
 		for _, row := range rows {
-			if one == nil {
-				c.put(g, row, g.see(x, row))
-			} else {
-				c.put(g, row, one)
-			}
+			v, ok := x.lively(c, g.ids[row])
+			c.put(g, row, v, ok)
 		}
 	}
 	g.flush(x)

@@ -182,6 +182,45 @@ func (x *Index) nodes(s *indexedSite, j int) int64 {
 	return int64(e.nodes)
 }
 
+// lively gives what a column has of a place, as its attribute gives it, without a look at the
+// model where what is kept here is enough.
+func (x *Index) lively(c *column, id PlaceID) (float64, bool) {
+	p := &x.places.list[id]
+	s := &x.sites[p.site]
+	h, e := &x.shares.rows[s.shares.first+uint32(p.share)], &x.envs.rows[s.envs.first+uint32(p.env)]
+	if c.argument != "" || (h.is | e.is).has(wide) {
+		return c.value(x.grid.see(x, x.places.list[id].row))
+	}
+	stated, counted := h.is.has(known), e.is.has(known)
+	switch c.of {
+	case ofSlots:
+		return float64(h.freeSlots), stated
+	case ofRunning:
+		return float64(h.running), stated
+	case ofWaiting:
+		return float64(h.waiting), stated
+	case ofNodes:
+		return float64(e.nodes), counted
+	case ofAvailable:
+		return float64(e.available), counted
+	case ofCPUs:
+		return float64(e.freeCPUs), counted
+	case ofFreeNodes | ofCPUs: // see wholeNodes
+		if counted && e.freeNodes > 0 {
+			return float64(e.freeNodes), true
+		}
+		if cpus := s.site.Static.Environments[p.env].CPUs; counted && cpus > 0 {
+			return float64(int64(e.freeCPUs) / int64(cpus)), true
+		}
+		return 0, false
+	case ofMemory:
+		return float64(e.freeMemory), counted && e.freeMemory > 0
+	case ofGPUs:
+		return float64(e.freeGPUs), counted && e.freeGPUs > 0
+	}
+	return c.value(x.grid.see(x, p.row))
+}
+
 // load puts a place before the eyes of clauses and criteria.
 func (x *Index) load(id PlaceID, p *at) {
 	place := &x.places.list[id]

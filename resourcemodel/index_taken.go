@@ -19,7 +19,7 @@ func (t *takenShare) empty() bool { return t.jobs == 0 && t.slots == 0 && len(t.
 // left gives how the share stands without them.
 func (t *takenShare) left() ShareState {
 	s := t.model
-	s.FreeSlots = int(max(int64(s.FreeSlots)-t.slots, 0))
+	s.FreeSlots = int(t.freeSlots())
 	s.Consumables = less(s.Consumables, t.consumables)
 	return s
 }
@@ -35,12 +35,15 @@ func (t *takenEnv) empty() bool { return t.cpus|t.hosts|t.gpus|t.memory == 0 }
 
 func (t *takenEnv) left() EnvironmentState {
 	s := t.model
-	s.FreeCPUs = int(max(int64(s.FreeCPUs)-t.cpus, 0))
-	s.FreeNodes = int(max(int64(s.FreeNodes)-t.hosts, 0))
-	s.FreeMemory = lower(s.FreeMemory, t.memory)
-	s.FreeGPUs = int(lower(int64(s.FreeGPUs), t.gpus))
+	s.FreeCPUs, s.FreeNodes, s.FreeMemory, s.FreeGPUs = int(t.freeCPUs()), int(t.freeNodes()), t.freeMemory(), int(t.freeGPUs())
 	return s
 }
+
+func (t *takenShare) freeSlots() int64 { return max(int64(t.model.FreeSlots)-t.slots, 0) }
+func (t *takenEnv) freeCPUs() int64    { return max(int64(t.model.FreeCPUs)-t.cpus, 0) }
+func (t *takenEnv) freeNodes() int64   { return max(int64(t.model.FreeNodes)-t.hosts, 0) }
+func (t *takenEnv) freeMemory() int64  { return lower(t.model.FreeMemory, t.memory) }
+func (t *takenEnv) freeGPUs() int64    { return lower(int64(t.model.FreeGPUs), t.gpus) }
 
 // lower lowers a number of which 0 means that it is not known: 1 is as good as nothing.
 func lower(have, by int64) int64 {
@@ -74,6 +77,15 @@ type siteTaken struct {
 }
 
 func newSiteTaken(s *Static) *siteTaken {
+	if len(s.Shares) == 1 && len(s.Environments) == 1 {
+		all := new(struct { // together, for the cache
+			siteTaken
+			share [1]takenShare
+			env   [1]takenEnv
+		})
+		all.shares, all.envs = all.share[:], all.env[:]
+		return &all.siteTaken
+	}
 	return &siteTaken{shares: make([]takenShare, len(s.Shares)), envs: make([]takenEnv, len(s.Environments))}
 }
 
@@ -194,9 +206,8 @@ func (x *Index) Give(into []PlaceID, id PlaceID, n *Need) []PlaceID { return x.m
 func (x *Index) move(into []PlaceID, id PlaceID, n *Need, sign int64) []PlaceID {
 	p := &x.places.list[id]
 	s := &x.sites[p.site]
-	static := s.site.Static
 	if s.taken == nil {
-		s.taken = newSiteTaken(static)
+		s.taken = newSiteTaken(s.site.Static)
 		s.taken.settle(s.site)
 	}
 	t := s.taken
@@ -210,8 +221,17 @@ func (x *Index) move(into []PlaceID, id PlaceID, n *Need, sign int64) []PlaceID 
 	}
 	h, e := &x.shares.rows[s.shares.first+j], &x.envs.rows[s.envs.first+k]
 	share, env := *h, *e
-	x.liveShare(s, j)
-	x.liveEnv(s, k)
+	if h.is&(known|wide) == known {
+		h.freeSlots = uint32(t.shares[j].freeSlots())
+	} else {
+		x.liveShare(s, j)
+	}
+	if e.is&(known|wide) == known {
+		l := &t.envs[k]
+		e.freeCPUs, e.freeNodes, e.freeMemory, e.freeGPUs = uint32(l.freeCPUs()), uint32(l.freeNodes()), l.freeMemory(), uint32(l.freeGPUs())
+	} else {
+		x.liveEnv(s, k)
+	}
 	what := share.differs(*h) | env.differs(*e)
 	if len(n.Consumables) > 0 {
 		what |= ofCounters

@@ -618,6 +618,87 @@ func TestIndexRemembers(t *testing.T) {
 	}
 }
 
+// The groups of groups that come with many places are made one after the other, and all at once.
+func TestIndexGrows(t *testing.T) {
+	sites := 1500
+	if testing.Short() {
+		sites = 700
+	}
+	b := newBoth(t, 5, 1)
+	for i := range sites {
+		k := Key{Site: fmt.Sprintf("more%04d", b.IntN(9999))}
+		s := b.site(k)
+		d := Delta{Revision: b.naive.snap.Revision() + 1, Changes: []Change{{Key: k, Static: s.Static, Dynamic: s.Dynamic}}}
+		b.naive.snap = b.must(b.naive.snap.Apply(d))
+		if _, err := b.index.Apply(d); err != nil {
+			t.Fatal(err)
+		}
+		b.keys = append(b.keys, k)
+		if i%(sites/8) == 0 {
+			b.check()
+			b.compare(b.request(), b.objective(), b.derived())
+		}
+	}
+	for range 2 {
+		if b.index.grid.levels() < 2 {
+			t.Fatalf("%d places are in one group", b.index.Len())
+		}
+		for range 30 {
+			b.change()
+			b.compare(b.request(), b.objective(), b.derived())
+		}
+		b.check()
+		b.index.Arrange()
+		b.check()
+	}
+	snap := b.naive.snap
+	for len(b.keys) > 0 { // and go again
+		d := Delta{Revision: snap.Revision() + 1}
+		n := min(len(b.keys), 200)
+		for _, k := range b.keys[:n] {
+			d.Changes = append(d.Changes, Change{Key: k, Gone: true})
+		}
+		b.keys = b.keys[n:]
+		snap = b.must(snap.Apply(d))
+		if _, err := b.index.Apply(d); err != nil {
+			t.Fatal(err)
+		}
+		b.naive.snap = snap
+		b.check()
+	}
+	if _, ok := b.index.Best(b.request(), nil, Derived{Now: noon}, nil); ok || b.index.Len() != 0 {
+		t.Error("no site is left, and one wins")
+	}
+}
+
+// Among places of which no two are alike the index finds the winner of a plain scan.
+func TestIndexFindsTheWinner(t *testing.T) {
+	places, queries := 8000, 100_000
+	if testing.Short() {
+		places, queries = 3000, 10_000
+	}
+	snap, table := unlike(t, places, 2)
+	x := NewIndex(snap)
+	rng := rand.New(rand.NewPCG(8, 8))
+	won, looked := 0, Looked{}
+	for i := range queries {
+		q := newQuery(t, rng, i%2 == 0)
+		w, ok := x.Best(q.request, q.objective, Derived{Now: noon}, nil)
+		at := q.scan(table)
+		if ok != (at >= 0) || ok && x.Place(w.Place).Site != siteName(at) {
+			t.Fatalf("query %d: the index finds %+v, and the scan place %d", i, w, at)
+		}
+		if ok {
+			won++
+		}
+		looked.add(x.Looked())
+	}
+	t.Logf("%d queries, %d with a winner; each looked at %d of %d places", queries, won, looked.Rows/queries, places)
+	if won < queries/3 || looked.Rows/queries > places/50 {
+		t.Errorf("of %d queries %d had a winner, and each looked at %d places", queries, won, looked.Rows/queries)
+	}
+}
+
 // Helped names those that can start after a change and could not before, no more and no
 // fewer; and Audit finds a change that Helped was not told of.
 func TestIndexHelped(t *testing.T) {
