@@ -100,8 +100,6 @@ func (t *liveTable[T]) take(n int) span {
 	return at
 }
 
-func (t *liveTable[T]) of(s span) []T { return t.rows[s.first : s.first+s.count] }
-
 func small(n int) bool { return n >= 0 && n <= math.MaxUint32 }
 
 func (x *Index) shareLive(s ShareState, stated bool) shareLive {
@@ -189,7 +187,7 @@ func (x *Index) lively(c *column, id PlaceID) (float64, bool) {
 	s := &x.sites[p.site]
 	h, e := &x.shares.rows[s.shares.first+uint32(p.share)], &x.envs.rows[s.envs.first+uint32(p.env)]
 	if c.argument != "" || (h.is | e.is).has(wide) {
-		return c.value(x.grid.see(x, x.places.list[id].row))
+		return c.value(x.grid.see(x, p.row))
 	}
 	stated, counted := h.is.has(known), e.is.has(known)
 	switch c.of {
@@ -217,6 +215,7 @@ func (x *Index) lively(c *column, id PlaceID) (float64, bool) {
 		return float64(e.freeMemory), counted && e.freeMemory > 0
 	case ofGPUs:
 		return float64(e.freeGPUs), counted && e.freeGPUs > 0
+	case ofForecast, ofCounters, ofTaking, ofFreeNodes: // rare, or not of one column
 	}
 	return c.value(x.grid.see(x, p.row))
 }

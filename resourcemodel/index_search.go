@@ -1,6 +1,7 @@
 package resourcemodel
 
 import (
+	"math"
 	"math/bits"
 	"slices"
 )
@@ -327,6 +328,9 @@ func (f *finder) block(b uint32, t todo) {
 	g, s, a := &x.grid, &x.search, f.asked
 	s.looked.Opened++
 	m := a.plan.rows(g, g.masks[b].used&g.masks[b].startup, b, t)
+	if c := f.reach(); m != 0 && c.column != nil {
+		m &= c.rows(g, b)
+	}
 	if m == 0 {
 		return
 	}
@@ -365,6 +369,29 @@ func (f *finder) block(b uint32, t todo) {
 		}
 		f.keep(found{mark, id, order})
 	}
+}
+
+// reach gives what the number that decides must be for a place to come before the last that
+// is kept, where one number decides; else no column.
+func (f *finder) reach() cond {
+	m := &f.x.search.marker
+	if len(f.best) < f.most || m.extra != nil || len(m.terms[0]) != 1 || m.terms[0][0].column < 0 || m.terms[0][0].Weight == 0 {
+		return cond{}
+	}
+	last := &f.best[len(f.best)-1]
+	if len(m.soft) > 0 && last.Soft < m.step(1) {
+		return cond{} // the soft criteria decide
+	}
+	t := &m.terms[0][0]
+	v := last.Sum / t.Weight
+	slack := 1e-9 * math.Abs(v) // for the rounding
+	c := cond{column: m.columns[t.column], unknown: true, from: spread(codeNothing), to: spread(codeMost)}
+	if t.Weight > 0 {
+		c.from = spread(codeOf(v - slack))
+	} else {
+		c.to = spread(codeOf(v + slack))
+	}
+	return c
 }
 
 // keep puts a place where it belongs among the best.
