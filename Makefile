@@ -16,7 +16,7 @@ FUZZTIME ?= 20s
 # HTCondor comes into a folder of its own, as no package of this Debian has it (internal/testbed).
 TEST_PACKAGES := gcc libc6-dev libxml2-utils python3-zeep php-cli php-soap mono-devel mono-mcs \
   munge slurmctld slurmd slurm-client slurmdbd slurmrestd slurm-wlm-jwt-plugin mariadb-server \
-  openssh-server python3-grpcio python3-protobuf python3-cryptography protobuf-compiler procps
+  openssh-server python3-grpcio python3-protobuf python3-cryptography protobuf-compiler libprotobuf-dev procps
 
 .PHONY: help
 help: ## list the targets
