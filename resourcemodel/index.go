@@ -310,7 +310,7 @@ func (x *Index) tidy() {
 
 // Arrange puts rows together anew that are alike in what requests asked of them lately.
 // It is done by itself when many places came and went; after a change of what is asked
-// for, it makes queries faster. It takes about a second for a million places.
+// for, it makes queries faster. It takes some microseconds a place: for a million places, seconds.
 func (x *Index) Arrange() { x.arrange() }
 
 // Len gives the number of places.
