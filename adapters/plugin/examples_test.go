@@ -19,7 +19,7 @@ func example(t *testing.T, command string, limits map[string]bool, short bool) {
 	adaptertest.Run(t, adaptertest.Harness{
 		Site: func(t testing.TB) any { return t.TempDir() },
 		Open: func(t testing.TB, site any) adapters.Adapter {
-			s, err := adapters.ParseSettings("command: [" + command + "]\nsettings: {slots: 8}\ncallTimeout: 20s")
+			s, err := adapters.ParseSettings("command: [" + command + "]\nsettings: {slots: 8}\ncallTimeout: 1m")
 			if err != nil {
 				t.Fatal(err)
 			}
