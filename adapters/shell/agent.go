@@ -64,12 +64,12 @@ func hostMain() int {
 	if _, err := io.WriteString(out, greeting); err != nil {
 		return 1
 	}
-	if err := a.open(); err != nil {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	if err := a.open(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "agent of a host: "+fail.Sentence(err))
 		return 1
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	go func() { _ = a.shell.Watch(ctx, a.push) }()
 	// A connection may die without a word; then nobody closes standard input.
 	a.alive = time.AfterFunc(a.silence, leave)
 	if a.listener != nil {
@@ -104,8 +104,9 @@ func hostMain() int {
 	return 0
 }
 
-// open hears what the adapter is to be opened with, and opens it.
-func (a *agent) open() error {
+// open hears what the adapter is to be opened with, and opens it; until ctx ends it
+// passes on what becomes of jobs.
+func (a *agent) open(ctx context.Context) error {
 	var c call
 	if err := a.receive(&c); err != nil {
 		return err
@@ -121,6 +122,16 @@ func (a *agent) open() error {
 	if err != nil {
 		return errors.Join(err, a.send(answer{ID: c.ID, Error: wireErrorOf(err)}))
 	}
+	// Before the answer, as the gateway gives jobs at once, and is told of each change once.
+	watched := make(chan struct{})
+	once := sync.OnceFunc(func() { close(watched) })
+	go func() {
+		_ = a.shell.Watch(ctx, func(batch []adapters.Evidence) {
+			once()
+			a.push(batch)
+		})
+	}()
+	<-watched
 	return a.send(answer{ID: c.ID, Facts: a.shell.facts()})
 }
 

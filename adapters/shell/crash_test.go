@@ -213,7 +213,7 @@ func place(t *testing.T, a adapters.Adapter, tag adapters.Tag, script string) ad
 	return p[0].Handle
 }
 
-func wait(t testing.TB, what string, ok func() bool) {
+func wait(t testing.TB, what string, ok func() bool, state ...func() string) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -222,6 +222,9 @@ func wait(t testing.TB, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-patience:
+			for _, f := range state {
+				what += ": " + f()
+			}
 			t.Fatalf("waited in vain for %s", what)
 		}
 	}

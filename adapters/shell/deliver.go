@@ -177,9 +177,13 @@ func (s *Hosts) down(h *host, err error) {
 func (s *Hosts) reconcile(ctx context.Context, h *host, parcels []parcel) {
 	for chunk := range slices.Chunk(parcels, 500) {
 		tags := make([]adapters.Tag, 0, len(chunk))
+		before := make(map[*hostPart]int, len(chunk))
+		s.mu.Lock()
 		for _, p := range chunk {
 			tags = append(tags, p.job.tag)
+			before[p.part] = p.part.news
 		}
+		s.mu.Unlock()
 		found, err := h.call(ctx, call{Do: hostFind, Tags: tags})
 		if err != nil {
 			return
@@ -204,7 +208,10 @@ func (s *Hosts) reconcile(ctx context.Context, h *host, parcels []parcel) {
 				if (p.job.cancel || p.job.verdict != nil) && !e.Phase.Final() {
 					cancel = append(cancel, p.job.tag)
 				}
-				s.ended(p.job, p.part, e)
+				// News that came meanwhile may be newer than the answer.
+				if e.Phase.Final() || p.part.news == before[p.part] {
+					s.ended(p.job, p.part, e)
+				}
 			case p.part.Delivered:
 				s.ended(p.job, p.part, adapters.Evidence{Phase: adapters.Lost, Reason: "the host " + h.Name + " has no trace of the job any more", Ended: time.Now()})
 			case p.job.cancel || p.job.verdict != nil:
@@ -236,6 +243,7 @@ func (s *Hosts) news(h *host, e adapters.Evidence) {
 	}
 	for _, p := range j.parts {
 		if p.host == h && !p.Idle {
+			p.news++
 			s.delivered(j, p)
 			s.ended(j, p, e)
 			return

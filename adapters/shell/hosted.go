@@ -44,6 +44,7 @@ type hostPart struct {
 	held      bool
 	persisted bool
 	evidence  adapters.Evidence
+	news      int // how often the host told of it by itself
 }
 
 func newHostedJob(h hostJob) *hostedJob {

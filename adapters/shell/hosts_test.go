@@ -224,7 +224,9 @@ func TestHostsShareJobs(t *testing.T) {
 	}
 	on := map[string]int{}
 	for _, h := range handles {
-		wait(t, string(h)+" to run", func() bool { return phaseOf(t, s, h).Phase == adapters.Running })
+		wait(t, string(h)+" to run", func() bool { return phaseOf(t, s, h).Phase == adapters.Running }, func() string {
+			return fmt.Sprintf("it is %+v; the site says %+v", phaseOf(t, s, h), s.Health())
+		})
 		on[phaseOf(t, s, h).Hosts[0]]++
 	}
 	if on["host0"] != 2 || on["host1"] != 2 {
