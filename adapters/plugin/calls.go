@@ -28,11 +28,8 @@ func (h *host) Check(d *jsdl.JobDefinition) error {
 	return failure("Check", r.Problem)
 }
 
-// batches cuts items into what one message and the plug-in take.
+// batches cuts items into what one message takes, at most so many each.
 func batches(n, most int, size func(int) int) [][2]int {
-	if most <= 0 || most > batchItems {
-		most = batchItems
-	}
 	var cuts [][2]int
 	from, bytes := 0, 0
 	for i := range n {
@@ -49,10 +46,15 @@ func batches(n, most int, size func(int) int) [][2]int {
 	return cuts
 }
 
-func (h *host) maxBatch() int {
+// most gives how many items the plug-in takes in one call, of so many that the call
+// may have.
+func (h *host) most(items int) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.props.MaxBatch
+	if n := h.props.MaxBatch; n > 0 {
+		return min(n, items)
+	}
+	return items
 }
 
 // Submit places jobs.
@@ -73,7 +75,7 @@ func (h *host) Submit(ctx context.Context, jobs []adapters.Job) []adapters.Place
 		wire = append(wire, &proto.Job{Tag: string(j.Tag), Definition: d, Owner: clip(j.Owner, maxWord), Account: j.Account})
 		at = append(at, i)
 	}
-	for _, cut := range batches(len(wire), h.maxBatch(), func(i int) int { return goproto.Size(wire[i]) }) {
+	for _, cut := range batches(len(wire), h.most(submitItems), func(i int) int { return goproto.Size(wire[i]) }) {
 		answers := h.submit(ctx, wire[cut[0]:cut[1]])
 		for i, a := range answers {
 			placed[at[cut[0]+i]] = a
@@ -200,7 +202,7 @@ func (h *host) Find(ctx context.Context, tags []adapters.Tag) (map[adapters.Tag]
 			return nil, fail.Errorf("plugin.Find", fail.Unavailable, h.site, "a submission is still under way in the plug-in").Because(ctx.Err())
 		}
 	}
-	for _, cut := range batches(len(ask), h.maxBatch(), func(i int) int { return len(ask[i]) + 8 }) {
+	for _, cut := range batches(len(ask), h.most(batchItems), func(i int) int { return len(ask[i]) + 8 }) {
 		some := ask[cut[0]:cut[1]]
 		r, err := call(ctx, h, "Find", fail.Unavailable, &proto.FindRequest{Tags: some}, proto.AdapterClient.Find)
 		if err != nil {
@@ -251,7 +253,7 @@ func (h *host) split(all []adapters.Handle, bad func(i int, err error), do func(
 		}
 		good, at = append(good, x), append(at, i)
 	}
-	for _, cut := range batches(len(good), h.maxBatch(), func(i int) int { return len(good[i]) + 8 }) {
+	for _, cut := range batches(len(good), h.most(batchItems), func(i int) int { return len(good[i]) + 8 }) {
 		do(good[cut[0]:cut[1]], at[cut[0]:cut[1]])
 	}
 }

@@ -126,8 +126,14 @@ func TestTooLarge(t *testing.T) {
 	if got := batches(5, 2, func(int) int { return 1 }); len(got) != 3 {
 		t.Errorf("batches of two: %v", got)
 	}
-	if got := batches(3, 0, func(int) int { return batchBytes }); len(got) != 3 {
+	if got := batches(3, 10, func(int) int { return batchBytes }); len(got) != 3 {
 		t.Errorf("large jobs: %v", got)
+	}
+	for max, want := range map[int]int{0: submitItems, 7: 7, 9000: submitItems} {
+		h := &host{props: adapters.Properties{MaxBatch: max}}
+		if got := h.most(submitItems); got != want {
+			t.Errorf("a plug-in that takes %d at once gets %d, want %d", max, got, want)
+		}
 	}
 }
 

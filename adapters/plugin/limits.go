@@ -15,6 +15,7 @@ const (
 	maxChunk      = 1 << 20
 	batchBytes    = 16 << 20 // of the jobs or handles in one call
 	batchItems    = 10_000
+	submitItems   = 500      // a plug-in syncs each to a disk that may be busy, within the time of one call
 	maxStderr     = 64 << 10 // bytes of one line that is logged
 	maxLine       = 16 << 10 // bytes of the handshake's line
 )
