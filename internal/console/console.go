@@ -210,6 +210,11 @@ func (l *lazy) Write(p []byte) (int, error) {
 	return l.w.Write(p)
 }
 
+// Flush sends what was written, for answers that go on for long.
+func (l *lazy) Flush() {
+	_ = http.NewResponseController(l.w).Flush() // some writers can't
+}
+
 // body reads what a request brings.
 func body(r *http.Request) ([]byte, error) {
 	b, err := io.ReadAll(r.Body)
