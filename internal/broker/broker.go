@@ -42,6 +42,7 @@ type Broker struct {
 	mu       sync.Mutex
 	sites    map[string]*site // that are configured, or have jobs
 	order    []string         // of those that are configured
+	fences   map[string]*Fence
 	launch   func(*site)      // starts a site's loops; nil between terms
 	serving  bool             // a session is held and everything was read
 	inbox    []input
@@ -118,6 +119,7 @@ func New(cfg Config) (*Broker, error) {
 		wakePrune:    make(chan struct{}, 1),
 		wakeFeed:     make(chan struct{}, 1),
 		sites:        map[string]*site{},
+		fences:       map[string]*Fence{},
 		jobs:         map[string]*job{},
 		book:         estimate.New(estimate.Options{}),
 		policies:     &policyRecord{},
@@ -134,6 +136,7 @@ func New(cfg Config) (*Broker, error) {
 		s := b.place(c.Name)
 		s.conn.Store(newConn(c.Adapter))
 		s.configured, s.open, s.accounts, s.account, s.model = true, true, c.Accounts, c.AccountDefault, c.Model
+		s.fencing = c.Fencing
 		b.order = append(b.order, c.Name)
 	}
 	b.reset()
@@ -212,6 +215,7 @@ func (b *Broker) term(ctx context.Context) error {
 		g.Go(func() error { return b.watchStore(gctx, revision) })
 	}
 	g.Go(func() error { return b.reapLoop(gctx) })
+	g.Go(func() error { return b.disownAll(gctx) })
 	b.startSites(gctx)
 	defer b.stopSites()
 	return g.Wait()

@@ -306,7 +306,8 @@ func (b *Broker) act(plans []*plan) {
 			b.settle(p.j)
 		}
 		for _, f := range p.forget {
-			if s := b.sites[f.site]; s != nil && len(f.handle) > 0 {
+			// What a fenced site has may live: it is ended before it is forgotten.
+			if s := b.sites[f.site]; s != nil && len(f.handle) > 0 && b.fences[f.site] == nil {
 				s.toForget(f.handle)
 			}
 		}

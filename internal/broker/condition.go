@@ -52,8 +52,12 @@ func (s *site) change(f func()) {
 	}
 	b.mu.Unlock()
 	b.post(back...)
+	if is {
+		nudge(s.wakePurge)
+	}
 	if was != is {
 		nudge(b.wakeDispatch)
+		nudge(s.wakeFence)
 		s.turned(was, is)
 	}
 }
@@ -72,6 +76,7 @@ func (s *site) takeBack() []input {
 // touch notes that the site answered.
 func (s *site) touch() {
 	s.contact.Store(time.Now().UnixNano())
+	s.answered.Store(time.Now().UnixNano())
 	s.b.mu.Lock()
 	lapsed := s.lapsed
 	s.b.mu.Unlock()
@@ -167,6 +172,9 @@ func (s *site) outageLocked() string {
 // barredLocked says why the site is given no jobs though it answers; "" if it is. The
 // caller holds the lock.
 func (s *site) barredLocked() string {
+	if why := s.fencedLocked(); why != "" {
+		return why
+	}
 	if left := s.quarantine.left(time.Now()); left > 0 {
 		return "it came and went too often lately and is given no jobs before " + s.quarantine.until.UTC().Format(time.RFC3339)
 	}

@@ -204,6 +204,7 @@ func (s *site) hear(es []adapters.Evidence, asked []ticket, asOf []int, at time.
 		}
 		s.heard.Store(time.Now().UnixNano())
 		s.contact.Store(time.Now().UnixNano())
+		s.answered.Store(time.Now().UnixNano())
 		in := input{tag: string(e.Tag), facts: func(j *job, st store.Status) []fact { return s.facts(j, &st, e, false, at) }}
 		if asked != nil {
 			in.id, in.tag = asked[i].id, asked[i].tag

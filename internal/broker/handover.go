@@ -73,7 +73,7 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 		if j == nil || !s.has(j) || j.rec.Status.Placement.Tag != t.tag || j.rec.Status.Placement.Handle != nil {
 			continue
 		}
-		if Phase(j.rec.Status.Phase) != Placing || j.kind == nil || s.draining {
+		if Phase(j.rec.Status.Phase) != Placing || j.kind == nil || s.draining || b.fences[s.name] != nil {
 			// Its end was asked for before the site heard of it, or the site is to be
 			// given no more: nobody else hands it over.
 			ins = append(ins, input{id: t.id, tag: t.tag, facts: one(fact{event: Absent, reason: "it had not been given to the site " + s.name})})

@@ -358,6 +358,11 @@ func (b *Broker) deal(s *site, now time.Time) {
 		// Jobs on their way without an answer are what the window bounds.
 		bound(max(1, s.inFlight+max(0, w-s.phases[Placing])))
 	}
+	if why := s.fencedLocked(); why != "" {
+		to.Closed, to.Problem = true, clean(why)
+		b.sched.SetSite(s.key(), to)
+		return
+	}
 	if wait := max(s.closed.Sub(now), s.quarantine.left(now)); wait > 0 {
 		to.Closed, to.Reopen, to.Problem = true, now.Add(wait), clean(cmp.Or(s.barredLocked(), s.troubleLocked()))
 	}

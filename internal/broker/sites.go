@@ -20,6 +20,7 @@ type SiteState string
 const (
 	SiteUp           SiteState = "up"
 	SiteDown         SiteState = "down"         // it takes no jobs at present: Problem says why
+	SiteFenced       SiteState = "fenced"       // somebody vouched that it runs nothing any more; it is given no jobs before it is rid of those of before
 	SiteDraining     SiteState = "draining"     // it was taken out of the configuration, and has jobs
 	SiteUnconfigured SiteState = "unconfigured" // jobs are there, and nobody knows how to ask it
 )
@@ -63,7 +64,10 @@ func (b *Broker) Survey() []SiteStatus {
 			continue
 		}
 		st := SiteStatus{Name: name, State: SiteUp, Problem: s.troubleLocked(), Jobs: maps.Clone(s.phases), Live: s.inFlight}
+		fence := s.fencedLocked()
 		switch {
+		case fence != "":
+			st.State, st.Problem = SiteFenced, fence
 		case !s.configured:
 			st.State = SiteUnconfigured
 		case s.draining:
@@ -74,6 +78,9 @@ func (b *Broker) Survey() []SiteStatus {
 			if st.Problem = s.barredLocked(); st.Problem != "" {
 				st.State = SiteDown
 			}
+		}
+		if s.unfenced != "" {
+			st.Problem += "; it could not be made sure that it runs nothing any more: " + s.unfenced
 		}
 		sites, out = append(sites, s), append(out, st)
 	}
