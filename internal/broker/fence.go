@@ -223,12 +223,17 @@ func (s *site) fencedLocked() string {
 	if f == nil {
 		return ""
 	}
+	why := f.sentence()
+	if s.conn.Load() != nil && s.outageLocked() == "" {
+		return why + ": what it was given before must be gone before it is given jobs"
+	}
+	return why
+}
+
+func (f *Fence) sentence() string {
 	why := "fenced by " + f.Who + " at " + f.At.Format(time.RFC3339)
 	if f.Reason != "" {
 		why += " (" + f.Reason + ")"
-	}
-	if s.conn.Load() != nil && s.outageLocked() == "" {
-		return why + ": what it was given before must be gone before it is given jobs"
 	}
 	return why
 }
@@ -436,6 +441,7 @@ func (s *site) purge(ctx context.Context, c *conn, f *Fence) (left int, err erro
 	s.stale, s.news = true, true
 	b.mu.Unlock()
 	b.cfg.Log.Info("a site that was fenced is back, has nothing of before, and is given jobs again", "site", s.name, "placements", len(recs))
+	nudge(s.wakeAudit) // it has room again
 	nudge(b.wakeDispatch)
 	nudge(b.wakeFeed)
 	return 0, nil

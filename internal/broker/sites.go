@@ -56,10 +56,18 @@ func (b *Broker) Survey() []SiteStatus {
 			names = append(names, name)
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(b.fences)) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
 	sites := make([]*site, 0, len(names))
 	out := make([]SiteStatus, 0, len(names))
 	for _, name := range names {
 		s := b.sites[name]
+		if f := b.fences[name]; s == nil && f != nil { // it has no jobs, and is not configured
+			s = newSite(b, name)
+		}
 		if s == nil {
 			continue
 		}

@@ -16,7 +16,7 @@ type Sites struct {
 type Site struct {
 	Name     string         `json:"name"`
 	Type     string         `json:"type,omitempty"`
-	State    string         `json:"state"` // up, down, draining, unconfigured
+	State    string         `json:"state"` // up, down, fenced, draining, unconfigured
 	Problem  string         `json:"problem,omitempty"`
 	Since    *time.Time     `json:"since,omitempty"`    // when the problem began, or the manager began to answer
 	Evidence *time.Time     `json:"evidence,omitempty"` // when news of a job came last
