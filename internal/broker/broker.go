@@ -43,8 +43,8 @@ type Broker struct {
 	sites    map[string]*site // that are configured, or have jobs
 	order    []string         // of those that are configured
 	fences   map[string]*Fence
-	launch   func(*site)      // starts a site's loops; nil between terms
-	serving  bool             // a session is held and everything was read
+	launch   func(*site) // starts a site's loops; nil between terms
+	serving  bool        // a session is held and everything was read
 	inbox    []input
 	jobs     map[string]*job // that are not final
 	owners   map[string]int  // live jobs of each, those being created included

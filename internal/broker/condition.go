@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -91,6 +92,21 @@ func answers(err error) bool {
 	return class == adapters.None || class == adapters.Permanent
 }
 
+// leastLease is the shortest time without an answer after which a site counts as away,
+// and how often that is looked at.
+const leastLease = 10 * time.Second
+
+// lease gives when the site counts as away if it does not answer before: two of the
+// intervals after the last answer at which its manager is asked.
+func (s *site) lease() time.Time {
+	if c := s.conn.Load(); c != nil {
+		if h := c.Health(); h.Interval > 0 && !h.Contact.IsZero() {
+			return h.Contact.Add(max(leastLease, 2*h.Interval))
+		}
+	}
+	return time.Unix(0, s.contact.Load()).Add(2 * s.b.cfg.AuditInterval)
+}
+
 // leaseLoop notices when the site has not answered for two intervals, even if a call
 // hangs that was to tell.
 func (s *site) leaseLoop(ctx context.Context) {
@@ -98,16 +114,18 @@ func (s *site) leaseLoop(ctx context.Context) {
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
-		lease := 2 * s.b.cfg.AuditInterval
-		left := time.Until(time.Unix(0, s.contact.Load()).Add(lease))
+		left := time.Until(s.lease())
 		s.b.mu.Lock()
 		same := s.lapsed == (left <= 0)
 		s.b.mu.Unlock()
 		if !same {
+			if c := s.conn.Load(); c != nil {
+				s.look(c)
+			}
 			s.change(func() { s.lapsed = left <= 0 })
 		}
-		if left <= 0 {
-			left = lease
+		if left <= 0 || left > leastLease/2 {
+			left = leastLease / 2
 		}
 		t.Reset(left)
 		select {
@@ -164,7 +182,7 @@ func (s *site) outageLocked() string {
 	case h != nil && h.Problem != "":
 		return h.Problem
 	case s.lapsed:
-		return "it has not answered since " + time.Unix(0, s.contact.Load()).UTC().Format(time.RFC3339)
+		return "it has not answered since " + cmp.Or(s.lastWord(), time.Unix(0, s.contact.Load())).UTC().Format(time.RFC3339)
 	}
 	return ""
 }

@@ -210,6 +210,11 @@ func clockOf(t time.Time) string {
 // lastWord is when the site answered or told something, zero if it did not since the
 // gateway began.
 func (s *site) lastWord() time.Time {
+	if c := s.conn.Load(); c != nil { // the adapter may answer from memory
+		if h := s.condition.Load(); h != nil && !h.Contact.IsZero() {
+			return h.Contact.UTC()
+		}
+	}
 	if n := s.answered.Load(); n != 0 {
 		return time.Unix(0, n).UTC()
 	}
