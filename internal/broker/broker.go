@@ -61,6 +61,7 @@ type Broker struct {
 	policies *policyRecord
 	own      *policy.Ledger // what was used under this replica
 	others   *policy.Ledger // under the others, when it was read last
+	learned  bool           // book has more than is written down
 	used     bool           // own has more than is written down
 	kept     int            // decisions stored since their number was looked at
 	waiters  int

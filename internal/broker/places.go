@@ -159,6 +159,7 @@ func (b *Broker) occupy(j *job, s *site, phase Phase) {
 		s.runs(at, &j.need.Request.Need, 1)
 		b.sched.Settled(j.rec.ID)
 		if !j.since.IsZero() {
+			b.learned = true
 			b.book.Started(estimate.Share{Key: j.where.Key, Share: j.where.Share}, j.stood, time.Since(j.since), time.Now())
 			j.since = time.Time{}
 		}

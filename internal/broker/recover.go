@@ -27,6 +27,9 @@ func (b *Broker) recover(ctx context.Context, sess store.Session) (int64, error)
 	if err != nil {
 		return 0, fmt.Errorf("reading what was used: %w", err)
 	}
+	if err := b.readLearned(ctx); err != nil {
+		return 0, fmt.Errorf("reading what was learned of the sites: %w", err)
+	}
 	sh, err := b.openShared(ctx, sess)
 	if err != nil {
 		return 0, fmt.Errorf("reading the resource model and the limits: %w", err)
