@@ -173,6 +173,9 @@ func (a *app) showShares(sites []console.Site) error {
 			if sh.MaxWallTime > 0 {
 				what += ", at most " + (time.Duration(sh.MaxWallTime) * time.Second).String()
 			}
+			if wait := sayWait(sh.Wait); wait != "" {
+				what += ", a job waits " + wait
+			}
 			line("share "+sh.ID, what)
 		}
 	}
