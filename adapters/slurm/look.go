@@ -41,7 +41,9 @@ func (a *Adapter) look(ctx context.Context) {
 		}
 		begin := time.Now()
 		a.round(ctx)
-		a.took.Store(int64(time.Since(begin)))
+		if _, err := a.manager(); err == nil { // how long it took to fail says nothing
+			a.took.Store(int64(time.Since(begin)))
+		}
 	}
 }
 

@@ -107,6 +107,16 @@ func (s *site) lease() time.Time {
 	return time.Unix(0, s.contact.Load()).Add(2 * s.b.cfg.AuditInterval)
 }
 
+// lookAgain looks at what the adapter knows of its manager if that has come or gone:
+// adapters that ask by themselves hear of it first.
+func (s *site) lookAgain() {
+	if c := s.conn.Load(); c != nil {
+		if known := s.condition.Load(); known == nil || (known.Problem == "") != (c.Health().Problem == "") {
+			s.look(c)
+		}
+	}
+}
+
 // leaseLoop notices when the site has not answered for two intervals, even if a call
 // hangs that was to tell.
 func (s *site) leaseLoop(ctx context.Context) {
@@ -114,6 +124,7 @@ func (s *site) leaseLoop(ctx context.Context) {
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
+		s.lookAgain()
 		left := time.Until(s.lease())
 		s.b.mu.Lock()
 		same := s.lapsed == (left <= 0)
