@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,15 +181,14 @@ func TestFencingCommand(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a, b := fake.NewWorld(1), fake.NewWorld(1)
 		b.Down("it is not there yet")
-		calls := 0
-		var word time.Time
+		var calls, word atomic.Int64
 		g := two(t, a, b, fake.Options{}, func(c *Config) {
 			c.Limits.Ahead = 8
 			c.Sites[0].Fencing = Fencing{After: 10 * time.Minute, Do: func(_ context.Context, site string, answered time.Time) (time.Time, error) {
-				if calls++; calls < 3 {
+				if calls.Add(1) < 3 {
 					return time.Time{}, fail.Errorf("test", fail.Unavailable, site, "the power switch does not answer")
 				}
-				word = answered
+				word.Store(answered.UnixNano())
 				return answered.Add(time.Second), nil
 			}}
 		})
@@ -196,7 +196,7 @@ func TestFencingCommand(t *testing.T) {
 		waits := g.submit("exit 0")
 		g.until(waits, bes.Running, "Submitted")
 		time.Sleep(time.Hour)
-		if calls > 0 {
+		if calls.Load() > 0 {
 			t.Fatal("a site that answers is fenced")
 		}
 		a.Down("the hall burns")
@@ -204,10 +204,10 @@ func TestFencingCommand(t *testing.T) {
 		b.Up()
 		g.untilSite("here", SiteDown)
 		time.Sleep(9 * time.Minute)
-		if calls > 0 {
+		if calls.Load() > 0 {
 			t.Error("too early")
 		}
-		for calls == 0 {
+		for calls.Load() == 0 {
 			time.Sleep(time.Second)
 		}
 		synctest.Wait()
@@ -217,11 +217,11 @@ func TestFencingCommand(t *testing.T) {
 		if s := g.site("here"); s.State != SiteDown || !strings.Contains(s.Problem, "power switch") {
 			t.Errorf("%+v", s)
 		}
-		if s := g.until(waits, bes.Finished, ""); s.Details.Site != "there" || calls != 3 {
-			t.Errorf("%d calls, %+v", calls, s)
+		if s := g.until(waits, bes.Finished, ""); s.Details.Site != "there" || calls.Load() != 3 {
+			t.Errorf("%d calls, %+v", calls.Load(), s)
 		}
-		if word.IsZero() || word.After(began) || began.Sub(word) > time.Minute {
-			t.Errorf("it answered last at %v, and went at %v", word, began)
+		if at := time.Unix(0, word.Load()); at.After(began) || began.Sub(at) > time.Minute {
+			t.Errorf("it answered last at %v, and went at %v", at, began)
 		}
 		if s := g.site("here"); s.State != SiteFenced || strings.Contains(s.Problem, "power switch") {
 			t.Errorf("%+v", s)
