@@ -92,6 +92,7 @@ type job struct {
 	need     *policy.Job        // as given there
 	where    resourcemodel.Place
 	running  bool               // and counts as one that the site's manager shows
+	handed   time.Time          // when it was handed over to the site; zero: before we started
 	since    time.Time          // when it was given there; zero: before we started
 	stood    estimate.State     // how the share stood then
 	held     bool               // the site said last that it keeps it from starting

@@ -228,6 +228,9 @@ func (s *site) watchLoop(ctx context.Context, c *conn) {
 		nudge(s.wakeAudit)
 		err := c.watcher.Watch(ctx, func(es []adapters.Evidence) {
 			if len(es) == 0 {
+				s.b.mu.Lock()
+				s.listening = time.Now()
+				s.b.mu.Unlock()
 				nudge(s.wakeAudit)
 				return
 			}

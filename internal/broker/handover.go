@@ -86,6 +86,7 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 			Account:    s.accountOf(j.rec.Owner),
 		})
 		ids = append(ids, t.id)
+		j.handed = time.Now()
 	}
 	more := len(s.submit) > 0
 	b.mu.Unlock()

@@ -57,10 +57,12 @@ type site struct {
 	coming  map[spot]int          // our jobs that it has, or is being given, and that do not run
 	waited  map[string]int        // by share, those of coming when it was measured
 
-	submit []ticket          // jobs to be handed over
-	find   map[string]string // tag by job: was it placed?
-	steer  map[string]Action // DoCancel, DoSuspend or DoResume by job
-	drop   []adapters.Handle // to be forgotten
+	submit    []ticket  // jobs to be handed over
+	listening time.Time // since when it tells by itself what becomes of jobs
+
+	find  map[string]string // tag by job: was it placed?
+	steer map[string]Action // DoCancel, DoSuspend or DoResume by job
+	drop  []adapters.Handle // to be forgotten
 
 	wakeSubmit, wakeFind, wakeSteer, wakeAudit, wakeLease, wakeFence, wakePurge chan struct{}
 
