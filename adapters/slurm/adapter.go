@@ -30,6 +30,7 @@ type Adapter struct {
 	instance string   // tells the jobs of this gateway from those of others
 	budget   *budget
 	took     atomic.Int64 // nanoseconds that the last look at the jobs took
+	looking  atomic.Bool  // Slurm is asked for the jobs, and has answered since there are any
 	ways     []manager    // the best first
 	feed     adapters.Feed
 	loops    sync.WaitGroup

@@ -80,6 +80,7 @@ func (a *Adapter) round(ctx context.Context) {
 	none := a.live == 0 && len(a.strays) == 0
 	a.mu.Unlock()
 	if none {
+		a.looking.Store(false)
 		return
 	}
 	a.scanEvents()
@@ -87,6 +88,7 @@ func (a *Adapter) round(ctx context.Context) {
 	if err != nil {
 		return // askQueue told Health
 	}
+	a.looking.Store(true)
 	a.apply(ctx, records, at)
 }
 

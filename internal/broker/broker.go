@@ -38,6 +38,7 @@ type Broker struct {
 	wakeReap     chan struct{}
 	wakePrune    chan struct{}
 	wakeFeed     chan struct{}
+	wakeDisown   chan struct{}
 
 	mu       sync.Mutex
 	sites    map[string]*site // that are configured, or have jobs
@@ -120,6 +121,7 @@ func New(cfg Config) (*Broker, error) {
 		wakeReap:     make(chan struct{}, 1),
 		wakePrune:    make(chan struct{}, 1),
 		wakeFeed:     make(chan struct{}, 1),
+		wakeDisown:   make(chan struct{}, 1),
 		sites:        map[string]*site{},
 		fences:       map[string]*Fence{},
 		jobs:         map[string]*job{},
@@ -217,7 +219,7 @@ func (b *Broker) term(ctx context.Context) error {
 		g.Go(func() error { return b.watchStore(gctx, revision) })
 	}
 	g.Go(func() error { return b.reapLoop(gctx) })
-	g.Go(func() error { return b.disownAll(gctx) })
+	g.Go(func() error { return b.disownLoop(gctx) })
 	b.startSites(gctx)
 	defer b.stopSites()
 	return g.Wait()

@@ -114,7 +114,11 @@ func (b *Broker) fence(ctx context.Context, name string, f Fence) (*FenceReport,
 		nudge(b.wakeDispatch)
 		nudge(b.wakeFeed)
 	}
-	return b.disown(ctx, name)
+	report, err := b.disown(ctx, name)
+	if err != nil {
+		nudge(b.wakeDisown)
+	}
+	return report, err
 }
 
 // disown gives up the placements of a fenced site. It may be done again.
@@ -273,30 +277,47 @@ func fencedSite(key string) (string, bool) {
 	return store.Text(segment)
 }
 
-// disownAll goes on after a start with what the fences call for.
-func (b *Broker) disownAll(ctx context.Context) error {
-	b.mu.Lock()
-	names := make([]string, 0, len(b.fences))
-	for name := range b.fences {
-		names = append(names, name)
-		if b.sites[name] == nil {
-			b.fences[name].settled = true // nothing is there
-		}
-	}
-	b.mu.Unlock()
-	for _, name := range names {
-		for failures := 1; ; failures++ {
+// disownLoop gives up what fenced sites have that could not be given up at once: the
+// store was away, who asked has left, or the gateway was started in the middle.
+func (b *Broker) disownLoop(ctx context.Context) error {
+	for failures := 0; ; {
+		name := b.unsettled()
+		var again <-chan time.Time
+		if name != "" {
 			_, err := b.disown(ctx, name)
-			if err == nil || ctx.Err() != nil {
-				break
-			}
-			b.cfg.Log.Warn("what a fenced site has can't be given up at present; it is tried again", "site", name, "cause", err)
-			if !sleep(ctx, b.cfg.Retry.backoff(failures, b.cfg.Jitter())) {
+			if ctx.Err() != nil {
 				return nil
 			}
+			if err == nil {
+				failures = 0
+				continue
+			}
+			failures++
+			b.cfg.Log.Warn("what a fenced site has can't be given up at present; it is tried again", "site", name, "cause", err)
+			again = time.After(b.cfg.Retry.backoff(failures, b.cfg.Jitter()))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-again:
+		case <-b.wakeDisown:
 		}
 	}
-	return nil
+}
+
+// unsettled gives a fenced site that has placements which are not given up; "" if none.
+func (b *Broker) unsettled() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for name, f := range b.fences {
+		if b.sites[name] == nil {
+			f.settled = true // nothing is there
+		}
+		if !f.settled {
+			return name
+		}
+	}
+	return ""
 }
 
 // fenceLoop makes sure that a site which has not answered for long runs nothing.
@@ -368,7 +389,8 @@ func (s *site) purgeLoop(ctx context.Context, c *conn) {
 	for failures := 0; ; {
 		s.b.mu.Lock()
 		f := s.b.fences[s.name]
-		ready := f != nil && f.settled && s.outageLocked() == ""
+		// A submission under way may still arrive, and must not after Find has said that it did not.
+		ready := f != nil && f.settled && s.outageLocked() == "" && !s.submitting
 		s.b.mu.Unlock()
 		if ready {
 			left, err := s.purge(ctx, c, f)

@@ -358,3 +358,51 @@ func fenceCrash(t *testing.T, deeds int, after bool) {
 	}
 	g.stop()
 }
+
+// A store that is away in the middle delays a fence, and does not leave it half done.
+func TestFenceStoreAway(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := fake.NewWorld(1), fake.NewWorld(2)
+		defer a.Close()
+		defer b.Close()
+		b.Down("it is not there yet")
+		var away atomic.Bool
+		st := refusing{newStore(t), &away}
+		g := start(t, Config{Store: st, Limits: Limits{Ahead: 8}, Sites: []Site{
+			{Name: "here", Adapter: a.Open(fake.Options{})}, {Name: "there", Adapter: b.Open(fake.Options{})},
+		}})
+		<-g.Ready()
+		g.until(g.must("ada", rerunning("sleep 4000")), bes.Running, "Executing")
+		waits := g.submit("exit 0")
+		g.until(waits, bes.Running, "Submitted")
+		a.Down("the hall burns")
+		g.untilSite("here", SiteDown)
+		b.Up()
+		away.Store(true)
+		if _, err := g.FenceSite(as("ada"), "here", "burnt down", time.Time{}); !fail.Is(err, fail.Unavailable) {
+			t.Errorf("%v", err)
+		}
+		time.Sleep(time.Minute)
+		if s := g.status(waits); s.State.Final() {
+			t.Errorf("%+v", s)
+		}
+		away.Store(false)
+		if s := g.until(waits, bes.Finished, ""); s.Details.Site != "there" { // nobody asks again
+			t.Errorf("%+v", s)
+		}
+		g.stop()
+	})
+}
+
+// refusing is a store that at times keeps no placement that is given up.
+type refusing struct {
+	store.Store
+	away *atomic.Bool
+}
+
+func (r refusing) PutRecords(ctx context.Context, s store.Session, changes ...store.RecordChange) (int64, error) {
+	if r.away.Load() && strings.Contains(changes[0].Key, "/job/") {
+		return 0, fail.Errorf("store.PutRecords", fail.Unavailable, "", "etcd is away")
+	}
+	return r.Store.PutRecords(ctx, s, changes...)
+}

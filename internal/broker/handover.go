@@ -89,6 +89,7 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 		j.handed = time.Now()
 	}
 	more := len(s.submit) > 0
+	s.submitting = len(jobs) > 0
 	b.mu.Unlock()
 	if len(jobs) == 0 {
 		b.post(ins...)
@@ -126,7 +127,9 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 	}
 	b.mu.Lock()
 	s.credit.answered(len(jobs), put, took)
+	s.submitting = false
 	b.mu.Unlock()
+	nudge(s.wakePurge)
 	s.health(trouble)
 	s.look(c)
 	b.post(ins...)

@@ -57,8 +57,9 @@ type site struct {
 	coming  map[spot]int          // our jobs that it has, or is being given, and that do not run
 	waited  map[string]int        // by share, those of coming when it was measured
 
-	submit    []ticket  // jobs to be handed over
-	listening time.Time // since when it tells by itself what becomes of jobs
+	submitting bool      // a call that hands jobs over is under way
+	submit     []ticket  // jobs to be handed over
+	listening  time.Time // since when it tells by itself what becomes of jobs
 
 	find  map[string]string // tag by job: was it placed?
 	steer map[string]Action // DoCancel, DoSuspend or DoResume by job
@@ -92,6 +93,7 @@ func newSite(b *Broker, name string) *site {
 
 func (s *site) reset() {
 	s.inFlight, s.failures, s.closed, s.down, s.lapsed = 0, 0, time.Time{}, nil, false
+	s.submitting = false
 	s.phases = map[Phase]int{}
 	s.running, s.coming = map[spot]taken{}, map[spot]int{}
 	s.shown, s.stale = nil, true

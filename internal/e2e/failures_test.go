@@ -53,10 +53,7 @@ const slurmPoll = 10 * time.Second
 // again are finished on another, each comes to its end once, and none is lost.
 func TestNodeKilled(t *testing.T) {
 	slurm := testbed.StartSlurm(t, testbed.SlurmOptions{Nodes: 2, Conf: []string{"SlurmdTimeout=5", "UnkillableStepTimeout=5"}})
-	for _, v := range slurm.Env() {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
-	}
+	setenv(t, slurm.Env())
 	dir := openDir(t)
 	spool := filepath.Join(dir, "slurm")
 	if err := os.Mkdir(spool, 0o755); err != nil {
@@ -136,10 +133,7 @@ func TestNodeKilled(t *testing.T) {
 // does, before what came later: nothing is lost, and nothing runs twice.
 func TestSiteGone(t *testing.T) {
 	slurm := testbed.StartSlurm(t, testbed.SlurmOptions{Nodes: 2})
-	for _, v := range slurm.Env() {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
-	}
+	setenv(t, slurm.Env())
 	dir := openDir(t)
 	spool := filepath.Join(dir, "slurm")
 	if err := os.Mkdir(spool, 0o755); err != nil {
