@@ -283,11 +283,8 @@ func (b *Broker) disownLoop(ctx context.Context) error {
 	for failures := 0; ; {
 		name := b.unsettled()
 		var again <-chan time.Time
-		if name != "" {
+		if name != "" && ctx.Err() == nil {
 			_, err := b.disown(ctx, name)
-			if ctx.Err() != nil {
-				return nil
-			}
 			if err == nil {
 				failures = 0
 				continue
