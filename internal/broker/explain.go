@@ -148,6 +148,7 @@ func (b *Broker) Match(ctx context.Context, doc []byte, vo string) (*MatchReport
 	slices.SortStableFunc(out.Verdicts, func(x, y resourcemodel.Verdict) int {
 		return rankOf(&x) - rankOf(&y)
 	})
+	out.Verdicts = append(out.Verdicts, b.beyond(k.request, now, mostVerdicts-len(out.Verdicts))...)
 	switch d := t.Decision; {
 	case !out.Could:
 		out.Sentence = "no site here can ever run this: " + why
