@@ -82,6 +82,14 @@ func (b *Broker) feedModel(ctx context.Context, sh *shared, published map[string
 		d.Stamp = resourcemodel.Stamp{Changed: now.UTC().Round(0), Source: s.source}
 		all = append(all, news{s.key(), s, s.static, d})
 	}
+	var gone []string
+	for name := range published {
+		s := b.sites[name]
+		exchanged := s != nil && s.configured && !s.draining && s.broken == nil // it comes back at once, with other settings
+		if r.at(name) < 0 && !exchanged {
+			gone = append(gone, name)
+		}
+	}
 	b.mu.Unlock()
 	well := true
 	for _, n := range all {
@@ -103,10 +111,7 @@ func (b *Broker) feedModel(ctx context.Context, sh *shared, published map[string
 			well = false
 		}
 	}
-	for name := range published {
-		if r.at(name) >= 0 {
-			continue
-		}
+	for _, name := range gone {
 		if _, err := sh.model.Remove(ctx, sh.sess, resourcemodel.Key{Site: name}); err != nil && !fail.Is(err, fail.Conflict) && !fail.Is(err, fail.NotFound) {
 			well = false
 			continue
