@@ -110,7 +110,7 @@ func TestSiteTakenOutWhileAway(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer sess.Close() //nolint:errcheck // the store goes with it
+		defer sess.Close()
 		if _, err := south.Feed(t.Context(), sess, resourcemodel.Key{Site: "old"}, g.sites["old"].static, nil); err != nil {
 			t.Fatal(err)
 		}

@@ -93,7 +93,7 @@ func TestDomain(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer s.Close() //nolint:errcheck // the cluster goes with it
+				defer s.Close()
 				for key, value := range kept(t, s) {
 					if before[key] == value {
 						delete(before, key)
@@ -138,7 +138,7 @@ func TestDomainsWatch(t *testing.T) {
 		if s.sess, err = s.Join(t.Context(), "gateway"); err != nil {
 			t.Fatal(err)
 		}
-		defer s.sess.Close() //nolint:errcheck // the cluster goes with it
+		defer s.sess.Close()
 		say := func(what string) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
