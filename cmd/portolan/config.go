@@ -26,6 +26,8 @@ import (
 // whatever else stands in the file is refused with its line.
 type gatewayConfig struct {
 	Sites []siteConfig `yaml:"sites"`
+	// Domain is what the gateway speaks for, among those that share an etcd cluster; as --domain.
+	Domain string `yaml:"domain"`
 	// Limits bound how many jobs are at the sites at once; read at the start.
 	Limits limitsConfig `yaml:"limits"`
 	// Entitlements say what VOs and users are entitled to under the policy fairshare, relative to
@@ -210,6 +212,9 @@ func (c *gatewayConfig) check(p *configProblems) {
 		p.add(0, "it names no site, so that jobs would have nowhere to run: give at least one under sites")
 	case n > maxSites:
 		p.add(c.Sites[maxSites].line, "there are %d sites; a gateway has at most %d", n, maxSites)
+	}
+	if why := badDomain(c.Domain); why != "" {
+		p.add(0, "domain: %s", why)
 	}
 	c.Limits.check(p)
 	for _, who := range slices.Sorted(maps.Keys(c.Entitlements)) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/console"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
@@ -20,7 +22,7 @@ func (a *app) resourcesCmd() *cobra.Command {
 	var flags clientFlags
 	var form, at, domain string
 	cmd := &cobra.Command{
-		Use:   "resources [--at TIME] [-o table|wide|json|xml] [SITE…]",
+		Use:   "resources [--at TIME] [-o table|wide|json|xml] [[DOMAIN/]SITE…]",
 		Short: "Show the resource model that jobs are matched with",
 		Long: `Show what the gateway believes of its sites and of those of its peers: each share (queue or
 partition) on each environment (set of like nodes), all or those of the named sites.
@@ -28,11 +30,15 @@ partition) on each environment (set of like nodes), all or those of the named si
 --at shows what it believed at an earlier moment: a time with its zone (2026-01-31T18:00:00Z),
 without one in this machine's zone (2026-01-31 18:00), of today (14:03), or how long ago (90m).
 
+Sites of other domains are shown as DOMAIN/SITE, as far as they are known; jobs are not sent
+to them.
+
 NODES are those that take jobs, of all; CPUS those that are free, of all; AGE is how long ago
-something about the site changed last. -o xml is a GLUE 2.0 document of one domain, the
-gateway's own without --domain.`,
+the gateway that has the site vouched for this last, with --at how long ago something changed;
+CHANGED (wide) is always that. -o xml is a GLUE 2.0 document of one domain, the gateway's own
+without --domain.`,
 		Example: `  portolan resources
-  portolan resources --at 14:03 slurm
+  portolan resources --at 14:03 slurm north/condor
   portolan resources -o xml >glue.xml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := url.Values{"site": args}
@@ -76,6 +82,7 @@ gateway's own without --domain.`,
 				return err
 			}
 			for _, name := range args {
+				name = strings.TrimPrefix(name, cmp.Or(model.Domain, modelstore.Nameless)+"/")
 				found := false
 				for _, s := range model.Sites {
 					found = found || resourcemodel.Key{Domain: s.Domain, Site: s.Site}.String() == name
@@ -128,7 +135,7 @@ func momentOf(s string, now time.Time) (time.Time, error) {
 func (a *app) showResources(m *console.Resources, wide bool, now time.Time) error {
 	head := []string{"PLACE", "STATE", "NODES", "CPUS", "MEMORY", "GPUS", "RUNNING", "WAITING", "AGE"}
 	if wide {
-		head = append(head, "TYPE", "OS", "ARCH", "FEATURES", "LONGEST", "PRICE", "SOURCE")
+		head = append(head, "TYPE", "OS", "ARCH", "FEATURES", "LONGEST", "PRICE", "SOURCE", "CHANGED")
 	}
 	var rows [][]string
 	for i := range m.Sites {
@@ -137,7 +144,7 @@ func (a *app) showResources(m *console.Resources, wide bool, now time.Time) erro
 		n := len(rows)
 		if s.Static != nil {
 			for w := range site.Places() {
-				rows = append(rows, placeRow(w, wide, now))
+				rows = append(rows, placeRow(w, s.Confirmed, wide, now))
 			}
 		}
 		if len(rows) == n {
@@ -159,7 +166,7 @@ func siteState(s *resourcemodel.Site) string {
 	return "down"
 }
 
-func placeRow(w resourcemodel.Spot, wide bool, now time.Time) []string {
+func placeRow(w resourcemodel.Spot, confirmed *time.Time, wide bool, now time.Time) []string {
 	e, state := w.Environment, siteState(w.Site)
 	row := []string{w.Place().String(), state, "", "", size(e.Memory), gpus(e.GPUs), "", "", ""}
 	changed, source := w.Site.Static.Changed, w.Site.Static.Source
@@ -178,8 +185,15 @@ func placeRow(w resourcemodel.Spot, wide bool, now time.Time) []string {
 			row[3] = fmt.Sprintf("%d/%d", st.FreeCPUs, st.Nodes*e.CPUs)
 		}
 	}
-	if !changed.IsZero() {
-		row[8] = ago(max(0, now.Sub(changed)))
+	since := func(t time.Time) string {
+		if t.IsZero() {
+			return ""
+		}
+		return ago(max(0, now.Sub(t)))
+	}
+	row[8] = since(changed)
+	if confirmed != nil {
+		row[8] = since(*confirmed)
 	}
 	if wide {
 		longest, price := "", ""
@@ -189,7 +203,7 @@ func placeRow(w resourcemodel.Spot, wide bool, now time.Time) []string {
 		if w.Share.Price > 0 {
 			price = strconv.FormatFloat(w.Share.Price, 'g', -1, 64)
 		}
-		row = append(row, w.Site.Static.Type, e.OperatingSystem, e.CPUArchitecture, strings.Join(e.Features, ","), longest, price, source)
+		row = append(row, w.Site.Static.Type, e.OperatingSystem, e.CPUArchitecture, strings.Join(e.Features, ","), longest, price, source, since(changed))
 	}
 	return row
 }

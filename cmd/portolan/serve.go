@@ -22,6 +22,7 @@ import (
 
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/console"
 	"github.com/portolan-project/portolan/internal/soap"
@@ -37,6 +38,7 @@ type serveOptions struct {
 	listen    string
 	data      string
 	endpoints []string // of an etcd cluster; none for the embedded one
+	domain    string   // that the gateway speaks for; "" has no name
 	slots     int
 	config    string
 	sites     []string // that are looked for without a configuration; none for all
@@ -63,6 +65,10 @@ With --config, the sites are those of FILE, and nothing is looked for: see docs/
 and 'portolan config check FILE'. The file is read again when it changes and on SIGHUP; one
 that is wrong then changes nothing.
 
+--domain names what the gateway speaks for: gateways of different domains share an etcd
+cluster, each with jobs and settings of its own, and see each other's sites in 'portolan
+resources'. It can't change once the gateway had jobs.
+
 When it is up, it prints a line "name: URL" for each thing that it serves, and then "ready".
 Its log goes to standard error.
 
@@ -71,7 +77,7 @@ the next gateway on the same data takes them up again, as it does after a crash.
 		Example: `  portolan serve --dev
   portolan serve --dev --listen 127.0.0.1:0 --data /var/tmp/portolan
   portolan serve --dev --config gateway.yaml
-  portolan serve --dev --etcd-endpoints 10.0.0.1:2379,10.0.0.2:2379`,
+  portolan serve --dev --etcd-endpoints 10.0.0.1:2379,10.0.0.2:2379 --domain north`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.check(a); err != nil {
@@ -89,6 +95,7 @@ the next gateway on the same data takes them up again, as it does after a crash.
 	f.StringVar(&o.listen, "listen", defaultListen, "loopback address and port; port 0 takes a free one")
 	f.StringVar(&o.data, "data", "", "directory for everything that is kept (default ~/.local/share/portolan)")
 	f.StringSliceVar(&o.endpoints, "etcd-endpoints", nil, "use this etcd cluster in place of the embedded etcd")
+	f.StringVar(&o.domain, "domain", "", "name of what the gateway speaks for, among those that share an etcd cluster")
 	f.IntVar(&o.slots, "slots", 0, "CPUs' worth of jobs that run at once on this machine (default all)")
 	f.StringVar(&o.config, "config", "", "YAML file that says which sites there are")
 	f.StringSliceVar(&o.sites, "sites", nil, "without --config, look for these sites only: "+strings.Join(detectable(), ", "))
@@ -105,7 +112,7 @@ the next gateway on the same data takes them up again, as it does after a crash.
 	} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, oneOf(words...)))
 	}
-	for _, name := range []string{"listen", "etcd-endpoints", "slots"} {
+	for _, name := range []string{"listen", "etcd-endpoints", "domain", "slots"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
 	return cmd
@@ -130,6 +137,9 @@ func (o *serveOptions) check(a *app) error {
 	}
 	if o.slots < 0 {
 		return usagef("--slots is negative: leave it out to use all CPUs")
+	}
+	if why := badDomain(o.domain); why != "" {
+		return usagef("--domain: %s", why)
 	}
 	if o.config != "" && (o.slots > 0 || len(o.sites) > 0) {
 		return usagef("--slots and --sites are for a gateway without --config: say it in %s", o.config)
@@ -182,7 +192,7 @@ func tuneCollector() {
 // serve makes the parts, ties them together, and runs them until ctx ends.
 func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	tuneCollector()
-	keeper := &siteKeeper{data: o.data, file: o.config, log: log}
+	keeper := &siteKeeper{data: o.data, file: o.config, flag: o.domain, log: log}
 	config := &gatewayConfig{}
 	if o.config != "" {
 		if config, err = keeper.start(); err != nil {
@@ -190,11 +200,19 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		}
 	}
 	sites := config.Sites
+	domain, err := oneDomain(o.domain, config.Domain)
+	if err != nil {
+		return usagef("%v", err)
+	}
+	keeper.domain = domain
 	release, err := lockData(o.data)
 	if err != nil {
 		return err
 	}
 	defer release()
+	if err := bindDomain(o.data, domain); err != nil {
+		return err
+	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.listen)
 	if err != nil {
 		return refusedf("%v: choose another address with --listen", err)
@@ -204,7 +222,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	v, _ := build()
 	metrics := telemetry.NewMetrics(v)
 
-	opts := etcd.Options{Endpoints: o.endpoints, Log: log.With("part", "store")}
+	opts := etcd.Options{Endpoints: o.endpoints, Domain: domain, Log: log.With("part", "store")}
 	if len(o.endpoints) == 0 {
 		opts.Dir = filepath.Join(o.data, "etcd")
 	}
@@ -229,7 +247,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	if err != nil {
 		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
 	}
-	if err := claim(ctx, st, o.data); err != nil {
+	if err := claim(ctx, st, o.data, domain); err != nil {
 		closeAll(open)
 		return err
 	}
@@ -246,6 +264,8 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	var live atomic.Int64
 	b, err := broker.New(broker.Config{
 		Store:   st,
+		Domain:  domain,
+		Shared:  st.Shared(modelstore.Prefixes()...),
 		Sites:   open,
 		BaseURL: base.String,
 		Log:     log.With("part", "broker"),
@@ -288,6 +308,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	})
 	api := console.New(b, console.Options{
 		Configuration: keeper.shown,
+		Domain:        domain,
 		Principal: func(*http.Request) (soap.Principal, error) {
 			return soap.Principal{Name: "anonymous", Method: "none"}, nil
 		},
@@ -338,7 +359,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		return nil
 	})
 	group.Go(func() error { return keeper.follow(working) })
-	log.Info("serving", "bes", base.String(), "data", o.data, "version", v)
+	log.Info("serving", "bes", base.String(), "data", o.data, "domain", domain, "version", v)
 	metricsURL := base
 	metricsURL.Path = "/metrics"
 	fmt.Fprintf(a.out, "bes: %s\nmetrics: %s\nready\n", &base, &metricsURL)

@@ -23,9 +23,11 @@ import (
 
 // siteKeeper opens sites, and keeps the broker's in line with the configuration.
 type siteKeeper struct {
-	data string
-	log  *slog.Logger
-	file string // "" without a configuration
+	data   string
+	log    *slog.Logger
+	file   string // "" without a configuration
+	flag   string // the domain that --domain names
+	domain string // that the gateway speaks for
 
 	mu      sync.Mutex // held while the configuration is read anew
 	broker  *broker.Broker
@@ -179,6 +181,11 @@ func detectable() []string {
 // offered, changed ones are opened anew, those that are gone are drained. On an
 // error everything is as it was.
 func (k *siteKeeper) use(c *gatewayConfig) error {
+	if domain, err := oneDomain(k.flag, c.Domain); err != nil {
+		return err
+	} else if domain != k.domain {
+		return fmt.Errorf("the gateway speaks for %s, and that can't change to %s while it has jobs: give domain back its value", inWords(k.domain), inWords(domain))
+	}
 	b := k.broker
 	next := map[string]siteConfig{}
 	var fresh, changed, moved []siteConfig

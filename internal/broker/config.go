@@ -67,6 +67,12 @@ type Config struct {
 	// Member gives nil when the principal may act for the VO that a document names; its
 	// error goes to the caller as fail.Denied. Nil believes everybody.
 	Member func(who soap.Principal, vo string) error
+	// Domain is what this gateway speaks for, where it shares the resource model with
+	// gateways of other domains; "" is one without a name.
+	Domain string
+	// Shared has the records of the resource model, in a store whose other records are of
+	// this domain alone; nil has them in Store.
+	Shared store.Records
 	// Model is the resource model that the replicas share; whoever gives it runs it. Nil has
 	// the Broker open and run one.
 	Model *modelstore.Model

@@ -156,6 +156,7 @@ func (b *Broker) Match(ctx context.Context, doc []byte, vo string) (*MatchReport
 			out.Waits[p] = w
 		}
 	}
+	out.Verdicts = append(out.Verdicts, b.beyond(k.request, now, mostVerdicts-len(out.Verdicts))...)
 	switch d := t.Decision; {
 	case !out.Could:
 		out.Sentence = "no site here can ever run this: " + why

@@ -23,8 +23,12 @@ func (b *Broker) openShared(ctx context.Context, sess store.Session) (*shared, e
 	m := b.cfg.Model
 	if m == nil {
 		var err error
-		o := modelstore.Options{Replica: b.cfg.Replica, Log: b.cfg.Log, Silence: max(time.Minute, 3*b.cfg.AuditInterval)}
-		if m, err = modelstore.Open(ctx, b.cfg.Store, o); err != nil {
+		o := modelstore.Options{Domain: b.cfg.Domain, Replica: b.cfg.Replica, Log: b.cfg.Log, Silence: max(time.Minute, 3*b.cfg.AuditInterval)}
+		records := b.cfg.Shared
+		if records == nil {
+			records = b.cfg.Store
+		}
+		if m, err = modelstore.Open(ctx, records, o); err != nil {
 			return nil, err
 		}
 	}
@@ -39,6 +43,9 @@ func (b *Broker) openShared(ctx context.Context, sess store.Session) (*shared, e
 // or went.
 func (b *Broker) feedLoop(ctx context.Context, sh *shared) error {
 	published := map[string]bool{}
+	for s := range sh.model.Snapshot().SitesOf("") { // some may have been taken out while we were away
+		published[s.Site] = true
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -75,6 +82,14 @@ func (b *Broker) feedModel(ctx context.Context, sh *shared, published map[string
 		d.Stamp = resourcemodel.Stamp{Changed: now.UTC().Round(0), Source: s.source}
 		all = append(all, news{s.key(), s, s.static, d})
 	}
+	var gone []string
+	for name := range published {
+		s := b.sites[name]
+		exchanged := s != nil && s.configured && !s.draining && s.broken == nil // it comes back at once, with other settings
+		if r.at(name) < 0 && !exchanged {
+			gone = append(gone, name)
+		}
+	}
 	b.mu.Unlock()
 	well := true
 	for _, n := range all {
@@ -96,10 +111,7 @@ func (b *Broker) feedModel(ctx context.Context, sh *shared, published map[string
 			well = false
 		}
 	}
-	for name := range published {
-		if r.at(name) >= 0 {
-			continue
-		}
+	for _, name := range gone {
 		if _, err := sh.model.Remove(ctx, sh.sess, resourcemodel.Key{Site: name}); err != nil && !fail.Is(err, fail.Conflict) && !fail.Is(err, fail.NotFound) {
 			well = false
 			continue
@@ -107,6 +119,44 @@ func (b *Broker) feedModel(ctx context.Context, sh *shared, published map[string
 		delete(published, name)
 	}
 	return well
+}
+
+// Age gives how long ago the values of a site in the shared model were last vouched for
+// by the gateway that tells of it; false if it is not known. While that gateway hears of
+// the site and holds its lease, it does so all the time.
+func (b *Broker) Age(k resourcemodel.Key) (time.Duration, bool) {
+	if sh := b.shared.Load(); sh != nil {
+		return sh.model.Age(k)
+	}
+	return 0, false
+}
+
+// beyond says of the places of other domains what stands against them: they are
+// known, and no job can be sent there. Most bounds the verdicts.
+func (b *Broker) beyond(r *resourcemodel.Request, now time.Time, most int) []resourcemodel.Verdict {
+	sh := b.shared.Load()
+	if sh == nil {
+		return nil
+	}
+	var out []resourcemodel.Verdict
+	for site := range sh.model.Snapshot().Sites() {
+		if site.Domain == "" || site.Static == nil {
+			continue
+		}
+		for w := range site.Places() {
+			if len(out) >= most {
+				return out
+			}
+			v := r.Judge(w.Site, w.Share, w.Environment, resourcemodel.Derived{Now: now})
+			v.Could, v.Now = false, false
+			v.Clauses = append([]resourcemodel.Clause{{
+				Element: "Domain", Asked: "a site that this gateway can send jobs to", Has: "a site of the domain " + site.Domain,
+				Sentence: "it is a site of the domain " + site.Domain + ", with which this gateway has no session: it is known, and can't be given jobs from here",
+			}}, v.Clauses...)
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // use is what a job counts as towards the limits.

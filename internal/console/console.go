@@ -20,6 +20,7 @@ import (
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // Paths of the API.
@@ -43,6 +44,8 @@ type Gateway interface {
 	AbandonActivities(context.Context, []soap.EPR) ([]bes.Result, error)
 	FenceSite(ctx context.Context, site, reason string, died time.Time) (*broker.FenceReport, error)
 	broker.Scheduling
+	// Age gives how long ago a site's values were last vouched for.
+	Age(resourcemodel.Key) (time.Duration, bool)
 	Compare(ctx context.Context, most int) (*schedule.Comparison, error)
 	Trace(ctx context.Context, w io.Writer, d time.Duration) error
 }
@@ -54,7 +57,8 @@ type Options struct {
 	// Principal says who asks; its error is answered with 401. Nil takes everybody
 	// as anonymous.
 	Principal func(*http.Request) (soap.Principal, error)
-	// Domain is what our own sites are called in GLUE 2.0 documents; default "local".
+	// Domain is what this gateway speaks for; "" is one without a name, whose sites
+	// GLUE 2.0 documents have as those of "local".
 	Domain string
 	Log    *slog.Logger
 }
@@ -105,9 +109,6 @@ type stream struct {
 func New(g Gateway, o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Domain == "" {
-		o.Domain = "local"
 	}
 	a := &api{gateway: g, options: o, slots: make(chan struct{}, maxRequests), router: mux.NewRouter().SkipClean(true)}
 	methods := map[string][]string{}

@@ -2,12 +2,15 @@ package console
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
@@ -21,7 +24,8 @@ const ResourcesPath = "/api/v1/resources"
 // Resources answers GET in JSON.
 type Resources struct {
 	Revision int64      `json:"revision"`
-	At       *time.Time `json:"at,omitempty"` // of the last change
+	Domain   string     `json:"domain,omitempty"` // that this gateway speaks for; "" has no name
+	At       *time.Time `json:"at,omitempty"`     // of the last change
 	Sites    []Resource `json:"sites"`
 }
 
@@ -31,6 +35,9 @@ type Resource struct {
 	Site    string                 `json:"site"`
 	Static  *resourcemodel.Static  `json:"static,omitempty"`
 	Dynamic *resourcemodel.Dynamic `json:"dynamic,omitempty"`
+	// Confirmed is when the gateway that tells of the site last vouched for this; not of an
+	// earlier moment.
+	Confirmed *time.Time `json:"confirmed,omitempty"`
 }
 
 func (a *api) resources(r *http.Request) (any, error) {
@@ -52,25 +59,44 @@ func (a *api) resources(r *http.Request) (any, error) {
 		return nil, err
 	}
 	if format != "xml" {
-		return stream{"application/json", func(w io.Writer) error { return writeResources(w, m, q["site"]) }}, nil
+		return stream{"application/json", func(w io.Writer) error { return a.writeResources(w, m, a.sitesOf(q["site"]), at.IsZero()) }}, nil
 	}
 	domain := q.Get("domain")
+	if domain == a.domain() {
+		domain = ""
+	}
 	if domain != "" && !slices.Contains(m.Domains(), domain) {
 		return nil, fail.Errorf(op, fail.NotFound, domain, "the model has no domain %q", domain)
 	}
 	return stream{"application/xml", func(w io.Writer) error {
 		name := domain
 		if name == "" {
-			name = a.options.Domain
+			name = a.domain()
 		}
 		return resourcemodel.WriteGLUE(w, m, domain, name)
 	}}, nil
 }
 
-// writeResources writes Resources one site after the other.
-func writeResources(to io.Writer, m *resourcemodel.Snapshot, only []string) error {
+// domain is what our own is called where it needs a name.
+func (a *api) domain() string { return cmp.Or(a.options.Domain, modelstore.Nameless) }
+
+// sitesOf gives the keys that SITE and DOMAIN/SITE name, with our own domain left out.
+func (a *api) sitesOf(names []string) map[string]bool {
+	if len(names) == 0 {
+		return nil
+	}
+	out := map[string]bool{}
+	for _, name := range names {
+		out[strings.TrimPrefix(name, a.domain()+"/")] = true
+	}
+	return out
+}
+
+// writeResources writes Resources one site after the other; all where only is nil.
+func (a *api) writeResources(to io.Writer, m *resourcemodel.Snapshot, only map[string]bool, present bool) error {
 	w := bufio.NewWriterSize(to, 1<<16)
-	head := Resources{Revision: m.Revision(), At: moment(m.At())}
+	now := time.Now()
+	head := Resources{Revision: m.Revision(), Domain: a.options.Domain, At: moment(m.At())}
 	text, err := json.Marshal(head)
 	if err != nil {
 		return err
@@ -80,10 +106,16 @@ func writeResources(to io.Writer, m *resourcemodel.Snapshot, only []string) erro
 	w.WriteString(`"sites":[`)          //nolint:errcheck // likewise
 	first := true
 	for s := range m.Sites() {
-		if len(only) > 0 && !slices.Contains(only, s.Key.String()) {
+		if only != nil && !only[s.Key.String()] {
 			continue
 		}
-		one, err := json.Marshal(Resource{s.Domain, s.Site, s.Static, s.Dynamic})
+		r := Resource{s.Domain, s.Site, s.Static, s.Dynamic, nil}
+		if present {
+			if age, ok := a.gateway.Age(s.Key); ok {
+				r.Confirmed = moment(now.Add(-age).UTC())
+			}
+		}
+		one, err := json.Marshal(r)
 		if err != nil {
 			return err
 		}

@@ -83,6 +83,10 @@ func (s scheduling) Resources(_ context.Context, at time.Time) (*resourcemodel.S
 	return m, nil
 }
 
+func (s scheduling) Age(k resourcemodel.Key) (time.Duration, bool) {
+	return time.Hour, k.Domain == "peer"
+}
+
 func (s scheduling) Decisions(_ context.Context, e soap.EPR) ([]schedule.Decision, error) {
 	if id, _ := bes.ActivityID(e); id != known {
 		return nil, fail.Errorf("x", fail.NotFound, id, "no activity %s of yours is known here", id)
@@ -205,10 +209,19 @@ func TestResources(t *testing.T) {
 	if got := read(console.ResourcesPath + "?site=shell&site=peer/far"); len(got.Sites) != 2 || got.Sites[0].Site != "shell" || got.Sites[1].Domain != "peer" {
 		t.Errorf("%+v", got)
 	}
+	if got := read(console.ResourcesPath + "?site=home/shell&site=peer/far"); len(got.Sites) != 2 || got.Domain != "home" || got.Sites[0].Site != "shell" || got.Sites[1].Domain != "peer" {
+		t.Errorf("by its own domain: %+v", got)
+	}
+	if got := read(console.ResourcesPath); got.Sites[0].Confirmed != nil || got.Sites[2].Confirmed == nil || time.Since(*got.Sites[2].Confirmed).Round(time.Minute) != time.Hour {
+		t.Errorf("when they were confirmed: %+v", got)
+	}
+	if got := read(console.ResourcesPath + "?at=2026-03-01T12:00:00Z"); got.Sites[2].Confirmed != nil {
+		t.Errorf("confirmed at another time: %+v", got)
+	}
 	if got := read(console.ResourcesPath + "?site=none"); got.Sites == nil || len(got.Sites) != 0 {
 		t.Errorf("%+v", got)
 	}
-	for path, want := range map[string][2]string{"?format=xml": {"home", "far"}, "?format=xml&domain=peer": {"far", "home"}} {
+	for path, want := range map[string][2]string{"?format=xml": {"home", "far"}, "?format=xml&domain=home": {"home", "far"}, "?format=xml&domain=peer": {"far", "home"}} {
 		code, body, header := ask(t, h, http.MethodGet, console.ResourcesPath+path)
 		var any struct{ XMLName xml.Name }
 		if err := xml.Unmarshal([]byte(body), &any); code != http.StatusOK || err != nil || any.XMLName.Space != resourcemodel.NSGLUE || header.Get("Content-Type") != "application/xml" {

@@ -10,8 +10,10 @@
 //	modelhistory/b/<domain>/<site>/<part>   the model as it was before the oldest of those
 //	modelhistory/at                     up to when changes were folded into that
 //
-// Our own domain, "", is written "%". Values are JSON as resourcemodel encodes it,
-// compressed.
+// The domain of a gateway without a name is written "%". Gateways with names share the
+// model, each feeding the sites of its own domain; for each of them its own domain is "",
+// and that of a gateway without a name is Nameless. Values are JSON as resourcemodel
+// encodes it, compressed.
 //
 // # What is written
 //
@@ -25,5 +27,6 @@
 // # Snapshots
 //
 // The model changes only by what the watch delivers, in the order of revisions, so that
-// snapshots of the same revision are the same on every replica.
+// snapshots of the same revision are the same on every replica, but for what its own
+// domain is called.
 package modelstore

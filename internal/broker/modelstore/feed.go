@@ -20,7 +20,7 @@ const tries = 4
 // without; what is beyond the model's bounds is fail.Invalid or fail.Exhausted.
 func (m *Model) Feed(ctx context.Context, sess store.Session, k resourcemodel.Key, static *resourcemodel.Static, dynamic *resourcemodel.Dynamic) (int64, error) {
 	const op = "modelstore.Feed"
-	if err := k.Check(); err != nil {
+	if err := m.names.check(k); err != nil {
 		return 0, err
 	}
 	if sess == nil {
@@ -136,7 +136,7 @@ func subject(err error) string {
 
 // plan works out what is to be written. m.mu is held.
 func (m *Model) plan(op string, sess store.Session, e *entry, static *resourcemodel.Static, dynamic *resourcemodel.Dynamic, flush bool) (*plan, error) {
-	if e.feeder != "" && e.ours == nil && e.feeder != m.opts.Replica {
+	if e.feeder != "" && e.ours == nil && e.feeder != m.name {
 		return nil, fail.Errorf(op, fail.Conflict, e.key.String(), "the site %s is fed by the replica %s", e.key, e.feeder)
 	}
 	now := m.now()
@@ -193,7 +193,7 @@ func (m *Model) write(p *plan, e *entry) error {
 	var l line
 	var err error
 	add := func(what string, b []byte, at int64) {
-		p.changes = append(p.changes, store.RecordChange{Key: partKey(e.key, what), Value: pack(b), If: at})
+		p.changes = append(p.changes, store.RecordChange{Key: m.names.partKey(e.key, what), Value: pack(b), If: at})
 	}
 	if p.static != nil {
 		if l.Static, err = p.static.Encode(); err != nil {
@@ -213,7 +213,7 @@ func (m *Model) write(p *plan, e *entry) error {
 		}
 	}
 	if len(p.changes) > 0 || p.claim {
-		c := store.RecordChange{Key: partKey(e.key, feederPart), Value: []byte(m.opts.Replica), If: e.claim, Bound: true}
+		c := store.RecordChange{Key: m.names.partKey(e.key, feederPart), Value: []byte(m.name), If: e.claim, Bound: true}
 		if e.feeder == "" {
 			c.If = 0
 		}
@@ -242,7 +242,7 @@ func (m *Model) addLine(p *plan, e *entry, l *line) error {
 	if !p.at.After(newest) {
 		p.at = newest.Add(1)
 	}
-	p.changes = append(p.changes, store.RecordChange{Key: lineKey(p.at, e.key), Value: value})
+	p.changes = append(p.changes, store.RecordChange{Key: m.names.lineKey(p.at, e.key), Value: value})
 	return nil
 }
 
@@ -260,13 +260,13 @@ func (m *Model) wrote(e *entry, sess store.Session, p *plan, revision int64) {
 		e.newest = p.at
 	}
 	if p.claim { // the claim was written: its revision is this
-		e.claim, e.feeder, e.ours = revision, m.opts.Replica, sess
+		e.claim, e.feeder, e.ours = revision, m.name, sess
 	}
 }
 
 // refresh reads a site's records, which another has written.
 func (m *Model) refresh(ctx context.Context, e *entry) error {
-	records, _, err := m.st.ListRecords(ctx, modelPrefix+siteOf(e.key)+"/", store.RecordOptions{})
+	records, _, err := m.st.ListRecords(ctx, modelPrefix+m.names.siteOf(e.key)+"/", store.RecordOptions{})
 	if err != nil {
 		return err
 	}
@@ -281,7 +281,7 @@ func (m *Model) refresh(ctx context.Context, e *entry) error {
 		there[what] = true
 		if what == feederPart && r.Revision != e.claim { // what was just read is right
 			e.claim, e.feeder = r.Revision, string(r.Value)
-			if e.feeder != m.opts.Replica {
+			if e.feeder != m.name {
 				e.ours = nil
 			}
 		}
@@ -302,7 +302,7 @@ func (m *Model) refresh(ctx context.Context, e *entry) error {
 // feeds is fail.Conflict. It gives the revision of the removal, 0 when there was nothing.
 func (m *Model) Remove(ctx context.Context, sess store.Session, k resourcemodel.Key) (int64, error) {
 	const op = "modelstore.Remove"
-	if err := k.Check(); err != nil {
+	if err := m.names.check(k); err != nil {
 		return 0, err
 	}
 	m.mu.Lock()
@@ -319,20 +319,20 @@ func (m *Model) Remove(ctx context.Context, sess store.Session, k resourcemodel.
 		m.mu.Lock()
 		p := &plan{at: m.now().UTC().Round(0)}
 		var err error
-		if e.feeder != "" && e.ours == nil && e.feeder != m.opts.Replica {
+		if e.feeder != "" && e.ours == nil && e.feeder != m.name {
 			err = fail.Errorf(op, fail.Conflict, k.String(), "the site %s is fed by the replica %s", k, e.feeder)
 		}
 		if e.static.exists {
-			p.changes = append(p.changes, store.RecordChange{Key: partKey(k, staticPart), If: e.static.revision})
+			p.changes = append(p.changes, store.RecordChange{Key: m.names.partKey(k, staticPart), If: e.static.revision})
 		}
 		if e.dynamic.exists {
-			p.changes = append(p.changes, store.RecordChange{Key: partKey(k, dynamicPart), If: e.dynamic.revision})
+			p.changes = append(p.changes, store.RecordChange{Key: m.names.partKey(k, dynamicPart), If: e.dynamic.revision})
 		}
 		if len(p.changes) > 0 && err == nil {
 			err = m.addLine(p, e, &line{Gone: true})
 		}
 		if e.feeder != "" {
-			p.changes = append(p.changes, store.RecordChange{Key: partKey(k, feederPart), If: e.claim})
+			p.changes = append(p.changes, store.RecordChange{Key: m.names.partKey(k, feederPart), If: e.claim})
 		}
 		m.mu.Unlock()
 		if err != nil || len(p.changes) == 0 {

@@ -20,6 +20,7 @@ type index struct {
 	sites map[resourcemodel.Key]siteLines
 	mark  mark
 	from  int64 // the revision up to which the history is known
+	names names
 }
 
 type lineSize struct {
@@ -44,7 +45,7 @@ func (x *index) find(key string) (int, bool) {
 }
 
 func (x *index) add(key string, size int) {
-	at, k, ok := splitLine(key)
+	at, k, ok := x.names.splitLine(key)
 	i, found := x.find(key)
 	if !ok || found {
 		return
@@ -60,7 +61,7 @@ func (x *index) add(key string, size int) {
 }
 
 func (x *index) remove(key string) {
-	_, k, _ := splitLine(key)
+	_, k, _ := x.names.splitLine(key)
 	i, found := x.find(key)
 	if !found {
 		return
@@ -123,7 +124,7 @@ func (m *Model) watchedLines(records []store.Record, revision int64) {
 
 // reloadLines reads what the history has.
 func (m *Model) reloadLines(ctx context.Context) error {
-	x := index{sites: map[resourcemodel.Key]siteLines{}}
+	x := index{sites: map[resourcemodel.Key]siteLines{}, names: m.names}
 	err := m.pages(ctx, historyPrefix, "", func(r store.Record) (bool, error) { return true, x.note(r) }, func(revision int64) {
 		if x.from == 0 { // the watch tells what changed since the first page was read
 			x.from = revision
@@ -191,7 +192,7 @@ func (m *Model) untilOld() time.Duration {
 	if len(m.lines.lines) == 0 {
 		return idle
 	}
-	at, _, _ := splitLine(m.lines.lines[0].key)
+	at, _, _ := m.names.splitLine(m.lines.lines[0].key)
 	return min(idle, max(time.Second, at.Add(m.opts.HistoryAge).Sub(m.now())))
 }
 
@@ -212,7 +213,7 @@ func (m *Model) fold(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	for {
-		changes, err := foldChanges(records, from)
+		changes, err := m.names.foldChanges(records, from)
 		if err != nil {
 			return false, err
 		}
@@ -232,7 +233,7 @@ func (m *Model) fold(ctx context.Context) (bool, error) {
 			m.lines.remove(r.Key)
 		}
 		if revision > m.lines.mark.revision {
-			at, _, _ := splitLine(records[len(records)-1].Key)
+			at, _, _ := m.names.splitLine(records[len(records)-1].Key)
 			m.lines.mark = mark{Time: later(at, from.Time), revision: revision}
 		}
 		return true, nil
@@ -247,13 +248,13 @@ func later(a, b time.Time) time.Time {
 }
 
 // foldChanges gives the transaction that folds lines.
-func foldChanges(records []store.Record, from mark) ([]store.RecordChange, error) {
+func (n names) foldChanges(records []store.Record, from mark) ([]store.RecordChange, error) {
 	var changes []store.RecordChange
 	parts := map[string][]byte{} // of the base, by key; nil is gone
 	at := from.Time
 	for _, r := range records {
 		changes = append(changes, store.RecordChange{Key: r.Key, If: r.Revision})
-		when, k, ok := splitLine(r.Key)
+		when, k, ok := n.splitLine(r.Key)
 		if !ok {
 			continue // of no version of ours: it goes
 		}
@@ -262,7 +263,7 @@ func foldChanges(records []store.Record, from mark) ([]store.RecordChange, error
 		if err != nil {
 			return nil, err
 		}
-		static, dynamic := baseKey(k, staticPart), baseKey(k, dynamicPart)
+		static, dynamic := n.baseKey(k, staticPart), n.baseKey(k, dynamicPart)
 		if l.Gone {
 			parts[static], parts[dynamic] = nil, nil
 		}
@@ -375,7 +376,7 @@ func (m *Model) readMark(ctx context.Context) (mark, error) {
 func (m *Model) readBase(ctx context.Context) ([]resourcemodel.Change, error) {
 	var changes []resourcemodel.Change
 	err := m.pages(ctx, basePrefix, "", func(r store.Record) (bool, error) {
-		k, what, ok := splitKey(r.Key, basePrefix)
+		k, what, ok := m.names.splitKey(r.Key, basePrefix)
 		if !ok || what != staticPart && what != dynamicPart {
 			return true, nil
 		}
@@ -403,7 +404,7 @@ func (m *Model) linesUntil(ctx context.Context, after, until time.Time, do func(
 		from = linesAt(after)
 	}
 	return m.pages(ctx, linePrefix, from, func(r store.Record) (bool, error) {
-		at, k, ok := splitLine(r.Key)
+		at, k, ok := m.names.splitLine(r.Key)
 		if !ok || !at.After(after) {
 			return true, nil
 		}

@@ -16,8 +16,10 @@ import (
 // Model is the resource model as the store has it. Run keeps it up to date; without, it
 // is what Open found.
 type Model struct {
-	st   store.Store
-	opts Options
+	st    store.Records
+	opts  Options
+	names names
+	name  string // our own, in claims
 
 	snapshot atomic.Pointer[resourcemodel.Snapshot]
 
@@ -69,17 +71,24 @@ type entry struct {
 
 type listener struct{ tell func(resourcemodel.Delta) }
 
-// Open reads the model. An unknown record is left alone; a damaged one is logged and
-// left out.
-func Open(ctx context.Context, st store.Store, o Options) (*Model, error) {
+// Prefixes are the beginnings of the keys of all records that models have: what the
+// gateways of a cluster share.
+func Prefixes() []string { return []string{modelPrefix, historyPrefix} }
+
+// Open reads the model from the records of all who share it. An unknown record is left
+// alone; a damaged one is logged and left out.
+func Open(ctx context.Context, st store.Records, o Options) (*Model, error) {
 	o.EnsureDefaults()
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	m := &Model{
-		st: st, opts: o,
+		st: st, opts: o, names: names{o.Domain}, name: o.Replica,
 		seen: map[resourcemodel.Key]*sighted{}, entries: map[resourcemodel.Key]*entry{},
 		moved: make(chan struct{}), woken: make(chan struct{}, 1),
+	}
+	if o.Domain != "" {
+		m.name = o.Domain + "/" + o.Replica
 	}
 	m.snapshot.Store(resourcemodel.Empty())
 	if err := m.reload(ctx); err != nil {
@@ -152,7 +161,8 @@ func (m *Model) Age(k resourcemodel.Key) (time.Duration, bool) {
 	return max(0, now.Sub(last)), true
 }
 
-// Feeder gives the replica that feeds a site at present; "" is none.
+// Feeder gives the replica that feeds a site at present; "" is none. One of a domain
+// with a name is "domain/replica".
 func (m *Model) Feeder(k resourcemodel.Key) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -196,7 +206,7 @@ func (m *Model) forget(e *entry) {
 // sight notes what a record of a site says. A record that is older than what is known
 // changes nothing. m.mu is held.
 func (m *Model) sight(r store.Record) (k resourcemodel.Key, what string, err error) {
-	k, what, ok := splitKey(r.Key, modelPrefix)
+	k, what, ok := m.names.splitKey(r.Key, modelPrefix)
 	if ok = ok && k.Check() == nil; !ok {
 		return k, "", nil // of a newer gateway
 	}
@@ -334,10 +344,10 @@ func (m *Model) vanished(records []store.Record, news map[resourcemodel.Key]*tol
 	}
 	for k, e := range m.entries {
 		gone := func(what string) *store.Record {
-			if there[partKey(k, what)] {
+			if there[m.names.partKey(k, what)] {
 				return nil
 			}
-			return &store.Record{Key: partKey(k, what)}
+			return &store.Record{Key: m.names.partKey(k, what)}
 		}
 		static, dynamic := gone(staticPart), gone(dynamicPart)
 		if static != nil {

@@ -56,11 +56,17 @@ type replica struct {
 
 func start(t testing.TB, st store.Store, name string, o modelstore.Options) *replica {
 	t.Helper()
+	return startOn(t, st, st, name, o)
+}
+
+// startOn starts one whose records may be elsewhere than its session.
+func startOn(t testing.TB, st store.Store, records store.Records, name string, o modelstore.Options) *replica {
+	t.Helper()
 	o.Replica = name
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
-	m, err := modelstore.Open(t.Context(), st, o)
+	m, err := modelstore.Open(t.Context(), records, o)
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}

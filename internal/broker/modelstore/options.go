@@ -5,13 +5,18 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // Options says how a Model works. The zero value works.
 type Options struct {
 	Replica string // our name in claims; "" is "gateway"
-	Log     *slog.Logger
-	Now     func() time.Time // nil is time.Now
+	// Domain is what our own sites are filed under, so that gateways share a model: ours
+	// are those of the domain "" for each, and those of a gateway without a name are of
+	// Nameless for the others. "" is a gateway without a name.
+	Domain string
+	Log    *slog.Logger
+	Now    func() time.Time // nil is time.Now
 
 	// Interval is how often, at most, changes of a site's numbers are written that bring
 	// nothing to zero or from it; 0 is 5 s, negative is no bound.
@@ -70,6 +75,10 @@ func (o *Options) EnsureDefaults() {
 func (o *Options) Validate() error {
 	const op = "modelstore.Open"
 	switch {
+	case o.Domain == Nameless:
+		return fail.Errorf(op, fail.Invalid, "", "%s is what a gateway without a name is called by others; give the domain another name", Nameless)
+	case (resourcemodel.Key{Domain: o.Domain, Site: "x"}).Check() != nil:
+		return fail.Errorf(op, fail.Invalid, "", "the domain %q is no name: write letters, digits and - . _", o.Domain)
 	case o.DeadBand >= 1:
 		return fail.Errorf(op, fail.Invalid, "", "the dead-band of the model is %g; it must be below 1", o.DeadBand)
 	case o.Silence < time.Second:

@@ -172,7 +172,7 @@ func (m *Model) fallSilent(ctx context.Context, sess store.Session, e *entry) er
 	if !silent || ours != sess {
 		return nil
 	}
-	revision, err := m.st.PutRecords(ctx, sess, store.RecordChange{Key: partKey(e.key, feederPart), If: claim})
+	revision, err := m.st.PutRecords(ctx, sess, store.RecordChange{Key: m.names.partKey(e.key, feederPart), If: claim})
 	if err != nil && !fail.Is(err, fail.Conflict) {
 		return err
 	}

@@ -41,16 +41,16 @@ func (s *Store) Create(ctx context.Context, n store.NewJob) (store.Job, bool, er
 			return store.Job{}, false, err
 		}
 	}
-	live, final := statusKey(n.ID, false), statusKey(n.ID, true)
+	live, final := s.keys.statusKey(n.ID, false), s.keys.statusKey(n.ID, true)
 	w.alone = []string{live}
 	w.when = []clientv3.Cmp{absent(live), absent(final)}
-	w.put(partKey(owner, n.ID), p.encode())
+	w.put(s.keys.partKey(owner, n.ID), p.encode())
 	if n.Status.Final {
 		live = final
 	}
 	w.put(live, status)
 	if n.SubmissionID != "" {
-		key := submissionKey(owner, n.SubmissionID)
+		key := s.keys.submissionKey(owner, n.SubmissionID)
 		w.alone = append(w.alone, key)
 		w.when = append(w.when, absent(key))
 		w.or = []string{key}
@@ -124,7 +124,7 @@ func (s *Store) putApart(ctx context.Context, p *part, w *write) error {
 		if before {
 			put = &write{op: w.op, id: w.id, create: true}
 		}
-		key := documentKey(p.id, p.sum, p.apart)
+		key := s.keys.documentKey(p.id, p.sum, p.apart)
 		put.put(key, rest[:n])
 		rest = rest[n:]
 		p.apart++

@@ -20,6 +20,10 @@
 //	r/<key>                   a record: 16 bytes that name its write, then the value;
 //	                          under its session's lease if it is bound to it
 //
+// Of a store with a Domain, all but the schema is below /portolan/v1/domain/<name>/
+// instead, so that several gateways share a cluster and see nothing of each other; what
+// they do share are records below /portolan/v1/r/, which Shared gives.
+//
 // A job's creation writes two keys and one for its SubmissionId; an update one for
 // the status and one for its history lines.
 //

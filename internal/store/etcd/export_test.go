@@ -73,3 +73,6 @@ func (t *interruptedTxn) Else(ops ...clientv3.Op) clientv3.Txn {
 }
 
 func (t *interruptedTxn) Commit() (*clientv3.TxnResponse, error) { return t.k.commit(t.Txn.Commit) }
+
+// Domain gives whose store it is.
+func Domain(s *Store) string { return s.opts.Domain }

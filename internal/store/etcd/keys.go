@@ -11,71 +11,79 @@ import (
 )
 
 const (
-	root             = "/portolan/v1/"
-	schemaKey        = root + "schema"
-	jobPrefix        = root + "job/"
-	partPrefix       = jobPrefix + "i/"
-	livePrefix       = jobPrefix + "l/"
-	finalPrefix      = jobPrefix + "f/"
-	docPrefix        = root + "doc/"
-	historyPrefix    = root + "history/"
-	submissionPrefix = root + "submission/"
-	replicaPrefix    = root + "replica/"
-	settingPrefix    = root + "setting/"
-	recordPrefix     = root + "r/"
+	root      = "/portolan/v1/"
+	schemaKey = root + "schema" // of all domains
 )
+
+// layout is where the keys of one domain are.
+type layout struct {
+	jobs, parts, live, final, docs, histories, submissions, replicas, settings, records string
+}
+
+// layoutOf gives the layout of a domain; "" is that of a gateway without a name.
+func layoutOf(domain string) layout {
+	at := root
+	if domain != "" {
+		at += "domain/" + domain + "/"
+	}
+	return layout{
+		jobs: at + "job/", parts: at + "job/i/", live: at + "job/l/", final: at + "job/f/",
+		docs: at + "doc/", histories: at + "history/", submissions: at + "submission/",
+		replicas: at + "replica/", settings: at + "setting/", records: at + "r/",
+	}
+}
 
 // shards is part of the layout: it never changes within a schema version.
 const shards = 64
 
 // partKey is where a job's immutable part is; owner is a digest. Those of an owner
 // are together, so that they can be listed and counted.
-func partKey(owner, id string) string { return ownerParts(owner) + newest(id) }
+func (l *layout) partKey(owner, id string) string { return l.ownerParts(owner) + newest(id) }
 
-func ownerParts(owner string) string { return partPrefix + owner + "/" }
+func (l *layout) ownerParts(owner string) string { return l.parts + owner + "/" }
 
 // statusKey is where the status of a job is, by whether it is final.
-func statusKey(id string, final bool) string {
+func (l *layout) statusKey(id string, final bool) string {
 	if final {
-		return finalPrefix + newest(id)
+		return l.final + newest(id)
 	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(id))
-	return shardPrefix(h.Sum32()%shards) + newest(id)
+	return l.shardPrefix(h.Sum32()%shards) + newest(id)
 }
 
-func shardPrefix(n uint32) string {
+func (l *layout) shardPrefix(n uint32) string {
 	const digits = "0123456789abcdef"
-	return livePrefix + string([]byte{digits[n>>4], digits[n&15], '/'})
+	return l.live + string([]byte{digits[n>>4], digits[n&15], '/'})
 }
 
 // statusID gives the id and finality that a status key stands for.
-func statusID(key []byte) (id string, final, ok bool) {
-	if rest, found := bytes.CutPrefix(key, []byte(finalPrefix)); found {
+func (l *layout) statusID(key []byte) (id string, final, ok bool) {
+	if rest, found := bytes.CutPrefix(key, []byte(l.final)); found {
 		id, ok = newestID(rest)
 		return id, true, ok
 	}
-	if rest, found := bytes.CutPrefix(key, []byte(livePrefix)); found && len(rest) > 3 {
+	if rest, found := bytes.CutPrefix(key, []byte(l.live)); found && len(rest) > 3 {
 		id, ok = newestID(rest[3:])
 		return id, false, ok
 	}
 	return "", false, false
 }
 
-func documentPrefix(id string, sum [32]byte) string {
-	return docPrefix + escape(id) + hex.EncodeToString(sum[:16]) + "/"
+func (l *layout) documentPrefix(id string, sum [32]byte) string {
+	return l.docs + escape(id) + hex.EncodeToString(sum[:16]) + "/"
 }
 
-func documentKey(id string, sum [32]byte, n int) string {
-	return documentPrefix(id, sum) + fmt.Sprintf("%04x", n)
+func (l *layout) documentKey(id string, sum [32]byte, n int) string {
+	return l.documentPrefix(id, sum) + fmt.Sprintf("%04x", n)
 }
 
-func historyKey(id string, sequence int) string {
-	return historyPrefix + escape(id) + string(binary.BigEndian.AppendUint64(nil, uint64(max(sequence, 0))))
+func (l *layout) historyKey(id string, sequence int) string {
+	return l.histories + escape(id) + string(binary.BigEndian.AppendUint64(nil, uint64(max(sequence, 0))))
 }
 
-func submissionKey(owner, submission string) string {
-	return submissionPrefix + owner + "/" + submission
+func (l *layout) submissionKey(owner, submission string) string {
+	return l.submissions + owner + "/" + submission
 }
 
 // digestSize is that of a digest.

@@ -30,6 +30,8 @@ type Store struct {
 	cli  *clientv3.Client
 	etcd *embed.Etcd // nil for an external cluster
 	lock *os.File    // of the data directory
+	keys layout
+	own  shelf // its records
 
 	commits committer
 	bases   recent[base]   // where updates start from
@@ -59,7 +61,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, log: o.Log, dead: make(chan struct{})}
+	s := &Store{opts: o, log: o.Log, dead: make(chan struct{}), keys: layoutOf(o.Domain)}
+	s.own = shelf{Store: s, prefix: s.keys.records}
 	var err error
 	_, _ = rand.Read(s.name[:]) // it never fails
 	s.quota.woken = make(chan struct{}, 1)

@@ -3,6 +3,7 @@ package etcd
 import (
 	"crypto/tls"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
@@ -16,6 +17,10 @@ type Options struct {
 	Username  string      // for an external cluster
 	Password  string
 	Log       *slog.Logger
+	// Domain is whose jobs, settings and records these are, in a cluster that several
+	// gateways share: letters, digits and - . _, at most MaxDomain. "" has those of a
+	// gateway without a name.
+	Domain string
 
 	QuotaBytes         int64         // of the embedded database; 0 is 8 GiB
 	ReserveBytes       int64         // disk space that is to stay free; 0 is 48 MiB
@@ -45,10 +50,18 @@ func (o *Options) EnsureDefaults() {
 // minQuota leaves room for new jobs below what is kept for those that exist.
 const minQuota = 64 << 20
 
+// MaxDomain bounds the name of a domain, in bytes.
+const MaxDomain = 63
+
 // Validate reports what cannot be worked with.
 func (o *Options) Validate() error {
 	const op = "store.Open"
+	odd := func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._", r))
+	}
 	switch {
+	case len(o.Domain) > MaxDomain || strings.ContainsFunc(o.Domain, odd):
+		return fail.Errorf(op, fail.Invalid, "", "a domain's name has at most %d letters, digits and - . _; %q is none", MaxDomain, o.Domain)
 	case o.Dir == "" && len(o.Endpoints) == 0:
 		return fail.Errorf(op, fail.Invalid, "", "the store needs a data directory or the endpoints of an etcd cluster")
 	case o.Dir != "" && len(o.Endpoints) > 0:

@@ -25,7 +25,7 @@ func (s *Store) Get(ctx context.Context, ids ...string) (map[string]store.Job, e
 	for some := range slices.Chunk(ids, min(s.commits.ops/2, 512)) {
 		ops := make([]clientv3.Op, 0, 2*len(some))
 		for _, id := range some {
-			ops = append(ops, clientv3.OpGet(statusKey(id, false)), clientv3.OpGet(statusKey(id, true)))
+			ops = append(ops, clientv3.OpGet(s.keys.statusKey(id, false)), clientv3.OpGet(s.keys.statusKey(id, true)))
 		}
 		statuses, err := s.ranges(ctx, op, ops)
 		if err != nil {
@@ -84,7 +84,7 @@ func (s *Store) Document(ctx context.Context, id string) ([]byte, error) {
 	packed := p.document
 	if p.apart > 0 {
 		resp, err := call(ctx, s, op, func(ctx context.Context) (*clientv3.GetResponse, error) {
-			return s.cli.Get(ctx, documentPrefix(id, p.sum), clientv3.WithPrefix())
+			return s.cli.Get(ctx, s.keys.documentPrefix(id, p.sum), clientv3.WithPrefix())
 		})
 		if err != nil {
 			return nil, err
@@ -110,12 +110,12 @@ func (s *Store) part(ctx context.Context, op, id string, more ...clientv3.Op) (*
 		}
 		h.owner = jobs[id].Owner
 	}
-	ops := append([]clientv3.Op{clientv3.OpGet(partKey(digest(h.owner), id))}, more...)
+	ops := append([]clientv3.Op{clientv3.OpGet(s.keys.partKey(digest(h.owner), id))}, more...)
 	kvs, err := s.ranges(ctx, op, ops)
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(kvs) == 0 || !bytes.HasPrefix(kvs[0].Key, []byte(partPrefix)) {
+	if len(kvs) == 0 || !bytes.HasPrefix(kvs[0].Key, []byte(s.keys.parts)) {
 		return nil, nil, fail.Errorf(op, fail.NotFound, id, "there is no job %s", id)
 	}
 	p, err := decodePart(kvs[0].Value)
@@ -128,7 +128,7 @@ func (s *Store) part(ctx context.Context, op, id string, more ...clientv3.Op) (*
 // History implements store.Store.
 func (s *Store) History(ctx context.Context, id string, after int) ([]store.Event, error) {
 	const op = "store.History"
-	p, lines, err := s.part(ctx, op, id, clientv3.OpGet(historyPrefix+escape(id), clientv3.WithPrefix()))
+	p, lines, err := s.part(ctx, op, id, clientv3.OpGet(s.keys.histories+escape(id), clientv3.WithPrefix()))
 	if err != nil {
 		return nil, err
 	}
@@ -172,12 +172,12 @@ func (s *Store) List(ctx context.Context, o store.ListOptions) ([]store.Job, err
 		o.Limit = store.DefaultLimit
 	}
 	// Everybody's jobs are where their statuses are.
-	prefixes := []string{finalPrefix}
+	prefixes := []string{s.keys.final}
 	if o.Owner != "" {
-		prefixes = []string{ownerParts(digest(o.Owner))}
+		prefixes = []string{s.keys.ownerParts(digest(o.Owner))}
 	} else {
 		for n := range uint32(shards) {
-			prefixes = append(prefixes, shardPrefix(n))
+			prefixes = append(prefixes, s.keys.shardPrefix(n))
 		}
 	}
 	ops := make([]clientv3.Op, len(prefixes))
@@ -195,10 +195,10 @@ func (s *Store) List(ctx context.Context, o store.ListOptions) ([]store.Job, err
 	ids := make([]string, len(kvs))
 	for i, kv := range kvs {
 		// What stands before an id has a length of its own for each kind of key.
-		from := len(finalPrefix)
+		from := len(s.keys.final)
 		if o.Owner != "" {
 			from = len(prefixes[0])
-		} else if bytes.HasPrefix(kv.Key, []byte(livePrefix)) {
+		} else if bytes.HasPrefix(kv.Key, []byte(s.keys.live)) {
 			from = len(prefixes[1])
 		}
 		var ok bool
@@ -223,9 +223,9 @@ func (s *Store) List(ctx context.Context, o store.ListOptions) ([]store.Job, err
 
 // Count implements store.Store.
 func (s *Store) Count(ctx context.Context, owner string) (int64, error) {
-	prefix := partPrefix
+	prefix := s.keys.parts
 	if owner != "" {
-		prefix = ownerParts(digest(owner))
+		prefix = s.keys.ownerParts(digest(owner))
 	}
 	resp, err := call(ctx, s, "store.Count", func(ctx context.Context) (*clientv3.GetResponse, error) {
 		return s.cli.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
@@ -248,9 +248,9 @@ func (s *Store) Live(ctx context.Context) ([]store.Job, error) {
 	const op = "store.Live"
 	var statuses []*mvccpb.KeyValue
 	var seen snapshot
-	for from := livePrefix; ; {
+	for from := s.keys.live; ; {
 		resp, err := call(ctx, s, op, func(ctx context.Context) (*clientv3.GetResponse, error) {
-			return s.cli.Get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(livePrefix)), clientv3.WithLimit(livePage), clientv3.WithRev(seen.at))
+			return s.cli.Get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(s.keys.live)), clientv3.WithLimit(livePage), clientv3.WithRev(seen.at))
 		})
 		if err != nil {
 			return nil, err
@@ -283,7 +283,7 @@ func (s *Store) withHeaders(ctx context.Context, statuses []*mvccpb.KeyValue) ([
 	ids := make([]string, len(statuses))
 	var parts []string
 	for i, kv := range statuses {
-		id, _, ok := statusID(kv.Key)
+		id, _, ok := s.keys.statusID(kv.Key)
 		if !ok {
 			return nil, fail.E(op, fail.Internal, "", errPart)
 		}
@@ -298,7 +298,7 @@ func (s *Store) withHeaders(ctx context.Context, statuses []*mvccpb.KeyValue) ([
 			if len(kv.Value) < digestSize {
 				return nil, fail.E(op, fail.Internal, id, errPart)
 			}
-			parts = append(parts, partKey(string(kv.Value[:digestSize]), id))
+			parts = append(parts, s.keys.partKey(string(kv.Value[:digestSize]), id))
 		}
 	}
 	for some := range slices.Chunk(parts, min(s.commits.ops, 512)) {
@@ -335,7 +335,7 @@ func (s *Store) withHeaders(ctx context.Context, statuses []*mvccpb.KeyValue) ([
 // Setting implements store.Store.
 func (s *Store) Setting(ctx context.Context, name string) ([]byte, bool, error) {
 	resp, err := call(ctx, s, "store.Setting", func(ctx context.Context) (*clientv3.GetResponse, error) {
-		return s.cli.Get(ctx, settingPrefix+name)
+		return s.cli.Get(ctx, s.keys.settings+name)
 	})
 	if err != nil || len(resp.Kvs) == 0 {
 		return nil, false, err
@@ -355,7 +355,7 @@ func (s *Store) SetSetting(ctx context.Context, name string, value []byte) error
 		}
 	}
 	_, err := call(ctx, s, op, func(ctx context.Context) (*clientv3.PutResponse, error) {
-		return s.cli.Put(ctx, settingPrefix+name, string(value))
+		return s.cli.Put(ctx, s.keys.settings+name, string(value))
 	})
 	return err
 }

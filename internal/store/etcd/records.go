@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -30,11 +31,49 @@ func (s *Store) tag() []byte {
 	return binary.BigEndian.AppendUint64(b, s.tags.Add(1))
 }
 
-func recordKey(key string) string { return recordPrefix + key }
+// shelf is a place of records; those of Shared are beside those of the Store itself.
+type shelf struct {
+	*Store
+	prefix string
+	only   []string // beginnings of the only keys that it gives; nil gives all
+}
+
+// Shared gives the records that all domains have in common, of those whose keys begin
+// with one of the prefixes: the others of a gateway without a domain are in the same
+// place and are its own. Sessions are those of the Store, which need not be closed for
+// them. Without a domain they are the Store's own records.
+func (s *Store) Shared(prefixes ...string) store.Records {
+	return &shelf{Store: s, prefix: layoutOf("").records, only: slices.Concat([]string{}, prefixes)}
+}
+
+// PutRecords implements store.Records.
+func (s *Store) PutRecords(ctx context.Context, sess store.Session, changes ...store.RecordChange) (int64, error) {
+	return s.own.PutRecords(ctx, sess, changes...)
+}
+
+// ListRecords implements store.Records.
+func (s *Store) ListRecords(ctx context.Context, prefix string, o store.RecordOptions) ([]store.Record, int64, error) {
+	return s.own.ListRecords(ctx, prefix, o)
+}
+
+// WatchRecords implements store.Records.
+func (s *Store) WatchRecords(ctx context.Context, prefix string, after int64, emit func([]store.Record, int64)) error {
+	return s.own.WatchRecords(ctx, prefix, after, emit)
+}
+
+func (s *shelf) key(key string) string { return s.prefix + key }
+
+// has refuses what is not of this shelf.
+func (s *shelf) has(op, key string) error {
+	if s.only == nil || slices.ContainsFunc(s.only, func(p string) bool { return strings.HasPrefix(key, p) }) {
+		return nil
+	}
+	return fail.Errorf(op, fail.Invalid, key, "the records that the domains share begin with %s; %q is not one of them", strings.Join(s.only, " or "), key)
+}
 
 // recordOf gives the record that a key of etcd holds.
-func recordOf(kv *mvccpb.KeyValue) (store.Record, error) {
-	key := string(kv.Key[len(recordPrefix):])
+func (s *shelf) recordOf(kv *mvccpb.KeyValue) (store.Record, error) {
+	key := string(kv.Key[len(s.prefix):])
 	if len(kv.Value) < tagSize {
 		return store.Record{}, fail.E("store.ListRecords", fail.Internal, key, errRecord)
 	}
@@ -43,10 +82,15 @@ func recordOf(kv *mvccpb.KeyValue) (store.Record, error) {
 
 // PutRecords implements store.Records. What is there is read first, to leave out what
 // is the same; the transaction is done if nothing has changed since.
-func (s *Store) PutRecords(ctx context.Context, sess store.Session, changes ...store.RecordChange) (int64, error) {
+func (s *shelf) PutRecords(ctx context.Context, sess store.Session, changes ...store.RecordChange) (int64, error) {
 	const op = "store.PutRecords"
 	if err := store.CheckRecords(sess, changes); err != nil {
 		return 0, err
+	}
+	for _, c := range changes {
+		if err := s.has(op, c.Key); err != nil {
+			return 0, err
+		}
 	}
 	if err := s.usable(op); err != nil {
 		return 0, err
@@ -54,7 +98,7 @@ func (s *Store) PutRecords(ctx context.Context, sess store.Session, changes ...s
 	var own *session
 	if sess != nil {
 		var ok bool
-		if own, ok = sess.(*session); !ok || own.s != s || own.isLost() {
+		if own, ok = sess.(*session); !ok || own.s != s.Store || own.isLost() {
 			return 0, store.LostSession(op, "")
 		}
 	}
@@ -93,10 +137,10 @@ func (s *Store) PutRecords(ctx context.Context, sess store.Session, changes ...s
 
 // records reads what the changes are about, and the session's key: an error when that
 // is not ours any more.
-func (s *Store) records(ctx context.Context, op string, own *session, changes []store.RecordChange) (map[string]*mvccpb.KeyValue, error) {
+func (s *shelf) records(ctx context.Context, op string, own *session, changes []store.RecordChange) (map[string]*mvccpb.KeyValue, error) {
 	ops := make([]clientv3.Op, 0, len(changes)+1)
 	for _, c := range changes {
-		ops = append(ops, clientv3.OpGet(recordKey(c.Key)))
+		ops = append(ops, clientv3.OpGet(s.key(c.Key)))
 	}
 	if own != nil {
 		ops = append(ops, clientv3.OpGet(own.key))
@@ -120,11 +164,11 @@ func (s *Store) records(ctx context.Context, op string, own *session, changes []
 
 // recordWrite gives the write that makes the changes of what was found; one that does
 // nothing when all is so already, and then the newest revision of the records.
-func (s *Store) recordWrite(op string, own *session, tag []byte, changes []store.RecordChange, found map[string]*mvccpb.KeyValue) (*write, int64, error) {
+func (s *shelf) recordWrite(op string, own *session, tag []byte, changes []store.RecordChange, found map[string]*mvccpb.KeyValue) (*write, int64, error) {
 	w := &write{op: op, guard: own}
 	newest := int64(0)
 	for _, c := range changes {
-		key := recordKey(c.Key)
+		key := s.key(c.Key)
 		old := found[key]
 		at, lease := int64(0), int64(0)
 		if old != nil {
@@ -158,7 +202,7 @@ func (s *Store) recordWrite(op string, own *session, tag []byte, changes []store
 }
 
 // settleRecords says whether a write that was sent twice had arrived at first.
-func (s *Store) settleRecords(ctx context.Context, op string, own *session, tag []byte, w *write, changes []store.RecordChange) (revision int64, settled bool, err error) {
+func (s *shelf) settleRecords(ctx context.Context, op string, own *session, tag []byte, w *write, changes []store.RecordChange) (revision int64, settled bool, err error) {
 	found, err := s.records(ctx, op, nil, changes)
 	if err != nil {
 		return 0, true, fail.Errorf(op, fail.Uncertain, "", "the store's answer was lost").Because(err)
@@ -179,7 +223,7 @@ func (s *Store) settleRecords(ctx context.Context, op string, own *session, tag 
 	// Removals leave no name. That all is gone is what was asked for, unless somebody
 	// else may have been the one that the condition is to let through.
 	for _, c := range changes {
-		if found[recordKey(c.Key)] != nil {
+		if found[s.key(c.Key)] != nil {
 			return 0, false, nil
 		}
 	}
@@ -195,9 +239,9 @@ func (s *Store) settleRecords(ctx context.Context, op string, own *session, tag 
 const pageRecords = 256
 
 // ListRecords implements store.Records.
-func (s *Store) ListRecords(ctx context.Context, prefix string, o store.RecordOptions) ([]store.Record, int64, error) {
+func (s *shelf) ListRecords(ctx context.Context, prefix string, o store.RecordOptions) ([]store.Record, int64, error) {
 	const op = "store.ListRecords"
-	if err := store.CheckPrefix(op, prefix); err != nil {
+	if err := cmp.Or(store.CheckPrefix(op, prefix), s.has(op, prefix)); err != nil {
 		return nil, 0, err
 	}
 	for try := 0; ; try++ {
@@ -209,12 +253,12 @@ func (s *Store) ListRecords(ctx context.Context, prefix string, o store.RecordOp
 	}
 }
 
-func (s *Store) listRecords(ctx context.Context, prefix string, o store.RecordOptions) ([]store.Record, int64, error) {
-	from, end := recordKey(prefix), clientv3.GetPrefixRangeEnd(recordKey(prefix))
+func (s *shelf) listRecords(ctx context.Context, prefix string, o store.RecordOptions) ([]store.Record, int64, error) {
+	from, end := s.key(prefix), clientv3.GetPrefixRangeEnd(s.key(prefix))
 	if o.After != "" && o.Newest {
-		end = min(end, recordKey(o.After))
+		end = min(end, s.key(o.After))
 	} else if o.After != "" {
-		from = max(from, recordKey(o.After)+"\x00")
+		from = max(from, s.key(o.After)+"\x00")
 	}
 	if from >= end { // nothing can be there; the revision is asked for all the same
 		from, end = schemaKey+"\x00", schemaKey+"\x01"
@@ -241,13 +285,13 @@ func (s *Store) listRecords(ctx context.Context, prefix string, o store.RecordOp
 			}
 			return records, revision, nil
 		}
-		from = recordKey(page[len(page)-1].Key) + "\x00"
+		from = s.key(page[len(page)-1].Key) + "\x00"
 	}
 }
 
 // recordPage reads some records of a range, at a revision or, with 0, at the newest.
-func (s *Store) recordPage(ctx context.Context, from, end string, order clientv3.SortOrder, limit int, revision int64) (records []store.Record, at int64, more bool, err error) {
-	resp, err := call(ctx, s, "store.ListRecords", func(ctx context.Context) (*clientv3.GetResponse, error) {
+func (s *shelf) recordPage(ctx context.Context, from, end string, order clientv3.SortOrder, limit int, revision int64) (records []store.Record, at int64, more bool, err error) {
+	resp, err := call(ctx, s.Store, "store.ListRecords", func(ctx context.Context) (*clientv3.GetResponse, error) {
 		return s.cli.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(int64(limit)), clientv3.WithRev(revision), clientv3.WithSort(clientv3.SortByKey, order))
 	})
 	if err != nil {
@@ -257,7 +301,7 @@ func (s *Store) recordPage(ctx context.Context, from, end string, order clientv3
 		revision = resp.Header.Revision
 	}
 	for _, kv := range resp.Kvs {
-		r, err := recordOf(kv)
+		r, err := s.recordOf(kv)
 		if err != nil {
 			return nil, 0, false, err
 		}
@@ -336,9 +380,9 @@ func (b *backlog) take() ([]store.Record, int64, error) {
 }
 
 // WatchRecords implements store.Records.
-func (s *Store) WatchRecords(ctx context.Context, prefix string, after int64, emit func([]store.Record, int64)) error {
+func (s *shelf) WatchRecords(ctx context.Context, prefix string, after int64, emit func([]store.Record, int64)) error {
 	const op = "store.WatchRecords"
-	if err := store.CheckPrefix(op, prefix); err != nil {
+	if err := cmp.Or(store.CheckPrefix(op, prefix), s.has(op, prefix)); err != nil {
 		return err
 	}
 	for {
@@ -360,7 +404,7 @@ func (s *Store) WatchRecords(ctx context.Context, prefix string, after int64, em
 }
 
 // followRecords emits what changes after the revision, and moves it along.
-func (s *Store) followRecords(ctx context.Context, prefix string, after *int64, emit func([]store.Record, int64)) error {
+func (s *shelf) followRecords(ctx context.Context, prefix string, after *int64, emit func([]store.Record, int64)) error {
 	if err := s.usable("store.WatchRecords"); err != nil {
 		return err
 	}
@@ -372,7 +416,7 @@ func (s *Store) followRecords(ctx context.Context, prefix string, after *int64, 
 	if s.etcd == nil {
 		wctx = clientv3.WithRequireLeader(ctx)
 	}
-	answers := s.cli.Watch(wctx, recordKey(prefix), clientv3.WithPrefix(), clientv3.WithRev(*after+1), clientv3.WithProgressNotify(), clientv3.WithFragment())
+	answers := s.cli.Watch(wctx, s.key(prefix), clientv3.WithPrefix(), clientv3.WithRev(*after+1), clientv3.WithProgressNotify(), clientv3.WithFragment())
 	b := &backlog{changes: map[string]store.Record{}, revision: *after, grown: make(chan struct{}, 1)}
 	wg.Go(func() { b.end(s.collect(ctx, answers, b)) })
 	for {
@@ -393,7 +437,7 @@ func (s *Store) followRecords(ctx context.Context, prefix string, after *int64, 
 }
 
 // collect fills the backlog until the watch ends, and gives why it did.
-func (s *Store) collect(ctx context.Context, answers clientv3.WatchChan, b *backlog) error {
+func (s *shelf) collect(ctx context.Context, answers clientv3.WatchChan, b *backlog) error {
 	const op = "store.WatchRecords"
 	for {
 		var resp clientv3.WatchResponse
@@ -422,10 +466,10 @@ func (s *Store) collect(ctx context.Context, answers clientv3.WatchChan, b *back
 			revision = resp.Header.Revision
 		}
 		for _, e := range resp.Events {
-			r := store.Record{Key: string(e.Kv.Key[len(recordPrefix):]), Revision: e.Kv.ModRevision}
+			r := store.Record{Key: string(e.Kv.Key[len(s.prefix):]), Revision: e.Kv.ModRevision}
 			if e.Type == clientv3.EventTypePut {
 				var err error
-				if r, err = recordOf(e.Kv); err != nil {
+				if r, err = s.recordOf(e.Kv); err != nil {
 					return err
 				}
 			}

@@ -46,7 +46,7 @@ func (s *Store) Join(ctx context.Context, replica string) (store.Session, error)
 		return nil, err
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
-	own := &session{s: s, key: replicaPrefix + replica, lease: grant.ID, lost: make(chan struct{}), stop: stop}
+	own := &session{s: s, key: s.keys.replicas + replica, lease: grant.ID, lost: make(chan struct{}), stop: stop}
 	put, err := call(ctx, s, op, func(ctx context.Context) (*clientv3.PutResponse, error) {
 		return s.cli.Put(ctx, own.key, time.Now().UTC().Format(time.RFC3339), clientv3.WithLease(own.lease), clientv3.WithPrevKV())
 	})

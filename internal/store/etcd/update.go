@@ -116,7 +116,7 @@ func newPlan(c store.Change, b base, own *session) (*plan, error) {
 	if p.status, err = encodeStatus(b.owner, &c.Status); err != nil {
 		return nil, err
 	}
-	from, to := statusKey(c.ID, b.final), statusKey(c.ID, c.Status.Final)
+	from, to := own.s.keys.statusKey(c.ID, b.final), own.s.keys.statusKey(c.ID, c.Status.Final)
 	p.alone = []string{from, to}
 	p.when = []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(from), "=", c.Revision)}
 	p.or = []string{own.key, from, to}
@@ -135,7 +135,7 @@ func newPlan(c store.Change, b base, own *session) (*plan, error) {
 	if p.lines, err = json.Marshal(events); err != nil {
 		return nil, fail.E(op, fail.Invalid, c.ID, err)
 	}
-	key := historyKey(c.ID, b.sequence+1)
+	key := own.s.keys.historyKey(c.ID, b.sequence+1)
 	p.or = append(p.or, key)
 	p.put(key, p.lines)
 	return p, nil

@@ -61,7 +61,7 @@ func (s *Store) follow(ctx context.Context, after *int64, emit func([]store.Job)
 	if s.etcd == nil {
 		wctx = clientv3.WithRequireLeader(ctx)
 	}
-	answers := s.cli.Watch(wctx, jobPrefix, clientv3.WithPrefix(), clientv3.WithRev(*after+1), clientv3.WithFilterDelete())
+	answers := s.cli.Watch(wctx, s.keys.jobs, clientv3.WithPrefix(), clientv3.WithRev(*after+1), clientv3.WithFilterDelete())
 	waiting := make(chan clientv3.WatchResponse, lag)
 	overflow := false
 	go func() {
@@ -116,7 +116,7 @@ func (s *Store) follow(ctx context.Context, after *int64, emit func([]store.Job)
 func (s *Store) changed(ctx context.Context, events []*clientv3.Event) ([]store.Job, error) {
 	var statuses []*mvccpb.KeyValue
 	for _, e := range events {
-		if _, _, ok := statusID(e.Kv.Key); ok {
+		if _, _, ok := s.keys.statusID(e.Kv.Key); ok {
 			statuses = append(statuses, e.Kv)
 			continue
 		}
