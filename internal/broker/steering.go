@@ -99,7 +99,7 @@ func (j *job) waitsThere() bool {
 		return true
 	case Resuming, Suspended:
 		return j.held
-	case Queued, Held, Running, Requeued, Withheld, Cancelling, Finished, Failed, Cancelled:
+	case Queued, Held, Running, Requeued, Withheld, Outlasted, Cancelling, Finished, Failed, Cancelled:
 	}
 	return false
 }
