@@ -19,6 +19,7 @@ import (
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // replicating gives a gateway with two sites under the policy of replication.
@@ -644,4 +645,194 @@ func TestReplicasCrashAtEveryDeed(t *testing.T) {
 	if won == 0 {
 		t.Error("no replica won")
 	}
+}
+
+// A place that is free is not idle while a job waits that could use the site, though it
+// does not fit now.
+func TestReplicasLeaveRoom(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := fake.NewWorld(2), fake.NewWorld(2)
+		g := two(t, a, b, environment(2), func(c *Config) {
+			for i := range c.Sites {
+				c.Sites[i].Model.Ahead = new(int)
+			}
+		})
+		var es []soap.EPR
+		for _, doc := range [][]byte{rerunning("hang"), document("hang", "here"), document("hang", "there")} {
+			e := g.must("ada", doc)
+			g.until(e, bes.Running, "Executing")
+			es = append(es, e)
+			if at := g.status(e).Details.Site; len(es) == 1 && at != "here" {
+				t.Fatalf("the first is at %s", at)
+			}
+		}
+		big := g.must("ada", asking("hang", `<jsdl:IndividualCPUCount><jsdl:Exact>2</jsdl:Exact></jsdl:IndividualCPUCount>`))
+		time.Sleep(time.Minute)
+		if s := g.status(big); s.State != bes.Pending {
+			t.Fatalf("%+v", s)
+		}
+		if err := g.SetPolicy(as("ada"), schedule.Gateway, policy.Replication, &policy.Setting{Name: "wqr", Parameters: always}, false); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if n := len(g.replicas()); n != 0 {
+			t.Errorf("%d replicas at a place that a job waits for", n)
+		}
+		if err := one1(g.TerminateActivities(as("ada"), []soap.EPR{big})); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if n := len(g.replicas()); n != 1 {
+			t.Errorf("%d replicas once nothing waits", n)
+		}
+	})
+}
+
+// Late evidence of the placement that ended is no news to a job that waits for its
+// replicas.
+func TestOutlastedHearsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g, e, a, b := pairOf(t)
+		tag, name := only(t, a), g.status(e).Details.Site
+		finish(t, a, tag, 3)
+		g.mu.Lock()
+		s := g.sites[name]
+		g.mu.Unlock()
+		three := 3
+		for _, p := range []adapters.Phase{adapters.Exited, adapters.Running, adapters.Lost} {
+			s.hear([]adapters.Evidence{{Tag: tag, Phase: p, ExitStatus: &three}}, nil, nil, time.Time{})
+		}
+		time.Sleep(time.Second)
+		if s := g.status(e); s.State.Final() {
+			t.Errorf("%+v", s)
+		}
+		finish(t, b, only(t, b), 0)
+		g.until(e, bes.Finished, "")
+		g.sound()
+	})
+}
+
+// A replica whose creation was in doubt, and that nobody handed over, is ended.
+func TestReplicaInDoubt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g, e, _, b := pairOf(t)
+		of, _ := idOf(e)
+		id, _ := newID()
+		st, line, _, err := step(store.Status{Of: of, For: "ada"}, fact{
+			event: Copied, at: time.Now(), reason: "for a test", place: schedulePlace("there"), rerunnable: true, cpus: 1, tag: adapters.Tag(id + "-1"),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := g.cfg.Store.Create(context.Background(), store.NewJob{
+			ID: id, Owner: replicaOwner, Document: rerunning("hang"), Submitted: time.Now(), Status: st, Event: *line,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		g.mu.Lock()
+		g.doubtful[id] = time.Now()
+		g.mu.Unlock()
+		time.Sleep(time.Minute)
+		recs, _ := g.cfg.Store.Get(context.Background(), id)
+		if p := recs[id].Status.Phase; Phase(p) != Cancelled {
+			t.Errorf("it is %s", p)
+		}
+		if n := b.Starts(adapters.Tag(id + "-1")); n != 0 {
+			t.Errorf("it was started %d times", n)
+		}
+	})
+}
+
+func schedulePlace(site string) resourcemodel.Place {
+	return resourcemodel.Place{Key: resourcemodel.Key{Site: site}}
+}
+
+// What is to be done about a placement is done for the job that has it.
+func TestRename(t *testing.T) {
+	s := newSite(&Broker{}, "here")
+	s.submit = []ticket{{"o", "o-1"}, {"p", "p-1"}}
+	s.find = map[string]string{"o": "o-1", "p": "p-1"}
+	s.rename("o-1", "r")
+	if s.submit[0] != (ticket{"r", "o-1"}) || s.submit[1].id != "p" || len(s.find) != 2 || s.find["r"] != "o-1" {
+		t.Errorf("%v, %v", s.submit, s.find)
+	}
+}
+
+// Policies of replication are set as others are, but not in shadow.
+func TestReplicationIsSet(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := fake.NewWorld(1), fake.NewWorld(1)
+		g := replicating(t, a, b, nil)
+		set := &policy.Setting{Name: "wqr"}
+		if err := g.SetPolicy(as("ada"), "vo:bio", policy.Replication, set, true); !fail.Is(err, fail.Unsupported) || !strings.Contains(err.Error(), "in force") {
+			t.Errorf("%v", err)
+		}
+		if err := g.SetPolicy(as("ada"), "vo:bio", policy.Replication, set, false); err != nil {
+			t.Error(err)
+		}
+		if err := g.SetPolicy(as("ada"), "vo:bio", policy.Replication, &policy.Setting{Name: "wqr", Parameters: map[string]float64{"copies": 1}}, false); !fail.Is(err, fail.Invalid) {
+			t.Errorf("%v", err)
+		}
+		v, err := g.Policies(as("ada"))
+		if err != nil || v.Policies.InForce[schedule.Gateway][policy.Replication].Name != "wqr" {
+			t.Errorf("%+v, %v", v, err)
+		}
+		// Where the gateway's is taken away, no further job gets replicas.
+		if err := g.SetPolicy(as("ada"), schedule.Gateway, policy.Replication, nil, false); err != nil {
+			t.Fatal(err)
+		}
+		g.until(g.must("ada", rerunning("hang")), bes.Running, "Executing")
+		time.Sleep(time.Minute)
+		if n := len(g.replicas()); n != 0 {
+			t.Errorf("%d replicas", n)
+		}
+	})
+}
+
+// The bound of waste knows after a start what was wasted before it.
+func TestWasteIsRemembered(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := fake.NewWorld(4), fake.NewWorld(4)
+		defer a.Close()
+		defer b.Close()
+		st := newStore(t)
+		begin := func() *gateway {
+			g := start(t, Config{Store: st, Sites: []Site{{Name: "here", Adapter: a.Open(fake.Options{})}, {Name: "there", Adapter: b.Open(fake.Options{})}}})
+			<-g.Ready()
+			return g
+		}
+		g := begin()
+		if err := g.SetPolicy(as("ada"), schedule.Gateway, policy.Replication, &policy.Setting{Name: "wqr", Parameters: map[string]float64{"waste": 0.5, "length": 100}}, false); err != nil {
+			t.Fatal(err)
+		}
+		var es []soap.EPR
+		for range 2 { // 200 CPU-seconds, of which 100 may be wasted
+			es = append(es, g.must("ada", rerunning("hang")))
+		}
+		time.Sleep(95 * time.Second)
+		r := g.replicas()
+		if len(r) != 1 {
+			t.Fatalf("%d replicas", len(r))
+		}
+		w := a
+		if r[0].Status.Placement.Site == "there" {
+			w = b
+		}
+		finish(t, w, adapters.Tag(r[0].Status.Placement.Tag), 5)
+		time.Sleep(time.Minute)
+		if n := len(g.replicas()); n != 1 {
+			t.Errorf("%d replicas beyond the bound", n)
+		}
+		g.stop()
+		g = begin()
+		defer g.stop()
+		time.Sleep(time.Minute)
+		if n := len(g.replicas()); n != 1 {
+			t.Errorf("%d replicas beyond the bound after a start", n)
+		}
+		for _, e := range es {
+			_ = one1(g.TerminateActivities(as("ada"), []soap.EPR{e}))
+		}
+		time.Sleep(time.Minute)
+	})
 }
