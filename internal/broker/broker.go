@@ -106,6 +106,7 @@ type job struct {
 	toldAt   time.Time          // when that was last written
 	last     time.Time          // of the newest history line
 	asked    bool               // a replica was suspended with its job
+	ending   bool               // its end as a replica, or for want of replicas, was asked for
 	writing  bool               // the committer has it
 	early    *adapters.Evidence // overtook the handle
 	waiters  map[chan struct{}]struct{}

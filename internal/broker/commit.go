@@ -306,7 +306,6 @@ func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) 
 		}
 	}
 	b.act(done)
-	b.lapsed(done)
 	b.keepDecisions(ctx, sess, done)
 	b.mu.Lock()
 	for _, p := range plans {
@@ -344,6 +343,7 @@ func (b *Broker) written(p *plan, c store.Changed) {
 func (b *Broker) isSo(p *plan, revision int64) {
 	p.after.Sequence = p.before.Sequence + len(p.lines)
 	j := p.j
+	b.lapsed(p)
 	if revision > j.rec.Revision {
 		b.dequeue(j)
 		j.rec.Status, j.rec.Revision = p.after, revision
@@ -434,6 +434,7 @@ func (b *Broker) reread(ctx context.Context, stale []*plan) (settled, again []*p
 			b.settle(j)
 		}
 		if ours {
+			b.lapsed(p)
 			p.decision = decision
 			b.file(p)
 			settled = append(settled, p)

@@ -62,6 +62,9 @@ func (b *Broker) part(j *job) {
 	rest := slices.DeleteFunc(b.copies[of], func(r *job) bool { return r == j })
 	if b.copies[of] = rest; len(rest) == 0 {
 		delete(b.copies, of)
+		if o := b.jobs[of]; o != nil {
+			o.ending = false
+		}
 	}
 }
 
@@ -69,6 +72,7 @@ func (b *Broker) part(j *job) {
 // the caller holds the lock.
 func (b *Broker) relate(j *job) {
 	st := &j.rec.Status
+	j.ending = false // what was asked for is done, or to be asked for again
 	if Phase(st.Phase) == Outlasted {
 		b.outlasted[j.rec.ID] = j
 	} else {
@@ -233,10 +237,12 @@ func (b *Broker) tend() []input {
 		}
 		for _, r := range replicas {
 			switch st := &r.rec.Status; {
-			case st.Cancel:
+			case st.Cancel, r.ending:
 			case o == nil:
+				r.ending = true
 				ask(r, Cancel, "the job "+id+" has ended, and no replica of it is needed any more")
 			case o.rec.Status.Cancel:
+				r.ending = true
 				ask(r, Cancel, "the end of the job "+id+" was asked for")
 			case o.rec.Status.Suspend != r.asked:
 				if r.asked = o.rec.Status.Suspend; r.asked {
@@ -248,9 +254,10 @@ func (b *Broker) tend() []input {
 		}
 	}
 	for id, o := range b.outlasted {
-		if b.copies[id] != nil {
+		if b.copies[id] != nil || o.ending {
 			continue
 		}
+		o.ending = true
 		ins = append(ins, input{id: o.rec.ID, facts: func(j *job, st store.Status) []fact {
 			v := st.Verdict
 			if Phase(st.Phase) != Outlasted || v == nil || b.copies[j.rec.ID] != nil {
@@ -265,31 +272,26 @@ func (b *Broker) tend() []input {
 	return ins
 }
 
-// lapsed tells jobs of replicas of theirs that ended without being the first with a
-// valid result.
-func (b *Broker) lapsed(plans []*plan) {
-	var ins []input
-	for _, p := range plans {
-		if !p.j.replica() || !p.after.Final || p.before.Final {
-			continue
-		}
-		f := fact{event: Lapsed, reason: "its replica " + p.j.rec.ID + " ended: " + p.after.Reason}
-		for _, l := range p.lines {
-			if l.Site != "" {
-				f.place.Site = l.Site
-			}
-		}
-		if pl := p.before.Placement; pl != nil && f.place.Site == "" {
+// lapsed tells the job of a replica that this ended without being the first with a
+// valid result, before the job's own end may be decided for that. The caller holds the
+// lock.
+func (b *Broker) lapsed(p *plan) {
+	if !p.j.replica() || !p.after.Final || p.before.Final || b.jobs[p.j.rec.Status.Of] == nil {
+		return
+	}
+	f := fact{event: Lapsed, reason: "its replica " + p.j.rec.ID + " ended: " + p.after.Reason}
+	for _, pl := range []*store.Placement{p.before.Placement, p.after.Placement} {
+		if pl != nil {
 			f.place.Site = pl.Site
 		}
-		ins = append(ins, input{id: p.j.rec.Status.Of, facts: func(_ *job, st store.Status) []fact {
-			if _, ok := transitions[Phase(st.Phase)][Lapsed]; !ok {
-				return nil
-			}
-			return []fact{f}
-		}})
 	}
-	b.post(ins...)
+	b.inbox = append(b.inbox, input{id: p.j.rec.Status.Of, facts: func(_ *job, st store.Status) []fact {
+		if _, ok := transitions[Phase(st.Phase)][Lapsed]; !ok {
+			return nil
+		}
+		return []fact{f}
+	}})
+	nudge(b.wakeCommit)
 }
 
 // abandon gives up the replicas of a job that is given up, where their sites can't be
