@@ -31,7 +31,8 @@ go on elsewhere:
 
   - jobs that it had not begun wait for another place, before others and with their age;
   - jobs that it ran do so if their document allows that they are run again (Rerunnable in
-    Placement); the others are Failed, as how far they came is not known.
+    Placement); the others are Failed, as how far they came is not known;
+  - replicas that it had end, and their jobs go on.
 
 --died is when the site ended, if that was after it answered last: jobs that it may have begun
 in between count as begun. TIME is like 2026-02-01T14:03:00Z, or a time ago like 15m.
@@ -65,6 +66,9 @@ of the configuration, so that it is drained. It is for managers of the gateway.`
 				return err
 			}
 			fmt.Fprintf(a.out, "%s: %s given up: %d wait for another place, %d have ended\n", plain(args[0]), counted(r.Jobs, "job"), r.Again, r.Ended)
+			if r.Replicas > 0 {
+				fmt.Fprintf(a.out, "%s: and %s, while their jobs go on\n", plain(args[0]), counted(r.Replicas, "replica"))
+			}
 			return nil
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,

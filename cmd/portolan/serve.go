@@ -284,6 +284,10 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 			Placed:    metrics.Placed,
 			Illegal:   metrics.Illegal,
 			Ended:     metrics.Ended,
+
+			Replicated: metrics.Replicated,
+			Wasted:     metrics.Wasted,
+
 			Gauges: func(n, queued int) {
 				live.Store(int64(n))
 				metrics.Gauges(n, queued)

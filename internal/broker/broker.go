@@ -39,6 +39,7 @@ type Broker struct {
 	wakePrune    chan struct{}
 	wakeFeed     chan struct{}
 	wakeDisown   chan struct{}
+	wakeReplicas chan struct{}
 
 	mu       sync.Mutex
 	sites    map[string]*site // that are configured, or have jobs
@@ -68,6 +69,13 @@ type Broker struct {
 	waiters  int
 	creating map[string]bool      // jobs on their way into store and memory
 	doubtful map[string]time.Time // creations whose answer was lost, and since when
+
+	copies    map[string][]*job // replicas, by the job of which they are
+	outlasted map[string]*job   // jobs that wait for theirs
+	moved     map[string]string // jobs by tag: those that have a placement of another's
+	bags      map[kindKey]*bag
+	births    []birth   // replicas to be made
+	passed    time.Time // when replicas were planned last
 }
 
 var (
@@ -101,6 +109,8 @@ type job struct {
 	told     *store.Told        // what the site told beside, the newest
 	toldAt   time.Time          // when that was last written
 	last     time.Time          // of the newest history line
+	asked    bool               // a replica was suspended with its job
+	ending   bool               // its end as a replica, or for want of replicas, was asked for
 	writing  bool               // the committer has it
 	early    *adapters.Evidence // overtook the handle
 	waiters  map[chan struct{}]struct{}
@@ -122,6 +132,7 @@ func New(cfg Config) (*Broker, error) {
 		wakePrune:    make(chan struct{}, 1),
 		wakeFeed:     make(chan struct{}, 1),
 		wakeDisown:   make(chan struct{}, 1),
+		wakeReplicas: make(chan struct{}, 1),
 		sites:        map[string]*site{},
 		fences:       map[string]*Fence{},
 		jobs:         map[string]*job{},
@@ -210,6 +221,7 @@ func (b *Broker) term(ctx context.Context) error {
 	g.Go(func() error { return sh.limits.Run(gctx) })
 	g.Go(func() error { return b.feedLoop(gctx, sh) })
 	g.Go(func() error { return b.dispatchLoop(gctx) })
+	g.Go(func() error { return b.replicaLoop(gctx) })
 	g.Go(func() error { return b.policyLoop(gctx) })
 	g.Go(func() error { return b.usageLoop(gctx, sess) })
 	g.Go(func() error { return b.pruneLoop(gctx, sess) })
@@ -248,6 +260,8 @@ func (b *Broker) reset() {
 	b.live = 0
 	b.kinds, b.unread, b.fed, b.busy = map[kindKey]*kind{}, jobHeap{}, map[string]bool{}, false
 	b.dues = nil
+	b.copies, b.outlasted, b.moved = map[string][]*job{}, map[string]*job{}, map[string]string{}
+	b.bags, b.births, b.passed = map[kindKey]*bag{}, nil, time.Time{}
 	b.newScheduler()
 	for name, s := range b.sites {
 		if s.reset(); !s.configured {

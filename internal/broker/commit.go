@@ -102,7 +102,10 @@ type plan struct {
 	forget []forgetting // placements that are given up
 	ins    []input      // that made it
 	steps  [][3]string  // for the hooks
-	filed  bool         // what it calls for is with the site
+	// with is a plan that is written with this one, both or neither, and carrier the
+	// one with which this is.
+	with, carrier *plan
+	filed         bool // what it calls for is with the site
 	// decision is the record of the choice that it makes durable; nil if it makes none.
 	decision *schedule.Decision
 }
@@ -123,23 +126,42 @@ func (b *Broker) file(p *plan) {
 		s.todo(p.j, p.do)
 	}
 	// What became of it between the hand-over and the site's being listened to was told to
-	// nobody, and no audit asks about a job without a handle.
-	if p.after.Placement != nil && p.after.Placement.Handle != nil && (p.before.Placement == nil || p.before.Placement.Handle == nil) && !s.listening.Before(p.j.handed) {
+	// nobody, and no audit asks about a job without a handle. When a placement of another's was
+	// handed over is not known.
+	if st := &p.after; st.Placement != nil && st.Placement.Handle != nil && (p.before.Placement == nil || p.before.Placement.Handle == nil) &&
+		(b.moved[st.Placement.Tag] == p.j.rec.ID || !s.listening.Before(p.j.handed)) {
 		nudge(s.wakeAudit)
 	}
+}
+
+// batch is what is planned at once.
+type batch struct {
+	plans []*plan
+	byID  map[string]*plan
+	moved map[string]string // job by tag: placements that another job has now
+}
+
+// of gives the plan of a job.
+func (bt *batch) of(j *job) *plan {
+	p := bt.byID[j.rec.ID]
+	if p == nil {
+		p = &plan{j: j, before: j.rec.Status, after: j.rec.Status}
+		bt.byID[j.rec.ID], j.writing = p, true
+		bt.plans = append(bt.plans, p)
+	}
+	return p
 }
 
 // plan takes what is in the inbox and applies it; nil when there is nothing.
 func (b *Broker) plan() []*plan {
 	now := time.Now()
-	var plans []*plan
 	var answers []func()
 	b.mu.Lock()
-	byID := make(map[string]*plan, min(len(b.inbox), maxChanges))
+	bt := &batch{byID: make(map[string]*plan, min(len(b.inbox), maxChanges)), moved: map[string]string{}}
 	taken := 0
 	for _, in := range b.inbox {
-		p := byID[in.id]
-		if p == nil && len(plans) >= maxChanges {
+		in = bt.home(b, in)
+		if bt.byID[in.id] == nil && len(bt.plans) >= maxChanges {
 			break
 		}
 		taken++
@@ -148,25 +170,21 @@ func (b *Broker) plan() []*plan {
 			answers = append(answers, func() { in.answer(errUnknown) })
 			continue
 		}
-		if p == nil {
-			p = &plan{j: j, before: j.rec.Status, after: j.rec.Status}
-			byID[in.id], j.writing = p, true
-			plans = append(plans, p)
-		}
-		b.apply(p, in, now)
+		b.apply(bt, bt.of(j), in, now)
 	}
 	b.inbox = append(b.inbox[:0], b.inbox[taken:]...)
 	b.mu.Unlock()
 	for _, a := range answers {
 		a()
 	}
-	return plans
+	return bt.plans
 }
 
 // apply adds one input to a plan.
-func (b *Broker) apply(p *plan, in input, now time.Time) {
+func (b *Broker) apply(bt *batch, p *plan, in input, now time.Time) {
 	void := in.tag != "" && (p.after.Placement == nil || p.after.Placement.Tag != in.tag) ||
-		in.asOf != 0 && in.asOf != p.after.Sequence+len(p.lines)
+		in.asOf != 0 && in.asOf != p.after.Sequence+len(p.lines) ||
+		in.tag != "" && Phase(p.after.Phase) == Outlasted // that placement has ended
 	if in.late = p.after.Final; void || in.late {
 		p.ins = append(p.ins, in)
 		return
@@ -178,8 +196,10 @@ func (b *Broker) apply(p *plan, in input, now time.Time) {
 		if f.event == Started && f.started.IsZero() {
 			f.started = f.at
 		}
-		next, line, do, err := step(p.after, f)
-		if err != nil {
+		if f = b.outlives(bt, p, f); b.win(bt, p, f, now) {
+			break
+		}
+		if err := b.take(bt, p, f, now); err != nil {
 			if in.reply != nil {
 				in.reply <- err
 				return
@@ -188,32 +208,44 @@ func (b *Broker) apply(p *plan, in input, now time.Time) {
 			call2(b.cfg.Hooks.Illegal, p.after.Phase, string(f.event))
 			break
 		}
-		if line != nil {
-			if line.Time.Before(p.j.last) {
-				line.Time = p.j.last // a site's clock may be behind ours
-			}
-			p.j.last = line.Time
-			p.lines = append(p.lines, *line)
-			p.steps = append(p.steps, [3]string{p.after.Phase, line.Phase, line.Event})
-		}
-		if do&DoForget != 0 && p.after.Placement != nil {
-			h := f.handle
-			if p.after.Placement.Handle != nil {
-				h = p.after.Placement.Handle
-			}
-			p.forget = append(p.forget, forgetting{p.after.Placement.Site, adapters.Handle(h)})
-		}
-		if do&(DoSuspend|DoResume) != 0 {
-			p.do &^= DoSuspend | DoResume // the newest holds
-		}
-		p.do |= do
-		p.after = next
-		p.hear(f.told, line != nil, now, b.cfg.ToldInterval)
-		if next.Final {
+		if p.after.Final {
 			break
 		}
 	}
 	p.ins = append(p.ins, in)
+}
+
+// take adds one fact to a plan.
+func (b *Broker) take(bt *batch, p *plan, f fact, now time.Time) error {
+	next, line, do, err := step(p.after, f)
+	if err != nil {
+		return err
+	}
+	if line != nil {
+		if line.Time.Before(p.j.last) {
+			line.Time = p.j.last // a site's clock may be behind ours
+		}
+		p.j.last = line.Time
+		p.lines = append(p.lines, *line)
+		p.steps = append(p.steps, [3]string{p.after.Phase, line.Phase, line.Event})
+	}
+	if do&DoForget != 0 && p.after.Placement != nil {
+		h := f.handle
+		if p.after.Placement.Handle != nil {
+			h = p.after.Placement.Handle
+		}
+		p.forget = append(p.forget, forgetting{p.after.Placement.Site, adapters.Handle(h)})
+	}
+	if do&(DoSuspend|DoResume) != 0 {
+		p.do &^= DoSuspend | DoResume // the newest holds
+	}
+	p.do |= do
+	p.after = next
+	p.hear(f.told, line != nil, now, b.cfg.ToldInterval)
+	if ph := Phase(next.Phase); p.j.replica() && (ph == Requeued || ph == Withheld) {
+		return b.take(bt, p, fact{event: Withdrawn, at: now, reason: next.Reason + "; a replica is not placed again"}, now)
+	}
+	return nil
 }
 
 // changed reports whether there is anything to write.
@@ -226,11 +258,19 @@ func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) 
 	written := make([]*plan, 0, len(plans))
 	var done []*plan
 	for _, p := range plans {
+		if p.carrier != nil {
+			continue
+		}
 		if !p.changed() {
 			done = append(done, p)
 			continue
 		}
-		changes = append(changes, store.Change{ID: p.j.rec.ID, Revision: p.j.rec.Revision, Status: p.after, Events: p.lines})
+		c := p.change()
+		if p.with != nil {
+			with := p.with.change()
+			c.With = &with
+		}
+		changes = append(changes, c)
 		written = append(written, p)
 	}
 	var again []*plan
@@ -249,17 +289,16 @@ func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) 
 			}
 			switch {
 			case err == nil:
-				p.after.Sequence = p.before.Sequence + len(p.lines)
-				b.written(p, results[i].Revision)
-				done = append(done, p)
+				b.written(p, results[i])
+				done = append(done, p.both()...)
 			case fail.Is(err, fail.Uncertain):
 				trouble = err
-				stale = append(stale, p)
+				stale = append(stale, p.both()...)
 			case fail.Is(err, fail.Conflict), fail.Is(err, fail.NotFound):
-				stale = append(stale, p)
+				stale = append(stale, p.both()...)
 			default:
 				trouble = err
-				again = append(again, p)
+				again = append(again, p.both()...)
 			}
 		}
 		if len(stale) > 0 {
@@ -288,11 +327,34 @@ func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) 
 	return trouble
 }
 
-// written makes a durable plan the job's truth.
-func (b *Broker) written(p *plan, revision int64) {
+// change gives what is written of a plan.
+func (p *plan) change() store.Change {
+	return store.Change{ID: p.j.rec.ID, Revision: p.j.rec.Revision, Status: p.after, Events: p.lines}
+}
+
+// both gives a plan and the one that is written with it.
+func (p *plan) both() []*plan {
+	if p.with == nil {
+		return []*plan{p}
+	}
+	return []*plan{p, p.with}
+}
+
+// written makes a durable plan the job's truth, and the one that was written with it.
+func (b *Broker) written(p *plan, c store.Changed) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.isSo(p, c.Revision)
+	if p.with != nil {
+		b.isSo(p.with, c.With)
+	}
+}
+
+// isSo makes one durable plan the job's truth; the caller holds the lock.
+func (b *Broker) isSo(p *plan, revision int64) {
+	p.after.Sequence = p.before.Sequence + len(p.lines)
 	j := p.j
+	b.lapsed(p)
 	if revision > j.rec.Revision {
 		b.dequeue(j)
 		j.rec.Status, j.rec.Revision = p.after, revision
@@ -329,7 +391,7 @@ func (b *Broker) act(plans []*plan) {
 				h.Stepped(s[0], s[1], s[2])
 			}
 		}
-		if st := &p.after; st.Final && !p.before.Final && h.Ended != nil {
+		if st := &p.after; st.Final && !p.before.Final && h.Ended != nil && !p.j.replica() {
 			b.hookEnded(p)
 		}
 		for _, in := range p.ins {
@@ -384,6 +446,7 @@ func (b *Broker) reread(ctx context.Context, stale []*plan) (settled, again []*p
 			b.settle(j)
 		}
 		if ours {
+			b.lapsed(p)
 			p.decision = decision
 			b.file(p)
 			settled = append(settled, p)
@@ -435,7 +498,7 @@ func alike(a, b store.Status) bool {
 	if (pa == nil) != (pb == nil) || pa != nil && (pa.Tag != pb.Tag || pa.Site != pb.Site || string(pa.Handle) != string(pb.Handle)) {
 		return false
 	}
-	return a.Phase == b.Phase && a.Attempt == b.Attempt && a.Reason == b.Reason && a.Cancel == b.Cancel && a.Suspend == b.Suspend
+	return a.Phase == b.Phase && a.Attempt == b.Attempt && a.Reason == b.Reason && a.Cancel == b.Cancel && a.Suspend == b.Suspend && a.Of == b.Of
 }
 
 func call2(f func(string, string), a, b string) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
 )
 
 // health notes whether the site takes jobs; while it does not, it is tried more
@@ -68,7 +69,9 @@ func (s *site) change(f func()) {
 func (s *site) takeBack() []input {
 	ins := make([]input, 0, len(s.submit))
 	for _, t := range s.submit {
-		ins = append(ins, input{id: t.id, tag: t.tag, facts: one(fact{event: Absent, reason: "it had not been given to the site " + s.name + ", which does not answer; it is placed again"})})
+		ins = append(ins, input{id: t.id, tag: t.tag, facts: func(_ *job, st store.Status) []fact {
+			return []fact{{event: Absent, reason: "it had not been given to the site " + s.name + ", which does not answer" + again(&st)}}
+		}})
 	}
 	s.submit = nil
 	return ins

@@ -151,6 +151,9 @@ type Hooks struct {
 	Gauges    func(live, queued int)                              // after each round of the dispatcher
 	Illegal   func(phase, event string)                           // the table does not name this
 	Ended     func(site, phase string, waited, ran time.Duration) // a job is final
+
+	Replicated func(site string)        // a replica of a job was given to a site
+	Wasted     func(cpuSeconds float64) // one ended that had used so much in vain
 }
 
 // EnsureDefaults fills in what was left out.

@@ -135,6 +135,9 @@ func (b *Broker) ask(ctx context.Context, activities []soap.EPR, r request) ([]b
 		}
 		switch {
 		case err == nil:
+			if r.event == Abandon {
+				b.abandon(recs[i].ID, r.reason)
+			}
 		case errors.Is(err, errEnded) || errors.Is(err, errUnknown):
 			// It ended while we asked: the store knows how.
 			out[i].Err = err

@@ -194,7 +194,8 @@ func (b *Broker) learn(p *plan) {
 				b.charge(p, &p.before, l.Time)
 			}
 		case Accepted, Chosen, Placed, Uncertain, Deferred, Refused, Absent, GaveUp, Waiting, HeldThere, HeldAgain, Paused,
-			Started, Exited, Stopped, Ended, Cancel, Suspend, Resume, Unable, Abandon:
+			Started, Exited, Stopped, Ended, Cancel, Suspend, Resume, Unable, Abandon,
+			Copied, Outlived, Lapsed, Won, Swapped, Retired, Withdrawn:
 		}
 	}
 	st := &p.after
@@ -202,6 +203,7 @@ func (b *Broker) learn(p *plan) {
 		return
 	}
 	b.charge(p, st, st.Ended)
+	b.finished(p)
 	if Phase(st.Phase) == Finished && !st.Started.IsZero() {
 		kind := ""
 		if p.j.rec.Name != "" {
@@ -217,6 +219,9 @@ func (b *Broker) charge(p *plan, st *store.Status, until time.Time) {
 	ran := until.Sub(st.Started)
 	if st.Placement == nil || st.Started.IsZero() || ran <= 0 {
 		return
+	}
+	if p.j.replica() {
+		b.wasted(p.j, ran.Seconds()*float64(max(1, st.Placement.CPUs)))
 	}
 	job := policy.Job{Owner: p.j.rec.Owner, VO: st.VO}
 	for _, group := range policy.Accounts(&job) {

@@ -58,9 +58,9 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 	if late := b.passDeadlines(now); late > 0 && (wait == 0 || late < wait) {
 		wait = late
 	}
+	ins := b.tend()
 	r := b.roster.Load()
 	chosen, believed := b.sched.Round(now, roundBudget), b.believed()
-	var ins []input
 	for i := range chosen {
 		d := &chosen[i]
 		j, s := b.jobs[d.Job], b.sites[d.Place.Site]
@@ -80,6 +80,8 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 	b.busy = more || len(chosen) == roundBudget
 	if b.busy {
 		nudge(b.wakeDispatch)
+	} else if again := b.replicate(now); again > 0 && (wait == 0 || again < wait) {
+		wait = again
 	}
 	if b.cfg.Hooks.Gauges != nil {
 		b.cfg.Hooks.Gauges(b.live, b.waits())

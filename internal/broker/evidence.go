@@ -161,19 +161,15 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 		switch {
 		case neverRan && st.Lost < b.cfg.Retry.Lost || neverRan && st.Cancel:
 			f.event, f.started, f.notBefore = Unrun, time.Time{}, b.later(st.Lost+1)
-			say("lost by the site " + s.name + " before it ran; it is placed again")
+			say("lost by the site " + s.name + " before it ran" + again(st))
 		case neverRan:
 			say(fmt.Sprintf("lost %d times before it could run, the last time by the site %s", st.Lost+1, s.name))
 		case st.Placement != nil && st.Placement.Rerunnable && (st.Lost < b.cfg.Retry.Lost || st.Cancel):
 			// It is gone there, so that it can't run twice at once; that it may have run is
 			// what Rerunnable is for.
 			f.event, f.started, f.notBefore = Rerun, time.Time{}, b.later(st.Lost+1)
-			if f.reason != "" {
-				f.reason += "; it "
-			} else {
-				f.reason = "the site " + s.name + " lost it; it "
-			}
-			f.reason += "is run again, as Rerunnable allows"
+			say("the site " + s.name + " lost it")
+			f.reason += anew(st)
 		case st.Placement != nil && st.Placement.Rerunnable:
 			say(fmt.Sprintf("lost %d times, the last time by the site %s", st.Lost+1, s.name))
 		default:

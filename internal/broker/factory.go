@@ -46,13 +46,11 @@ func (b *Broker) GetFactoryAttributesDocument(ctx context.Context) (*bes.Factory
 		Extensions:               []string{ExtensionSubmissionID, ExtensionControl, ExtensionMatch},
 		LocalResourceManagerType: ManagerGateway,
 	}
-	if fa.TotalNumberOfActivities, err = b.cfg.Store.Count(ctx, owner); err != nil {
-		return nil, err
-	}
-	recs, err := b.cfg.Store.List(ctx, store.ListOptions{Owner: owner, Limit: b.cfg.Limits.Listed})
+	recs, n, err := b.listed(ctx, owner)
 	if err != nil {
 		return nil, err
 	}
+	fa.TotalNumberOfActivities = n
 	for _, rec := range recs {
 		fa.Activities = append(fa.Activities, b.reference(rec.ID))
 	}
@@ -124,4 +122,34 @@ func (b *Broker) accept(ctx context.Context, op string, yes bool) error {
 	}
 	b.accepting.Store(yes)
 	return nil
+}
+
+// listed gives the newest activities of an owner, everybody's for "", and how many there
+// are. Replicas are not among them.
+func (b *Broker) listed(ctx context.Context, owner string) (recs []store.Job, n int64, err error) {
+	if n, err = b.cfg.Store.Count(ctx, owner); err != nil {
+		return nil, 0, err
+	}
+	if owner == "" {
+		replicas, err := b.cfg.Store.Count(ctx, replicaOwner)
+		if err != nil {
+			return nil, 0, err
+		}
+		n = max(0, n-replicas)
+	}
+	for before := ""; len(recs) < b.cfg.Limits.Listed; {
+		page, err := b.cfg.Store.List(ctx, store.ListOptions{Owner: owner, Before: before, Limit: b.cfg.Limits.Listed})
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, rec := range page {
+			if before = rec.ID; rec.Status.Of == "" && len(recs) < b.cfg.Limits.Listed {
+				recs = append(recs, rec)
+			}
+		}
+		if len(page) < b.cfg.Limits.Listed {
+			break
+		}
+	}
+	return recs, n, nil
 }

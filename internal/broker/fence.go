@@ -35,6 +35,9 @@ type FenceReport struct {
 	Jobs  int `json:"jobs"`  // that it had
 	Again int `json:"again"` // of these, that wait for another place
 	Ended int `json:"ended"` // that are final, or whose end was asked for before
+	// Replicas are those that it had, of jobs that are elsewhere. They are no jobs of anybody's,
+	// and end.
+	Replicas int `json:"replicas"`
 }
 
 // Fencing is how a gateway makes sure by itself that a site runs nothing any more.
@@ -123,6 +126,7 @@ func (b *Broker) fence(ctx context.Context, name string, f Fence) (*FenceReport,
 
 // disown gives up the placements of a fenced site. It may be done again.
 func (b *Broker) disown(ctx context.Context, name string) (*FenceReport, error) {
+	report := &FenceReport{}
 	var ids []string
 	var ins []input
 	var changes []store.RecordChange
@@ -130,7 +134,7 @@ func (b *Broker) disown(ctx context.Context, name string) (*FenceReport, error) 
 	s, f := b.sites[name], b.fences[name]
 	if f == nil || s == nil {
 		b.mu.Unlock()
-		return &FenceReport{}, nil
+		return report, nil
 	}
 	for id, j := range b.jobs {
 		if !s.has(j) {
@@ -138,7 +142,11 @@ func (b *Broker) disown(ctx context.Context, name string) (*FenceReport, error) 
 		}
 		p := j.rec.Status.Placement
 		changes = append(changes, store.RecordChange{Key: fencedPrefix(name) + store.Segment(p.Tag), Value: []byte(f.At.Format(time.RFC3339)), If: -1})
-		ids = append(ids, id)
+		if j.replica() {
+			report.Replicas++
+		} else {
+			ids = append(ids, id)
+		}
 		ins = append(ins, input{
 			id: id, tag: p.Tag, reply: make(chan error, 1),
 			facts: func(_ *job, st store.Status) []fact { return s.givenUp(f, &st) },
@@ -152,7 +160,7 @@ func (b *Broker) disown(ctx context.Context, name string) (*FenceReport, error) 
 		}
 	}
 	b.post(ins...)
-	report := &FenceReport{Jobs: len(ins)}
+	report.Jobs = len(ids)
 	for i := range ins {
 		select {
 		case err := <-ins[i].reply:
@@ -192,11 +200,11 @@ func (s *site) givenUp(f *Fence, st *store.Status) []fact {
 	case st.Cancel:
 		return []fact{{event: Ended, reason: why + "; its end was asked for before"}}
 	case st.Started.IsZero() && !unsure && Phase(st.Phase) == Placing && p.Handle == nil:
-		return []fact{{event: Absent, reason: why + ", and did not tell that it had received it; it is placed again"}}
+		return []fact{{event: Absent, reason: why + ", and did not tell that it had received it" + again(st)}}
 	case st.Started.IsZero() && !unsure:
-		return []fact{{event: Unrun, reason: why + ", and had not begun it; it is placed again"}}
+		return []fact{{event: Unrun, reason: why + ", and had not begun it" + again(st)}}
 	case p.Rerunnable:
-		return []fact{{event: Rerun, reason: why + ", and may have begun it; it is run again, as Rerunnable allows"}}
+		return []fact{{event: Rerun, reason: why + ", and may have begun it" + anew(st)}}
 	case st.Started.IsZero():
 		return []fact{{event: Vanished, reason: why + ", and may have begun it, as it did not tell after " +
 			cmp.Or(clockOf(f.Word), "this gateway began") + ": it is not run a second time, as its document does not allow that (Rerunnable)"}}
@@ -475,22 +483,21 @@ func (s *site) purge(ctx context.Context, c *conn, f *Fence) (left int, err erro
 // and what runs.
 func (s *site) purgeSome(ctx context.Context, c *conn, f *Fence, recs []store.Record) (done []store.RecordChange, live [2][]adapters.Handle, err error) {
 	keys := make(map[adapters.Tag]string, len(recs))
-	ids := make([]string, 0, len(recs))
+	tags := make([]string, 0, len(recs))
 	for _, r := range recs {
 		tag, _ := store.Text(r.Key[len(fencedPrefix(s.name)):])
 		keys[adapters.Tag(tag)] = r.Key
-		ids = append(ids, jobOfTag(tag))
+		tags = append(tags, tag)
 	}
-	jobs, err := s.b.cfg.Store.Get(ctx, ids...)
+	holders, err := s.b.holders(ctx, tags)
 	if err != nil {
 		return nil, live, err
 	}
-	// mine reports whether the placement is the one that counts: the job's last. Then its
+	// mine reports whether the placement is the one that counts: the last of a job. Then its
 	// output is still wanted.
 	mine := func(tag adapters.Tag) (is, live bool) {
-		j, ok := jobs[jobOfTag(string(tag))]
-		is = ok && j.Status.Placement != nil && j.Status.Placement.Tag == string(tag)
-		return is, is && !j.Status.Final
+		j := holders[string(tag)]
+		return j != nil, j != nil && !j.Status.Final
 	}
 	found, err := c.Find(ctx, slices.Sorted(maps.Keys(keys)))
 	if err != nil {
@@ -542,4 +549,36 @@ func (s *site) purgeSome(ctx context.Context, c *conn, f *Fence, recs []store.Re
 // jobOfTag gives the job that a placement's tag is of.
 func jobOfTag(tag string) string {
 	return tag[:max(0, strings.LastIndexByte(tag, '-'))]
+}
+
+// holders gives the jobs and replicas that have placements, by tag, as the store has them:
+// those of which the tags are, or with which these have exchanged them.
+func (b *Broker) holders(ctx context.Context, tags []string) (map[string]*store.Job, error) {
+	held := make(map[string]*store.Job, len(tags))
+	look := func(ids []string) ([]string, error) {
+		recs, err := b.cfg.Store.Get(ctx, slices.Compact(slices.Sorted(slices.Values(ids)))...)
+		var more []string // the jobs of the replicas among them
+		for _, rec := range recs {
+			if p := rec.Status.Placement; p != nil {
+				held[p.Tag] = &rec
+			}
+			if rec.Status.Of != "" {
+				more = append(more, rec.Status.Of)
+			}
+		}
+		return more, err
+	}
+	ids := make([]string, 0, len(tags))
+	b.mu.Lock()
+	for _, tag := range tags {
+		if ids = append(ids, jobOfTag(tag)); b.moved[tag] != "" {
+			ids = append(ids, b.moved[tag])
+		}
+	}
+	b.mu.Unlock()
+	more, err := look(ids)
+	if err == nil && len(more) > 0 {
+		_, err = look(more)
+	}
+	return held, err
 }

@@ -10,6 +10,7 @@ import (
 
 // adopt takes in what the store says of a job, if that is news.
 func (b *Broker) adopt(rec store.Job) *job {
+	rec = ofOwner(rec)
 	j := b.jobs[rec.ID]
 	switch {
 	case j == nil && rec.Status.Final:
@@ -17,8 +18,12 @@ func (b *Broker) adopt(rec store.Job) *job {
 	case j == nil:
 		j = &job{rec: rec, told: rec.Status.Told}
 		b.jobs[rec.ID] = j
-		b.live++
-		b.owners[rec.Owner]++
+		if j.replica() {
+			b.join(j)
+		} else {
+			b.live++
+			b.owners[rec.Owner]++
+		}
 	case rec.Revision <= j.rec.Revision:
 		return j
 	default:
@@ -35,6 +40,7 @@ func (b *Broker) settle(j *job) {
 	b.dequeue(j)
 	st := &j.rec.Status
 	phase := Phase(st.Phase)
+	b.relate(j)
 	at := j.reserved
 	if at == nil && st.Placement != nil && phase.atSite() {
 		at = b.place(st.Placement.Site)
@@ -63,6 +69,11 @@ func (b *Broker) forget(j *job) {
 		sh.limits.Release(use(j.rec.Owner, j.rec.Status.VO))
 	}
 	delete(b.jobs, j.rec.ID)
+	b.unrelate(j)
+	if j.replica() {
+		b.part(j)
+		return
+	}
 	b.live--
 	b.release(j.rec.Owner)
 }

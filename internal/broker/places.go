@@ -110,7 +110,8 @@ func (b *Broker) leave(j *job) {
 	if !j.given {
 		return
 	}
-	if st := &j.rec.Status; st.Final && !st.Started.IsZero() { // it may have ended before it was seen to run
+	// It may have ended before it was seen to run. What another of its runs won did not wait here.
+	if st := &j.rec.Status; st.Final && !st.Started.IsZero() && (st.Placement == nil || jobOfTag(st.Placement.Tag) == j.rec.ID) {
 		b.began(j, st.Started.Sub(j.since))
 	}
 	if s := j.at; s != nil {

@@ -58,8 +58,8 @@ func (b *Broker) SetPolicy(ctx context.Context, scope schedule.Scope, kind polic
 		if err := set.Check(kind); err != nil {
 			return err
 		}
-		if kind == policy.Replication && set.Name != "none" {
-			return fail.Errorf(op, fail.Unsupported, set.Name, "this version makes no copies of running jobs, so that %s would change nothing: leave the kind replication as it is", set.Name)
+		if kind == policy.Replication && shadow {
+			return fail.Errorf(op, fail.Unsupported, set.Name, "what is in shadow is compared by where waiting jobs would go, and replication decides nothing about those: put %s in force, in a scope that is narrow enough to try it", set.Name)
 		}
 	}
 	for tries := 0; ; tries++ {

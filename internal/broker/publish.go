@@ -167,7 +167,7 @@ func (b *Broker) recount(ctx context.Context, sh *shared) error {
 	var uses []limits.Use
 	b.mu.Lock()
 	for _, j := range b.jobs {
-		if g := j.rec.Status.Gateway; g == "" || g == b.cfg.Replica {
+		if g := j.rec.Status.Gateway; !j.replica() && (g == "" || g == b.cfg.Replica) {
 			j.counted = true
 			uses = append(uses, use(j.rec.Owner, j.rec.Status.VO))
 		}

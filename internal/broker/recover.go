@@ -255,7 +255,11 @@ func (b *Broker) settleDoubtful(ctx context.Context) {
 	for id, rec := range recs {
 		delete(b.doubtful, id)
 		if b.serving {
-			if j := b.adopt(rec); j != nil {
+			switch j := b.adopt(rec); {
+			case j == nil:
+			case j.replica():
+				b.resume(j) // nobody handed it over
+			default:
 				j.counted = true // since it was reserved
 			}
 		}

@@ -223,7 +223,7 @@ func (b *Broker) find(ctx context.Context, op string, activities []soap.EPR) ([]
 		if recs[i].ID == "" {
 			recs[i] = stored[ids[i]]
 		}
-		if recs[i].ID == "" || recs[i].Owner != who.Name && !all {
+		if recs[i].ID == "" || (recs[i].Owner != who.Name || recs[i].Status.Of != "") && !all {
 			recs[i], errs[i] = store.Job{}, fail.Errorf(op, fail.NotFound, ids[i], "no activity %s of yours is known here", ids[i])
 		}
 	}

@@ -23,6 +23,7 @@ const (
 	Resuming   Phase = "Resuming"   // the user wants it to go on; the site has yet to show it
 	Requeued   Phase = "Requeued"   // lost its place before it ran and waits for another
 	Withheld   Phase = "Withheld"   // as Requeued, and the user wants it to wait
+	Outlasted  Phase = "Outlasted"  // it ended without a valid result, and replicas of it go on
 	Cancelling Phase = "Cancelling" // its end was asked for; the site has yet to show it
 	Finished   Phase = "Finished"
 	Failed     Phase = "Failed"
@@ -58,6 +59,14 @@ const (
 	Resume    Event = "resume"     // the user wants it to go on
 	Unable    Event = "unable"     // the site can't keep it from running, though that was asked for
 	Abandon   Event = "abandon"    // whoever may gives up a job whose site can't be asked
+
+	Copied    Event = "replicated"    // a replica of it was given to another site
+	Outlived  Event = "outlived"      // its own placement ended without a valid result, and replicas go on
+	Lapsed    Event = "replica-ended" // a replica of it ended without being the first with a valid result
+	Won       Event = "won"           // a replica gave the first valid result, and its placement is the job's now
+	Swapped   Event = "swapped"       // of the replica that did: it takes over what the job had, to end it
+	Retired   Event = "retired"       // the same, of a job that had nothing any more
+	Withdrawn Event = "withdrawn"     // of a replica: it lost its place, and gets no other
 )
 
 // Action is what is to be done once a step is durable; several may be joined.
@@ -83,6 +92,7 @@ type transition struct {
 var transitions = map[Phase]map[Event]transition{
 	"": {
 		Accepted: {to: Queued},
+		Copied:   {Placing, DoSubmit}, // a replica never waits: it begins with its place
 	},
 	Queued: {
 		Chosen:  {Placing, DoSubmit},
@@ -97,16 +107,26 @@ var transitions = map[Phase]map[Event]transition{
 		Resume:  {to: Queued},
 	},
 	Requeued: {
-		Chosen:  {Placing, DoSubmit},
-		GaveUp:  {to: Failed},
-		Cancel:  {to: Cancelled},
-		Suspend: {to: Withheld},
-		Resume:  {to: Requeued},
+		Chosen:    {Placing, DoSubmit},
+		GaveUp:    {to: Failed},
+		Cancel:    {to: Cancelled},
+		Suspend:   {to: Withheld},
+		Resume:    {to: Requeued},
+		Copied:    {to: Requeued},
+		Lapsed:    {to: Requeued},
+		Outlived:  {to: Outlasted},
+		Won:       {to: Finished},
+		Withdrawn: {to: Cancelled},
 	},
 	Withheld: {
-		Cancel:  {to: Cancelled},
-		Suspend: {to: Withheld},
-		Resume:  {to: Requeued},
+		Cancel:    {to: Cancelled},
+		Suspend:   {to: Withheld},
+		Resume:    {to: Requeued},
+		Copied:    {to: Withheld},
+		Lapsed:    {to: Withheld},
+		Outlived:  {to: Outlasted},
+		Won:       {to: Finished},
+		Withdrawn: {to: Cancelled},
 	},
 	// Evidence may overtake the site's answer, so it counts here already.
 	Placing: {
@@ -130,6 +150,12 @@ var transitions = map[Phase]map[Event]transition{
 		Abandon:   {to: Failed},
 		Suspend:   {to: Placing},
 		Resume:    {to: Placing},
+		Copied:    {to: Placing},
+		Lapsed:    {to: Placing},
+		Outlived:  {to: Outlasted},
+		Won:       {to: Finished},
+		Swapped:   {Cancelling, DoCancel},
+		Retired:   {to: Cancelled},
 	},
 	AtSite: {
 		Placed:    {to: AtSite},
@@ -151,6 +177,12 @@ var transitions = map[Phase]map[Event]transition{
 		Suspend:   {AtSite, DoSuspend},
 		Resume:    {AtSite, DoResume},
 		Unable:    {to: AtSite},
+		Copied:    {to: AtSite},
+		Lapsed:    {to: AtSite},
+		Outlived:  {to: Outlasted},
+		Won:       {to: Finished},
+		Swapped:   {Cancelling, DoCancel},
+		Retired:   {to: Cancelled},
 	},
 	Running: {
 		Placed:    {to: Running},
@@ -169,6 +201,12 @@ var transitions = map[Phase]map[Event]transition{
 		Suspend:   {Running, DoSuspend},
 		Resume:    {Running, DoResume},
 		Unable:    {to: Running},
+		Copied:    {to: Running},
+		Lapsed:    {to: Running},
+		Outlived:  {to: Outlasted},
+		Won:       {to: Finished},
+		Swapped:   {Cancelling, DoCancel},
+		Retired:   {to: Cancelled},
 	},
 	Suspended: {
 		Placed:    {to: Suspended},
@@ -189,6 +227,12 @@ var transitions = map[Phase]map[Event]transition{
 		Abandon:   {to: Failed},
 		Suspend:   {Suspended, DoSuspend},
 		Resume:    {Resuming, DoResume},
+		Copied:    {to: Suspended},
+		Lapsed:    {to: Suspended},
+		Outlived:  {to: Outlasted},
+		Won:       {to: Finished},
+		Swapped:   {Cancelling, DoCancel},
+		Retired:   {to: Cancelled},
 	},
 	SiteHeld: {
 		Placed:    {to: SiteHeld},
@@ -209,6 +253,12 @@ var transitions = map[Phase]map[Event]transition{
 		Abandon:   {to: Failed},
 		Suspend:   {SiteHeld, DoSuspend},
 		Resume:    {Resuming, DoResume},
+		Copied:    {to: SiteHeld},
+		Lapsed:    {to: SiteHeld},
+		Outlived:  {to: Outlasted},
+		Won:       {to: Finished},
+		Swapped:   {Cancelling, DoCancel},
+		Retired:   {to: Cancelled},
 	},
 	Resuming: {
 		Placed:    {to: Resuming},
@@ -230,6 +280,12 @@ var transitions = map[Phase]map[Event]transition{
 		Abandon:   {to: Failed},
 		Suspend:   {Suspended, DoSuspend},
 		Resume:    {Resuming, DoResume},
+		Copied:    {to: Resuming},
+		Lapsed:    {to: Resuming},
+		Outlived:  {to: Outlasted},
+		Won:       {to: Finished},
+		Swapped:   {Cancelling, DoCancel},
+		Retired:   {to: Cancelled},
 	},
 	// A program that ends by itself before the request reaches it has finished:
 	// evidence wins. One that was never placed is simply cancelled.
@@ -252,6 +308,24 @@ var transitions = map[Phase]map[Event]transition{
 		Ended:     {to: Cancelled},
 		Cancel:    {to: Cancelling},
 		Abandon:   {to: Failed},
+		Copied:    {to: Cancelling},
+		Lapsed:    {to: Cancelling},
+	},
+	// Its replicas may still give a result. When none is left, what ended its own
+	// placement ends the job.
+	Outlasted: {
+		Copied:   {to: Outlasted},
+		Lapsed:   {to: Outlasted},
+		Won:      {to: Finished},
+		Exited:   {to: Finished},
+		Stopped:  {to: Failed},
+		Vanished: {to: Failed},
+		GaveUp:   {to: Failed},
+		Ended:    {to: Cancelled},
+		Cancel:   {to: Cancelled},
+		Abandon:  {to: Failed},
+		Suspend:  {to: Outlasted},
+		Resume:   {to: Outlasted},
 	},
 }
 
@@ -271,6 +345,7 @@ var shown = map[Phase]struct {
 	Resuming:   {bes.Running, "Suspended"},
 	Requeued:   {bes.Running, "Requeued"},
 	Withheld:   {bes.Running, "Suspended"},
+	Outlasted:  {bes.Running, "Executing"},
 	Cancelling: {bes.Running, "Cancelling"},
 	Finished:   {bes.Finished, ""},
 	Failed:     {bes.Failed, ""},
@@ -299,7 +374,7 @@ func (p Phase) atSite() bool {
 	switch p {
 	case Placing, AtSite, SiteHeld, Running, Suspended, Resuming, Cancelling:
 		return true
-	case Queued, Held, Requeued, Withheld, Finished, Failed, Cancelled:
+	case Queued, Held, Requeued, Withheld, Outlasted, Finished, Failed, Cancelled:
 	}
 	return false
 }

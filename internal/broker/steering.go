@@ -45,11 +45,12 @@ func (s *site) findSome(ctx context.Context, c *conn) (bool, error) {
 	b.mu.Lock()
 	for i, id := range ids {
 		delete(s.find, id)
-		f := fact{event: Absent, reason: "the site " + s.name + " never received it, so it is placed again"}
+		ins[i] = input{id: id, tag: string(tags[i]), facts: func(_ *job, st store.Status) []fact {
+			return []fact{{event: Absent, reason: "the site " + s.name + " never received it" + again(&st)}}
+		}}
 		if h, ok := found[tags[i]]; ok {
-			f = fact{event: Placed, handle: h, reason: "found again at the site " + s.name}
+			ins[i].facts = one(fact{event: Placed, handle: h, reason: "found again at the site " + s.name})
 		}
-		ins[i] = input{id: id, tag: string(tags[i]), facts: one(f)}
 	}
 	more := len(s.find) > 0
 	b.mu.Unlock()
@@ -99,7 +100,7 @@ func (j *job) waitsThere() bool {
 		return true
 	case Resuming, Suspended:
 		return j.held
-	case Queued, Held, Running, Requeued, Withheld, Cancelling, Finished, Failed, Cancelled:
+	case Queued, Held, Running, Requeued, Withheld, Outlasted, Cancelling, Finished, Failed, Cancelled:
 	}
 	return false
 }

@@ -29,7 +29,10 @@ type fact struct {
 	started    time.Time
 	ended      time.Time
 	notBefore  time.Time
-	told       *store.Told // what the site tells beside; the committer keeps it
+	verdict    *store.Verdict // Outlived
+	winner     *store.Status  // Won: how the replica ended
+	had        *store.Status  // Swapped and Retired: what the job had until then
+	told       *store.Told    // what the site tells beside; the committer keeps it
 }
 
 // step applies one fact to a status: the table decides the phase, this function
@@ -103,13 +106,47 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 	case Unable:
 		tell = tell || st.Suspend
 		st.Suspend = false
-	case Accepted, Placed, Waiting, Paused, HeldThere, HeldAgain, Abandon:
+	case Copied, Lapsed:
+		if from == "" { // it is the replica, which begins
+			st.Attempt = 1
+			st.Placement = &store.Placement{
+				Tag: string(f.tag), Site: f.place.Site, Share: f.place.Share, Environment: f.place.Environment, Rerunnable: f.rerunnable, CPUs: f.cpus,
+			}
+		}
+		tell = true
+		line.Site, line.Attempt = f.place.Site, 0
+	case Outlived:
+		st.ExitStatus, st.Signal, st.Verdict, st.NotBefore = f.exitStatus, f.signal, f.verdict, time.Time{}
+		if st.Started.IsZero() {
+			st.Started = f.started
+		}
+		if !f.ended.IsZero() {
+			line.Time = f.ended
+		}
+	case Won:
+		if w := f.winner; w != nil {
+			st.Placement, st.Told, st.ExitStatus, st.Signal, st.Started = w.Placement, w.Told, w.ExitStatus, w.Signal, w.Started
+			line.Site = w.Placement.Site
+			if !w.Ended.IsZero() {
+				line.Time = w.Ended
+			}
+		}
+		st.Verdict = nil
+	case Swapped, Retired:
+		// The end of what the job had is the replica's own from now on.
+		if st.Cancel = true; f.had != nil {
+			st.Placement, st.Told, st.ExitStatus, st.Signal, st.Started = f.had.Placement, f.had.Told, f.had.ExitStatus, f.had.Signal, f.had.Started
+			if line.Site = ""; st.Placement != nil {
+				line.Site = st.Placement.Site
+			}
+		}
+	case Accepted, Placed, Waiting, Paused, HeldThere, HeldAgain, Abandon, Withdrawn:
 	}
 	if st.Suspend && t.to == Running && (from == Placing || from == AtSite) {
 		do |= DoSuspend // the site could not keep it from starting
 	}
 	if st.Final {
-		st.NotBefore = time.Time{}
+		st.NotBefore, st.Verdict = time.Time{}, nil
 		if st.Ended = f.ended; st.Ended.IsZero() {
 			st.Ended = f.at
 		}
@@ -165,5 +202,5 @@ func same(a, b store.Status) bool {
 	return a.Phase == b.Phase && a.Final == b.Final && a.Reason == b.Reason && a.Attempt == b.Attempt &&
 		a.Lost == b.Lost && a.Class == b.Class && len(a.Refused) == len(b.Refused) && a.Placement == b.Placement &&
 		a.ExitStatus == b.ExitStatus && a.Signal == b.Signal && a.Started.Equal(b.Started) &&
-		a.Ended.Equal(b.Ended) && a.NotBefore.Equal(b.NotBefore) && a.Cancel == b.Cancel && a.Suspend == b.Suspend && a.Told == b.Told
+		a.Ended.Equal(b.Ended) && a.NotBefore.Equal(b.NotBefore) && a.Cancel == b.Cancel && a.Suspend == b.Suspend && a.Told == b.Told && a.Verdict == b.Verdict
 }

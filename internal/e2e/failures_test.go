@@ -41,8 +41,12 @@ policies:
 	if out, code := cli(t, g, "policy", "set", "gateway", "selection", "plugin:nobody"); code != 3 || !strings.Contains(out, "nobody") {
 		t.Errorf("a plug-in that is not there: exit %d\n%s", code, out)
 	}
-	if out, code := cli(t, g, "policy", "set", "gateway", "replication", "wqr"); code != 3 || !strings.Contains(out, "replication") {
-		t.Errorf("replication: exit %d\n%s", code, out)
+	mustCLI(t, g, "policy", "set", "gateway", "replication", "wqr")
+	if out := mustCLI(t, g, "policy", "get", "gateway"); !strings.Contains(out, "wqr") {
+		t.Errorf("replication is in force, and this tells\n%s", out)
+	}
+	if out, code := cli(t, g, "policy", "set", "--shadow", "gateway", "replication", "wqr"); code != 3 || !strings.Contains(out, "replication decides nothing about those") {
+		t.Errorf("replication in shadow: exit %d\n%s", code, out)
 	}
 }
 

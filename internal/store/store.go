@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"time"
+
+	"github.com/portolan-project/portolan/internal/fail"
 )
 
 // NewJob is a job to be created.
@@ -48,8 +50,18 @@ type Status struct {
 	NotBefore  time.Time  `json:"notBefore,omitzero"` // a retry waits until then
 	Cancel     bool       `json:"cancel,omitempty"`   // its end was asked for
 	Suspend    bool       `json:"suspend,omitempty"`  // it is to be kept from running
+	Of         string     `json:"of,omitempty"`       // the job that it is a replica of; "" for a job of its own
+	For        string     `json:"for,omitempty"`      // who owns that one
+	Verdict    *Verdict   `json:"verdict,omitempty"`  // its end, unless a replica does better; never changed in place
 	Told       *Told      `json:"told,omitempty"`     // what the site tells beside; never changed in place
 	Sequence   int        `json:"sequence"`           // of the newest history line; set by the store
+}
+
+// Verdict is how a job ended that waits for its replicas.
+type Verdict struct {
+	Event  string    `json:"event"`
+	Reason string    `json:"reason"`
+	Ended  time.Time `json:"ended,omitzero"`
 }
 
 // Told is what a site tells of a job beside its phase; zero is "not told".
@@ -90,12 +102,24 @@ type Change struct {
 	Revision int64
 	Status   Status
 	Events   []Event
+	// With is a change of another job that is made in the same transaction: both are
+	// made or neither. It has no With of its own.
+	With *Change
+}
+
+// Check reports what is wrong with a change.
+func (c *Change) Check() error {
+	if w := c.With; w != nil && (w.With != nil || w.ID == c.ID) {
+		return fail.Errorf("store.Update", fail.Invalid, c.ID, "a change of the job %s goes with one change of one other job", c.ID)
+	}
+	return nil
 }
 
 // Changed is the outcome of one Change: the new revision, or fail.Conflict (the
-// job moved on), fail.NotFound, or what the store itself met.
+// job, or that of With, moved on), fail.NotFound, or what the store itself met.
 type Changed struct {
 	Revision int64
+	With     int64 // the new revision of the job of Change.With
 	Err      error
 }
 
@@ -120,7 +144,7 @@ type Store interface {
 	Get(ctx context.Context, ids ...string) (map[string]Job, error)
 	// Document gives the job's document, byte for byte.
 	Document(ctx context.Context, id string) ([]byte, error)
-	// Update applies each change by itself; one may fail while another is done.
+	// Update applies each change by itself, or with its With; one may fail while another is done.
 	// Of several changes of one job the first is applied and the rest conflict.
 	// Every write is guarded by s: once its lease is lost, all fail with
 	// fail.Conflict.

@@ -32,6 +32,9 @@ type Metrics struct {
 	placeSize  *prometheus.HistogramVec
 	placeTook  *prometheus.HistogramVec
 
+	replicas *prometheus.CounterVec
+	wasted   prometheus.Counter
+
 	requests *prometheus.HistogramVec
 }
 
@@ -70,14 +73,18 @@ func NewMetrics(version string) *Metrics {
 		commitTook: histogram("commit_seconds", "Time of one write of the broker.", quick),
 		placeSize:  histograms("place_jobs", "Jobs handed to a site in one call.", sizes, "site"),
 		placeTook:  histograms("place_seconds", "Time of handing jobs to a site.", quick, "site"),
-		requests:   histograms("bes_request_seconds", "Time to answer a BES request, by operation and HTTP status.", quick, "operation", "code"),
+		replicas:   counter("replicas_total", "Replicas of jobs that were made, by the site that they were given to.", "site"),
+		wasted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "portolan_replicas_wasted_cpu_seconds_total", Help: "CPU time of copies of jobs that were not the first with a valid result.",
+		}),
+		requests: histograms("bes_request_seconds", "Time to answer a BES request, by operation and HTTP status.", quick, "operation", "code"),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "portolan_build_info", Help: "1, labelled with the version."}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(
 		m.submitted, m.steps, m.illegal, m.ended, m.waited, m.ran, m.live, m.queued,
 		m.commitSize, m.commitTook, m.placeSize, m.placeTook,
-		m.requests, build,
+		m.replicas, m.wasted, m.requests, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -115,6 +122,12 @@ func (m *Metrics) Ended(site, phase string, waited, ran time.Duration) {
 		m.ran.WithLabelValues(site).Observe(ran.Seconds())
 	}
 }
+
+// Replicated counts a replica that was made.
+func (m *Metrics) Replicated(site string) { m.replicas.WithLabelValues(site).Inc() }
+
+// Wasted counts the CPU time of a copy of a job that ended in vain.
+func (m *Metrics) Wasted(cpuSeconds float64) { m.wasted.Add(max(0, cpuSeconds)) }
 
 // Gauges sets how many jobs there are at present.
 func (m *Metrics) Gauges(live, queued int) {

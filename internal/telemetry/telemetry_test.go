@@ -31,6 +31,8 @@ func TestEachHookShowsInTheMetrics(t *testing.T) {
 	m.Illegal("Finished", "started")
 	m.Ended("shell", "Finished", 2*time.Second, 3*time.Second)
 	m.Ended("shell", "Cancelled", 2*time.Second, 0)
+	m.Replicated("slurm")
+	m.Wasted(2.5)
 	m.Gauges(7, 4)
 	m.Committed(5, time.Millisecond)
 	m.Placed("shell", 3, time.Millisecond)
@@ -50,6 +52,8 @@ func TestEachHookShowsInTheMetrics(t *testing.T) {
 		`portolan_job_run_seconds_sum{site="shell"} 3`,
 		`portolan_job_run_seconds_count{site="shell"} 1`,
 		`portolan_jobs_live 7`,
+		`portolan_replicas_total{site="slurm"} 1`,
+		`portolan_replicas_wasted_cpu_seconds_total 2.5`,
 		`portolan_jobs_queued 4`,
 		`portolan_commit_jobs_sum 5`,
 		`portolan_place_jobs_sum{site="shell"} 3`,

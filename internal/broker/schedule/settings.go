@@ -60,7 +60,8 @@ type pairer struct {
 type settings struct {
 	orders   map[Scope]*ordering
 	choosers map[Scope]*chooser
-	pairers  map[Scope]*pairer // Matchmaker is nil where the scope has "none"
+	pairers  map[Scope]*pairer            // Matchmaker is nil where the scope has "none"
+	copiers  map[Scope]*policy.Replicator // nil where the scope has "none"
 	named    map[[3]Scope]map[policy.Kind]string
 }
 
@@ -83,7 +84,7 @@ func effective(p *Policies, shadow bool) map[Scope]map[policy.Kind]policy.Settin
 }
 
 func newSettings(inForce map[Scope]map[policy.Kind]policy.Setting, cat *Catalogue) (*settings, error) {
-	set := &settings{orders: map[Scope]*ordering{}, choosers: map[Scope]*chooser{}, pairers: map[Scope]*pairer{}, named: map[[3]Scope]map[policy.Kind]string{}}
+	set := &settings{orders: map[Scope]*ordering{}, choosers: map[Scope]*chooser{}, pairers: map[Scope]*pairer{}, copiers: map[Scope]*policy.Replicator{}, named: map[[3]Scope]map[policy.Kind]string{}}
 	for _, scope := range slices.Sorted(maps.Keys(inForce)) {
 		for _, kind := range slices.Sorted(maps.Keys(inForce[scope])) {
 			if err := set.put(scope, kind, inForce[scope][kind], cat); err != nil {
@@ -126,7 +127,11 @@ func (set *settings) put(scope Scope, kind policy.Kind, v policy.Setting, cat *C
 		}
 		set.pairers[scope] = &pairer{m, scope, v.String()}
 	case policy.Replication: // of jobs that run, which do not wait
-		return v.Check(kind)
+		r, err := policy.NewReplication(v)
+		if err != nil {
+			return err
+		}
+		set.copiers[scope] = r
 	default:
 		return fail.Errorf("schedule.SetPolicies", fail.Invalid, string(kind), "there is no kind of policy %q: scheduling, selection, pairing and replication are the kinds", kind)
 	}

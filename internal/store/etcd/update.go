@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/portolan-project/portolan/internal/fail"
@@ -48,22 +49,33 @@ func (s *Store) Update(ctx context.Context, sess store.Session, changes ...store
 	var plans []*plan
 	var at []int
 	seen := make(map[string]bool, len(changes))
-	for i, c := range changes {
+	one := func(c store.Change) (*plan, error) {
 		b, known := bases[c.ID]
 		switch {
 		case !known:
-			out[i].Err = fail.Errorf(op, fail.NotFound, c.ID, "there is no job %s", c.ID)
-			continue
+			return nil, fail.Errorf(op, fail.NotFound, c.ID, "there is no job %s", c.ID)
 		case b.revision != c.Revision, seen[c.ID]:
-			out[i].Err = store.MovedOn(op, c.ID)
+			return nil, store.MovedOn(op, c.ID)
+		}
+		return newPlan(c, b, own)
+	}
+	for i, c := range changes {
+		if out[i].Err = c.Check(); out[i].Err != nil {
 			continue
 		}
-		p, err := newPlan(c, b, own)
+		p, err := one(c)
+		if err == nil && c.With != nil {
+			if p.with, err = one(*c.With); err == nil {
+				p.join(p.with)
+			}
+		}
 		if err != nil {
 			out[i].Err = err
 			continue
 		}
-		seen[c.ID] = true
+		if seen[c.ID] = true; c.With != nil {
+			seen[c.With.ID] = true
+		}
 		writes, plans, at = append(writes, p.write), append(plans, p), append(at, i)
 	}
 	for k, r := range s.commit(ctx, writes...) {
@@ -76,11 +88,16 @@ func (s *Store) Update(ctx context.Context, sess store.Session, changes ...store
 func (s *Store) basesOf(ctx context.Context, changes []store.Change) (map[string]base, error) {
 	bases := make(map[string]base, len(changes))
 	var unknown []string
-	for _, c := range changes {
+	look := func(c *store.Change) {
 		if b, ok := s.bases.get(c.ID); ok && b.revision >= c.Revision {
 			bases[c.ID] = b
 		} else {
 			unknown = append(unknown, c.ID)
+		}
+	}
+	for i := range changes {
+		if look(&changes[i]); changes[i].With != nil {
+			look(changes[i].With)
 		}
 	}
 	if len(unknown) == 0 {
@@ -102,6 +119,16 @@ type plan struct {
 	*write
 	before, after base
 	status, lines []byte
+	with          *plan // that is made in the same write
+}
+
+// join puts another plan's write into this one's.
+func (p *plan) join(with *plan) {
+	p.alone = append(p.alone, with.alone...)
+	p.when = append(p.when, with.when...)
+	p.then = append(p.then, with.then...)
+	p.or = append(p.or, with.or[1:]...) // the session is asked for once
+	p.bytes += with.bytes
 }
 
 func newPlan(c store.Change, b base, own *session) (*plan, error) {
@@ -143,35 +170,72 @@ func newPlan(c store.Change, b base, own *session) (*plan, error) {
 
 // settle says what became of a change.
 func (s *Store) settle(p *plan, r outcome) store.Changed {
+	both := []*plan{p}
+	if p.with != nil {
+		both = append(both, p.with)
+	}
+	done := func(revision int64) store.Changed {
+		out := store.Changed{Revision: revision}
+		for _, q := range both {
+			q.after.revision = revision
+			s.bases.put(q.id, q.after)
+		}
+		if p.with != nil {
+			out.With = revision
+		}
+		return out
+	}
 	switch {
 	case r.err != nil:
 		return store.Changed{Err: r.err}
 	case r.ok:
-		p.after.revision = r.revision
-		s.bases.put(p.id, p.after)
-		return store.Changed{Revision: r.revision}
+		return done(r.revision)
 	}
 	// It was not done now: because it had been done before, because the session is
 	// not ours any more, or because another was faster.
-	own, from, to := r.found[0].GetResponseRange().Kvs, r.found[1].GetResponseRange().Kvs, r.found[2].GetResponseRange().Kvs
-	if r.repeated && len(to) == 1 && bytes.Equal(to[0].Value, p.status) && to[0].ModRevision > p.before.revision {
-		alike := true
-		if len(r.found) > 3 {
-			lines := r.found[3].GetResponseRange().Kvs
-			alike = len(lines) == 1 && bytes.Equal(lines[0].Value, p.lines) && lines[0].ModRevision == to[0].ModRevision
+	found := make([][]*mvccpb.KeyValue, len(r.found))
+	for i := range r.found {
+		found[i] = r.found[i].GetResponseRange().Kvs
+	}
+	own := found[0]
+	if found = found[1:]; r.repeated {
+		before := found
+		revision, arrived := int64(0), true
+		for _, q := range both {
+			n := len(q.or) - 1
+			if q == p && p.with != nil {
+				n -= len(p.with.or) - 1
+			}
+			was := q.arrived(before[:n])
+			arrived = arrived && was > 0 && (revision == 0 || was == revision)
+			revision, before = was, before[n:]
 		}
-		if alike {
-			p.after.revision = to[0].ModRevision
-			s.bases.put(p.id, p.after)
-			return store.Changed{Revision: to[0].ModRevision}
+		if arrived {
+			return done(revision)
 		}
 	}
 	if len(own) == 0 || own[0].ModRevision != p.guard.revision {
 		p.guard.lose(fmt.Errorf("the key of the session is gone or is another's"))
 		return store.Changed{Err: store.LostSession(p.op, p.id)}
 	}
-	if len(from) == 0 && len(to) == 0 {
+	if len(found[0]) == 0 && len(found[1]) == 0 {
 		return store.Changed{Err: fail.Errorf(p.op, fail.NotFound, p.id, "there is no job %s", p.id)}
 	}
 	return store.Changed{Err: store.MovedOn(p.op, p.id)}
+}
+
+// arrived gives the revision at which the plan's own keys were written as it wants
+// them; 0 when they were not.
+func (p *plan) arrived(found [][]*mvccpb.KeyValue) int64 {
+	to := found[1]
+	if len(to) != 1 || !bytes.Equal(to[0].Value, p.status) || to[0].ModRevision <= p.before.revision {
+		return 0
+	}
+	if len(found) > 2 {
+		lines := found[2]
+		if len(lines) != 1 || !bytes.Equal(lines[0].Value, p.lines) || lines[0].ModRevision != to[0].ModRevision {
+			return 0
+		}
+	}
+	return to[0].ModRevision
 }

@@ -238,40 +238,62 @@ func (s *Store) Update(ctx context.Context, sess store.Session, changes ...store
 	}
 	defer s.d.mu.Unlock()
 	for i, c := range changes {
-		out[i].Revision, out[i].Err = s.d.update(sess, c)
+		out[i] = s.d.update(sess, c)
 	}
 	return out
 }
 
-func (d *data) update(sess store.Session, c store.Change) (int64, error) {
-	const op = "store.Update"
-	own, ok := sess.(*session)
-	if !ok || d.sessions[own.replica] != own {
-		return 0, store.LostSession(op, c.ID)
+// update makes a change with its With, or neither.
+func (d *data) update(sess store.Session, c store.Change) (out store.Changed) {
+	if own, ok := sess.(*session); !ok || d.sessions[own.replica] != own {
+		return store.Changed{Err: store.LostSession("store.Update", c.ID)}
 	}
+	if out.Err = c.Check(); out.Err != nil {
+		return out
+	}
+	one, err := d.prepare(c)
+	if err != nil {
+		return store.Changed{Err: err}
+	}
+	if c.With != nil {
+		two, err := d.prepare(*c.With)
+		if err != nil {
+			return store.Changed{Err: err}
+		}
+		out.With = two()
+	}
+	out.Revision = one()
+	return out
+}
+
+// prepare checks a change and gives what makes it.
+func (d *data) prepare(c store.Change) (func() int64, error) {
+	const op = "store.Update"
 	rec, ok := d.jobs[c.ID]
 	if !ok {
-		return 0, fail.Errorf(op, fail.NotFound, c.ID, "there is no job %s", c.ID)
+		return nil, fail.Errorf(op, fail.NotFound, c.ID, "there is no job %s", c.ID)
 	}
 	if rec.job.Revision != c.Revision {
-		return 0, store.MovedOn(op, c.ID)
+		return nil, store.MovedOn(op, c.ID)
 	}
 	c.Status.Sequence = rec.sequence + len(c.Events)
 	status, err := json.Marshal(c.Status)
 	if err != nil {
-		return 0, fail.E(op, fail.Invalid, c.ID, err)
+		return nil, fail.E(op, fail.Invalid, c.ID, err)
 	}
 	lines := make([][]byte, len(c.Events))
 	for i, e := range c.Events {
 		e.Sequence = rec.sequence + i + 1
 		if lines[i], err = json.Marshal(e); err != nil {
-			return 0, fail.E(op, fail.Invalid, c.ID, err)
+			return nil, fail.E(op, fail.Invalid, c.ID, err)
 		}
 	}
-	rec.status, rec.sequence, rec.final = status, c.Status.Sequence, c.Status.Final
-	rec.history = append(rec.history, lines...)
-	d.commit(rec)
-	return rec.job.Revision, nil
+	return func() int64 {
+		rec.status, rec.sequence, rec.final = status, c.Status.Sequence, c.Status.Final
+		rec.history = append(rec.history, lines...)
+		d.commit(rec)
+		return rec.job.Revision
+	}, nil
 }
 
 // History implements store.Store.

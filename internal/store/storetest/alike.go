@@ -139,6 +139,8 @@ func (p *pair) update(rt *rapid.T) {
 		id  string
 		ago int
 		c   store.Change
+		// with is the other job of the change; "" for none.
+		with string
 	}
 	var plans []plan
 	for range rapid.IntRange(1, 6).Draw(rt, "changes") {
@@ -146,7 +148,10 @@ func (p *pair) update(rt *rapid.T) {
 		for range rapid.IntRange(0, 3).Draw(rt, "events") {
 			c.Events = append(c.Events, drawEvent(rt))
 		}
-		plans = append(plans, plan{p.id(rapid.IntRange(0, 20).Draw(rt, "id")), rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(rt, "ago"), c})
+		plans = append(plans, plan{p.id(rapid.IntRange(0, 20).Draw(rt, "id")), rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(rt, "ago"), c, ""})
+		if rapid.IntRange(0, 2).Draw(rt, "with") == 0 {
+			plans[len(plans)-1].with = p.id(rapid.IntRange(0, 20).Draw(rt, "with id"))
+		}
 	}
 	var out [2][]string
 	for i, s := range p.sides {
@@ -157,11 +162,21 @@ func (p *pair) update(rt *rapid.T) {
 			if revs := s.revs[q.id]; len(revs) > q.ago {
 				c.Revision = revs[len(revs)-1-q.ago]
 			}
+			if q.with != "" {
+				w := store.Change{ID: q.with, Status: q.c.Status, Events: q.c.Events}
+				if revs := s.revs[q.with]; len(revs) > 0 {
+					w.Revision = revs[len(revs)-1]
+				}
+				c.With = &w
+			}
 			changes = append(changes, c)
 		}
 		for k, r := range s.s.Update(p.t.Context(), s.sess[replica], changes...) {
 			if r.Err == nil {
 				s.note(store.Job{ID: changes[k].ID, Revision: r.Revision})
+				if w := changes[k].With; w != nil {
+					s.note(store.Job{ID: w.ID, Revision: r.With})
+				}
 			}
 			out[i] = append(out[i], kind(r.Err))
 		}

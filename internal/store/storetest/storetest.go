@@ -37,6 +37,7 @@ func Run(t *testing.T, m Maker) {
 		"Documents":            documents,
 		"UpdateCompares":       updateCompares,
 		"UpdateManyAtOnce":     updateManyAtOnce,
+		"UpdateWith":           updateWith,
 		"UpdateRaces":          updateRaces,
 		"HistoryIsComplete":    historyIsComplete,
 		"FinalAndBack":         finalAndBack,

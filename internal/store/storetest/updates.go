@@ -46,6 +46,62 @@ func updateCompares(t *testing.T, m Maker) {
 	}
 }
 
+// updateWith proves that a change with another is made with it or not at all.
+func updateWith(t *testing.T, m Maker) {
+	s := m.Open(t)
+	sess := join(t, s, "r")
+	a, b, c := create(t, s, newJob(1, "alice")), create(t, s, newJob(2, "bob")), create(t, s, newJob(3, "alice"))
+	with := func(one, two store.Change) store.Change { one.With = &two; return one }
+	out := s.Update(t.Context(), sess, with(change(a, "won", true), change(b, "ended", false)), change(c, "running", false))
+	if len(out) != 2 || out[0].Err != nil || out[1].Err != nil {
+		t.Fatalf("%+v", out)
+	}
+	a2, b2 := get(t, s, a.ID), get(t, s, b.ID)
+	if a2.Status.Phase != "won" || b2.Status.Phase != "ended" || a2.Revision != out[0].Revision || b2.Revision != out[0].With || out[1].With != 0 {
+		t.Errorf("%+v\n%+v\n%+v", out, a2, b2)
+	}
+	if x, y := history(t, s, a.ID), history(t, s, b.ID); len(x) != 2 || len(y) != 2 || a2.Status.Sequence != 2 || b2.Status.Sequence != 2 {
+		t.Errorf("the histories are %+v and %+v", x, y)
+	}
+	live, err := s.Live(t.Context())
+	if err != nil || len(live) != 2 {
+		t.Errorf("live are %+v, %v", live, err)
+	}
+	// When one of the two can't be, neither is, whichever it is.
+	c2 := get(t, s, c.ID)
+	gone := store.Change{ID: id(9), Revision: 1}
+	for _, bad := range []struct {
+		c    store.Change
+		kind fail.Kind
+	}{
+		{with(change(c2, "x", false), change(b, "x", false)), fail.Conflict}, // b moved on
+		{with(change(b, "x", false), change(c2, "x", false)), fail.Conflict},
+		{with(change(c2, "x", false), gone), fail.NotFound},
+		{with(gone, change(c2, "x", false)), fail.NotFound},
+		{with(change(c2, "x", false), change(c2, "x", false)), fail.Invalid},
+		{with(change(c2, "x", false), with(change(b2, "x", false), gone)), fail.Invalid},
+	} {
+		out := s.Update(t.Context(), sess, bad.c)
+		wantKind(t, out[0].Err, bad.kind)
+		if x, y := get(t, s, c.ID), get(t, s, b.ID); !reflect.DeepEqual(x, c2) || !reflect.DeepEqual(y, b2) {
+			t.Fatalf("%+v was done by half: %+v, %+v", bad.c, x, y)
+		}
+	}
+	// Of several changes of one job the first is applied, as part of a pair too.
+	out = s.Update(t.Context(), sess, with(change(b2, "first", true), change(c2, "first", true)), change(c2, "second", false))
+	if out[0].Err != nil {
+		t.Errorf("%+v", out)
+	}
+	wantKind(t, out[1].Err, fail.Conflict)
+	if live, err = s.Live(t.Context()); err != nil || len(live) != 0 {
+		t.Errorf("live are %+v, %v", live, err)
+	}
+	expired := join(t, s, "r")
+	out = s.Update(t.Context(), sess, with(change(get(t, s, b.ID), "x", false), change(get(t, s, c.ID), "x", false)))
+	wantKind(t, out[0].Err, fail.Conflict)
+	_ = expired
+}
+
 func updateManyAtOnce(t *testing.T, m Maker) {
 	s := m.Open(t)
 	sess := join(t, s, "r")
@@ -284,7 +340,8 @@ func statusComesBackWhole(t *testing.T, m Maker) {
 		Phase: "p", Reason: "r\u2028<>&", Attempt: 2, Lost: 1, Refused: []string{"a", ""},
 		Placement: &store.Placement{Tag: "t", Site: "s", Handle: []byte{0, 255}}, ExitStatus: &three, Signal: "SIGKILL",
 		Started: epoch, Ended: epoch.Add(1), NotBefore: epoch.Add(2), Cancel: true, Suspend: true,
-		Told: &store.Told{Progress: 0.25, Hosts: []string{"a", "b"}, CPU: time.Second, Memory: 1 << 40, Attributes: map[string]string{"k": "v\u2028"}},
+		Verdict: &store.Verdict{Event: "exited", Reason: "v", Ended: epoch.Add(3)},
+		Told:    &store.Told{Progress: 0.25, Hosts: []string{"a", "b"}, CPU: time.Second, Memory: 1 << 40, Attributes: map[string]string{"k": "v\u2028"}},
 	}
 	set(t, reflect.ValueOf(&full).Elem(), "Final", "Sequence")
 	set(t, reflect.ValueOf(full.Placement).Elem())
