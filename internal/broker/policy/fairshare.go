@@ -50,18 +50,41 @@ func (p *fairShare) Key(j *Job) Key {
 	return p.within.Key(j)
 }
 
+var _ Tiered = (*fairShare)(nil)
+
 func (p *fairShare) Weight(group string, now time.Time, u Usage) float64 {
-	if n, ok := strings.CutPrefix(group, first); ok {
-		class, _ := strconv.Atoi(n) // Group made it
+	if lost(group) {
+		return p.TierWeight(group, now, u)
+	}
+	return p.TierWeight(p.Tier(group), now, u)*(1<<levelBits) + p.GroupWeight(group, now, u)
+}
+
+// Tier is the VO; jobs whose place was lost are a tier by themselves.
+func (p *fairShare) Tier(group string) string {
+	if lost(group) {
+		return group
+	}
+	vo, _, _ := strings.Cut(group, groupSeparator)
+	return vo
+}
+
+func (p *fairShare) TierWeight(tier string, now time.Time, u Usage) float64 {
+	if lost(tier) {
+		class, _ := strconv.Atoi(tier[len(first):]) // Group made it
 		return -float64(class)
 	}
-	vo, user, both := strings.Cut(group, groupSeparator)
-	w := level(u, vo, now, p.halfLife) * (1 << levelBits)
-	if both {
-		w += level(u, user, now, p.halfLife)
-	}
-	return w
+	return level(u, tier, now, p.halfLife)
 }
+
+func (p *fairShare) GroupWeight(group string, now time.Time, u Usage) float64 {
+	if _, user, both := strings.Cut(group, groupSeparator); both {
+		return level(u, user, now, p.halfLife)
+	}
+	return 0
+}
+
+// lost reports whether a group has the jobs whose place was lost: "vo:" begins the others.
+func lost(group string) bool { return strings.HasPrefix(group, first) }
 
 // levelBits is what a level has: two of them are whole in a float64.
 const levelBits = 26

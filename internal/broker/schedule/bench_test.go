@@ -15,9 +15,9 @@ import (
 
 // loaded makes a Scheduler with sites of so many CPUs in all and so many jobs that wait,
 // of 15 classes, 40 owners and 3 VOs.
-func loaded(b testing.TB, sites, cpus, jobs int, order string) (*world, []*policy.Job) {
+func loaded(b testing.TB, places Places, sites, cpus, jobs int, order string) (*world, []*policy.Job) {
 	rng := rand.New(rand.NewPCG(uint64(jobs), 3))
-	w := newWorld(b, Options{})
+	w := newWorld(b, Options{Places: places})
 	w.s.derived = func(now time.Time) resourcemodel.Derived { return resourcemodel.Derived{Now: now} }
 	var all []*resourcemodel.Site
 	for i := range sites {
@@ -52,7 +52,7 @@ func spent(b testing.TB) time.Duration {
 // queueTimes tells how much processor time it takes to let jobs wait, to place the first
 // of them, and to place all.
 func queueTimes(b testing.TB, n int, order string) (add, first, last time.Duration) {
-	w, jobs := loaded(b, 100, n*14, n, order)
+	w, jobs := loaded(b, nil, 100, n*14, n, order)
 	runtime.GC()
 	begin := spent(b)
 	for _, j := range jobs {
@@ -74,9 +74,9 @@ func queueTimes(b testing.TB, n int, order string) (add, first, last time.Durati
 }
 
 // turnover keeps 100,000 slots full: jobs end, and others that wait get their places.
-func turnover(b testing.TB, order string) (perSecond float64) {
+func turnover(b testing.TB, places Places, sites int, order string, most int) (perSecond float64) {
 	const slots, ending = 100_000, 256
-	w, jobs := loaded(b, 200, slots, 40_000, order)
+	w, jobs := loaded(b, places, sites, slots, 40_000, order)
 	for _, j := range jobs {
 		w.s.Add(Entry{Job: j, Attempt: 1})
 	}
@@ -84,8 +84,9 @@ func turnover(b testing.TB, order string) (perSecond float64) {
 	running := w.round(0)
 	next := len(jobs)
 	placed := 0
+	runtime.GC()
 	begin := spent(b)
-	for placed < 20_000 {
+	for placed < most {
 		for range ending {
 			i := rng.IntN(len(running))
 			w.s.Left(running[i].Job)
@@ -133,11 +134,31 @@ func BenchmarkScheduleRatios(b *testing.B) {
 		// time ~ jobs^exponent, from the smallest to the largest queue
 		exponent := 1 + math.Log(ns[len(ns)-1]/ns[0])/math.Log(float64(sizes[len(sizes)-1])/float64(sizes[0]))
 		b.Logf("the time to place all grows with jobs^%.3f from %d to %d", exponent, sizes[0], sizes[len(sizes)-1])
-		perSecond := turnover(b, "fairshare")
+		perSecond := turnover(b, nil, 200, "fairshare", 20_000)
 		b.Logf("%.0f assignments for each second of processor time while 100,000 slots are full (15,000 are wanted)", perSecond)
 		b.ReportMetric(exponent, "growth-exponent")
 		b.ReportMetric(ns[2], "ns/job-of-100k")
 		b.ReportMetric(ns[3], "ns/job-of-1M")
 		b.ReportMetric(perSecond, "assignments/s")
+	}
+}
+
+// BenchmarkTurnover tells the same for each order and number of sites, of Places that look
+// at every place and of those with an index.
+func BenchmarkTurnover(b *testing.B) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for _, order := range []string{"fairshare", "fifo", "edf"} {
+		for _, sites := range []int{4, 40, 200, 400} {
+			for name, places := range map[string]func(*resourcemodel.Snapshot) Places{
+				"survey":  func(m *resourcemodel.Snapshot) Places { return NewSurvey(m) },
+				"indexed": func(m *resourcemodel.Snapshot) Places { return NewIndexed(m) },
+			} {
+				b.Run(fmt.Sprintf("%s/%d/%s", order, sites, name), func(b *testing.B) {
+					for b.Loop() {
+						b.ReportMetric(turnover(b, places(resourcemodel.Empty()), sites, order, 20_000), "assignments/s")
+					}
+				})
+			}
+		}
 	}
 }
