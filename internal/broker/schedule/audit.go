@@ -36,7 +36,7 @@ func (s *Scheduler) Audit(now time.Time) error {
 		cands := all.Candidates(nil, c.request, d)
 		for i := range cands {
 			v := s.site(cands[i].Place.Key)
-			if v.dirty || v.Closed || s.room(c, &cands[i], now) == 0 {
+			if v.dirty || v.Closed || s.room(c, v, cands[i].Free, now) == 0 {
 				continue
 			}
 			return fail.Errorf(op, fail.Internal, "", "class %d, of %d jobs, sleeps, though %s has room", id, c.n, cands[i].Place)

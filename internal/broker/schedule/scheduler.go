@@ -72,6 +72,9 @@ type Scheduler struct {
 	log     []change
 	views   []*view // those that are kept, the oldest first
 	scratch []policy.Candidate
+	flat    []policy.Candidate // for choices that want them together
+	best    []marked
+	kept    []held
 	looks   uint64 // passages of refresh
 	picky   int    // classes that have hard criteria
 
@@ -437,7 +440,7 @@ func (s *Scheduler) SetLimits(l Limits) {
 // limitsOf gives the limits that hold for the jobs of an owner in a VO.
 func (s *Scheduler) limitsOf(owner, vo string) []*limit {
 	var out []*limit
-	add := func(group string, own map[string]int, name string, each int) {
+	add := func(kind string, own map[string]int, name string, each int) {
 		most, has := own[name]
 		if !has {
 			most = each
@@ -445,6 +448,7 @@ func (s *Scheduler) limitsOf(owner, vo string) []*limit {
 		if most <= 0 {
 			return
 		}
+		group := kind + name
 		l := s.limits[group]
 		if l == nil {
 			l = &limit{group: group, most: most, classes: map[*class]bool{}}
@@ -452,9 +456,9 @@ func (s *Scheduler) limitsOf(owner, vo string) []*limit {
 		}
 		out = append(out, l)
 	}
-	add("user:"+owner, s.bounds.Owner, owner, s.bounds.EachOwner)
+	add("user:", s.bounds.Owner, owner, s.bounds.EachOwner)
 	if vo != "" {
-		add("vo:"+vo, s.bounds.VO, vo, s.bounds.EachVO)
+		add("vo:", s.bounds.VO, vo, s.bounds.EachVO)
 	}
 	return out
 }
@@ -662,7 +666,11 @@ func (s *Scheduler) help(c *class, d resourcemodel.Derived, now time.Time) {
 		}
 		if !timeless(c.request) || v.Ahead > 0 {
 			s.scratch = s.prefer(s.places.At(s.scratch[:0], v.key, c.request, d))
-			if !slices.ContainsFunc(s.scratch, func(x policy.Candidate) bool { return s.room(c, &x, now) > 0 }) {
+			room := false
+			for i := range s.scratch {
+				room = room || s.room(c, v, s.scratch[i].Free, now) > 0
+			}
+			if !room {
 				continue
 			}
 		}

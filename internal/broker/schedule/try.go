@@ -25,9 +25,9 @@ func (s *Scheduler) Try(e Entry, now time.Time, most int) Report {
 	d := s.derived(now)
 	r := Report{Verdicts: s.verdicts(e.Request, d, most), Model: s.places.Snapshot().Revision()}
 	c := &class{request: e.Request, avoid: e.Avoid}
-	v := &view{class: c, now: now, cands: s.prefer(s.places.Candidates(nil, e.Request, d))}
-	r.Could = len(v.cands) > 0 || slices.ContainsFunc(r.Verdicts, func(v resourcemodel.Verdict) bool { return v.Could })
+	v := &view{class: c, now: now}
 	s.sift(v)
+	r.Could = len(v.cands)+len(v.full) > 0 || slices.ContainsFunc(r.Verdicts, func(v resourcemodel.Verdict) bool { return v.Could })
 	r.Now = len(v.cands) > 0
 	stopped := slices.ContainsFunc(s.limitsOf(e.Owner, e.VO), func(l *limit) bool { return l.used >= l.most })
 	if !r.Now || stopped || e.from().After(now) {
@@ -35,7 +35,7 @@ func (s *Scheduler) Try(e Entry, now time.Time, most int) Report {
 		return r
 	}
 	w := &waiting{Entry: e}
-	ranked, ok := rank(s.books[0].set.chooser(&e), e.Job, v.cands, now)
+	ranked, ok := s.rank(s.books[0].set.chooser(&e), e.Job, v.cands, now)
 	if !ok {
 		r.Waiting = s.why(&e, nil, now)
 		return r

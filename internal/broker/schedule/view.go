@@ -2,7 +2,6 @@ package schedule
 
 import (
 	"slices"
-	"sort"
 	"strconv"
 	"time"
 
@@ -16,14 +15,22 @@ type view struct {
 	class *class
 	epoch uint64
 	now   time.Time
-	seen  int                // changes in the log that it reckons with
-	cands []policy.Candidate // those with room, by their Order
-	full  []full             // those that could run the jobs and have no room for them
-	ruled []Ruled            // those that could not
-	more  int                // further ones that could not
-	told  bool               // ruled was asked for, and is right
-	out   []Ruled            // both, bounded; nil when they changed
-	rest  int                // that are in neither
+	seen  int                 // changes in the log that it reckons with
+	cands []held              // those with room, by their Order
+	spare []*policy.Candidate // that were some, to be used again
+	full  []full              // those that could run the jobs and have no room for them
+	ruled []Ruled             // those that could not
+	more  int                 // further ones that could not
+	told  bool                // ruled was asked for, and is right
+	out   []Ruled             // both, bounded; nil when they changed
+}
+
+// held is a candidate that a view has. It stays where it is while others come and go:
+// candidates are large.
+type held struct {
+	*policy.Candidate
+	order int
+	site  *site
 }
 
 // full is a place without room. Most are never told of, so that the words are made
@@ -116,33 +123,53 @@ func (s *Scheduler) build(c *class, now time.Time) *view {
 		}
 		s.views = append(s.views, v)
 	}
-	cands := v.cands[:0]
-	*v = view{class: c, epoch: s.epoch, now: now, seen: len(s.log), full: v.full[:0]}
-	v.cands = s.prefer(s.places.Candidates(cands, c.request, s.derived(now)))
+	for i := range v.cands {
+		v.spare = append(v.spare, v.cands[i].Candidate)
+	}
+	clear(v.full)
+	*v = view{class: c, epoch: s.epoch, now: now, seen: len(s.log), cands: v.cands[:0], spare: v.spare, full: v.full[:0]}
 	s.sift(v)
 	return v
 }
 
-// sift moves the candidates that have no room to full.
+// sift fills an empty view: candidates that have no room are full.
 func (s *Scheduler) sift(v *view) {
-	kept := 0
-	for i := range v.cands {
-		c := &v.cands[i]
-		if i == 0 || c.Place.Key != v.cands[i-1].Place.Key {
-			s.site(c.Place.Key).order = c.Order
+	r, d := v.class.request, s.derived(v.now)
+	s.scratch = s.prefer(s.places.Candidates(s.scratch[:0], r, d))
+	var at *site
+	for i := range s.scratch {
+		c := &s.scratch[i]
+		if at == nil || at.key != c.Place.Key {
+			at = s.site(c.Place.Key)
+			at.order = c.Order
 		}
-		if s.room(v.class, c, v.now) == 0 {
-			v.full = append(v.full, full{place: c.Place, site: s.site(c.Place.Key)})
+		if s.room(v.class, at, c.Free, v.now) == 0 {
+			v.full = append(v.full, full{place: c.Place, site: at})
 			continue
 		}
-		if kept != i {
-			v.cands[kept] = *c
-		}
-		kept++
+		v.cands = append(v.cands, v.hold(c, at))
 	}
-	clear(v.cands[kept:])
-	v.cands = v.cands[:kept]
-	soften(v.class.request, v.cands, s.derived, v.now)
+	soften(r, v.cands, d)
+}
+
+// hold keeps a candidate.
+func (v *view) hold(c *policy.Candidate, at *site) held {
+	var mine *policy.Candidate
+	if n := len(v.spare); n > 0 {
+		mine, v.spare = v.spare[n-1], v.spare[:n-1]
+	} else {
+		mine = new(policy.Candidate)
+	}
+	*mine = *c
+	return held{mine, c.Order, at}
+}
+
+// fill notes that a place has no room.
+func (v *view) fill(p resourcemodel.Place, at *site) {
+	v.full = append(v.full, full{place: p, site: at})
+	if len(v.full) <= MaxRuled { // else it is beyond what is told
+		v.out = nil
+	}
 }
 
 // follow looks again at the sites where something changed.
@@ -171,17 +198,17 @@ func (s *Scheduler) follow(v *view) {
 			s.less(v, e.site)
 		}
 	}
-	soften(v.class.request, v.cands, s.derived, v.now)
+	soften(v.class.request, v.cands, d)
 }
 
 // segment finds the candidates of a site, which are next to each other.
-func (v *view) segment(site *site, order int) (first, end int) {
-	first = sort.Search(len(v.cands), func(i int) bool { return v.cands[i].Order >= order })
-	for first > 0 && v.cands[first-1].Place.Key == site.key {
+func (v *view) segment(site *site) (first, end int) {
+	first, _ = slices.BinarySearchFunc(v.cands, site.order, func(h held, order int) int { return h.order - order })
+	for first > 0 && v.cands[first-1].site == site {
 		first--
 	}
 	end = first
-	for end < len(v.cands) && v.cands[end].Place.Key == site.key {
+	for end < len(v.cands) && v.cands[end].site == site {
 		end++
 	}
 	return first, end
@@ -189,19 +216,17 @@ func (v *view) segment(site *site, order int) (first, end int) {
 
 // less looks at the candidates of a site of which something was taken.
 func (s *Scheduler) less(v *view, site *site) {
-	first, end := v.segment(site, site.order)
+	first, end := v.segment(site)
 	kept := first
 	for i := first; i < end; i++ {
-		c := &v.cands[i]
-		s.places.Refresh(c, v.class.request)
-		if s.room(v.class, c, v.now) == 0 {
-			v.full = append(v.full, full{place: c.Place, site: s.site(c.Place.Key)})
-			v.out = nil
+		h := v.cands[i]
+		s.places.Refresh(h.Candidate, v.class.request)
+		if s.room(v.class, site, h.Free, v.now) == 0 {
+			v.fill(h.Place, site)
+			v.spare = append(v.spare, h.Candidate)
 			continue
 		}
-		if kept != i {
-			v.cands[kept] = *c
-		}
+		v.cands[kept] = h
 		kept++
 	}
 	if kept < end {
@@ -212,7 +237,7 @@ func (s *Scheduler) less(v *view, site *site) {
 // again looks at one site.
 func (s *Scheduler) again(v *view, site *site, from int, d resourcemodel.Derived) {
 	if site.Ahead == 0 && site.Most == 0 && !s.places.Frees(site.key, v.class.request, d) {
-		if first, end := v.segment(site, site.order); first == end && timeless(v.class.request) && site.modeled < from {
+		if first, end := v.segment(site); first == end && timeless(v.class.request) && site.modeled < from {
 			return // it is among the full already
 		}
 	}
@@ -220,10 +245,12 @@ func (s *Scheduler) again(v *view, site *site, from int, d resourcemodel.Derived
 	if len(s.scratch) > 0 {
 		site.order = s.scratch[0].Order
 	}
-	first, end := v.segment(site, site.order)
 	fulls := 0
 	for i := range v.full {
 		if v.full[i].site == site {
+			if i < MaxRuled {
+				v.out = nil
+			}
 			continue
 		}
 		if fulls != i {
@@ -231,33 +258,30 @@ func (s *Scheduler) again(v *view, site *site, from int, d resourcemodel.Derived
 		}
 		fulls++
 	}
-	if fulls < len(v.full) {
-		clear(v.full[fulls:])
-		v.full, v.out = v.full[:fulls], nil
+	clear(v.full[fulls:])
+	v.full = v.full[:fulls]
+	first, end := v.segment(site)
+	for i := first; i < end; i++ {
+		v.spare = append(v.spare, v.cands[i].Candidate)
 	}
-	n := 0
+	s.kept = s.kept[:0]
 	for i := range s.scratch {
 		c := &s.scratch[i]
-		if s.room(v.class, c, v.now) == 0 {
-			v.full = append(v.full, full{place: c.Place, site: s.site(c.Place.Key)})
-			v.out = nil
+		if s.room(v.class, site, c.Free, v.now) == 0 {
+			v.fill(c.Place, site)
 			continue
 		}
-		if n != i {
-			s.scratch[n] = *c
-		}
-		n++
+		s.kept = append(s.kept, v.hold(c, site))
 	}
-	kept := s.scratch[:n]
-	if len(kept) == end-first {
-		copy(v.cands[first:], kept)
+	if len(s.kept) == end-first {
+		copy(v.cands[first:], s.kept)
 		return
 	}
-	v.cands = slices.Replace(v.cands, first, end, kept...)
+	v.cands = slices.Replace(v.cands, first, end, s.kept...)
 }
 
 // soften grades candidates by the soft criteria.
-func soften(r *resourcemodel.Request, cands []policy.Candidate, derived Derived, now time.Time) {
+func soften(r *resourcemodel.Request, cands []held, d resourcemodel.Derived) {
 	if len(r.Soft) == 0 || len(cands) == 0 {
 		return
 	}
@@ -265,18 +289,17 @@ func soften(r *resourcemodel.Request, cands []policy.Candidate, derived Derived,
 	for i := range cands {
 		where[i] = resourcemodel.Where{Site: cands[i].Site, Share: cands[i].Share, Environment: cands[i].Env}
 	}
-	for i, x := range r.SoftScore(where, derived(now)) {
+	for i, x := range r.SoftScore(where, d) {
 		cands[i].Soft = x
 	}
 }
 
-// room gives how many jobs of a class a candidate takes now.
-func (s *Scheduler) room(of *class, c *policy.Candidate, now time.Time) int {
-	v := s.site(c.Place.Key)
+// room gives how many jobs of a class a place of a site takes now that has so many free.
+func (s *Scheduler) room(of *class, v *site, free int, now time.Time) int {
 	if v.closed(now) || len(of.avoid) > 0 && slices.Contains(of.avoid, v.key) {
 		return 0
 	}
-	n := c.Free
+	n := free
 	if n <= 0 {
 		n = max(v.Ahead-v.ahead, 0)
 	}
@@ -331,9 +354,8 @@ func (s *Scheduler) ruled(v *view) ([]Ruled, int) {
 			v.out = append(v.out, *s.fullness(v.class, &v.full[i], v.now))
 		}
 		v.out = append(v.out, v.ruled[:m]...)
-		v.rest = v.more + len(v.full) + len(v.ruled) - len(v.out)
 	}
-	return v.out, v.rest
+	return v.out, v.more + len(v.full) + len(v.ruled) - len(v.out)
 }
 
 // dropView forgets what a class saw.

@@ -55,10 +55,10 @@ func (s *Scheduler) why(e *Entry, w *waiting, now time.Time) Waiting {
 	d := s.derived(now)
 	cands := s.prefer(s.places.Candidates(nil, e.Request, d))
 	of := &class{request: e.Request, avoid: e.Avoid}
-	var open []policy.Candidate
+	var open []held
 	for i := range cands {
-		if s.room(of, &cands[i], now) > 0 {
-			open = append(open, cands[i])
+		if at := s.site(cands[i].Place.Key); s.room(of, at, cands[i].Free, now) > 0 {
+			open = append(open, held{&cands[i], cands[i].Order, at})
 		}
 	}
 	var out Waiting
@@ -91,10 +91,10 @@ func count(n int, one string) string {
 }
 
 // soon is about a job that some places have room for.
-func (s *Scheduler) soon(out *Waiting, e *Entry, w *waiting, open []policy.Candidate, now time.Time) {
+func (s *Scheduler) soon(out *Waiting, e *Entry, w *waiting, open []held, now time.Time) {
 	choice := s.books[0].set.chooser(e)
-	soften(e.Request, open, s.derived, now)
-	ranked, ok := rank(choice, e.Job, open, now)
+	soften(e.Request, open, s.derived(now))
+	ranked, ok := s.rank(choice, e.Job, open, now)
 	if !ok {
 		out.Sentence = fmt.Sprintf("the policy %s gives it none of the %s that have room for it", choice.name, count(len(open), "place"))
 		if w != nil && w.barred {
