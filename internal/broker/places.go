@@ -57,7 +57,7 @@ func (b *Broker) newScheduler() {
 	cat := b.cfg.Catalogue
 	b.revision = 0
 	opts := schedule.Options{
-		Places: schedule.NewSurvey(resourcemodel.Empty()), Catalogue: cat, Policies: &b.policies.Policies,
+		Places: schedule.NewPlaces(resourcemodel.Empty()), Catalogue: cat, Policies: &b.policies.Policies,
 		Derived: b.derived, Seed: b.cfg.Seed,
 	}
 	sched, err := schedule.New(opts)

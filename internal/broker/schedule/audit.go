@@ -33,13 +33,13 @@ func (s *Scheduler) Audit(now time.Time) error {
 			}
 			continue
 		}
-		cands := all.Candidates(nil, c.request, d)
-		for i := range cands {
-			v := s.site(cands[i].Place.Key)
-			if v.dirty || v.Closed || s.room(c, v, cands[i].Free, now) == 0 {
+		for _, o := range all.Candidates(nil, c.request, d) {
+			p := all.Place(o.Order)
+			v := s.site(p.Key)
+			if v.dirty || v.Closed || s.room(c, v, o.Free, now) == 0 {
 				continue
 			}
-			return fail.Errorf(op, fail.Internal, "", "class %d, of %d jobs, sleeps, though %s has room", id, c.n, cands[i].Place)
+			return fail.Errorf(op, fail.Internal, "", "class %d, of %d jobs, sleeps, though %s has room", id, c.n, p)
 		}
 	}
 	return s.tally(op)

@@ -68,15 +68,15 @@ type Scheduler struct {
 	bounds Limits
 	limits map[string]*limit
 
-	epoch   uint64 // of everything that views depend on beside what is taken
-	log     []change
-	views   []*view // those that are kept, the oldest first
-	scratch []policy.Candidate
-	flat    []policy.Candidate // for choices that want them together
-	best    []marked
-	kept    []held
-	looks   uint64 // passages of refresh
-	picky   int    // classes that have hard criteria
+	epoch  uint64 // of everything that views depend on beside what is taken
+	log    []change
+	views  []*view            // those that are kept, the oldest first
+	offers []Offer            // scratch, as what follows
+	flat   []policy.Candidate // for choices that want them together
+	best   []marked
+	kept   []held
+	looks  uint64 // passages of refresh
+	picky  int    // classes that have hard criteria
 
 	recorder *Recorder
 	tried    func(map[string]resourcemodel.Place) // told of each passage through the shadow, by a replay
@@ -665,12 +665,8 @@ func (s *Scheduler) help(c *class, d resourcemodel.Derived, now time.Time) {
 			continue
 		}
 		if !timeless(c.request) || v.Ahead > 0 {
-			s.scratch = s.prefer(s.places.At(s.scratch[:0], v.key, c.request, d))
-			room := false
-			for i := range s.scratch {
-				room = room || s.room(c, v, s.scratch[i].Free, now) > 0
-			}
-			if !room {
+			s.offers = s.places.At(s.offers[:0], v.key, c.request, d)
+			if !slices.ContainsFunc(s.offers, func(o Offer) bool { return s.room(c, v, o.Free, now) > 0 }) {
 				continue
 			}
 		}

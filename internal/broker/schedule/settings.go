@@ -25,8 +25,8 @@ type ordering struct {
 	policy.Order
 	scope    Scope
 	name     string
-	revision uint64 // of the keys, where the order has revisions
-	tiered   policy.Tiered // nil: it knows no tiers
+	revision uint64                                                    // of the keys, where the order has revisions
+	tiered   policy.Tiered                                             // nil: it knows no tiers
 	weight   func(group string, now time.Time, u policy.Usage) float64 // of a group in its tier
 }
 

@@ -31,16 +31,18 @@ func (v *Site) closed(now time.Time) bool {
 	return v.Closed && (v.Reopen.IsZero() || v.Reopen.After(now))
 }
 
-// prefer gives candidates the preference of their sites.
-func (s *Scheduler) prefer(cands []policy.Candidate) []policy.Candidate {
-	for i := range cands {
-		if i > 0 && cands[i].Place.Key == cands[i-1].Place.Key {
-			cands[i].Preference = cands[i-1].Preference
-		} else if v := s.sites[cands[i].Place.Key]; v != nil {
-			cands[i].Preference = v.Preference
+// candidates gives all places that could run a request and are not shut, in full.
+func (s *Scheduler) candidates(r *resourcemodel.Request, d resourcemodel.Derived) []policy.Candidate {
+	offers := s.places.Candidates(nil, r, d)
+	out := make([]policy.Candidate, len(offers))
+	for i, o := range offers {
+		s.places.Tell(&out[i], o.Order, r, d)
+		out[i].Free, out[i].Soft = o.Free, 1
+		if v := s.sites[out[i].Place.Key]; v != nil {
+			out[i].Preference = v.Preference
 		}
 	}
-	return cands
+	return out
 }
 
 // credit gives how many further jobs the site may be given.

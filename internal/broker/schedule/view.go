@@ -36,7 +36,7 @@ type held struct {
 // full is a place without room. Most are never told of, so that the words are made
 // when they are.
 type full struct {
-	place resourcemodel.Place
+	order int
 	site  *site
 	said  *Ruled
 }
@@ -135,38 +135,38 @@ func (s *Scheduler) build(c *class, now time.Time) *view {
 // sift fills an empty view: candidates that have no room are full.
 func (s *Scheduler) sift(v *view) {
 	r, d := v.class.request, s.derived(v.now)
-	s.scratch = s.prefer(s.places.Candidates(s.scratch[:0], r, d))
+	s.offers = s.places.Candidates(s.offers[:0], r, d)
 	var at *site
-	for i := range s.scratch {
-		c := &s.scratch[i]
-		if at == nil || at.key != c.Place.Key {
-			at = s.site(c.Place.Key)
-			at.order = c.Order
+	for _, o := range s.offers {
+		if k := s.places.Place(o.Order).Key; at == nil || at.key != k {
+			at = s.site(k)
+			at.order = o.Order
 		}
-		if s.room(v.class, at, c.Free, v.now) == 0 {
-			v.full = append(v.full, full{place: c.Place, site: at})
+		if s.room(v.class, at, o.Free, v.now) == 0 {
+			v.full = append(v.full, full{order: o.Order, site: at})
 			continue
 		}
-		v.cands = append(v.cands, v.hold(c, at))
+		v.cands = append(v.cands, s.hold(v, o, at, d))
 	}
 	soften(r, v.cands, d)
 }
 
 // hold keeps a candidate.
-func (v *view) hold(c *policy.Candidate, at *site) held {
-	var mine *policy.Candidate
+func (s *Scheduler) hold(v *view, o Offer, at *site, d resourcemodel.Derived) held {
+	var c *policy.Candidate
 	if n := len(v.spare); n > 0 {
-		mine, v.spare = v.spare[n-1], v.spare[:n-1]
+		c, v.spare = v.spare[n-1], v.spare[:n-1]
 	} else {
-		mine = new(policy.Candidate)
+		c = new(policy.Candidate)
 	}
-	*mine = *c
-	return held{mine, c.Order, at}
+	s.places.Tell(c, o.Order, v.class.request, d)
+	c.Free, c.Soft, c.Preference = o.Free, 1, at.Preference
+	return held{c, o.Order, at}
 }
 
 // fill notes that a place has no room.
-func (v *view) fill(p resourcemodel.Place, at *site) {
-	v.full = append(v.full, full{place: p, site: at})
+func (v *view) fill(order int, at *site) {
+	v.full = append(v.full, full{order: order, site: at})
 	if len(v.full) <= MaxRuled { // else it is beyond what is told
 		v.out = nil
 	}
@@ -195,7 +195,7 @@ func (s *Scheduler) follow(v *view) {
 		case moody || e.site.gained >= from:
 			s.again(v, e.site, from, d)
 		default:
-			s.less(v, e.site)
+			s.less(v, e.site, d)
 		}
 	}
 	soften(v.class.request, v.cands, d)
@@ -215,17 +215,18 @@ func (v *view) segment(site *site) (first, end int) {
 }
 
 // less looks at the candidates of a site of which something was taken.
-func (s *Scheduler) less(v *view, site *site) {
+func (s *Scheduler) less(v *view, site *site, d resourcemodel.Derived) {
 	first, end := v.segment(site)
 	kept := first
 	for i := first; i < end; i++ {
 		h := v.cands[i]
-		s.places.Refresh(h.Candidate, v.class.request)
+		h.Free = s.places.Free(h.order, v.class.request, d)
 		if s.room(v.class, site, h.Free, v.now) == 0 {
-			v.fill(h.Place, site)
+			v.fill(h.order, site)
 			v.spare = append(v.spare, h.Candidate)
 			continue
 		}
+		s.places.Tell(h.Candidate, h.order, v.class.request, d)
 		v.cands[kept] = h
 		kept++
 	}
@@ -241,9 +242,9 @@ func (s *Scheduler) again(v *view, site *site, from int, d resourcemodel.Derived
 			return // it is among the full already
 		}
 	}
-	s.scratch = s.prefer(s.places.At(s.scratch[:0], site.key, v.class.request, d))
-	if len(s.scratch) > 0 {
-		site.order = s.scratch[0].Order
+	s.offers = s.places.At(s.offers[:0], site.key, v.class.request, d)
+	if len(s.offers) > 0 {
+		site.order = s.offers[0].Order
 	}
 	fulls := 0
 	for i := range v.full {
@@ -265,13 +266,12 @@ func (s *Scheduler) again(v *view, site *site, from int, d resourcemodel.Derived
 		v.spare = append(v.spare, v.cands[i].Candidate)
 	}
 	s.kept = s.kept[:0]
-	for i := range s.scratch {
-		c := &s.scratch[i]
-		if s.room(v.class, site, c.Free, v.now) == 0 {
-			v.fill(c.Place, site)
+	for _, o := range s.offers {
+		if s.room(v.class, site, o.Free, v.now) == 0 {
+			v.fill(o.Order, site)
 			continue
 		}
-		s.kept = append(s.kept, v.hold(c, site))
+		s.kept = append(s.kept, s.hold(v, o, site, d))
 	}
 	if len(s.kept) == end-first {
 		copy(v.cands[first:], s.kept)
@@ -312,7 +312,7 @@ func (s *Scheduler) fullness(of *class, f *full, now time.Time) *Ruled {
 		return f.said
 	}
 	v := f.site
-	r := Ruled{Place: f.place}
+	r := Ruled{Place: s.places.Place(f.order)}
 	switch {
 	case slices.Contains(of.avoid, v.key):
 		r.Element, r.Sentence = "Placement", "the job is not to get the site "+v.key.String()+" again"
@@ -321,7 +321,7 @@ func (s *Scheduler) fullness(of *class, f *full, now time.Time) *Ruled {
 	case v.credit() == 0:
 		r.Element, r.Sentence = "Site", "the site "+v.key.String()+" has as many jobs of this gateway as it is to have at once, "+strconv.Itoa(v.Most)
 	default:
-		r.Element, r.Sentence = "Room", f.place.Share+" at "+v.key.String()+" has no room for "+count(max(of.request.Need.CPUs, 1), "CPU")+" now"
+		r.Element, r.Sentence = "Room", r.Place.Share+" at "+v.key.String()+" has no room for "+count(max(of.request.Need.CPUs, 1), "CPU")+" now"
 	}
 	f.said = &r
 	return f.said

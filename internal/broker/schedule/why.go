@@ -53,7 +53,7 @@ func (s *Scheduler) why(e *Entry, w *waiting, now time.Time) Waiting {
 		}
 	}
 	d := s.derived(now)
-	cands := s.prefer(s.places.Candidates(nil, e.Request, d))
+	cands := s.candidates(e.Request, d)
 	of := &class{request: e.Request, avoid: e.Avoid}
 	var open []held
 	for i := range cands {
