@@ -9,7 +9,26 @@ import (
 
 // Accounts gives the groups that a job's use is charged to, and that fair share
 // compares: its VO and its owner.
-func Accounts(j *Job) [2]string { return [2]string{"vo:" + j.VO, "user:" + j.Owner} }
+func Accounts(j *Job) [NumAccounts]string {
+	return [NumAccounts]string{vo + j.VO, user + j.Owner}
+}
+
+// NumAccounts is how many groups a job is charged to.
+const NumAccounts = 2
+
+// What the names of the accounts begin with.
+const (
+	vo   = "vo:"
+	user = "user:"
+)
+
+// AppendAccount appends the name of one of Accounts.
+func AppendAccount(into []byte, j *Job, i int) []byte {
+	if i == 0 {
+		return append(append(into, vo...), j.VO...)
+	}
+	return append(append(into, user...), j.Owner...)
+}
 
 // groupSeparator stands between the accounts in the name of a group; it can be in
 // neither.
@@ -35,11 +54,10 @@ func (p *fairShare) Group(j *Job) string {
 	if j.Class > 0 {
 		return first + strconv.Itoa(j.Class)
 	}
-	a := Accounts(j)
 	if !p.users {
-		return a[0]
+		return vo + j.VO
 	}
-	return a[0] + groupSeparator + a[1]
+	return vo + j.VO + groupSeparator + user + j.Owner
 }
 
 // Key orders the jobs of one owner by priority; those whose place was lost by age alone.
@@ -64,8 +82,8 @@ func (p *fairShare) Tier(group string) string {
 	if lost(group) {
 		return group
 	}
-	vo, _, _ := strings.Cut(group, groupSeparator)
-	return vo
+	tier, _, _ := strings.Cut(group, groupSeparator)
+	return tier
 }
 
 func (p *fairShare) TierWeight(tier string, now time.Time, u Usage) float64 {
@@ -77,8 +95,8 @@ func (p *fairShare) TierWeight(tier string, now time.Time, u Usage) float64 {
 }
 
 func (p *fairShare) GroupWeight(group string, now time.Time, u Usage) float64 {
-	if _, user, both := strings.Cut(group, groupSeparator); both {
-		return level(u, user, now, p.halfLife)
+	if _, owner, both := strings.Cut(group, groupSeparator); both {
+		return level(u, owner, now, p.halfLife)
 	}
 	return 0
 }

@@ -201,6 +201,9 @@ func (s *Scheduler) place(r *run, w *waiting, v *view, at int, ranked []marked, 
 	b, ahead := r.book, c.Free <= 0
 	place := c.Place
 	if !r.trial {
+		if r.decisions == nil {
+			r.decisions = make([]Decision, 0, min(r.budget, len(s.jobs), 64))
+		}
 		r.decisions = append(r.decisions, s.decision(r.now, w, v, at, ranked, seed))
 	}
 	r.budget--

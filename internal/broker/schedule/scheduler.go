@@ -94,7 +94,7 @@ func New(o Options) (*Scheduler, error) {
 		places: o.Places, cat: o.Catalogue, window: o.Window, seed: o.Seed,
 		jobs: map[string]*waiting{}, classes: map[classKey]*class{}, byID: map[int]*class{}, barred: map[*class]bool{},
 		sites: map[resourcemodel.Key]*site{}, given: map[string]*given{}, limits: map[string]*limit{},
-		usage: usage{under: map[string]int64{}},
+		usage: usage{under: map[string]*int64{}},
 	}
 	s.derived = func(now time.Time) resourcemodel.Derived {
 		d := o.Derived(now)
@@ -133,7 +133,9 @@ func (s *Scheduler) Snapshot() *resourcemodel.Snapshot { return s.places.Snapsho
 
 // Add puts a job in. One that waits already is put in anew.
 func (s *Scheduler) Add(e Entry) {
-	e.Avoid = slices.SortedFunc(slices.Values(e.Avoid), resourcemodel.Key.Compare)
+	if len(e.Avoid) > 0 {
+		e.Avoid = slices.SortedFunc(slices.Values(e.Avoid), resourcemodel.Key.Compare)
+	}
 	w := &waiting{Entry: e, later: -1}
 	if s.recorder != nil {
 		s.recorder.add(&w.Entry)

@@ -110,14 +110,18 @@ func charge(j *policy.Job) int64 {
 // one owner could fill all places before the first of the jobs ends.
 type usage struct {
 	base    *policy.Ledger
-	under   map[string]int64                  // CPU-seconds by group
+	under   map[string]*int64                 // CPU-seconds by group, none of them 0
+	name    []byte                            // scratch
 	asked   func(group string, share float64) // for a trace
 	version uint64                            // grows when under changes
 }
 
 // Used gives CPU-seconds of a group.
 func (u *usage) Used(group string, now time.Time, halfLife time.Duration) float64 {
-	sum := float64(u.under[group])
+	sum := 0.0
+	if n := u.under[group]; n != nil {
+		sum = float64(*n)
+	}
 	if u.base != nil {
 		sum += u.base.Used(group, now, halfLife)
 	}
@@ -138,9 +142,15 @@ func (u *usage) Share(group string) float64 {
 
 func (u *usage) add(j *policy.Job, amount int64) {
 	u.version++
-	for _, g := range policy.Accounts(j) {
-		if u.under[g] += amount; u.under[g] == 0 {
-			delete(u.under, g)
+	for i := range policy.NumAccounts {
+		u.name = policy.AppendAccount(u.name[:0], j, i)
+		n := u.under[string(u.name)]
+		if n == nil {
+			n = new(int64)
+			u.under[string(u.name)] = n
+		}
+		if *n += amount; *n == 0 {
+			delete(u.under, string(u.name))
 		}
 	}
 }
