@@ -55,7 +55,7 @@ func (s *Scheduler) tally(op string) error {
 		}
 		filed++
 		jobs[w.class]++
-		if (w.spots[0].in == nil) != w.barred {
+		if (w.spot.in == nil) != w.barred {
 			return fail.Errorf(op, fail.Internal, w.ID, "job %s is filed wrongly", w.ID)
 		}
 	}

@@ -50,15 +50,20 @@ func spent(b testing.TB) time.Duration {
 }
 
 // queueTimes tells how much processor time it takes to let jobs wait, to place the first
-// of them, and to place all.
-func queueTimes(b testing.TB, n int, order string) (add, first, last time.Duration) {
+// of them, and to place all; and how many bytes a waiting job takes, without the job itself.
+func queueTimes(b testing.TB, n int, order string) (add, first, last time.Duration, bytes float64) {
 	w, jobs := loaded(b, nil, 100, n*14, n, order)
+	var before, after runtime.MemStats
 	runtime.GC()
+	runtime.ReadMemStats(&before)
 	begin := spent(b)
 	for _, j := range jobs {
 		w.s.Add(Entry{Job: j, Attempt: 1})
 	}
 	add = spent(b) - begin
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	bytes = (float64(after.HeapAlloc) - float64(before.HeapAlloc)) / float64(n)
 	begin = spent(b)
 	placed := len(w.round(1))
 	first = spent(b) - begin
@@ -70,7 +75,7 @@ func queueTimes(b testing.TB, n int, order string) (add, first, last time.Durati
 		placed += len(ds)
 		w.now = w.now.Add(time.Millisecond)
 	}
-	return add, first, spent(b) - begin
+	return add, first, spent(b) - begin, bytes
 }
 
 // turnover keeps 100,000 slots full: jobs end, and others that wait get their places.
@@ -123,13 +128,14 @@ func BenchmarkScheduleRatios(b *testing.B) {
 			runs := max(1, 100_000/n)
 			runs = min(runs, 20)
 			var add, first, last time.Duration
+			var bytes float64
 			for range runs {
-				a, f, l := queueTimes(b, n, "fairshare")
-				add, first, last = add+a, first+f, last+l
+				a, f, l, size := queueTimes(b, n, "fairshare")
+				add, first, last, bytes = add+a, first+f, last+l, size
 			}
 			add, first, last = add/time.Duration(runs), first/time.Duration(runs), last/time.Duration(runs)
 			ns = append(ns, float64(last)/float64(n))
-			b.Logf("%9d jobs, processor time: %6.0f ns each to let them wait; the first has its place after %s, the last after %s, %6.0f ns a job", n, float64(add)/float64(n), first.Round(time.Microsecond), last.Round(time.Millisecond), float64(last)/float64(n))
+			b.Logf("%9d jobs of %.0f bytes each, processor time: %6.0f ns each to let them wait; the first has its place after %s, the last after %s, %6.0f ns a job", n, bytes, float64(add)/float64(n), first.Round(time.Microsecond), last.Round(time.Millisecond), float64(last)/float64(n))
 		}
 		// time ~ jobs^exponent, from the smallest to the largest queue
 		exponent := 1 + math.Log(ns[len(ns)-1]/ns[0])/math.Log(float64(sizes[len(sizes)-1])/float64(sizes[0]))

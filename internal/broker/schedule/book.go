@@ -16,7 +16,7 @@ import (
 // sleeping classes leave their group when they come up and come back when the class
 // wakes, so that what can't be placed is passed once and not again.
 type book struct {
-	index  int // of the book in class.awake and waiting.spots
+	index  int // of the book in class.awake
 	set    *settings
 	lanes  []*lane // higher classes of jobs first, then by scope
 	lookup map[laneKey]*lane
@@ -100,7 +100,7 @@ func newBook(index int, set *settings) *book {
 
 // before is the order of jobs within a group.
 func (b *book) before(x, y *waiting) bool {
-	kx, ky := &x.spots[b.index].key, &y.spots[b.index].key
+	kx, ky := &x.in(b.index).key, &y.in(b.index).key
 	for i := range kx {
 		if kx[i] != ky[i] {
 			return kx[i] < ky[i]
@@ -131,7 +131,7 @@ func (b *book) lane(k laneKey, w *waiting) *lane {
 
 // add puts a job in.
 func (b *book) add(w *waiting) {
-	sp := &w.spots[b.index]
+	sp := w.in(b.index)
 	k := laneKey{class: w.Class}
 	k.scheduling, k.pairs = b.set.scopes(&w.Entry)
 	l := b.lane(k, w)
@@ -141,8 +141,8 @@ func (b *book) add(w *waiting) {
 		c = &cell{group: g, class: w.class, at: -1}
 		c.heap.less = b.before
 		c.heap.moved = func(w *waiting, at int) {
-			sp := &w.spots[b.index]
-			if sp.at = at; at == 0 {
+			sp := w.in(b.index)
+			if sp.at = int32(at); at == 0 {
 				c.first = sp.key
 			}
 		}
@@ -152,7 +152,7 @@ func (b *book) add(w *waiting) {
 	if !made {
 		key = l.order.Key(w.Job)
 	}
-	sp.in, sp.key, sp.choice = c, key, b.set.chooser(&w.Entry)
+	sp.in, sp.key = c, key
 	fresh := c.heap.len() == 0
 	c.heap.push(w)
 	switch {
@@ -264,7 +264,7 @@ func (b *book) leave(c *cell) {
 
 // remove takes a job out, if it is in.
 func (b *book) remove(w *waiting) {
-	sp := &w.spots[b.index]
+	sp := w.in(b.index)
 	c := sp.in
 	if c == nil {
 		return
@@ -281,7 +281,7 @@ func (b *book) remove(w *waiting) {
 		out[end] = nil
 		c.class.out[b.index] = out[:end]
 	}
-	c.heap.take(sp.at)
+	c.heap.take(int(sp.at))
 	g := c.group
 	switch {
 	case !last && c.at >= 0:

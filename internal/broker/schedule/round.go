@@ -133,7 +133,7 @@ func (s *Scheduler) single(r *run, w *waiting) (resourcemodel.Key, bool) {
 	if v == nil {
 		return resourcemodel.Key{}, false
 	}
-	ranked, ok := s.rank(w.spots[r.book.index].choice, w.Job, v.cands, r.now)
+	ranked, ok := s.rank(r.book.set.chooser(&w.Entry), w.Job, v.cands, r.now)
 	if !ok {
 		s.spurn(r, w)
 		return resourcemodel.Key{}, false
@@ -373,7 +373,7 @@ func (s *Scheduler) pair(r *run, l *lane) bool {
 			continue
 		}
 		paired[p.Job], any = true, true
-		ranked, _ := s.rank(w.spots[b.index].choice, w.Job, v.cands, r.now)
+		ranked, _ := s.rank(b.set.chooser(&w.Entry), w.Job, v.cands, r.now)
 		s.place(r, w, v, at, ranked, seed)
 	}
 	for i, w := range window {

@@ -112,7 +112,7 @@ func New(o Options) (*Scheduler, error) {
 	s.later.less = func(a, b *waiting) bool {
 		return cmp.Or(a.from().Compare(b.from()), cmp.Compare(a.ID, b.ID)) < 0
 	}
-	s.later.moved = func(w *waiting, at int) { w.later = at }
+	s.later.moved = func(w *waiting, at int) { w.later = int32(at) }
 	if err := s.setPolicies(o.Policies); err != nil {
 		return nil, err
 	}
@@ -227,7 +227,7 @@ func (s *Scheduler) remove(id string) bool {
 		return false
 	}
 	if w.later >= 0 {
-		s.later.take(w.later)
+		s.later.take(int(w.later))
 	}
 	s.unfile(w)
 	delete(s.jobs, id)

@@ -240,7 +240,7 @@ func (s *Scheduler) allClosed(out *Waiting, e *Entry, cands []policy.Candidate, 
 // group.
 func (s *Scheduler) position(w *waiting) (at, of int) {
 	b := s.books[0]
-	c := w.spots[0].in
+	c := w.spot.in
 	if c == nil {
 		return 0, 0
 	}
