@@ -43,24 +43,30 @@ const first = "class:"
 // has the VO's level in its upper half and the user's in the lower one, so that users
 // are compared only where their VOs are level, to one part in a quarter million.
 //
+// Without the VOs there is one level, and a group is a user: that is the policy "priority".
+//
 // All use decays alike. So the order of groups changes only by use, not by time alone.
 type fairShare struct {
-	halfLife time.Duration
-	users    bool
-	within   byPriority
+	halfLife   time.Duration
+	vos, users bool // the levels
+	within     byPriority
 }
 
 func (p *fairShare) Group(j *Job) string {
 	if j.Class > 0 {
 		return first + strconv.Itoa(j.Class)
 	}
-	if !p.users {
+	switch {
+	case !p.users:
 		return vo + j.VO
+	case !p.vos:
+		return user + j.Owner
 	}
 	return vo + j.VO + groupSeparator + user + j.Owner
 }
 
-// Key orders the jobs of one owner by priority; those whose place was lost by age alone.
+// Key orders the jobs of one owner by priority, which is the owner's own: to say a higher one
+// gains nothing on others. Those whose place was lost by age alone.
 func (p *fairShare) Key(j *Job) Key {
 	if j.Class > 0 {
 		return fifo{}.Key(j)
@@ -77,7 +83,7 @@ func (p *fairShare) Weight(group string, now time.Time, u Usage) float64 {
 	return p.TierWeight(p.Tier(group), now, u)*(1<<levelBits) + p.GroupWeight(group, now, u)
 }
 
-// Tier is the VO; jobs whose place was lost are a tier by themselves.
+// Tier is the VO, or the user where there are no VOs; jobs whose place was lost are a tier by themselves.
 func (p *fairShare) Tier(group string) string {
 	if lost(group) {
 		return group
