@@ -619,11 +619,16 @@ func (s *Scheduler) refresh(now time.Time) {
 	for s.later.len() > 0 && !s.later.items[0].from().After(now) {
 		s.file(s.later.take(0))
 	}
+	var open []*site
 	for _, v := range s.sites {
 		if v.Closed && !v.closed(now) {
-			v.Closed, v.Reopen, v.Problem = false, time.Time{}, ""
-			s.touch(v.key, modeled)
+			open = append(open, v)
 		}
+	}
+	slices.SortFunc(open, func(a, b *site) int { return a.key.Compare(b.key) }) // views follow in this order
+	for _, v := range open {
+		v.Closed, v.Reopen, v.Problem = false, time.Time{}, ""
+		s.touch(v.key, modeled)
 	}
 	if !s.retry.IsZero() && !s.retry.After(now) {
 		s.unbarAll()

@@ -18,7 +18,7 @@ type view struct {
 	seen  int                 // changes in the log that it reckons with
 	cands []held              // those with room, by their Order
 	spare []*policy.Candidate // that were some, to be used again
-	full  []full              // those that could run the jobs and have no room for them
+	full  []full              // those that could run the jobs and have no room for them, by their Order
 	ruled []Ruled             // those that could not
 	more  int                 // further ones that could not
 	told  bool                // ruled was asked for, and is right
@@ -164,12 +164,33 @@ func (s *Scheduler) hold(v *view, o Offer, at *site, d resourcemodel.Derived) he
 	return held{c, o.Order, at}
 }
 
-// fill notes that a place has no room.
+// fill notes that a place has no room. What is told of those is in the order of the model,
+// so that it does not depend on when the class was looked at before.
 func (v *view) fill(order int, at *site) {
-	v.full = append(v.full, full{order: order, site: at})
-	if len(v.full) <= MaxRuled { // else it is beyond what is told
+	i, _ := slices.BinarySearchFunc(v.full, order, func(f full, order int) int { return f.order - order })
+	v.full = slices.Insert(v.full, i, full{order: order, site: at})
+	if i < MaxRuled { // else it is beyond what is told
 		v.out = nil
 	}
+}
+
+// unfill forgets the places of a site that had no room.
+func (v *view) unfill(site *site) {
+	first, _ := slices.BinarySearchFunc(v.full, site.order, func(f full, order int) int { return f.order - order })
+	for first > 0 && v.full[first-1].site == site {
+		first--
+	}
+	end := first
+	for end < len(v.full) && v.full[end].site == site {
+		end++
+	}
+	if first == end {
+		return
+	}
+	if first < MaxRuled {
+		v.out = nil
+	}
+	v.full = slices.Delete(v.full, first, end)
 }
 
 // follow looks again at the sites where something changed.
@@ -246,21 +267,7 @@ func (s *Scheduler) again(v *view, site *site, from int, d resourcemodel.Derived
 	if len(s.offers) > 0 {
 		site.order = s.offers[0].Order
 	}
-	fulls := 0
-	for i := range v.full {
-		if v.full[i].site == site {
-			if i < MaxRuled {
-				v.out = nil
-			}
-			continue
-		}
-		if fulls != i {
-			v.full[fulls] = v.full[i]
-		}
-		fulls++
-	}
-	clear(v.full[fulls:])
-	v.full = v.full[:fulls]
+	v.unfill(site)
 	first, end := v.segment(site)
 	for i := first; i < end; i++ {
 		v.spare = append(v.spare, v.cands[i].Candidate)
