@@ -41,8 +41,12 @@ test: setup ## everything CI runs: vet, tests under the race detector, the whole
 	go vet ./...
 	go test -race -short -timeout 30m $$(go list ./... | grep -v -e /internal/e2e -e '/adapters/\(slurm\|condor\|plugin\|boinc\)$$')
 	go test -p 2 -timeout 60m $$(go list ./adapters/... ./internal/store/... | grep -v -e '/adapters/\(slurm\|condor\)$$')
-	go test -p 1 -timeout 60m ./adapters/slurm ./adapters/condor
+	go test -short -p 1 -timeout 60m ./adapters/slurm ./adapters/condor
 	go test -timeout 40m ./internal/e2e/...
+
+.PHONY: long
+long: setup ## what takes too long for each change: five thousand jobs at a real Slurm and a real HTCondor
+	go test -p 1 -timeout 90m ./adapters/slurm ./adapters/condor
 
 .PHONY: check
 check: ## format, vet and short tests: what anyone runs before handing work over

@@ -109,15 +109,18 @@ type Path string
 // Health is how a site's adapter stands with its manager. It is what the adapter
 // knows already: asking it sends no request.
 type Health struct {
-	Path     Path      // in use
-	Version  string    // of the manager, as it last said
-	Problem  string    // a sentence; "" while the manager answers
-	Since    time.Time // when Problem began, or the manager began to answer
-	Contact  time.Time // of the last good answer
-	Requests int64     // sent to the manager since Open
-	Waiting  int       // requests that wait for the budget
-	Offered  []Path    // what was probed, the best first, with why the better ones are not used in Remarks
-	Remarks  []string  // sentences for an administrator
+	Path    Path      // in use
+	Version string    // of the manager, as it last said
+	Problem string    // a sentence; "" while the manager answers
+	Since   time.Time // when Problem began, or the manager began to answer
+	Contact time.Time // of the last good answer
+	// Interval is how often the manager is asked by itself, as long as nothing keeps it
+	// from that; one that answers nothing for twice as long is away. 0: it is asked only when the adapter is.
+	Interval time.Duration
+	Requests int64    // sent to the manager since Open
+	Waiting  int      // requests that wait for the budget
+	Offered  []Path   // what was probed, the best first, with why the better ones are not used in Remarks
+	Remarks  []string // sentences for an administrator
 }
 
 // Resources is what a site has, shaped as GLUE 2.0: shares (queues, partitions)

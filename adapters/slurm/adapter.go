@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,7 +29,9 @@ type Adapter struct {
 	lock     *os.File // of the site's directory
 	instance string   // tells the jobs of this gateway from those of others
 	budget   *budget
-	ways     []manager // the best first
+	took     atomic.Int64 // nanoseconds that the last look at the jobs took
+	looking  atomic.Bool  // Slurm is asked for the jobs, and has answered since there are any
+	ways     []manager    // the best first
 	feed     adapters.Feed
 	loops    sync.WaitGroup
 	stop     context.CancelFunc

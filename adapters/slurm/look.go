@@ -17,10 +17,9 @@ func (a *Adapter) look(ctx context.Context) {
 	defer better.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var took time.Duration
 	for {
-		// An answer that takes long costs Slurm as much: it is asked for less often.
-		wait := max(a.settings.poll, 10*took)
+		took := time.Duration(a.took.Load())
+		wait := a.interval()
 		if _, err := a.manager(); err != nil {
 			wait = againEvery
 		}
@@ -42,8 +41,16 @@ func (a *Adapter) look(ctx context.Context) {
 		}
 		begin := time.Now()
 		a.round(ctx)
-		took = time.Since(begin)
+		if _, err := a.manager(); err == nil { // how long it took to fail says nothing
+			a.took.Store(int64(time.Since(begin)))
+		}
 	}
+}
+
+// interval is how often Slurm is asked: an answer that takes long costs it as much, and
+// is asked for less often.
+func (a *Adapter) interval() time.Duration {
+	return max(a.settings.poll, 10*time.Duration(a.took.Load()))
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -73,6 +80,7 @@ func (a *Adapter) round(ctx context.Context) {
 	none := a.live == 0 && len(a.strays) == 0
 	a.mu.Unlock()
 	if none {
+		a.looking.Store(false)
 		return
 	}
 	a.scanEvents()
@@ -80,6 +88,7 @@ func (a *Adapter) round(ctx context.Context) {
 	if err != nil {
 		return // askQueue told Health
 	}
+	a.looking.Store(true)
 	a.apply(ctx, records, at)
 }
 

@@ -104,6 +104,9 @@ func (a *Adapter) Health() adapters.Health {
 	if heard := time.Unix(0, a.budget.heard.Load()); !h.Contact.IsZero() && heard.After(h.Contact) {
 		h.Contact = heard
 	}
+	if a.looking.Load() {
+		h.Interval = a.interval()
+	}
 	h.Requests, h.Waiting = a.budget.sent.Load(), int(a.budget.waiting.Load())
 	for _, w := range a.ways {
 		h.Offered = append(h.Offered, w.path())

@@ -67,6 +67,9 @@ type siteConfig struct {
 	// not wait for the next: the fewer, the more of the jobs wait here, in the order of the policies
 	// in force; without it, as many as its slots, and 20 000 where it orders many as easily as one.
 	Ahead *int `yaml:"ahead"`
+	// Fence says how the gateway makes sure by itself that the site runs nothing any more, when it
+	// does not answer for long; see portolan fence.
+	Fence fenceConfig `yaml:"fence"`
 	// Model says of the site what its manager does not tell, for matching and policies.
 	Model siteModel `yaml:"model"`
 
@@ -244,6 +247,7 @@ func (c *gatewayConfig) check(p *configProblems) {
 		if s.Ahead != nil && *s.Ahead < 0 {
 			p.add(s.line, "ahead: %d is negative", *s.Ahead)
 		}
+		s.Fence.check(func(format string, args ...any) { p.add(s.line, format, args...) })
 		s.Model.check(func(format string, args ...any) { p.add(s.line, format, args...) })
 		for who, account := range s.Accounts {
 			if who == "" || account == "" {

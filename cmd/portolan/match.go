@@ -23,7 +23,8 @@ standard input.
 Each place (site/share/environment) says whether the job would fit: now, later, or never, and
 what stands against it; -o wide tells all that does. A sentence says where it would go or what it would
 wait for, and, where it could not start now, the smallest change of the document with which
-it could.
+it could. WAIT is an estimate, from what jobs waited there or from the manager's own forecast,
+and says by which factor such estimates were off lately.
 
 Exit codes: 0 some place could run it, now or later; 1 none ever could; 3 refused.`,
 		Example: `  portolan match job.jsdl
@@ -65,6 +66,36 @@ Exit codes: 0 some place could run it, now or later; 1 none ever could; 3 refuse
 	return cmd
 }
 
+// sayWait gives an estimate in a few words, with how far such ones were off.
+func sayWait(w *console.Wait) string {
+	if w == nil {
+		return ""
+	}
+	about := func(s float64) string {
+		switch {
+		case s < 1:
+			return "0 s"
+		case s < 90:
+			return fmt.Sprintf("%.0f s", s)
+		case s < 90*60:
+			return fmt.Sprintf("%.0f min", s/60)
+		case s < 48*3600:
+			return fmt.Sprintf("%.0f h", s/3600)
+		}
+		return fmt.Sprintf("%.0f d", s/86400)
+	}
+	out := "about " + about(w.Median)
+	if w.Most > w.Median {
+		out += ", 9 of 10 within " + about(w.Most)
+	}
+	if w.Error > 0 {
+		out += fmt.Sprintf(" (%s, off by a factor of %.1f)", w.Method, w.Error)
+	} else {
+		out += " (" + w.Method + ")"
+	}
+	return out
+}
+
 func (a *app) showMatch(m *console.Match, wide bool) error {
 	fmt.Fprintln(a.out, plain(m.Sentence))
 	if m.Nearest != "" {
@@ -87,17 +118,18 @@ func (a *app) showMatch(m *console.Match, wide bool) error {
 		if n := rank[place]; n > 0 {
 			order = strconv.Itoa(n)
 		}
+		wait := sayWait(v.Wait)
 		if len(v.Clauses) == 0 {
-			rows = append(rows, []string{place, fits, order, ""})
+			rows = append(rows, []string{place, fits, order, wait, ""})
 		}
 		for i, c := range v.Clauses {
 			switch {
 			case i == 0:
-				rows = append(rows, []string{place, fits, order, c.Sentence})
+				rows = append(rows, []string{place, fits, order, wait, c.Sentence})
 			case wide:
-				rows = append(rows, []string{"", "", "", c.Sentence})
+				rows = append(rows, []string{"", "", "", "", c.Sentence})
 			}
 		}
 	}
-	return table(a.out, []string{"PLACE", "FITS", "RANK", "WHAT STANDS AGAINST IT"}, rows)
+	return table(a.out, []string{"PLACE", "FITS", "RANK", "WAIT", "WHAT STANDS AGAINST IT"}, rows)
 }

@@ -204,39 +204,29 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	v, _ := build()
 	metrics := telemetry.NewMetrics(v)
 
-	// The two parts that take time to open don't need each other.
-	var st *etcd.Store
-	var open []broker.Site
-	var opening errgroup.Group
-	opening.Go(func() error {
-		opts := etcd.Options{Endpoints: o.endpoints, Log: log.With("part", "store")}
-		if len(o.endpoints) == 0 {
-			opts.Dir = filepath.Join(o.data, "etcd")
-		}
-		s, err := etcd.Open(ctx, opts)
-		if err == nil {
-			st = s
-		}
-		return err
-	})
-	opening.Go(func() (err error) {
-		if err := makeData(filepath.Join(o.data, "sites")); err != nil {
-			return err
-		}
-		if o.config == "" {
-			if sites, err = keeper.devSites(ctx, o.slots, o.sites); err != nil {
-				return err
-			}
-		}
-		open, err = keeper.openAll(sites)
-		return err
-	})
-	err = opening.Wait()
-	if st != nil {
-		defer func() { err = errors.Join(err, closed("the store", st.Close())) }()
+	opts := etcd.Options{Endpoints: o.endpoints, Log: log.With("part", "store")}
+	if len(o.endpoints) == 0 {
+		opts.Dir = filepath.Join(o.data, "etcd")
 	}
+	st, err := etcd.Open(ctx, opts)
 	if err != nil {
-		closeAll(open)
+		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+	}
+	defer func() { err = errors.Join(err, closed("the store", st.Close())) }()
+
+	// Sites are opened after the store, as they start programs: a program that is about to
+	// start has the locks of etcd's log for a moment more than etcd, which closes and opens
+	// that when a killed gateway left it cut, and does not wait.
+	if err := makeData(filepath.Join(o.data, "sites")); err != nil {
+		return err
+	}
+	if o.config == "" {
+		if sites, err = keeper.devSites(ctx, o.slots, o.sites); err != nil {
+			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+		}
+	}
+	open, err := keeper.openAll(sites)
+	if err != nil {
 		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
 	}
 	if err := claim(ctx, st, o.data); err != nil {

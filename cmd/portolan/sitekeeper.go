@@ -88,7 +88,7 @@ func (k *siteKeeper) openAll(sites []siteConfig) ([]broker.Site, error) {
 	for i, c := range sites {
 		group.Go(func() error {
 			a, err := k.open(c)
-			open[i] = broker.Site{Name: c.Name, Adapter: a, Accounts: c.Accounts, AccountDefault: c.AccountDefault, Model: c.forBroker()}
+			open[i] = broker.Site{Name: c.Name, Adapter: a, Accounts: c.Accounts, AccountDefault: c.AccountDefault, Model: c.forBroker(), Fencing: c.Fence.fencing()}
 			return err
 		})
 	}
@@ -196,7 +196,7 @@ func (k *siteKeeper) use(c *gatewayConfig) error {
 			fresh = append(fresh, s)
 		case old.Type != s.Type || !alikeSettings(old.Settings, s.Settings):
 			changed = append(changed, s)
-		case !maps.Equal(old.Accounts, s.Accounts) || old.AccountDefault != s.AccountDefault || !reflect.DeepEqual(old.forBroker(), s.forBroker()):
+		case !maps.Equal(old.Accounts, s.Accounts) || old.AccountDefault != s.AccountDefault || !reflect.DeepEqual(old.forBroker(), s.forBroker()) || !old.Fence.alike(&s.Fence):
 			moved = append(moved, s)
 		}
 	}
@@ -255,7 +255,7 @@ func namesOf(sites []siteConfig) string {
 
 // change gives what the broker is to do with a site.
 func (k *siteKeeper) change(s siteConfig, reopen bool) broker.Change {
-	c := broker.Change{Name: s.Name, Accounts: s.Accounts, AccountDefault: s.AccountDefault, Model: s.forBroker()}
+	c := broker.Change{Name: s.Name, Accounts: s.Accounts, AccountDefault: s.AccountDefault, Model: s.forBroker(), Fencing: s.Fence.fencing()}
 	if reopen {
 		c.Open = func() (adapters.Adapter, error) { return k.open(s) }
 	}

@@ -22,7 +22,8 @@ func (a *app) sitesCmd() *cobra.Command {
 		Short: "Say which sites a gateway has and how they stand",
 		Long: `Say which sites a Portolan gateway has and how they stand: all, or the named ones.
 
-A site is up, down (REMARK says why and since when), draining (it was taken out of the
+A site is up, down (REMARK says why and since when), fenced (somebody vouched that it runs
+nothing any more: see portolan fence), draining (it was taken out of the
 configuration and has jobs that have not ended), or unconfigured (jobs are there, and the
 gateway does not know how to ask it any more). PATH is the way to its manager that is in use,
 with the manager's version. SLOTS are those that are free, of all. JOBS are those that it has.
@@ -171,6 +172,9 @@ func (a *app) showShares(sites []console.Site) error {
 			}
 			if sh.MaxWallTime > 0 {
 				what += ", at most " + (time.Duration(sh.MaxWallTime) * time.Second).String()
+			}
+			if wait := sayWait(sh.Wait); wait != "" {
+				what += ", a job waits " + wait
 			}
 			line("share "+sh.ID, what)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/portolan-project/portolan/internal/broker/estimate"
 	"github.com/portolan-project/portolan/internal/broker/policy"
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/soap"
@@ -72,4 +73,7 @@ type MatchReport struct {
 	Model    int64  // revision of the snapshot
 	// Ranked are the places in the order of the policies in force, the best first.
 	Ranked []schedule.Ranked
+	// Waits are how long the job is estimated to wait at the places that could run it, as
+	// far as anybody knows.
+	Waits map[resourcemodel.Place]estimate.Wait
 }

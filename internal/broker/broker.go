@@ -38,12 +38,14 @@ type Broker struct {
 	wakeReap     chan struct{}
 	wakePrune    chan struct{}
 	wakeFeed     chan struct{}
+	wakeDisown   chan struct{}
 
 	mu       sync.Mutex
 	sites    map[string]*site // that are configured, or have jobs
 	order    []string         // of those that are configured
-	launch   func(*site)      // starts a site's loops; nil between terms
-	serving  bool             // a session is held and everything was read
+	fences   map[string]*Fence
+	launch   func(*site) // starts a site's loops; nil between terms
+	serving  bool        // a session is held and everything was read
 	inbox    []input
 	jobs     map[string]*job // that are not final
 	owners   map[string]int  // live jobs of each, those being created included
@@ -60,6 +62,7 @@ type Broker struct {
 	policies *policyRecord
 	own      *policy.Ledger // what was used under this replica
 	others   *policy.Ledger // under the others, when it was read last
+	learned  bool           // book has more than is written down
 	used     bool           // own has more than is written down
 	kept     int            // decisions stored since their number was looked at
 	waiters  int
@@ -90,6 +93,7 @@ type job struct {
 	need     *policy.Job        // as given there
 	where    resourcemodel.Place
 	running  bool               // and counts as one that the site's manager shows
+	handed   time.Time          // when it was handed over to the site; zero: before we started
 	since    time.Time          // when it was given there; zero: before we started
 	stood    estimate.State     // how the share stood then
 	held     bool               // the site said last that it keeps it from starting
@@ -117,7 +121,9 @@ func New(cfg Config) (*Broker, error) {
 		wakeReap:     make(chan struct{}, 1),
 		wakePrune:    make(chan struct{}, 1),
 		wakeFeed:     make(chan struct{}, 1),
+		wakeDisown:   make(chan struct{}, 1),
 		sites:        map[string]*site{},
+		fences:       map[string]*Fence{},
 		jobs:         map[string]*job{},
 		book:         estimate.New(estimate.Options{}),
 		policies:     &policyRecord{},
@@ -134,6 +140,7 @@ func New(cfg Config) (*Broker, error) {
 		s := b.place(c.Name)
 		s.conn.Store(newConn(c.Adapter))
 		s.configured, s.open, s.accounts, s.account, s.model = true, true, c.Accounts, c.AccountDefault, c.Model
+		s.fencing = c.Fencing
 		b.order = append(b.order, c.Name)
 	}
 	b.reset()
@@ -212,6 +219,7 @@ func (b *Broker) term(ctx context.Context) error {
 		g.Go(func() error { return b.watchStore(gctx, revision) })
 	}
 	g.Go(func() error { return b.reapLoop(gctx) })
+	g.Go(func() error { return b.disownLoop(gctx) })
 	b.startSites(gctx)
 	defer b.stopSites()
 	return g.Wait()

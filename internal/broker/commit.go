@@ -115,8 +115,17 @@ func (b *Broker) file(p *plan) {
 		return
 	}
 	p.filed = true
-	if s := b.siteOf(&p.j.rec.Status); s != nil && p.do != 0 {
+	s := b.siteOf(&p.j.rec.Status)
+	if s == nil {
+		return
+	}
+	if p.do != 0 {
 		s.todo(p.j, p.do)
+	}
+	// What became of it between the hand-over and the site's being listened to was told to
+	// nobody, and no audit asks about a job without a handle.
+	if p.after.Placement != nil && p.after.Placement.Handle != nil && (p.before.Placement == nil || p.before.Placement.Handle == nil) && !s.listening.Before(p.j.handed) {
+		nudge(s.wakeAudit)
 	}
 }
 
@@ -306,7 +315,8 @@ func (b *Broker) act(plans []*plan) {
 			b.settle(p.j)
 		}
 		for _, f := range p.forget {
-			if s := b.sites[f.site]; s != nil && len(f.handle) > 0 {
+			// What a fenced site has may live: it is ended before it is forgotten.
+			if s := b.sites[f.site]; s != nil && len(f.handle) > 0 && b.fences[f.site] == nil {
 				s.toForget(f.handle)
 			}
 		}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -52,8 +53,12 @@ func (s *site) change(f func()) {
 	}
 	b.mu.Unlock()
 	b.post(back...)
+	if is {
+		nudge(s.wakePurge)
+	}
 	if was != is {
 		nudge(b.wakeDispatch)
+		nudge(s.wakeFence)
 		s.turned(was, is)
 	}
 }
@@ -72,6 +77,7 @@ func (s *site) takeBack() []input {
 // touch notes that the site answered.
 func (s *site) touch() {
 	s.contact.Store(time.Now().UnixNano())
+	s.answered.Store(time.Now().UnixNano())
 	s.b.mu.Lock()
 	lapsed := s.lapsed
 	s.b.mu.Unlock()
@@ -86,6 +92,31 @@ func answers(err error) bool {
 	return class == adapters.None || class == adapters.Permanent
 }
 
+// leastLease is the shortest time without an answer after which a site counts as away,
+// and how often that is looked at.
+const leastLease = 10 * time.Second
+
+// lease gives when the site counts as away if it does not answer before: two of the
+// intervals after the last answer at which its manager is asked.
+func (s *site) lease() time.Time {
+	if c := s.conn.Load(); c != nil {
+		if h := c.Health(); h.Interval > 0 && !h.Contact.IsZero() {
+			return h.Contact.Add(max(leastLease, 2*h.Interval))
+		}
+	}
+	return time.Unix(0, s.contact.Load()).Add(2 * s.b.cfg.AuditInterval)
+}
+
+// lookAgain looks at what the adapter knows of its manager if that has come or gone:
+// adapters that ask by themselves hear of it first.
+func (s *site) lookAgain() {
+	if c := s.conn.Load(); c != nil {
+		if known := s.condition.Load(); known == nil || (known.Problem == "") != (c.Health().Problem == "") {
+			s.look(c)
+		}
+	}
+}
+
 // leaseLoop notices when the site has not answered for two intervals, even if a call
 // hangs that was to tell.
 func (s *site) leaseLoop(ctx context.Context) {
@@ -93,16 +124,19 @@ func (s *site) leaseLoop(ctx context.Context) {
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
-		lease := 2 * s.b.cfg.AuditInterval
-		left := time.Until(time.Unix(0, s.contact.Load()).Add(lease))
+		s.lookAgain()
+		left := time.Until(s.lease())
 		s.b.mu.Lock()
 		same := s.lapsed == (left <= 0)
 		s.b.mu.Unlock()
 		if !same {
+			if c := s.conn.Load(); c != nil {
+				s.look(c)
+			}
 			s.change(func() { s.lapsed = left <= 0 })
 		}
-		if left <= 0 {
-			left = lease
+		if left <= 0 || left > leastLease/2 {
+			left = leastLease / 2
 		}
 		t.Reset(left)
 		select {
@@ -159,7 +193,7 @@ func (s *site) outageLocked() string {
 	case h != nil && h.Problem != "":
 		return h.Problem
 	case s.lapsed:
-		return "it has not answered since " + time.Unix(0, s.contact.Load()).UTC().Format(time.RFC3339)
+		return "it has not answered since " + cmp.Or(s.lastWord(), time.Unix(0, s.contact.Load())).UTC().Format(time.RFC3339)
 	}
 	return ""
 }
@@ -167,6 +201,9 @@ func (s *site) outageLocked() string {
 // barredLocked says why the site is given no jobs though it answers; "" if it is. The
 // caller holds the lock.
 func (s *site) barredLocked() string {
+	if why := s.fencedLocked(); why != "" {
+		return why
+	}
 	if left := s.quarantine.left(time.Now()); left > 0 {
 		return "it came and went too often lately and is given no jobs before " + s.quarantine.until.UTC().Format(time.RFC3339)
 	}

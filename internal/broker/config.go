@@ -25,6 +25,8 @@ type Site struct {
 	AccountDefault string
 	// Model says more of the site than its manager tells.
 	Model SiteModel
+	// Fencing makes sure that the site runs nothing any more, once it has not answered for long.
+	Fencing Fencing
 }
 
 // Permission is something that a principal may be allowed to do.

@@ -187,6 +187,7 @@ func (b *Broker) learn(p *plan) {
 		switch e := Event(l.Event); e {
 		case Unrun, Rerun, Vanished:
 			if pl := p.before.Placement; pl != nil {
+				b.learned = true
 				b.book.Ended(placeOf(pl), "", 0, false, now)
 			}
 			if e == Rerun {
@@ -206,6 +207,7 @@ func (b *Broker) learn(p *plan) {
 		if p.j.rec.Name != "" {
 			kind = p.j.rec.Owner + "\x00" + p.j.rec.Name
 		}
+		b.learned = true
 		b.book.Ended(placeOf(st.Placement), kind, st.Ended.Sub(st.Started), true, now)
 	}
 }

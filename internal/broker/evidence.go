@@ -204,6 +204,7 @@ func (s *site) hear(es []adapters.Evidence, asked []ticket, asOf []int, at time.
 		}
 		s.heard.Store(time.Now().UnixNano())
 		s.contact.Store(time.Now().UnixNano())
+		s.answered.Store(time.Now().UnixNano())
 		in := input{tag: string(e.Tag), facts: func(j *job, st store.Status) []fact { return s.facts(j, &st, e, false, at) }}
 		if asked != nil {
 			in.id, in.tag = asked[i].id, asked[i].tag
@@ -227,6 +228,9 @@ func (s *site) watchLoop(ctx context.Context, c *conn) {
 		nudge(s.wakeAudit)
 		err := c.watcher.Watch(ctx, func(es []adapters.Evidence) {
 			if len(es) == 0 {
+				s.b.mu.Lock()
+				s.listening = time.Now()
+				s.b.mu.Unlock()
 				nudge(s.wakeAudit)
 				return
 			}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portolan-project/portolan/internal/broker/estimate"
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
@@ -148,6 +149,13 @@ func (b *Broker) Match(ctx context.Context, doc []byte, vo string) (*MatchReport
 	slices.SortStableFunc(out.Verdicts, func(x, y resourcemodel.Verdict) int {
 		return rankOf(&x) - rankOf(&y)
 	})
+	out.Waits = map[resourcemodel.Place]estimate.Wait{}
+	for i := range out.Verdicts {
+		p := out.Verdicts[i].Place
+		if w, ok := b.book.Wait(estimate.Share{Key: p.Key, Share: p.Share}, b.stands(p, &k.request.Need), now); ok && out.Verdicts[i].Could {
+			out.Waits[p] = w
+		}
+	}
 	switch d := t.Decision; {
 	case !out.Could:
 		out.Sentence = "no site here can ever run this: " + why

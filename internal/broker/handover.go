@@ -73,7 +73,7 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 		if j == nil || !s.has(j) || j.rec.Status.Placement.Tag != t.tag || j.rec.Status.Placement.Handle != nil {
 			continue
 		}
-		if Phase(j.rec.Status.Phase) != Placing || j.kind == nil || s.draining {
+		if Phase(j.rec.Status.Phase) != Placing || j.kind == nil || s.draining || b.fences[s.name] != nil {
 			// Its end was asked for before the site heard of it, or the site is to be
 			// given no more: nobody else hands it over.
 			ins = append(ins, input{id: t.id, tag: t.tag, facts: one(fact{event: Absent, reason: "it had not been given to the site " + s.name})})
@@ -86,8 +86,10 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 			Account:    s.accountOf(j.rec.Owner),
 		})
 		ids = append(ids, t.id)
+		j.handed = time.Now()
 	}
 	more := len(s.submit) > 0
+	s.submitting = len(jobs) > 0
 	b.mu.Unlock()
 	if len(jobs) == 0 {
 		b.post(ins...)
@@ -125,7 +127,9 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 	}
 	b.mu.Lock()
 	s.credit.answered(len(jobs), put, took)
+	s.submitting = false
 	b.mu.Unlock()
+	nudge(s.wakePurge)
 	s.health(trouble)
 	s.look(c)
 	b.post(ins...)

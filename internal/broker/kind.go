@@ -196,14 +196,17 @@ func (b *Broker) readKinds(ctx context.Context) (more bool, err error) {
 	b.mu.Lock()
 	r, epoch := b.roster.Load(), b.epoch
 	var jobs []*job
-	byKey := map[kindKey][]*job{}
+	byKey := map[kindKey]string{} // the first job of each kind: others may change its record meanwhile
 	known := map[kindKey]*kind{}
 	for b.unread.Len() > 0 && len(jobs) < most {
 		j := b.unread.first()
 		b.unread.take(j)
 		j.queued = reading
 		k := keyOf(j)
-		jobs, byKey[k] = append(jobs, j), append(byKey[k], j)
+		jobs = append(jobs, j)
+		if byKey[k] == "" {
+			byKey[k] = j.rec.ID
+		}
 		if have := b.kinds[k]; have != nil {
 			known[k] = have
 		}
@@ -214,7 +217,7 @@ func (b *Broker) readKinds(ctx context.Context) (more bool, err error) {
 		return false, nil
 	}
 	made := make(map[kindKey]*kind, len(byKey))
-	for key, js := range byKey {
+	for key, id := range byKey {
 		k := known[key]
 		switch {
 		case k != nil && k.epoch == epoch:
@@ -223,7 +226,7 @@ func (b *Broker) readKinds(ctx context.Context) (more bool, err error) {
 		case k != nil:
 			k = &kind{def: k.def, request: k.request, unfit: k.unfit, why: k.why}
 		default:
-			k, err = b.readKind(ctx, js[0].rec.ID, key.owner)
+			k, err = b.readKind(ctx, id, key.owner)
 		}
 		if err != nil {
 			break

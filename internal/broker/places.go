@@ -110,6 +110,9 @@ func (b *Broker) leave(j *job) {
 	if !j.given {
 		return
 	}
+	if st := &j.rec.Status; st.Final && !st.Started.IsZero() { // it may have ended before it was seen to run
+		b.began(j, st.Started.Sub(j.since))
+	}
 	if s := j.at; s != nil {
 		at := spot{j.where.Share, j.where.Environment}
 		if j.running {
@@ -158,16 +161,22 @@ func (b *Broker) occupy(j *job, s *site, phase Phase) {
 		}
 		s.runs(at, &j.need.Request.Need, 1)
 		b.sched.Settled(j.rec.ID)
-		if !j.since.IsZero() {
-			b.book.Started(estimate.Share{Key: j.where.Key, Share: j.where.Share}, j.stood, time.Since(j.since), time.Now())
-			j.since = time.Time{}
-		}
+		b.began(j, time.Since(j.since))
 		nudge(b.wakeDispatch)
 	case j.running && (phase == AtSite || phase == SiteHeld): // the site put it back
 		j.running = false
 		s.runs(at, &j.need.Request.Need, -1)
 		s.coming[at]++
 		b.sched.Given(j.need, j.where, false)
+	}
+}
+
+// began notes how long a job waited at the place that it was given.
+func (b *Broker) began(j *job, waited time.Duration) {
+	if !j.since.IsZero() {
+		b.learned = true
+		b.book.Started(estimate.Share{Key: j.where.Key, Share: j.where.Share}, j.stood, waited, time.Now())
+		j.since = time.Time{}
 	}
 }
 
@@ -357,6 +366,11 @@ func (b *Broker) deal(s *site, now time.Time) {
 	if w := s.credit.window(); w < mostCredit {
 		// Jobs on their way without an answer are what the window bounds.
 		bound(max(1, s.inFlight+max(0, w-s.phases[Placing])))
+	}
+	if why := s.fencedLocked(); why != "" {
+		to.Closed, to.Problem = true, clean(why)
+		b.sched.SetSite(s.key(), to)
+		return
 	}
 	if wait := max(s.closed.Sub(now), s.quarantine.left(now)); wait > 0 {
 		to.Closed, to.Reopen, to.Problem = true, now.Add(wait), clean(cmp.Or(s.barredLocked(), s.troubleLocked()))

@@ -27,9 +27,16 @@ func (b *Broker) recover(ctx context.Context, sess store.Session) (int64, error)
 	if err != nil {
 		return 0, fmt.Errorf("reading what was used: %w", err)
 	}
+	if err := b.readLearned(ctx); err != nil {
+		return 0, fmt.Errorf("reading what was learned of the sites: %w", err)
+	}
 	sh, err := b.openShared(ctx, sess)
 	if err != nil {
 		return 0, fmt.Errorf("reading the resource model and the limits: %w", err)
+	}
+	fences, err := b.readFences(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("reading the fences: %w", err)
 	}
 	recs, err := b.cfg.Store.Live(ctx)
 	if err != nil {
@@ -39,6 +46,9 @@ func (b *Broker) recover(ctx context.Context, sess store.Session) (int64, error)
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
+	b.mu.Lock()
+	b.fences = fences
+	b.mu.Unlock()
 	revision, err := b.takeIn(recs, policies, others, own)
 	if err != nil {
 		return 0, err

@@ -68,6 +68,7 @@ type Change struct {
 	Accounts       map[string]string // as Site has them
 	AccountDefault string
 	Model          SiteModel
+	Fencing        Fencing
 	// Open makes the site's adapter anew, once the one before is closed; nil keeps
 	// the one that there is.
 	Open func() (adapters.Adapter, error)
@@ -123,6 +124,8 @@ func (b *Broker) SetSite(c Change) error {
 	}
 	b.mu.Lock()
 	s.accounts, s.account, s.model = c.Accounts, c.AccountDefault, c.Model
+	s.fencing, s.unfenced = c.Fencing, ""
+	nudge(s.wakeFence)
 	s.told, s.static, s.stale = nil, nil, true
 	if r := s.resources.Load(); r != nil && s.conn.Load() != nil {
 		s.measured(r, s.conn.Load(), time.Now())

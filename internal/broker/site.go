@@ -22,7 +22,8 @@ type site struct {
 	resources atomic.Pointer[adapters.Resources] // the same in full
 	condition atomic.Pointer[adapters.Health]    // as last looked at; nil before
 	heard     atomic.Int64                       // when evidence came last, Unix nanoseconds
-	contact   atomic.Int64                       // when a call was answered or evidence came last, the same
+	contact   atomic.Int64                       // when a call was answered or evidence came last, the same; at first, when we began
+	answered  atomic.Int64                       // the same, 0 at first
 
 	configured bool // it was given to us, and is not gone yet
 	open       bool // it is given jobs
@@ -39,6 +40,8 @@ type site struct {
 	lapsed     bool          // it did not answer for the time of a lease
 	quarantine quarantine
 	credit     credit
+	fencing    Fencing
+	unfenced   string // why it could not be fenced, though it should be
 
 	model   SiteModel
 	told    *adapters.Resources // as it was measured last; nil before
@@ -54,12 +57,15 @@ type site struct {
 	coming  map[spot]int          // our jobs that it has, or is being given, and that do not run
 	waited  map[string]int        // by share, those of coming when it was measured
 
-	submit []ticket          // jobs to be handed over
-	find   map[string]string // tag by job: was it placed?
-	steer  map[string]Action // DoCancel, DoSuspend or DoResume by job
-	drop   []adapters.Handle // to be forgotten
+	submitting bool      // a call that hands jobs over is under way
+	submit     []ticket  // jobs to be handed over
+	listening  time.Time // since when it tells by itself what becomes of jobs
 
-	wakeSubmit, wakeFind, wakeSteer, wakeAudit, wakeLease chan struct{}
+	find  map[string]string // tag by job: was it placed?
+	steer map[string]Action // DoCancel, DoSuspend or DoResume by job
+	drop  []adapters.Handle // to be forgotten
+
+	wakeSubmit, wakeFind, wakeSteer, wakeAudit, wakeLease, wakeFence, wakePurge chan struct{}
 
 	loops       sync.WaitGroup
 	quit, abort context.CancelFunc // of the loops: no further chore; no further answer
@@ -78,6 +84,7 @@ func newSite(b *Broker, name string) *site {
 	c := func() chan struct{} { return make(chan struct{}, 1) }
 	s := &site{
 		b: b, name: name, wakeSubmit: c(), wakeFind: c(), wakeSteer: c(), wakeAudit: c(), wakeLease: c(),
+		wakeFence: c(), wakePurge: c(),
 		quit: func() {}, abort: func() {},
 	}
 	s.reset()
@@ -86,6 +93,7 @@ func newSite(b *Broker, name string) *site {
 
 func (s *site) reset() {
 	s.inFlight, s.failures, s.closed, s.down, s.lapsed = 0, 0, time.Time{}, nil, false
+	s.submitting = false
 	s.phases = map[Phase]int{}
 	s.running, s.coming = map[spot]taken{}, map[spot]int{}
 	s.shown, s.stale = nil, true
@@ -113,6 +121,8 @@ func (s *site) start(ctx context.Context) {
 	})
 	s.loops.Go(func() { s.auditLoop(ctx, c) })
 	s.loops.Go(func() { s.leaseLoop(ctx) })
+	s.loops.Go(func() { s.fenceLoop(ctx) })
+	s.loops.Go(func() { s.purgeLoop(ctx, c) })
 	if c.watcher != nil {
 		s.loops.Go(func() { s.watchLoop(ctx, c) })
 	}

@@ -8,9 +8,11 @@ import (
 
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/bes"
+	"github.com/portolan-project/portolan/internal/broker/estimate"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // SiteState is whether a site is given jobs.
@@ -20,6 +22,7 @@ type SiteState string
 const (
 	SiteUp           SiteState = "up"
 	SiteDown         SiteState = "down"         // it takes no jobs at present: Problem says why
+	SiteFenced       SiteState = "fenced"       // somebody vouched that it runs nothing any more; it is given no jobs before it is rid of those of before
 	SiteDraining     SiteState = "draining"     // it was taken out of the configuration, and has jobs
 	SiteUnconfigured SiteState = "unconfigured" // jobs are there, and nobody knows how to ask it
 )
@@ -34,8 +37,9 @@ type SiteStatus struct {
 	Health     adapters.Health
 	Resources  *adapters.Resources // nil until known
 	Capacity   *adapters.Capacity
-	Jobs       map[Phase]int // that it has or is being given
-	Live       int           // their sum
+	Waits      map[string]estimate.Wait // by share: how long a job of one CPU is estimated to wait, where anybody knows
+	Jobs       map[Phase]int            // that it has or is being given
+	Live       int                      // their sum
 }
 
 // Sites tells how all sites stand, those that are given jobs first.
@@ -55,15 +59,26 @@ func (b *Broker) Survey() []SiteStatus {
 			names = append(names, name)
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(b.fences)) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
 	sites := make([]*site, 0, len(names))
 	out := make([]SiteStatus, 0, len(names))
 	for _, name := range names {
 		s := b.sites[name]
+		if f := b.fences[name]; s == nil && f != nil { // it has no jobs, and is not configured
+			s = newSite(b, name)
+		}
 		if s == nil {
 			continue
 		}
 		st := SiteStatus{Name: name, State: SiteUp, Problem: s.troubleLocked(), Jobs: maps.Clone(s.phases), Live: s.inFlight}
+		fence := s.fencedLocked()
 		switch {
+		case fence != "":
+			st.State, st.Problem = SiteFenced, fence
 		case !s.configured:
 			st.State = SiteUnconfigured
 		case s.draining:
@@ -75,6 +90,10 @@ func (b *Broker) Survey() []SiteStatus {
 				st.State = SiteDown
 			}
 		}
+		if s.unfenced != "" {
+			st.Problem += "; it could not be made sure that it runs nothing any more: " + s.unfenced
+		}
+		st.Waits = s.waits(time.Now())
 		sites, out = append(sites, s), append(out, st)
 	}
 	b.mu.Unlock()
@@ -86,6 +105,22 @@ func (b *Broker) Survey() []SiteStatus {
 		if c, done, err := s.borrow(); err == nil {
 			out[i].Health, out[i].Properties = c.Health(), c.Properties()
 			done()
+		}
+	}
+	return out
+}
+
+// waits estimates how long a job of one CPU would wait at each share; the caller holds
+// the lock.
+func (s *site) waits(now time.Time) map[string]estimate.Wait {
+	if s.static == nil {
+		return nil
+	}
+	out := map[string]estimate.Wait{}
+	for i := range s.static.Shares {
+		p := resourcemodel.Place{Key: s.key(), Share: s.static.Shares[i].ID}
+		if w, ok := s.b.book.Wait(estimate.Share{Key: p.Key, Share: p.Share}, s.b.stands(p, &resourcemodel.Need{Slots: 1, CPUs: 1}), now); ok {
+			out[p.Share] = w
 		}
 	}
 	return out

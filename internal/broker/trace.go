@@ -19,6 +19,9 @@ const MaxTrace = 24 * time.Hour
 // room for the whole state of a busy gateway, with which a trace begins.
 const mostSpooled = 256 << 20
 
+// traceFresh is how long a reader waits for what was recorded.
+const traceFresh = time.Second
+
 // Trace writes what the scheduler of this replica is told and decides, from now on and
 // for so long, in the form that schedule.Replay reads. It ends earlier with ctx. One is
 // written at a time: fail.Conflict. A reader that is too slow is fail.Exhausted. It
@@ -44,10 +47,16 @@ func (b *Broker) Trace(ctx context.Context, w io.Writer, d time.Duration) error 
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
+	fresh := time.NewTicker(traceFresh)
+	defer fresh.Stop()
 	for more := true; more && err == nil; {
 		select {
 		case <-s.more:
 			err = s.drain(w)
+		case <-fresh.C:
+			b.mu.Lock()
+			rec.Flush()
+			b.mu.Unlock()
 		case <-timer.C:
 			more = false
 		case <-ctx.Done():
@@ -116,6 +125,10 @@ func (s *spool) drain(w io.Writer) error {
 			break
 		}
 		_, err = w.Write(p)
+	}
+	// Whoever reads sees at once that it has begun, and where it stands.
+	if f, ok := w.(interface{ Flush() }); ok && err == nil {
+		f.Flush()
 	}
 	return err
 }

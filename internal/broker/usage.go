@@ -48,6 +48,25 @@ func (b *Broker) usagePart(i int) string {
 	return fmt.Sprintf("%s%s/%04d", usagePrefix, store.Segment(b.cfg.Replica), i)
 }
 
+// putParts writes down what is kept in parts. Parts of before that are not needed any
+// more go.
+func (b *Broker) putParts(ctx context.Context, sess store.Session, key func(int) string, parts [][]byte) error {
+	for i, p := range parts {
+		if _, err := b.cfg.Store.PutRecords(ctx, sess, store.RecordChange{Key: key(i), Value: p, If: -1}); err != nil {
+			return err
+		}
+	}
+	for i := len(parts); ; i++ {
+		recs, _, err := b.cfg.Store.ListRecords(ctx, key(i), store.RecordOptions{Limit: 1})
+		if err != nil || len(recs) == 0 {
+			return err
+		}
+		if _, err := b.cfg.Store.PutRecords(ctx, sess, store.RecordChange{Key: recs[0].Key, If: -1}); err != nil && !fail.Is(err, fail.Conflict) {
+			return err
+		}
+	}
+}
+
 // readUsage gives what the other replicas wrote down, and what we did.
 func (b *Broker) readUsage(ctx context.Context, keep []time.Duration) (others, own *policy.Ledger, err error) {
 	if others, err = policy.NewLedger(keep...); err != nil {
@@ -107,6 +126,9 @@ func (b *Broker) usageLoop(ctx context.Context, sess store.Session) error {
 		if err := b.shareUsage(ctx, sess); err != nil && ctx.Err() == nil {
 			b.cfg.Log.Warn("what was used could not be written down or read; it is tried again", "cause", err)
 		}
+		if err := b.keepLearned(ctx, sess, time.Now()); err != nil && ctx.Err() == nil {
+			b.cfg.Log.Warn("what was learned of the sites could not be written down; it is tried again", "cause", err)
+		}
 	}
 }
 
@@ -121,26 +143,11 @@ func (b *Broker) shareUsage(ctx context.Context, sess store.Session) error {
 		return err
 	}
 	if used {
-		for i, p := range parts {
-			if _, err := b.cfg.Store.PutRecords(ctx, sess, store.RecordChange{Key: b.usagePart(i), Value: p, If: -1}); err != nil {
-				b.mu.Lock()
-				b.used = true
-				b.mu.Unlock()
-				return err
-			}
-		}
-		// Fewer groups than before take fewer parts.
-		for i := len(parts); ; i++ {
-			recs, _, err := b.cfg.Store.ListRecords(ctx, b.usagePart(i), store.RecordOptions{Limit: 1})
-			if err != nil {
-				return err
-			}
-			if len(recs) == 0 {
-				break
-			}
-			if _, err := b.cfg.Store.PutRecords(ctx, sess, store.RecordChange{Key: recs[0].Key, If: -1}); err != nil && !fail.Is(err, fail.Conflict) {
-				return err
-			}
+		if err := b.putParts(ctx, sess, b.usagePart, parts); err != nil {
+			b.mu.Lock()
+			b.used = true
+			b.mu.Unlock()
+			return err
 		}
 	}
 	if b.cfg.Alone {

@@ -41,6 +41,7 @@ func Paths() []string {
 type Gateway interface {
 	Sites(context.Context) ([]broker.SiteStatus, error)
 	AbandonActivities(context.Context, []soap.EPR) ([]bes.Result, error)
+	FenceSite(ctx context.Context, site, reason string, died time.Time) (*broker.FenceReport, error)
 	broker.Scheduling
 	Compare(ctx context.Context, most int) (*schedule.Comparison, error)
 	Trace(ctx context.Context, w io.Writer, d time.Duration) error
@@ -84,6 +85,7 @@ type operation struct {
 var operations = []operation{
 	{http.MethodGet, SitesPath, (*api).sites},
 	{http.MethodPost, AbandonPath, (*api).abandon},
+	{http.MethodPost, FencePath, (*api).fence},
 	{http.MethodGet, PoliciesPath, (*api).policies},
 	{http.MethodPut, PoliciesPath, (*api).setPolicy},
 	{http.MethodGet, ComparePath, (*api).compare},
@@ -208,6 +210,11 @@ func (l *lazy) begin() {
 func (l *lazy) Write(p []byte) (int, error) {
 	l.begin()
 	return l.w.Write(p)
+}
+
+// Flush sends what was written, for answers that go on for long.
+func (l *lazy) Flush() {
+	_ = http.NewResponseController(l.w).Flush() // some writers can't
 }
 
 // body reads what a request brings.

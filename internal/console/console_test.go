@@ -39,6 +39,36 @@ func (g gateway) AbandonActivities(_ context.Context, es []soap.EPR) ([]bes.Resu
 	return out, nil
 }
 
+func (g gateway) FenceSite(_ context.Context, site, reason string, died time.Time) (*broker.FenceReport, error) {
+	if site != "slurm" {
+		return nil, fail.Errorf("x", fail.NotFound, site, "there is no site %s", site)
+	}
+	if reason != "sold" || !died.IsZero() && died.Year() != 2026 {
+		return nil, fail.Errorf("x", fail.Invalid, site, "reason %q, died %s", reason, died)
+	}
+	return &broker.FenceReport{Jobs: 3, Again: 2, Ended: 1}, nil
+}
+
+func TestFence(t *testing.T) {
+	h := serve(gateway{}, console.Options{})
+	for _, c := range []struct {
+		site, body string
+		code       int
+		answer     string
+	}{
+		{"slurm", `{"reason": "sold"}`, http.StatusOK, `"again": 2`},
+		{"slurm", `{"reason": "sold", "died": "2026-02-01T14:03:00Z"}`, http.StatusOK, `"jobs": 3`},
+		{"slurm", `{"reason": "sold", "died": "yesterday"}`, http.StatusBadRequest, "such as"},
+		{"slurm", `{"because": "sold"}`, http.StatusBadRequest, "because"},
+		{"slurm", ``, http.StatusBadRequest, "such as"},
+		{"none", `{"reason": "sold"}`, http.StatusNotFound, "no site none"},
+	} {
+		if code, body, _ := send(t, h, http.MethodPost, strings.ReplaceAll(console.FencePath, "{site}", c.site), c.body); code != c.code || !strings.Contains(body, c.answer) {
+			t.Errorf("%s of %s: %d %s", c.body, c.site, code, body)
+		}
+	}
+}
+
 func serve(g console.Gateway, o console.Options) http.Handler {
 	api := console.New(g, o)
 	mounts := map[string]http.Handler{}

@@ -28,6 +28,7 @@ type Verdict struct {
 	Could   bool     `json:"could"`
 	Now     bool     `json:"now"`
 	Clauses []Clause `json:"clauses,omitempty"` // what stands against it
+	Wait    *Wait    `json:"wait,omitempty"`    // estimated
 }
 
 // Place is a share on an environment of a site.
@@ -68,7 +69,8 @@ func (a *api) match(r *http.Request) (any, error) {
 	for i := range m.Verdicts {
 		v := &m.Verdicts[i]
 		to := &out.Places[i]
-		*to = Verdict{Place: placeOf(v.Place), Could: v.Could, Now: v.Now}
+		w, known := m.Waits[v.Place]
+		*to = Verdict{Place: placeOf(v.Place), Could: v.Could, Now: v.Now, Wait: waitOf(w, known)}
 		for _, c := range v.Clauses {
 			to.Clauses = append(to.Clauses, Clause{c.Element, c.Asked, c.Has, c.Sentence, c.Dynamic})
 		}

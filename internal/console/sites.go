@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/broker/estimate"
 )
 
 // Sites answers GET /api/v1/sites.
@@ -16,7 +17,7 @@ type Sites struct {
 type Site struct {
 	Name     string         `json:"name"`
 	Type     string         `json:"type,omitempty"`
-	State    string         `json:"state"` // up, down, draining, unconfigured
+	State    string         `json:"state"` // up, down, fenced, draining, unconfigured
 	Problem  string         `json:"problem,omitempty"`
 	Since    *time.Time     `json:"since,omitempty"`    // when the problem began, or the manager began to answer
 	Evidence *time.Time     `json:"evidence,omitempty"` // when news of a job came last
@@ -61,6 +62,22 @@ type Share struct {
 	FreeSlots   int     `json:"freeSlots,omitempty"`
 	Running     int     `json:"running"`
 	Waiting     int     `json:"waiting"`
+	Wait        *Wait   `json:"wait,omitempty"` // estimated, of a job of one CPU
+}
+
+// Wait is an estimate of how long a job would wait.
+type Wait struct {
+	Median float64 `json:"median"`          // seconds: half of the jobs start sooner
+	Most   float64 `json:"most"`            // seconds: 9 of 10 do
+	Method string  `json:"method"`          // history, or the manager's own forecast
+	Error  float64 `json:"error,omitempty"` // the factor by which such estimates missed lately; without, none was put to the test yet
+}
+
+func waitOf(w estimate.Wait, known bool) *Wait {
+	if !known {
+		return nil
+	}
+	return &Wait{w.Median.Seconds(), w.Most.Seconds(), string(w.Method), w.Error}
 }
 
 // maxShares bounds the shares that are told of a site.
@@ -101,9 +118,11 @@ func siteOf(s *broker.SiteStatus) Site {
 	}
 	if s.Resources != nil {
 		for _, share := range s.Resources.Shares[:min(len(s.Resources.Shares), maxShares)] {
+			w, known := s.Waits[share.ID]
 			out.Shares = append(out.Shares, Share{
 				ID: share.ID, Default: share.Default, Open: share.Open, MaxWallTime: share.MaxWallTime.Seconds(),
 				Slots: share.Slots, FreeSlots: share.FreeSlots, Running: share.Running, Waiting: share.Waiting,
+				Wait: waitOf(w, known),
 			})
 		}
 	}

@@ -128,16 +128,22 @@ func siteOf(t *testing.T, g *gateway, e soap.EPR) string {
 	return s.Details.Site
 }
 
-// schedulingManagers starts a real Slurm and a real HTCondor and writes a
+// setenv sets NAME=VALUE for as long as the test runs.
+func setenv(t *testing.T, list []string) {
+	t.Helper()
+	for _, v := range list {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+}
+
+// schedulingSites starts a real Slurm and a real HTCondor and writes a
 // configuration with them and the shell, which has one slot.
 func schedulingSites(t *testing.T) string {
 	t.Helper()
 	slurm := testbed.StartSlurm(t, testbed.SlurmOptions{Nodes: 2})
 	condor := testbed.StartCondor(t, testbed.CondorOptions{})
-	for _, v := range append(slurm.Env(), condor.Env()...) {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
-	}
+	setenv(t, append(slurm.Env(), condor.Env()...))
 	dir := openDir(t)
 	spool := filepath.Join(dir, "slurm")
 	if err := os.Mkdir(spool, 0o755); err != nil {

@@ -365,6 +365,8 @@ func (c *Condor) configure() error {
 		"UPDATE_INTERVAL": "2", "UPDATE_OFFSET": "0", "STARTER_UPDATE_INTERVAL": "5", "STARTER_INITIAL_UPDATE_INTERVAL": "1", "SHADOW_QUEUE_UPDATE_INTERVAL": "5",
 		"PERIODIC_EXPR_INTERVAL": "3", "SHUTDOWN_FAST_TIMEOUT": "5", "MASTER_BACKOFF_CONSTANT": "0", "MASTER_BACKOFF_FACTOR": "1.0", "MASTER_BACKOFF_CEILING": "1",
 		"SCHEDD_RESTART_REPORT": "", "JOB_START_DELAY": "0",
+		// A claim that a killed schedd left behind is free again after two minutes, not thirty.
+		"ALIVE_INTERVAL": "20", "MAX_CLAIM_ALIVES_MISSED": "6",
 		"EVENT_LOG": c.EventLog(), "EVENT_LOG_FORMAT_OPTIONS": "JSON, UTC",
 	}
 	var b strings.Builder

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // KillNode does what a power cut does to a node: its daemon and all that runs there
@@ -47,4 +48,20 @@ func (s *Slurm) KillNode(tb testing.TB, node string) {
 		steps = append(steps[1:], children[pid]...)
 		_ = syscall.Kill(pid, syscall.SIGKILL) // one that is gone already is what is wanted
 	}
+}
+
+// UntilDown waits until the controller takes a node for down, and says when that was.
+func (s *Slurm) UntilDown(tb testing.TB, node string) time.Time {
+	tb.Helper()
+	var last string
+	if err := eventually(2*time.Minute, func() error {
+		out, err := s.Run("sinfo", "-h", "-N", "-n", node, "-o", "%T")
+		if last = strings.TrimSpace(out); err == nil && !strings.HasPrefix(last, "down") {
+			err = fmt.Errorf("the node %s is %s", node, last)
+		}
+		return err
+	}); err != nil {
+		tb.Error(err)
+	}
+	return time.Now()
 }

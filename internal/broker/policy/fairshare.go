@@ -107,7 +107,7 @@ func (p *fairShare) GroupWeight(group string, now time.Time, u Usage) float64 {
 	return 0
 }
 
-// lost reports whether a group has the jobs whose place was lost: "vo:" begins the others.
+// lost reports whether a group has the jobs whose place was lost: "vo:" or "user:" begins the others.
 func lost(group string) bool { return strings.HasPrefix(group, first) }
 
 // levelBits is what a level has: two of them are whole in a float64.

@@ -202,13 +202,20 @@ func (s *Scheduler) Record(w io.Writer, source func(*policy.Job) (Source, error)
 		r.add(&s.jobs[id].Entry)
 	}
 	s.epoch++
-	if r.err != nil {
+	if r.Flush(); r.err != nil {
 		return nil, r.err
 	}
 	s.recorder = r
 	s.derived = r.listen
 	s.usage.asked = func(group string, share float64) { r.learn(answer{"share", group, share, true}) }
 	return r, nil
+}
+
+// Flush writes what was recorded so far. Its error is told by Close.
+func (r *Recorder) Flush() {
+	if err := r.w.Flush(); r.err == nil && err != nil {
+		r.err = fail.E("schedule.Record", fail.Unavailable, "", err)
+	}
 }
 
 // Close ends the trace and tells the first error that there was.
@@ -218,9 +225,7 @@ func (r *Recorder) Close() error {
 		r.s.epoch++
 	}
 	r.write(&event{End: &endEvent{r.rounds, r.decisions}})
-	if err := r.w.Flush(); r.err == nil && err != nil {
-		r.err = fail.E("schedule.Record", fail.Unavailable, "", err)
-	}
+	r.Flush()
 	return r.err
 }
 

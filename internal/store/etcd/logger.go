@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -77,6 +78,9 @@ func (c *core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Checked
 }
 
 func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	if strings.HasPrefix(e.Message, "unexpected error during readonly txn") && slices.ContainsFunc(attrs(fields), givenUp) {
+		return nil // who asked has left, as happens when the gateway stops
+	}
 	level := slog.LevelWarn
 	if e.Level >= zapcore.ErrorLevel {
 		level = slog.LevelError
@@ -86,6 +90,11 @@ func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 }
 
 func (c *core) Sync() error { return nil }
+
+// givenUp reports whether an attribute says that a request was cancelled by who made it.
+func givenUp(a slog.Attr) bool {
+	return a.Key == "error" && strings.HasSuffix(a.Value.String(), context.Canceled.Error())
+}
 
 func attrs(fields []zapcore.Field) []slog.Attr {
 	out := make([]slog.Attr, 0, len(fields))

@@ -1,8 +1,7 @@
 #!/bin/sh
 # Makes the generated files anew: policy.pb.go and policy_grpc.pb.go. It needs protoc
-# (Debian's protobuf-compiler and
-# libprotobuf-dev), and protoc-gen-go and protoc-gen-go-grpc in $PATH or in
-# $(go env GOPATH)/bin.
+# (Debian's protobuf-compiler and libprotobuf-dev), and protoc-gen-go and
+# protoc-gen-go-grpc in $PATH or in $(go env GOPATH)/bin.
 set -eu
 cd "$(dirname "$0")"
 PATH=$PATH:$(go env GOPATH)/bin
