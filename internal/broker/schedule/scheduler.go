@@ -477,6 +477,7 @@ func (s *Scheduler) give(j *policy.Job, p resourcemodel.Place, ahead, settled bo
 		v.ahead++
 	}
 	v.jobs++
+	v.cpus += max(1, j.Request.Need.CPUs)
 	for _, l := range g.limits {
 		l.used++
 	}
@@ -548,6 +549,7 @@ func (s *Scheduler) takeBack(g *given) {
 	delete(s.given, g.id)
 	v := s.site(g.place.Key)
 	v.jobs--
+	v.cpus -= max(1, g.job.Request.Need.CPUs)
 	s.note(v, gained)
 	for _, l := range g.limits {
 		l.used--
@@ -565,6 +567,14 @@ func (s *Scheduler) relieve(l *limit) {
 		c.full = false
 		s.wake(c, nil)
 	}
+}
+
+// At gives how many jobs are under way to a site or at it, and their CPUs.
+func (s *Scheduler) At(k resourcemodel.Key) (jobs, cpus int) {
+	if v := s.sites[k]; v != nil {
+		return v.jobs, v.cpus
+	}
+	return 0, 0
 }
 
 // UnderWay gives how many jobs have a place, and how many of them the model does not
