@@ -358,6 +358,7 @@ func (b *Broker) deal(s *site, now time.Time) {
 		// Jobs on their way without an answer are what the window bounds.
 		bound(max(1, s.inFlight+max(0, w-s.phases[Placing])))
 	}
+	b.limitTo(s, &to)
 	if wait := max(s.closed.Sub(now), s.quarantine.left(now)); wait > 0 {
 		to.Closed, to.Reopen, to.Problem = true, now.Add(wait), clean(cmp.Or(s.barredLocked(), s.troubleLocked()))
 	}

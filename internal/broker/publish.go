@@ -28,7 +28,7 @@ func (b *Broker) openShared(ctx context.Context, sess store.Session) (*shared, e
 			return nil, err
 		}
 	}
-	l, err := limits.Open(ctx, b.cfg.Store, limits.Options{Replica: b.cfg.Replica, Log: b.cfg.Log})
+	l, err := limits.Open(ctx, b.cfg.Store, limits.Options{Replica: b.cfg.Replica, Log: b.cfg.Log, Changed: func() { nudge(b.wakeDispatch) }})
 	if err != nil {
 		return nil, err
 	}
@@ -107,84 +107,4 @@ func (b *Broker) feedModel(ctx context.Context, sh *shared, published map[string
 		delete(published, name)
 	}
 	return well
-}
-
-// use is what a job counts as towards the limits.
-func use(owner, vo string) limits.Use { return limits.Use{User: owner, VO: vo} }
-
-// recount tells the limiter which jobs this replica took in.
-func (b *Broker) recount(ctx context.Context, sh *shared) error {
-	var uses []limits.Use
-	b.mu.Lock()
-	for _, j := range b.jobs {
-		if g := j.rec.Status.Gateway; g == "" || g == b.cfg.Replica {
-			j.counted = true
-			uses = append(uses, use(j.rec.Owner, j.rec.Status.VO))
-		}
-	}
-	b.mu.Unlock()
-	return sh.limits.Recount(ctx, sh.sess, uses)
-}
-
-// reserveShared counts a job that is about to be created towards the limits of its owner
-// and VO, over all replicas.
-func (b *Broker) reserveShared(ctx context.Context, owner, vo string) (release func(), err error) {
-	sh := b.shared.Load()
-	if sh == nil {
-		return nil, errStarting
-	}
-	u := use(owner, vo)
-	if err := sh.limits.Reserve(ctx, sh.sess, u)[0]; err != nil {
-		return nil, err
-	}
-	return func() { sh.limits.Release(u) }, nil
-}
-
-// Limiting is how a Broker's limits are seen and set: how many live jobs a user or a VO
-// may have, over all replicas.
-type Limiting interface {
-	// Limits lists the limits in force with what counts towards them; whoever may Submit
-	// may see them.
-	Limits(context.Context) ([]limits.Status, error)
-	// SetLimit puts a limit in force, or takes it away where most is nil. It needs Manage.
-	SetLimit(ctx context.Context, s limits.Subject, most *int) error
-}
-
-var _ Limiting = (*Broker)(nil)
-
-// Limits lists the limits in force.
-func (b *Broker) Limits(ctx context.Context) ([]limits.Status, error) {
-	if _, err := b.caller(ctx, "broker.Limits", Submit); err != nil {
-		return nil, err
-	}
-	sh := b.shared.Load()
-	if sh == nil {
-		return nil, errStarting
-	}
-	return sh.limits.Limits(), nil
-}
-
-// SetLimit puts a limit in force, or takes it away.
-func (b *Broker) SetLimit(ctx context.Context, s limits.Subject, most *int) error {
-	const op = "broker.SetLimit"
-	who, err := b.caller(ctx, op, Manage)
-	if err != nil {
-		return err
-	}
-	sh := b.shared.Load()
-	if sh == nil {
-		return errStarting
-	}
-	if s.Scope == limits.Site {
-		return fail.Errorf(op, fail.Unsupported, s.String(), "a site's jobs are bounded in its configuration (model.ahead, and the manager's own limits), not here")
-	}
-	if most == nil {
-		err = sh.limits.Unset(ctx, s)
-	} else {
-		err = sh.limits.Set(ctx, s, *most)
-	}
-	if err == nil {
-		b.cfg.Log.Info("a limit was changed", "who", who.Name, "of", s.String(), "most", most)
-	}
-	return err
 }

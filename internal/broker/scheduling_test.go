@@ -285,7 +285,7 @@ func TestReplicasShare(t *testing.T) {
 			t.Errorf("one has ended: %v", err)
 		}
 		synctest.Wait()
-		if ls, err := h.Limits(as("ada")); err != nil || len(ls) != 1 || ls[0].Used != 2 {
+		if ls, err := h.Limits(as("ada")); err != nil || len(ls.Limits) != 1 || ls.Limits[0].Used != 2 {
 			t.Errorf("%v %+v", err, ls)
 		}
 		before, _ := g.Resources(as("ada"), time.Now())
