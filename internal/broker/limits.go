@@ -137,7 +137,7 @@ func (sh *shared) limit(scope limits.Scope, name string, has int) (most int, wor
 	// What is under way here and not counted yet is among what has tells, and what
 	// others count and we have not heard of is among what is used.
 	left := max(0, l.Max-max(l.Used, has))
-	return has + left, clean(fmt.Sprintf("%s: %d %s", l.Subject, l.Max, l.Subject.Scope.Counts())), true
+	return has + left, clean(l.String()), true
 }
 
 // limitTo bounds what a site is given by its limits. The caller holds the lock.

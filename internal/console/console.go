@@ -42,6 +42,7 @@ type Gateway interface {
 	Sites(context.Context) ([]broker.SiteStatus, error)
 	AbandonActivities(context.Context, []soap.EPR) ([]bes.Result, error)
 	broker.Scheduling
+	broker.Limiting
 	Compare(ctx context.Context, most int) (*schedule.Comparison, error)
 	Trace(ctx context.Context, w io.Writer, d time.Duration) error
 }
@@ -87,6 +88,8 @@ var operations = []operation{
 	{http.MethodGet, PoliciesPath, (*api).policies},
 	{http.MethodPut, PoliciesPath, (*api).setPolicy},
 	{http.MethodGet, ComparePath, (*api).compare},
+	{http.MethodGet, LimitsPath, (*api).limits},
+	{http.MethodPut, LimitsPath, (*api).setLimit},
 	{http.MethodPost, MatchPath, (*api).match},
 	{http.MethodGet, ResourcesPath, (*api).resources},
 	{http.MethodGet, DecisionsPath, (*api).decisions},
@@ -220,6 +223,24 @@ func body(r *http.Request) ([]byte, error) {
 		return nil, fail.Errorf("console", fail.Invalid, "", "the request could not be read to its end").Because(err)
 	}
 	return b, nil
+}
+
+// decode reads what a request brings as one JSON object with no other keys than those of
+// the struct; keys names them for people.
+func decode(r *http.Request, into any, keys string) error {
+	b, err := body(r)
+	if err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fail.Errorf("console", fail.Invalid, "", "the request is no JSON object with %s: %v", keys, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return fail.Errorf("console", fail.Invalid, "", "more follows the JSON object with %s", keys)
+	}
+	return nil
 }
 
 // activity gives the reference of the activity that a path names.

@@ -40,6 +40,14 @@ func (s Scope) Counts() string {
 	return "jobs"
 }
 
+// counted gives the noun for so many.
+func (s Scope) counted(n int) string {
+	if n == 1 {
+		return strings.TrimSuffix(s.Counts(), "s")
+	}
+	return s.Counts()
+}
+
 // word gives the scope's noun as people write it.
 func (s Scope) word() string {
 	if s.Of() == "vo" {
@@ -122,6 +130,11 @@ type Status struct {
 	Used    int // by all replicas; of "*" the most that one has who has no limit of their own
 }
 
+// String gives the limit as people write it: "site:slurm: 500 jobs".
+func (s Status) String() string {
+	return fmt.Sprintf("%s: %d %s", s.Subject, s.Max, s.Subject.Scope.counted(s.Max))
+}
+
 // Change is one change of a limit.
 type Change struct {
 	At     time.Time `json:"at"`
@@ -168,15 +181,13 @@ type limit struct {
 // refusal is the error of a job for which there is no room.
 func refusal(s Subject, n, used, most int) error {
 	const op = "limits.Reserve"
-	has := fmt.Sprintf("%d %s", used, s.Scope.Counts())
-	if s.Scope.Of() != "site" {
-		has = fmt.Sprintf("%d live %s", used, s.Scope.Counts())
-		if s.Scope.Counts() == "CPUs" {
-			has = fmt.Sprintf("live jobs with %d CPUs", used)
-		}
-	}
-	if used == 1 {
-		has = strings.TrimSuffix(has, "s")
+	has := fmt.Sprintf("%d %s", used, s.Scope.counted(used))
+	switch {
+	case s.Scope.Of() == "site":
+	case s.Scope.Counts() == "CPUs":
+		has = "live jobs with " + has
+	default:
+		has = fmt.Sprintf("%d live %s", used, s.Scope.counted(used))
 	}
 	asks := ""
 	if s.Scope.Counts() == "CPUs" {
