@@ -22,7 +22,6 @@ import (
 
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/broker"
-	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/console"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
@@ -249,7 +248,8 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		closeAll(open)
 		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
 	}
-	defer policies.close(log)
+	defer policies.close()
+	keeper.policies = policies
 
 	base := url.URL{Scheme: "http", Host: listener.Addr().String(), Path: "/bes"}
 	documents := jsdl.Options{Lenient: o.lenient}
@@ -262,9 +262,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		JSDL:    documents,
 		Alone:   len(o.endpoints) == 0,
 		Limits:  broker.Limits{Wait: 2 * time.Minute},
-		Bounds: schedule.Limits{
-			EachOwner: config.Limits.EachUser, EachVO: config.Limits.EachVO, Owner: config.Limits.Users, VO: config.Limits.VOs,
-		},
+		Bounds:  config.Limits.forBroker(),
 		Shares:    config.Entitlements,
 		Catalogue: policies.catalogue(),
 		Hooks: broker.Hooks{
