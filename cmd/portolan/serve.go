@@ -255,14 +255,14 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	documents := jsdl.Options{Lenient: o.lenient}
 	var live atomic.Int64
 	b, err := broker.New(broker.Config{
-		Store:   st,
-		Sites:   open,
-		BaseURL: base.String,
-		Log:     log.With("part", "broker"),
-		JSDL:    documents,
-		Alone:   len(o.endpoints) == 0,
-		Limits:  broker.Limits{Wait: 2 * time.Minute},
-		Bounds:  config.Limits.forBroker(),
+		Store:     st,
+		Sites:     open,
+		BaseURL:   base.String,
+		Log:       log.With("part", "broker"),
+		JSDL:      documents,
+		Alone:     len(o.endpoints) == 0,
+		Limits:    broker.Limits{Wait: 2 * time.Minute},
+		Bounds:    config.Limits.forBroker(),
 		Shares:    config.Entitlements,
 		Catalogue: policies.catalogue(),
 		Hooks: broker.Hooks{
