@@ -296,6 +296,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	})
 	api := console.New(b, console.Options{
 		Configuration: keeper.shown,
+		Version:       v,
 		Principal: func(*http.Request) (soap.Principal, error) {
 			return soap.Principal{Name: "anonymous", Method: "none"}, nil
 		},
