@@ -96,6 +96,7 @@ func (b *Broker) count(j *job, at *site, phase Phase) {
 		}
 		if !old.configured && old.inFlight == 0 {
 			delete(b.sites, old.name)
+			nudge(b.wakeFeed)
 		}
 	}
 	j.at, j.atPhase = at, phase

@@ -23,7 +23,7 @@ func (b *Broker) openShared(ctx context.Context, sess store.Session) (*shared, e
 	m := b.cfg.Model
 	if m == nil {
 		var err error
-		o := modelstore.Options{Replica: b.cfg.Replica, Log: b.cfg.Log, Silence: max(time.Minute, 3*b.cfg.AuditInterval)}
+		o := modelstore.Options{Replica: b.cfg.Replica, Log: b.cfg.Log, Silence: b.silence()}
 		if m, err = modelstore.Open(ctx, b.cfg.Store, o); err != nil {
 			return nil, err
 		}
@@ -36,13 +36,23 @@ func (b *Broker) openShared(ctx context.Context, sess store.Session) (*shared, e
 }
 
 // feedLoop tells the shared model what our sites have, whenever one was measured, came
-// or went.
+// or went. Sites that went while nobody was here go as soon as we know that they are
+// nobody else's: at once where the store is ours alone, else when whoever else has them
+// must have told of them.
 func (b *Broker) feedLoop(ctx context.Context, sh *shared) error {
 	published := map[string]bool{}
+	var grace time.Duration
+	if !b.cfg.Alone {
+		grace = b.silence()
+	}
+	sure := time.NewTimer(grace)
+	defer sure.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-sure.C:
+			b.orphans(sh, published)
 		case <-b.wakeFeed:
 		}
 		if !b.feedModel(ctx, sh, published) {
@@ -50,6 +60,21 @@ func (b *Broker) feedLoop(ctx context.Context, sh *shared) error {
 				return nil
 			}
 			nudge(b.wakeFeed)
+		}
+	}
+}
+
+// silence is how long a replica may not hear of a site before it is not the one that tells
+// of it any more.
+func (b *Broker) silence() time.Duration { return max(time.Minute, 3*b.cfg.AuditInterval) }
+
+// orphans adds the sites that the model has of our domain and that are not configured.
+func (b *Broker) orphans(sh *shared, published map[string]bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for site := range sh.model.Snapshot().Sites() {
+		if s := b.sites[site.Key.Site]; site.Domain == "" && (s == nil || !s.configured) {
+			published[site.Key.Site] = true
 		}
 	}
 }
@@ -97,7 +122,7 @@ func (b *Broker) feedModel(ctx context.Context, sh *shared, published map[string
 		}
 	}
 	for name := range published {
-		if r.at(name) >= 0 {
+		if r.at(name) >= 0 || b.awaited(name) {
 			continue
 		}
 		if _, err := sh.model.Remove(ctx, sh.sess, resourcemodel.Key{Site: name}); err != nil && !fail.Is(err, fail.Conflict) && !fail.Is(err, fail.NotFound) {
@@ -107,4 +132,13 @@ func (b *Broker) feedModel(ctx context.Context, sh *shared, published map[string
 		delete(published, name)
 	}
 	return well
+}
+
+// awaited reports whether a site that is not configured has jobs, which wait for it to
+// come back.
+func (b *Broker) awaited(name string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.sites[name]
+	return s != nil && !s.configured && s.inFlight > 0
 }
