@@ -362,9 +362,6 @@ func (p *planner) dynamic(r *Request) {
 func (p *planner) criterion(c *criterion) {
 	if c.attribute.number == nil {
 		if (c.Operator == "eq" || c.Operator == "in") && !c.attribute.List && !slices.Contains(c.words, "") {
-			if c.attribute.Name == "Share" {
-				return // the name of one that was merged counts too
-			}
 			p.word(c.attribute.Name, false, c.words...)
 		}
 		return

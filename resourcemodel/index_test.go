@@ -60,6 +60,10 @@ func (g worldGen) site(k Key) *Site {
 		}
 		h.Environments = someOf(modelGen{g.Rand}, ids...)
 		h.Price = float64(g.IntN(4)) / 4
+		if g.one(5) { // merged of several
+			h.Span = &ShareSpan{IDs: []string{h.ID, pick(g.chance, "s", "t", "u")}}
+			slices.Sort(h.Span.IDs)
+		}
 		if g.one(15) {
 			h.MaxWallTime = 300 * time.Millisecond
 		}
@@ -538,7 +542,7 @@ func (x *Index) consistent() error {
 			}
 		}
 		for _, c := range g.words {
-			if c.codes[row] != c.number(g, c.of(&p)) {
+			if c.codes[row] != c.code(g, &p) {
 				return fmt.Errorf("%s of row %d", c.attribute, row)
 			}
 		}

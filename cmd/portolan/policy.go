@@ -227,7 +227,7 @@ decision of every replica. With --shadow it only decides in shadow.`,
 				return kindsAt(1)(cmd, args, word)
 			case 2:
 				var out []string
-				for _, d := range policy.Catalogue() {
+				for _, d := range policy.Offered() {
 					if string(d.Kind) == args[1] {
 						out = append(out, d.Name+"\t"+d.What)
 					}

@@ -224,8 +224,13 @@ func (p *plan) changed() bool { return len(p.lines) > 0 || !same(p.before, p.aft
 func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) error {
 	changes := make([]store.Change, 0, len(plans))
 	written := make([]*plan, 0, len(plans))
-	var done []*plan
+	var done, again []*plan
+	barred, trouble := b.reserveSites(ctx, sess, plans)
 	for _, p := range plans {
+		if barred[p] {
+			again = append(again, p)
+			continue
+		}
 		if !p.changed() {
 			done = append(done, p)
 			continue
@@ -233,8 +238,6 @@ func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) 
 		changes = append(changes, store.Change{ID: p.j.rec.ID, Revision: p.j.rec.Revision, Status: p.after, Events: p.lines})
 		written = append(written, p)
 	}
-	var again []*plan
-	var trouble error
 	if len(changes) > 0 {
 		began := time.Now()
 		results := b.cfg.Store.Update(ctx, sess, changes...)

@@ -367,6 +367,7 @@ func (b *Broker) deal(s *site, now time.Time) {
 		// Jobs on their way without an answer are what the window bounds.
 		bound(max(1, s.inFlight+max(0, w-s.phases[Placing])))
 	}
+	b.limitTo(s, &to)
 	if why := s.fencedLocked(); why != "" {
 		to.Closed, to.Problem = true, clean(why)
 		b.sched.SetSite(s.key(), to)

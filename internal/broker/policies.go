@@ -36,7 +36,7 @@ func (b *Broker) Policies(ctx context.Context) (*PolicyView, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.policies
-	return &PolicyView{Policies: &p.Policies, Catalogue: policy.Catalogue(), Changes: p.Changes}, nil
+	return &PolicyView{Policies: &p.Policies, Catalogue: policy.Offered(), Changes: p.Changes}, nil
 }
 
 // SetPolicy puts a setting in force, or in shadow.
@@ -58,8 +58,8 @@ func (b *Broker) SetPolicy(ctx context.Context, scope schedule.Scope, kind polic
 		if err := set.Check(kind); err != nil {
 			return err
 		}
-		if kind == policy.Replication && set.Name != "none" {
-			return fail.Errorf(op, fail.Unsupported, set.Name, "this version makes no copies of running jobs, so that %s would change nothing: leave the kind replication as it is", set.Name)
+		if why := policy.Unused(kind, set.Name); why != "" {
+			return fail.Errorf(op, fail.Unsupported, set.Name, "%s", why)
 		}
 	}
 	for tries := 0; ; tries++ {

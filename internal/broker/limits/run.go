@@ -27,6 +27,7 @@ func (l *Limiter) follow(ctx context.Context) {
 		from := l.revision
 		l.mu.Unlock()
 		err := l.st.WatchRecords(ctx, prefix, from, func(records []store.Record, revision int64) {
+			defer l.changed()
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			news := false

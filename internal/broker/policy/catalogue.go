@@ -233,6 +233,20 @@ func Catalogue() []Description {
 	return out
 }
 
+// Unused says why the gateway would not act on a policy of the Catalogue; "" is that it
+// does. Nobody is offered what is refused.
+func Unused(k Kind, name string) string {
+	if k == Replication && name != "none" {
+		return "this version makes no copies of running jobs, so that " + name + " would change nothing: leave the kind replication as it is"
+	}
+	return ""
+}
+
+// Offered lists the policies that can be put in force, as Catalogue does.
+func Offered() []Description {
+	return slices.DeleteFunc(Catalogue(), func(d Description) bool { return Unused(d.Kind, d.Name) != "" })
+}
+
 // Find gives the description of a policy; nil if there is none. It is not to be changed.
 func Find(k Kind, name string) *Description {
 	if b := find(k, name); b != nil {

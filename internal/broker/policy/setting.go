@@ -229,7 +229,7 @@ func unknown(op, name string, kinds []Kind) error {
 	var have []string
 	for _, k := range kinds {
 		var names []string
-		for _, d := range Catalogue() {
+		for _, d := range Offered() {
 			if d.Kind == k {
 				names = append(names, d.Name)
 			}

@@ -483,6 +483,7 @@ func (s *Scheduler) give(j *policy.Job, p resourcemodel.Place, ahead, settled bo
 		v.ahead++
 	}
 	v.jobs++
+	v.cpus += max(1, j.Request.Need.CPUs)
 	for _, l := range g.limits {
 		l.used++
 	}
@@ -554,6 +555,7 @@ func (s *Scheduler) takeBack(g *given) {
 	delete(s.given, g.id)
 	v := s.site(g.place.Key)
 	v.jobs--
+	v.cpus -= max(1, g.job.Request.Need.CPUs)
 	s.note(v, gained)
 	for _, l := range g.limits {
 		l.used--
@@ -571,6 +573,14 @@ func (s *Scheduler) relieve(l *limit) {
 		c.full = false
 		s.wake(c, nil)
 	}
+}
+
+// At gives how many jobs are under way to a site or at it, and their CPUs.
+func (s *Scheduler) At(k resourcemodel.Key) (jobs, cpus int) {
+	if v := s.sites[k]; v != nil {
+		return v.jobs, v.cpus
+	}
+	return 0, 0
 }
 
 // UnderWay gives how many jobs have a place, and how many of them the model does not
@@ -668,7 +678,7 @@ func (s *Scheduler) refresh(now time.Time) {
 // help wakes a sleeping class if it has room at a site where something changed.
 func (s *Scheduler) help(c *class, d resourcemodel.Derived, now time.Time) {
 	for _, v := range s.dirty {
-		if v.closed(now) || v.credit() == 0 || slices.Contains(c.avoid, v.key) || v.Ahead <= v.ahead && !s.places.Frees(v.key, c.request, d) {
+		if v.closed(now) || v.creditFor(c.request.Need.CPUs) == 0 || slices.Contains(c.avoid, v.key) || v.Ahead <= v.ahead && !s.places.Frees(v.key, c.request, d) {
 			continue
 		}
 		if !timeless(c.request) || v.Ahead > 0 {

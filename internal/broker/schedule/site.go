@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"math"
+	"strconv"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/policy"
@@ -19,6 +20,12 @@ type Site struct {
 	// Most is how many jobs may be under way to the site or at it; 0 is no bound. A site
 	// that answers slowly has credit for few more than it has: their number and that.
 	Most int `json:"most,omitempty"`
+	// MostCPUs bounds the CPUs that these jobs have; 0 is no bound.
+	MostCPUs int `json:"mostCPUs,omitempty"`
+	// Limit and LimitCPUs name the limit that Most and MostCPUs come from, with what it
+	// allows, for people: "site:slurm: 20 jobs"; "" is that they come from the site.
+	Limit     string `json:"limit,omitempty"`
+	LimitCPUs string `json:"limitCPUs,omitempty"`
 	// Closed is that it gets no jobs until Reopen, or until it is told anew where that is
 	// zero.
 	Closed  bool      `json:"closed,omitempty"`
@@ -45,12 +52,45 @@ func (s *Scheduler) candidates(r *resourcemodel.Request, d resourcemodel.Derived
 	return out
 }
 
-// credit gives how many further jobs the site may be given.
-func (v *site) credit() int {
-	if v.Most == 0 {
-		return math.MaxInt
+// credit gives how many further jobs of one CPU the site may be given.
+func (v *site) credit() int { return v.creditFor(1) }
+
+// creditFor gives how many further jobs the site may be given that have so many CPUs.
+func (v *site) creditFor(cpus int) int {
+	n := math.MaxInt
+	if v.Most > 0 {
+		n = max(v.Most-v.jobs, 0)
 	}
-	return max(v.Most-v.jobs, 0)
+	if v.MostCPUs > 0 {
+		n = min(n, max(v.MostCPUs-v.cpus, 0)/max(cpus, 1))
+	}
+	return n
+}
+
+// spentFor says what bounds the site where it has no credit for a job of so many CPUs,
+// as the end of a sentence that begins with the site.
+func (v *site) spentFor(cpus int) string {
+	switch {
+	case v.Most > 0 && v.Most <= v.jobs && v.Limit == "":
+		return "has as many jobs of this gateway as it is to have at once, " + strconv.Itoa(v.Most)
+	case v.Most > 0 && v.Most <= v.jobs:
+		return "has as many jobs as its limit allows at once (" + v.Limit + ")"
+	case v.LimitCPUs == "":
+		return "has jobs of this gateway with as many CPUs as it is to have at once, " + strconv.Itoa(v.MostCPUs)
+	}
+	return "has jobs with so many CPUs that its limit leaves no room for " + count(max(cpus, 1), "further CPU") + " (" + v.LimitCPUs + ")"
+}
+
+// held names the limit that leaves no credit for a job of so many CPUs; "" where none
+// does.
+func (v *site) held(cpus int) string {
+	switch {
+	case v.creditFor(cpus) > 0:
+		return ""
+	case v.Most > 0 && v.Most <= v.jobs:
+		return v.Limit
+	}
+	return v.LimitCPUs
 }
 
 // site is a Site with what it was given.
@@ -58,6 +98,7 @@ type site struct {
 	Site
 	key   resourcemodel.Key
 	jobs  int // under way to it or at it
+	cpus  int // that these have
 	ahead int // jobs that it was given ahead and that do not run yet
 	dirty bool
 	// Where the log of changes has it last; with more than taking; with more than room.

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -26,6 +27,7 @@ func (s *Scheduler) Try(e Entry, now time.Time, most int) Report {
 	r := Report{Verdicts: s.verdicts(e.Request, d, most), Model: s.places.Snapshot().Revision()}
 	c := &class{request: e.Request, avoid: e.Avoid}
 	v := &view{class: c, now: now}
+	s.dealt(r.Verdicts, &e, now)
 	s.sift(v)
 	r.Could = len(v.cands)+len(v.full) > 0 || slices.ContainsFunc(r.Verdicts, func(v resourcemodel.Verdict) bool { return v.Could })
 	r.Now = len(v.cands) > 0
@@ -44,4 +46,30 @@ func (s *Scheduler) Try(e Entry, now time.Time, most int) Report {
 	dec.Waited, dec.Shadow = len(s.jobs)+1, nil
 	r.Decision = &dec
 	return r
+}
+
+// dealt adds to verdicts what the gateway has against places that could start the job
+// by what the model knows: it gives their sites no jobs now, or no more.
+func (s *Scheduler) dealt(verdicts []resourcemodel.Verdict, e *Entry, now time.Time) {
+	for i := range verdicts {
+		v := &verdicts[i]
+		at := s.sites[v.Place.Key]
+		if !v.Now || at == nil {
+			continue
+		}
+		said, limit := "", at.held(e.Request.Need.CPUs)
+		switch {
+		case at.closed(now):
+			said = at.sentence()
+		case at.creditFor(e.Request.Need.CPUs) == 0:
+			said = "the site " + at.key.String() + " " + at.spentFor(e.Request.Need.CPUs)
+		default:
+			continue
+		}
+		v.Now = false
+		v.Clauses = append(v.Clauses, resourcemodel.Clause{
+			Element: "Site", Asked: "a site that is given jobs", Has: cmp.Or(limit, "none for now"), Sentence: said, Dynamic: true,
+		})
+	}
+	slices.SortStableFunc(verdicts, func(a, b resourcemodel.Verdict) int { return order(&a) - order(&b) })
 }

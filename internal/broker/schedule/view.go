@@ -2,7 +2,6 @@ package schedule
 
 import (
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/policy"
@@ -258,7 +257,7 @@ func (s *Scheduler) less(v *view, site *site, d resourcemodel.Derived) {
 
 // again looks at one site.
 func (s *Scheduler) again(v *view, site *site, from int, d resourcemodel.Derived) {
-	if site.Ahead == 0 && site.Most == 0 && !s.places.Frees(site.key, v.class.request, d) {
+	if site.Ahead == 0 && site.Most == 0 && site.MostCPUs == 0 && !s.places.Frees(site.key, v.class.request, d) {
 		if first, end := v.segment(site); first == end && timeless(v.class.request) && site.modeled < from {
 			return // it is among the full already
 		}
@@ -310,7 +309,7 @@ func (s *Scheduler) room(of *class, v *site, free int, now time.Time) int {
 	if n <= 0 {
 		n = max(v.Ahead-v.ahead, 0)
 	}
-	return min(n, v.credit())
+	return min(n, v.creditFor(of.request.Need.CPUs))
 }
 
 // fullness says why a place has no room.
@@ -325,8 +324,8 @@ func (s *Scheduler) fullness(of *class, f *full, now time.Time) *Ruled {
 		r.Element, r.Sentence = "Placement", "the job is not to get the site "+v.key.String()+" again"
 	case v.closed(now):
 		r.Element, r.Sentence = "Site", v.sentence()
-	case v.credit() == 0:
-		r.Element, r.Sentence = "Site", "the site "+v.key.String()+" has as many jobs of this gateway as it is to have at once, "+strconv.Itoa(v.Most)
+	case v.creditFor(of.request.Need.CPUs) == 0:
+		r.Element, r.Sentence = "Site", "the site "+v.key.String()+" "+v.spentFor(of.request.Need.CPUs)
 	default:
 		r.Element, r.Sentence = "Room", r.Place.Share+" at "+v.key.String()+" has no room for "+count(max(of.request.Need.CPUs, 1), "CPU")+" now"
 	}

@@ -144,7 +144,7 @@ func (w *wakes) change(names []string) {
 			w.s.Settled(w.under[n(len(w.under))])
 		}
 	case 10:
-		to := Site{Ahead: n(3) / 2, Most: n(8), Closed: n(5) == 0}
+		to := Site{Ahead: n(3) / 2, Most: n(8), MostCPUs: max(0, n(24)-8), Closed: n(5) == 0}
 		if to.Closed && n(2) == 0 {
 			to.Reopen = w.now.Add(time.Duration(n(90)) * time.Second)
 		}
