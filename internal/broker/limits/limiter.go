@@ -25,14 +25,18 @@ type Limiter struct {
 	busy  chan struct{} // holds a token while counts are written
 	woken chan struct{} // Run has something to write
 
-	mu       sync.Mutex
-	queue    []*request
-	limits   map[Subject]known[limit]
-	used     map[Subject]known[counts]
-	own      map[Subject]int  // what we count, whether it is limited or not
-	dirty    map[Subject]bool // may be counted otherwise than it is written
-	all      bool             // everything may be
-	sess     store.Session    // the last that reserved or counted
+	mu     sync.Mutex
+	queue  []*request
+	limits map[Subject]known[limit]
+	used   map[Subject]known[counts]
+	own    map[Subject]int  // what we count, whether it is limited or not
+	dirty  map[Subject]bool // may be counted otherwise than it is written
+	all    bool             // everything may be
+	// doubted are the keys of counts that a write may have changed whose answer is lost: true
+	// until the record was read again, then false until a write of ours is known to have come
+	// after it.
+	doubted  map[string]bool
+	sess     store.Session // the last that reserved or counted
 	revision int64
 }
 
@@ -74,7 +78,7 @@ func Open(ctx context.Context, st store.Store, o Options) (*Limiter, error) {
 	l := &Limiter{
 		st: st, replica: o.Replica, log: o.Log, changed: o.Changed,
 		busy: make(chan struct{}, 1), woken: make(chan struct{}, 1),
-		own: map[Subject]int{}, dirty: map[Subject]bool{},
+		own: map[Subject]int{}, dirty: map[Subject]bool{}, doubted: map[string]bool{},
 	}
 	if err := l.reload(ctx); err != nil {
 		return nil, err
@@ -241,6 +245,9 @@ func (l *Limiter) reserve(ctx context.Context, sess store.Session, requests []*r
 // reserveSome counts uses in one transaction, or in as few as take them.
 func (l *Limiter) reserveSome(ctx context.Context, sess store.Session, uses []Use) []error {
 	for {
+		if err := l.ascertain(ctx); err != nil {
+			return slices.Repeat([]error{err}, len(uses))
+		}
 		errs, more, changes := l.admit(sess, uses)
 		if half := len(uses) / 2; len(changes) > store.MaxTransaction && half > 0 {
 			return append(l.reserveSome(ctx, sess, uses[:half]), l.reserveSome(ctx, sess, uses[half:])...)
@@ -384,18 +391,51 @@ func (l *Limiter) write(ctx context.Context, sess store.Session, changes []store
 		for _, c := range changes {
 			if _, ok := splitKey(c.Key, usedPrefix); ok {
 				l.note(store.Record{Key: c.Key, Value: c.Value, Revision: revision})
+				delete(l.doubted, c.Key)
 			}
 		}
 		return false, nil
 	}
 	e, ok := errors.AsType[*fail.Error](err)
-	if !ok || e.Kind != fail.Conflict || e.Subject == "" {
+	if !ok || e.Kind != fail.Conflict {
+		l.mu.Lock()
+		for _, c := range changes {
+			if _, ok := splitKey(c.Key, usedPrefix); ok {
+				l.doubted[c.Key] = true
+			}
+		}
+		l.mu.Unlock()
+		return false, err
+	}
+	if e.Subject == "" {
 		return false, err
 	}
 	if err := l.refresh(ctx, changes); err != nil {
 		return false, err
 	}
 	return true, nil
+}
+
+// ascertain reads the counts anew of which it is not known whether they were written: what
+// is lower in the store than here is no room that others leave to us. The token is held.
+func (l *Limiter) ascertain(ctx context.Context) error {
+	l.mu.Lock()
+	var keys []string
+	for key, unread := range l.doubted {
+		if unread {
+			keys = append(keys, key)
+		}
+	}
+	l.mu.Unlock()
+	for _, key := range keys {
+		if err := l.refresh(ctx, []store.RecordChange{{Key: key}}); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.doubted[key] = false
+		l.mu.Unlock()
+	}
+	return nil
 }
 
 // refresh reads the records of a transaction.
@@ -514,6 +554,9 @@ func (l *Limiter) count(ctx context.Context, sess store.Session, uses []Use, dea
 // of the dead. The token is held.
 func (l *Limiter) publish(ctx context.Context, sess store.Session, dead string) error {
 	for {
+		if err := l.ascertain(ctx); err != nil {
+			return err
+		}
 		l.mu.Lock()
 		if l.all {
 			for _, s := range l.subjects() {

@@ -564,3 +564,55 @@ func TestRaceOnEtcd(t *testing.T) {
 	}
 	settled(t, st)
 }
+
+// slow is a store that tells nothing while it is deaf, before it has heard.
+type slow struct {
+	store.Store
+	deaf  *atomic.Bool
+	heard chan struct{}
+}
+
+func (s slow) WatchRecords(ctx context.Context, prefix string, after int64, emit func([]store.Record, int64)) error {
+	return s.Store.WatchRecords(ctx, prefix, after, func(rs []store.Record, revision int64) {
+		if s.deaf.Load() {
+			<-s.heard
+		}
+		emit(rs, revision)
+	})
+}
+
+// TestLostAnswer: after a write whose answer is lost, what the record says is read before
+// it is relied on. Else a count that was lowered in the store and not here is taken for
+// one that others see.
+func TestLostAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ann := limits.Use{User: "ann"}
+		inner := memory(t)
+		heard := make(chan struct{})
+		defer close(heard)
+		var deaf, lost atomic.Bool
+		st := faulty.New(slow{inner, &deaf, heard}, nil)
+		a := start(t, st, "a")
+		set(t, a, "user:ann", 2)
+		b := start(t, inner, "b")
+		if n, err := a.reserve(t, times(2, ann)...); n != 2 {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		deaf.Store(true)
+		st.Follow(func(op faulty.Op) faulty.Fault {
+			return faulty.Fault{After: op == faulty.PutRecords && lost.CompareAndSwap(false, true)}
+		})
+		a.Release(ann)
+		synctest.Wait()
+		if !lost.Load() {
+			t.Fatal("no answer was lost")
+		}
+		if n, err := a.reserve(t, ann); n != 1 {
+			t.Fatal(err)
+		}
+		if n, _ := b.reserve(t, ann); n != 0 {
+			t.Error("the limit is 2, and there are 3")
+		}
+	})
+}
