@@ -283,13 +283,19 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, do func(*api, *http
 		panic(http.ErrAbortHandler) // so that nobody takes it for whole
 	}
 	out.begin()
+	out.renew()
 }
+
+// partTime bounds how long each part of an answer may take that goes on for longer than
+// the server gives an answer.
+const partTime = time.Minute
 
 // lazy sends its headers with the first byte, so that until then a request can be refused.
 type lazy struct {
 	w         http.ResponseWriter
 	mediaType string
 	begun     bool
+	lasts     bool // it sends its parts as they come
 }
 
 func (l *lazy) begin() {
@@ -301,12 +307,22 @@ func (l *lazy) begin() {
 
 func (l *lazy) Write(p []byte) (int, error) {
 	l.begin()
+	l.renew()
 	return l.w.Write(p)
 }
 
 // Flush sends what was written, for answers that go on for long.
 func (l *lazy) Flush() {
+	l.lasts = true
+	l.renew()
 	_ = http.NewResponseController(l.w).Flush() // some writers can't
+}
+
+// renew gives an answer that lasts time for its next part.
+func (l *lazy) renew() {
+	if l.lasts {
+		_ = http.NewResponseController(l.w).SetWriteDeadline(time.Now().Add(partTime)) // likewise
+	}
 }
 
 // body reads what a request brings.
