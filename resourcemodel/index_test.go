@@ -186,8 +186,10 @@ func (g worldGen) objective() *Objective {
 	terms := func() []Term {
 		var out []Term
 		for range g.IntN(3) {
-			out = append(out, Term{Attribute: pick(g.chance, "FreeCPUs", "Price", "Load", "FreeMemory", "MaxWallTime", "Memory", Room, "FreeSlots", "Benchmark:hs06"),
-				Weight: float64(g.IntN(9)-4) / 3, Unknown: float64(g.IntN(3))})
+			out = append(out, Term{
+				Attribute: pick(g.chance, "FreeCPUs", "Price", "Load", "FreeMemory", "MaxWallTime", "Memory", Room, "FreeSlots", "Benchmark:hs06"),
+				Weight:    float64(g.IntN(9)-4) / 3, Unknown: float64(g.IntN(3)),
+			})
 		}
 		return out
 	}

@@ -295,3 +295,50 @@ func TestSiteLimitOverReplicas(t *testing.T) {
 		})
 	}
 }
+
+// What a fenced site had counts there no more: it counts where it goes, as far as the
+// limit of that site lets it.
+func TestFenceFreesTheLimit(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := fake.NewWorld(8), fake.NewWorld(8)
+		b.Down("it is not there yet")
+		g := start(t, Config{Store: newStore(t), Sites: []Site{{Name: "here", Adapter: a.Open(environment(8))}, {Name: "there", Adapter: b.Open(environment(8))}}})
+		t.Cleanup(func() {
+			a.Close()
+			b.Close()
+			g.stop()
+		})
+		<-g.Ready()
+		g.limit("site:here", 2)
+		g.limit("site:there", 2)
+		var es []soap.EPR
+		for range 3 {
+			es = append(es, g.must("ada", rerunning("sleep 4000")))
+		}
+		g.until(es[1], bes.Running, "Executing")
+		if got := g.used(); got != "site:here=2/2 site:there=0/2" {
+			t.Error(got)
+		}
+		a.Down("the hall burns")
+		g.untilSite("here", SiteDown)
+		b.Up()
+		g.until(es[2], bes.Running, "Executing")
+		if got := g.used(); got != "site:here=2/2 site:there=1/2" {
+			t.Error(got)
+		}
+		if r, err := g.FenceSite(as("root"), "here", "burnt down", time.Time{}); err != nil || r.Again != 2 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		time.Sleep(time.Minute)
+		if got := g.used(); got != "site:here=0/2 site:there=2/2" {
+			t.Error(got)
+		}
+		for _, e := range es {
+			g.until(e, bes.Finished, "")
+		}
+		synctest.Wait()
+		if got := g.used(); got != "site:here=0/2 site:there=0/2" {
+			t.Error(got)
+		}
+	})
+}

@@ -7,8 +7,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-
-	"github.com/gorilla/mux"
 )
 
 // describedBy gives the description as a client gets it.
@@ -44,19 +42,12 @@ func TestDescriptionIsOfTheRoutes(t *testing.T) {
 		}
 	}
 	routed := map[string]bool{}
-	paths := map[string]bool{}
-	err := a.router.Walk(func(r *mux.Route, _ *mux.Router, _ []*mux.Route) error {
-		path, err := r.GetPathTemplate()
-		if err != nil {
-			return err
-		}
-		paths[path] = true
-		methods, _ := r.GetMethods() // one without refuses all others
+	paths, err := Routes(a)
+	for path, methods := range paths {
 		for _, m := range methods {
 			routed[m+" "+path] = true
 		}
-		return nil
-	})
+	}
 	if err != nil || len(routed) < 18 || !reflect.DeepEqual(routed, described) {
 		t.Errorf("%v: the router has %v\nthe description has %v", err, routed, described)
 	}

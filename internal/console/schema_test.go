@@ -2,6 +2,7 @@ package console_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/broker"
@@ -26,7 +29,17 @@ func (j *judge) wrong(at, format string, args ...any) {
 	j.problems = append(j.problems, at+": "+fmt.Sprintf(format, args...))
 }
 
+// keywords are those that a judge knows.
+var keywords = []string{
+	"$ref", "anyOf", "type", "format", "enum", "minimum", "items", "properties", "additionalProperties", "required", "contentEncoding", "description",
+}
+
 func (j *judge) value(at string, v any, schema map[string]any) {
+	for k := range schema {
+		if !slices.Contains(keywords, k) {
+			j.wrong(at, "nobody judges the keyword %s", k)
+		}
+	}
 	if ref, ok := schema["$ref"].(string); ok {
 		next, _ := j.components[strings.TrimPrefix(ref, "#/components/schemas/")].(map[string]any)
 		j.value(at, v, next)
@@ -50,10 +63,21 @@ func (j *judge) value(at string, v any, schema map[string]any) {
 		is[true] = "boolean"
 	case string:
 		is[true] = "string"
-		if schema["format"] == "date-time" {
-			if _, err := time.Parse(time.RFC3339Nano, x); err != nil {
-				j.wrong(at, "%v", err)
-			}
+		var err error
+		switch format := schema["format"]; format {
+		case nil:
+		case "date-time":
+			_, err = time.Parse(time.RFC3339Nano, x)
+		case "uuid":
+			_, err = uuid.Parse(x)
+		default:
+			j.wrong(at, "nobody judges the format %v of text", format)
+		}
+		if err == nil && schema["contentEncoding"] == "base64" {
+			_, err = base64.StdEncoding.DecodeString(x)
+		}
+		if err != nil {
+			j.wrong(at, "%v", err)
 		}
 		if enum, ok := schema["enum"].([]any); ok && !slices.Contains(enum, v) {
 			j.wrong(at, "%q is none of %v", x, enum)
@@ -62,6 +86,9 @@ func (j *judge) value(at string, v any, schema map[string]any) {
 		is[true] = "number"
 		if schema["type"] == "integer" && x == float64(int64(x)) {
 			is[true] = "integer"
+		}
+		if least, ok := schema["minimum"].(float64); ok && x < least {
+			j.wrong(at, "%v is less than %v", x, least)
 		}
 	case []any:
 		is[true] = "array"
