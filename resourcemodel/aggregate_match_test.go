@@ -46,7 +46,9 @@ func TestWidestRulesNothingOut(t *testing.T) {
 				def.Description.Resources.FileSystems = []jsdl.FileSystem{{Name: oneOf(g, "HOME", "SCRATCH", "OWN"), Type: oneOf(g, "", "", "swap", "normal"), DiskSpace: c.values(2)}}
 			}
 			if p := def.Description.Resources.Placement; p != nil {
-				p.Share = nil
+				if p.Share = nil; g.IntN(2) == 0 { // the aggregate has the names of all that it was merged of
+					p.Share = &s.Static.Shares[g.IntN(len(s.Static.Shares))].ID
+				}
 				if g.IntN(2) == 0 {
 					f := oneOf(g, "avx", "ib&avx", "ib|avx512")
 					p.Constraint = &f

@@ -34,7 +34,11 @@ func (c *compiler) staticClauses() {
 	if s := c.placement.Share; s != nil {
 		want := *s
 		add(clause{element: "Share", met: func(p *at) bool { return p.Share.Has(want) }, tell: func(p *at) Clause {
-			return Clause{Asked: want, Has: p.Share.ID, Sentence: "Share asks for " + quoted(want) + ", and this is " + p.Share.ID}
+			has := p.Share.ID
+			if s := p.Share.Span; s != nil {
+				has = listed(s.IDs, "and") + " as one"
+			}
+			return Clause{Asked: want, Has: has, Sentence: "Share asks for " + quoted(want) + ", and this is " + has}
 		}, mend: func(p *at, _ bool) (Edit, bool) {
 			id := p.Share.ID
 			return Edit{From: quoted(want), To: quoted(id), amount: 1, apply: func(d *draft) { d.placement.Share = &id }}, true

@@ -43,6 +43,7 @@ type Index struct {
 	lost    map[Key]*ledger // taken from shares and environments that are not there now
 
 	search  searcher
+	glance  glance
 	changed []aspects // scratch
 	rows    []uint32
 }

@@ -34,7 +34,7 @@ func (x *Index) arrange() {
 			}
 		}
 		for j, c := range words {
-			parting.codes[len(columns)+j][i] = c.number(g, c.of(&p))
+			parting.codes[len(columns)+j][i] = c.code(g, &p)
 		}
 		parting.rows[i] = uint32(i)
 	}

@@ -19,10 +19,20 @@ type asked struct {
 	class []clause // those that a class of places answers alike
 	row   []clause // those that every place answers for itself
 
-	// Two bits for each class of places: whether it was asked, and whether it fits. 32
-	// classes that are neighbours are together.
+	// Two bits for each class of places, an answer. 32 classes that are neighbours are
+	// together.
 	fits map[uint32]uint64
+	// simple is that a place may fit simply.
+	simple bool
 }
+
+// The answers of a class of places.
+const (
+	fitsUnasked = iota
+	fitsNever
+	fitsSimply // one host serves a job, and only its CPUs, slots and memory count
+	fitsSomehow
+)
 
 // maxAsked bounds the classes of requests that are remembered.
 const maxAsked = 2048
@@ -30,19 +40,25 @@ const maxAsked = 2048
 // askedTable finds them.
 type askedTable struct {
 	all map[Class]*asked
+	// The request that was asked last, and what is known of it.
+	request *Request
+	last    *asked
 }
 
-func (t *askedTable) init() { t.all = map[Class]*asked{} }
+func (t *askedTable) init() { *t = askedTable{all: map[Class]*asked{}} }
 
 // forgetUsers forgets everything if classes of requests are not what they were.
 func (t *askedTable) forgetUsers(changed bool) {
 	if changed {
-		clear(t.all)
+		t.init()
 	}
 }
 
 // of gives what is known of the request's class.
 func (x *Index) of(r *Request) *asked {
+	if x.asked.request == r {
+		return x.asked.last
+	}
 	k := x.Class(r)
 	a := x.asked.all[k]
 	if a == nil {
@@ -52,6 +68,7 @@ func (x *Index) of(r *Request) *asked {
 		a = newAsked(r)
 		x.asked.all[k] = a
 	}
+	x.asked.request, x.asked.last = r, a
 	return a
 }
 
@@ -83,6 +100,9 @@ func newAsked(r *Request) *asked {
 			}
 		}
 	}
+	n := &r.Need
+	a.simple = len(a.once)+len(a.row)+len(r.hard) == 0 && r.NotBefore.IsZero() && r.Deadline.IsZero() &&
+		n.CPUs >= 1 && !n.Exclusive && n.GPUs == 0 && len(n.Consumables) == 0
 	return a
 }
 
@@ -99,18 +119,29 @@ func (a *asked) ready(x *Index) {
 
 // fit reports whether a place fits, but for the clauses about the moment.
 func (a *asked) fit(p *at, class uint32) bool {
-	word, shift := a.fits[class/32], class%32*2
-	switch word >> shift & 3 {
-	case 0:
-		if !met(a.class, p) {
-			a.fits[class/32] = word | 1<<shift
-			return false
+	answer := a.answer(class)
+	if answer == fitsUnasked {
+		switch {
+		case !met(a.class, p):
+			answer = fitsNever
+		case a.simple && a.fitsSimply(p):
+			answer = fitsSimply
+		default:
+			answer = fitsSomehow
 		}
-		a.fits[class/32] = word | 3<<shift
-	case 1:
-		return false
+		a.fits[class/32] |= answer << (class % 32 * 2)
 	}
-	return met(a.row, p)
+	return answer != fitsNever && met(a.row, p)
+}
+
+// answer gives what is known of a class of places.
+func (a *asked) answer(class uint32) uint64 { return a.fits[class/32] >> (class % 32 * 2) & 3 }
+
+// fitsSimply looks whether one host of a place that fits is what the need says.
+func (a *asked) fitsSimply(p *at) bool {
+	space, n := p.room(), &a.request.Need
+	one, ok := a.request.ask.solve(&space)
+	return ok && one.Hosts == 1 && one.CPUs == n.CPUs && one.Memory == n.Memory
 }
 
 // A plan has what must be so of a row for a request to fit there, as far as columns tell:
@@ -331,9 +362,6 @@ func (p *planner) dynamic(r *Request) {
 func (p *planner) criterion(c *criterion) {
 	if c.attribute.number == nil {
 		if (c.Operator == "eq" || c.Operator == "in") && !c.attribute.List && !slices.Contains(c.words, "") {
-			if c.attribute.Name == "Share" {
-				return // the name of one that was merged counts too
-			}
 			p.word(c.attribute.Name, false, c.words...)
 		}
 		return

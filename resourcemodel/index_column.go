@@ -253,6 +253,7 @@ func (c *column) sum(g *grid, level int, part uint32) bool {
 type wordColumn struct {
 	attribute string
 	of        func(p *at) string
+	several   func(p *at) bool // it has further words, so that none rules it out; nil: none has
 	numbers   map[string]uint16
 	codes     []uint16
 	zones     [][]uint64
@@ -260,7 +261,7 @@ type wordColumn struct {
 
 const (
 	wordNone = 0      // not known
-	wordAny  = 0xffff // there are too many to number them
+	wordAny  = 0xffff // it has several, or there are too many to number them
 )
 
 // number gives that of a word. A new word makes plans be made anew: it may be one that
@@ -279,6 +280,14 @@ func (c *wordColumn) number(g *grid, word string) uint16 {
 		g.round++
 	}
 	return n
+}
+
+// code gives that of a place.
+func (c *wordColumn) code(g *grid, p *at) uint16 {
+	if c.several != nil && c.several(p) {
+		return wordAny
+	}
+	return c.number(g, c.of(p))
 }
 
 // wordBit gives the bit of a word's number.
@@ -304,7 +313,7 @@ func (c *wordColumn) grow(g *grid) {
 }
 
 func (c *wordColumn) put(g *grid, row uint32, p *at) {
-	c.codes[row] = c.number(g, c.of(p))
+	c.codes[row] = c.code(g, p)
 	c.settle(g, row>>blockBits)
 }
 

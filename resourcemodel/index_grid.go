@@ -77,6 +77,7 @@ func (g *grid) init() {
 	word("CPUArchitecture", func(p *at) string { return p.Environment.CPUArchitecture })
 	word("Manager", func(p *at) string { return p.static.Type })
 	word("Share", func(p *at) string { return p.Share.ID })
+	g.word("Share").several = func(p *at) bool { return p.Share.Span != nil } // the name of each that was merged counts
 }
 
 func (g *grid) rows() int { return len(g.ids) }

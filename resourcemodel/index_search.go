@@ -495,33 +495,13 @@ func (x *Index) Candidates(into []PlaceID, r *Request, d Derived) []PlaceID {
 	return into
 }
 
-// Starts reports whether a place can start the request now.
-func (x *Index) Starts(id PlaceID, r *Request, d Derived) bool {
-	var p at
-	p.request, p.derived = r, &d
-	a := x.of(r)
-	a.ready(x)
-	return x.starts(id, a, r, &p)
-}
-
+// starts is Starts, of what is known of the request.
 func (x *Index) starts(id PlaceID, a *asked, r *Request, p *at) bool {
 	if !met(a.once, p) {
 		return false
 	}
 	x.load(id, p)
 	return a.fit(p, x.places.list[id].class) && met(r.clauses[r.static:], p)
-}
-
-// Room gives how many jobs with the request's need could start at a place at once.
-func (x *Index) Room(id PlaceID, r *Request, d Derived) int {
-	var p at
-	p.request, p.derived = r, &d
-	a := x.of(r)
-	a.ready(x)
-	if !x.starts(id, a, r, &p) {
-		return 0
-	}
-	return p.jobs()
 }
 
 // wish notes which attributes with an argument are asked about.

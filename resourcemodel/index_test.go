@@ -60,6 +60,10 @@ func (g worldGen) site(k Key) *Site {
 		}
 		h.Environments = someOf(modelGen{g.Rand}, ids...)
 		h.Price = float64(g.IntN(4)) / 4
+		if g.one(5) { // merged of several
+			h.Span = &ShareSpan{IDs: []string{h.ID, pick(g.chance, "s", "t", "u")}}
+			slices.Sort(h.Span.IDs)
+		}
 		if g.one(15) {
 			h.MaxWallTime = 300 * time.Millisecond
 		}
@@ -182,8 +186,10 @@ func (g worldGen) objective() *Objective {
 	terms := func() []Term {
 		var out []Term
 		for range g.IntN(3) {
-			out = append(out, Term{Attribute: pick(g.chance, "FreeCPUs", "Price", "Load", "FreeMemory", "MaxWallTime", "Memory", Room, "FreeSlots", "Benchmark:hs06"),
-				Weight: float64(g.IntN(9)-4) / 3, Unknown: float64(g.IntN(3))})
+			out = append(out, Term{
+				Attribute: pick(g.chance, "FreeCPUs", "Price", "Load", "FreeMemory", "MaxWallTime", "Memory", Room, "FreeSlots", "Benchmark:hs06"),
+				Weight:    float64(g.IntN(9)-4) / 3, Unknown: float64(g.IntN(3)),
+			})
 		}
 		return out
 	}
@@ -538,7 +544,7 @@ func (x *Index) consistent() error {
 			}
 		}
 		for _, c := range g.words {
-			if c.codes[row] != c.number(g, c.of(&p)) {
+			if c.codes[row] != c.code(g, &p) {
 				return fmt.Errorf("%s of row %d", c.attribute, row)
 			}
 		}

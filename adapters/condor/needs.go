@@ -433,8 +433,6 @@ func (p *plan) finish() {
 		p.refuse("Argument, Environment", "together they take %d bytes; a node gives a program at most %d", p.size, p.site.argMax-(64<<10))
 	}
 	p.request.set("request_cpus", strconv.FormatInt(p.cpus, 10))
-	p.keep("IndividualCPUCount", func(s slot) bool { return s.CPUs >= p.cpus && s.Memory >= p.memory && s.Disk >= p.disk },
-		"no one machine of this pool has %d CPUs, %d bytes of memory and %d bytes of disk", p.cpus, p.memory, p.disk)
 	switch {
 	case p.memory > 0:
 		p.request.set("request_memory", strconv.FormatInt(max(ceil(p.memory, 1<<20), 1), 10))

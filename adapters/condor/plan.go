@@ -416,8 +416,12 @@ func (p *plan) least(element string, r *jsdl.RangeValue, least int64, of func(sl
 		p.refuse(element, "no number of the range can be asked for")
 		return 0
 	}
-	have := p.most(of)
-	p.keep(element, func(s slot) bool { return of(s) >= n }, "a machine of this pool has at most %d %s, which is not enough", have, unit)
+	enough := func(s slot) bool { return of(s) >= n }
+	if p.facts != nil && slices.ContainsFunc(p.facts.slots, enough) {
+		p.keep(element, enough, "of the machines of this pool that have what else the job asks for, each has at most %d %s, which is not enough; %d are asked for", p.most(of), unit, n)
+		return n
+	}
+	p.keep(element, enough, "a machine of this pool has at most %d %s, which is not enough", p.most(of), unit)
 	return n
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/broker/policy"
 	"github.com/portolan-project/portolan/internal/broker/policy/pluginpolicy"
+	"github.com/portolan-project/portolan/internal/broker/schedule"
 )
 
 // gatewayConfig is the file of serve --config. Each part of it has a field here;
@@ -28,13 +29,13 @@ type gatewayConfig struct {
 	Sites []siteConfig `yaml:"sites"`
 	// Domain is what the gateway speaks for, among those that share an etcd cluster; as --domain.
 	Domain string `yaml:"domain"`
-	// Limits bound how many jobs are at the sites at once; read at the start.
+	// Limits bound how many jobs are at the sites at once.
 	Limits limitsConfig `yaml:"limits"`
 	// Entitlements say what VOs and users are entitled to under the policy fairshare, relative to
-	// others: "vo:bio" with 2 for twice the usual; read at the start.
+	// others: "vo:bio" with 2 for twice the usual.
 	Entitlements map[string]float64 `yaml:"entitlements"`
 	// Policies are programs of their own that order jobs or choose places, by the name that a
-	// setting gives as plugin:NAME; read at the start.
+	// setting gives as plugin:NAME.
 	Policies map[string]pluginpolicy.Settings `yaml:"policies"`
 }
 
@@ -260,6 +261,11 @@ func (c *gatewayConfig) check(p *configProblems) {
 			}
 		}
 	}
+}
+
+// forBroker gives them as the broker takes them.
+func (l *limitsConfig) forBroker() schedule.Limits {
+	return schedule.Limits{EachOwner: l.EachUser, EachVO: l.EachVO, Owner: l.Users, VO: l.VOs}
 }
 
 func (l *limitsConfig) check(p *configProblems) {

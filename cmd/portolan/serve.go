@@ -23,7 +23,6 @@ import (
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/broker/modelstore"
-	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/console"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
@@ -257,24 +256,23 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		closeAll(open)
 		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
 	}
-	defer policies.close(log)
+	defer policies.close()
+	keeper.policies = policies
 
 	base := url.URL{Scheme: "http", Host: listener.Addr().String(), Path: "/bes"}
 	documents := jsdl.Options{Lenient: o.lenient}
 	var live atomic.Int64
 	b, err := broker.New(broker.Config{
-		Store:   st,
-		Domain:  domain,
-		Shared:  st.Shared(modelstore.Prefixes()...),
-		Sites:   open,
-		BaseURL: base.String,
-		Log:     log.With("part", "broker"),
-		JSDL:    documents,
-		Alone:   len(o.endpoints) == 0,
-		Limits:  broker.Limits{Wait: 2 * time.Minute},
-		Bounds: schedule.Limits{
-			EachOwner: config.Limits.EachUser, EachVO: config.Limits.EachVO, Owner: config.Limits.Users, VO: config.Limits.VOs,
-		},
+		Store:     st,
+		Domain:    domain,
+		Shared:    st.Shared(modelstore.Prefixes()...),
+		Sites:     open,
+		BaseURL:   base.String,
+		Log:       log.With("part", "broker"),
+		JSDL:      documents,
+		Alone:     len(o.endpoints) == 0,
+		Limits:    broker.Limits{Wait: 2 * time.Minute},
+		Bounds:    config.Limits.forBroker(),
 		Shares:    config.Entitlements,
 		Catalogue: policies.catalogue(),
 		Hooks: broker.Hooks{
@@ -312,6 +310,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	})
 	api := console.New(b, console.Options{
 		Configuration: keeper.shown,
+		Version:       v,
 		Domain:        domain,
 		Principal: func(*http.Request) (soap.Principal, error) {
 			return soap.Principal{Name: "anonymous", Method: "none"}, nil

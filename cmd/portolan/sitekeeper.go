@@ -21,13 +21,15 @@ import (
 	"github.com/portolan-project/portolan/internal/fail"
 )
 
-// siteKeeper opens sites, and keeps the broker's in line with the configuration.
+// siteKeeper opens sites, and keeps the broker's in line with the configuration, together
+// with its limits, entitlements and the policies that are programs.
 type siteKeeper struct {
-	data   string
-	log    *slog.Logger
-	file   string // "" without a configuration
-	flag   string // the domain that --domain names
-	domain string // that the gateway speaks for
+	data     string
+	log      *slog.Logger
+	file     string // "" without a configuration
+	flag     string // the domain that --domain names
+	domain   string // that the gateway speaks for
+	policies *policyPlugins
 
 	mu      sync.Mutex // held while the configuration is read anew
 	broker  *broker.Broker
@@ -177,15 +179,38 @@ func detectable() []string {
 	return names
 }
 
-// use makes the broker's sites those of the configuration: new ones are opened and
-// offered, changed ones are opened anew, those that are gone are drained. On an
-// error everything is as it was.
+// use puts a configuration in force. On an error everything is as it was.
 func (k *siteKeeper) use(c *gatewayConfig) error {
 	if domain, err := oneDomain(k.flag, c.Domain); err != nil {
 		return err
 	} else if domain != k.domain {
 		return fmt.Errorf("the gateway speaks for %s, and that can't change to %s while it has jobs: give domain back its value", inWords(k.domain), inWords(domain))
 	}
+	change, err := k.policies.prepare(c.Policies)
+	if err != nil {
+		return err
+	}
+	if err := change.try(k.broker.RemakePolicies); err != nil {
+		return err
+	}
+	if err := k.useSites(c); err != nil {
+		if undo := change.drop(k.broker.RemakePolicies); undo != nil {
+			k.log.Error("the configuration is not used, and not all is as it was", "cause", undo)
+		}
+		return err
+	}
+	change.keep()
+	k.broker.SetBounds(c.Limits.forBroker())
+	if err := k.broker.SetShares(c.Entitlements); err != nil { // they were checked
+		k.log.Error("the entitlements can't be used; those before hold on", "cause", err)
+	}
+	return nil
+}
+
+// useSites makes the broker's sites those of the configuration: new ones are opened and
+// offered, changed ones are opened anew, those that are gone are drained. On an
+// error everything is as it was.
+func (k *siteKeeper) useSites(c *gatewayConfig) error {
 	b := k.broker
 	next := map[string]siteConfig{}
 	var fresh, changed, moved []siteConfig

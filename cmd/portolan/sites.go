@@ -98,7 +98,7 @@ func (a *app) showSites(form string, sites []console.Site, now time.Time) error 
 }
 
 func siteRow(s console.Site, now time.Time) []string {
-	row := []string{s.Name, s.Type, s.State, "", "", strconv.Itoa(s.Live), "", "", s.Problem}
+	row := []string{s.Name, s.Type, string(s.State), "", "", strconv.Itoa(s.Live), "", "", s.Problem}
 	if m := s.Manager; m != nil {
 		row[3] = strings.TrimSpace(m.Path + " " + m.Version)
 		if m.Contact != nil {

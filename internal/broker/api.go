@@ -43,7 +43,7 @@ var _ Scheduling = (*Broker)(nil)
 // PolicyView is which policies decide.
 type PolicyView struct {
 	Policies  *schedule.Policies
-	Catalogue []policy.Description
+	Catalogue []policy.Description // those that SetPolicy takes
 	// Changes are the last ones, the newest first, at most MaxPolicyChanges.
 	Changes []PolicyChange
 }

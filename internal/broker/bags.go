@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/broker/limits"
 	"github.com/portolan-project/portolan/internal/broker/policy"
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -407,12 +408,22 @@ func (b *Broker) stillborn(id string) {
 func (b *Broker) bearOne(ctx context.Context, n birth, of store.Job, doc []byte) {
 	now := time.Now()
 	f := fact{
-		event: Copied, at: now, place: n.place, rerunnable: true, cpus: n.cpus, tag: adapters.Tag(n.id + "-1"),
+		event: Copied, at: now, place: n.place, rerunnable: true, cpus: n.cpus, tag: adapters.Tag(n.id + "-1"), gateway: b.cfg.Replica,
 		reason: fmt.Sprintf("a replica of the job %s, for the site %s, which was idle", of.ID, n.place.Site),
 	}
 	st, line, _, err := step(store.Status{VO: of.Status.VO, Gateway: b.cfg.Replica, Of: of.ID, For: of.Owner}, f)
 	if err != nil {
 		b.cfg.Log.Error("a replica can't begin", "job", of.ID, "cause", err)
+		b.stillborn(n.id)
+		return
+	}
+	sh, counts := b.shared.Load(), limits.Use{Site: n.place.Site, CPUs: n.cpus}
+	if sh == nil {
+		b.stillborn(n.id)
+		return
+	}
+	if err := sh.limits.Reserve(ctx, sh.sess, counts)[0]; err != nil {
+		b.cfg.Log.Debug("a replica is not made, as its site may not have it", "job", of.ID, "cause", err)
 		b.stillborn(n.id)
 		return
 	}
@@ -423,6 +434,7 @@ func (b *Broker) bearOne(ctx context.Context, n birth, of store.Job, doc []byte)
 		if ctx.Err() == nil && !fail.Is(err, fail.NotAccepting) {
 			b.cfg.Log.Warn("a replica could not be made", "job", of.ID, "cause", err)
 		}
+		sh.limits.Release(counts)
 		b.stillborn(n.id)
 		return
 	}
@@ -432,7 +444,13 @@ func (b *Broker) bearOne(ctx context.Context, n birth, of store.Job, doc []byte)
 		b.mu.Unlock()
 		return // the next start finds it
 	}
-	if j := b.adopt(rec); j != nil && j.rec.Revision == rec.Revision {
+	j := b.adopt(rec)
+	if j != nil && !j.rec.Status.Final {
+		j.limited = &counts
+	} else {
+		sh.limits.Release(counts)
+	}
+	if j != nil && j.rec.Revision == rec.Revision {
 		if old := b.kinds[n.kind.key]; old == nil || old.epoch < n.kind.epoch {
 			b.kinds[n.kind.key] = n.kind
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/broker/estimate"
+	"github.com/portolan-project/portolan/internal/broker/limits"
 	"github.com/portolan-project/portolan/internal/broker/policy"
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -96,7 +97,8 @@ type job struct {
 	deciding bool               // its end is being written down, as no site is left
 	at       *site              // in whose count it is
 	atPhase  Phase              // under which it is counted there
-	counted  bool               // towards the limits, by this replica
+	counted  bool               // towards the limits of its owner and VO, by this replica
+	limited  *limits.Use        // what of it counts towards the limits of a site, by this replica
 	given    bool               // the scheduler counts it at a place, too
 	need     *policy.Job        // as given there
 	where    resourcemodel.Place

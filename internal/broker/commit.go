@@ -256,9 +256,14 @@ func (p *plan) changed() bool { return len(p.lines) > 0 || !same(p.before, p.aft
 func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) error {
 	changes := make([]store.Change, 0, len(plans))
 	written := make([]*plan, 0, len(plans))
-	var done []*plan
+	var done, again []*plan
+	barred, trouble := b.reserveSites(ctx, sess, plans)
 	for _, p := range plans {
 		if p.carrier != nil {
+			continue
+		}
+		if barred[p] {
+			again = append(again, p.both()...)
 			continue
 		}
 		if !p.changed() {
@@ -273,8 +278,6 @@ func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) 
 		changes = append(changes, c)
 		written = append(written, p)
 	}
-	var again []*plan
-	var trouble error
 	if len(changes) > 0 {
 		began := time.Now()
 		results := b.cfg.Store.Update(ctx, sess, changes...)
@@ -344,6 +347,9 @@ func (p *plan) both() []*plan {
 func (b *Broker) written(p *plan, c store.Changed) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if p.with != nil { // each has what the other had
+		p.j.limited, p.with.j.limited = p.with.j.limited, p.j.limited
+	}
 	b.isSo(p, c.Revision)
 	if p.with != nil {
 		b.isSo(p.with, c.With)

@@ -105,7 +105,7 @@ func (b *Broker) placing(j *job, st *store.Status, d *schedule.Decision) []fact 
 		return nil
 	}
 	return []fact{{
-		event: Chosen, place: d.Place, rerunnable: j.kind.rerunnable(), cpus: max(1, j.kind.request.Need.CPUs),
+		event: Chosen, place: d.Place, rerunnable: j.kind.rerunnable(), cpus: max(1, j.kind.request.Need.CPUs), gateway: b.cfg.Replica,
 		reason: "chosen: " + b.chosenBecause(d), tag: adapters.Tag(fmt.Sprintf("%s-%d", j.rec.ID, st.Attempt+1)),
 	}}
 }

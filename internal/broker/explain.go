@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/estimate"
+	"github.com/portolan-project/portolan/internal/broker/limits"
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
@@ -157,9 +158,15 @@ func (b *Broker) Match(ctx context.Context, doc []byte, vo string) (*MatchReport
 		}
 	}
 	out.Verdicts = append(out.Verdicts, b.beyond(k.request, now, mostVerdicts-len(out.Verdicts))...)
+	var full error
+	if sh := b.shared.Load(); sh != nil {
+		full = sh.limits.Full(limits.Use{User: who.Name, VO: k.request.Subject.VO, CPUs: k.request.Need.CPUs})
+	}
 	switch d := t.Decision; {
 	case !out.Could:
 		out.Sentence = "no site here can ever run this: " + why
+	case full != nil:
+		out.Sentence = "it would not be taken in now: " + fail.Sentence(full)
 	case d != nil:
 		out.Ranked = d.Ranked
 		out.Sentence = "it would be placed at once: " + b.chosenBecause(d)

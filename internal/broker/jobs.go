@@ -46,6 +46,7 @@ func (b *Broker) settle(j *job) {
 		at = b.place(st.Placement.Site)
 	}
 	b.count(j, at, phase)
+	b.leaveLimit(j)
 	switch {
 	case st.Final:
 		b.forget(j)
@@ -65,8 +66,9 @@ func (b *Broker) forget(j *job) {
 	b.dequeue(j)
 	b.dropKind(j)
 	b.count(j, nil, "")
+	b.unlimit(j)
 	if sh := b.shared.Load(); j.counted && sh != nil {
-		sh.limits.Release(use(j.rec.Owner, j.rec.Status.VO))
+		sh.limits.Release(useOf(&j.rec))
 	}
 	delete(b.jobs, j.rec.ID)
 	b.unrelate(j)
@@ -105,6 +107,7 @@ func (b *Broker) count(j *job, at *site, phase Phase) {
 		}
 		if !old.configured && old.inFlight == 0 {
 			delete(b.sites, old.name)
+			nudge(b.wakeFeed)
 		}
 	}
 	j.at, j.atPhase = at, phase

@@ -57,7 +57,7 @@ func (b *Broker) newScheduler() {
 	cat := b.cfg.Catalogue
 	b.revision = 0
 	opts := schedule.Options{
-		Places: schedule.NewSurvey(resourcemodel.Empty()), Catalogue: cat, Policies: &b.policies.Policies,
+		Places: schedule.NewPlaces(resourcemodel.Empty()), Catalogue: cat, Policies: &b.policies.Policies,
 		Derived: b.derived, Seed: b.cfg.Seed,
 	}
 	sched, err := schedule.New(opts)
@@ -368,6 +368,7 @@ func (b *Broker) deal(s *site, now time.Time) {
 		// Jobs on their way without an answer are what the window bounds.
 		bound(max(1, s.inFlight+max(0, w-s.phases[Placing])))
 	}
+	b.limitTo(s, &to)
 	if why := s.fencedLocked(); why != "" {
 		to.Closed, to.Problem = true, clean(why)
 		b.sched.SetSite(s.key(), to)

@@ -71,7 +71,7 @@ func (b *Broker) SetPolicy(ctx context.Context, scope schedule.Scope, kind polic
 		if err != nil || !changed {
 			return err
 		}
-		if _, err := schedule.New(schedule.Options{Places: schedule.NewSurvey(resourcemodel.Empty()), Catalogue: b.cfg.Catalogue, Policies: &after.Policies}); err != nil {
+		if _, err := schedule.New(schedule.Options{Places: schedule.NewPlaces(resourcemodel.Empty()), Catalogue: b.cfg.Catalogue, Policies: &after.Policies}); err != nil {
 			return err
 		}
 		value, err := json.Marshal(after)

@@ -23,7 +23,7 @@ func (b *Broker) openShared(ctx context.Context, sess store.Session) (*shared, e
 	m := b.cfg.Model
 	if m == nil {
 		var err error
-		o := modelstore.Options{Domain: b.cfg.Domain, Replica: b.cfg.Replica, Log: b.cfg.Log, Silence: max(time.Minute, 3*b.cfg.AuditInterval)}
+		o := modelstore.Options{Domain: b.cfg.Domain, Replica: b.cfg.Replica, Log: b.cfg.Log, Silence: b.silence()}
 		records := b.cfg.Shared
 		if records == nil {
 			records = b.cfg.Store
@@ -32,7 +32,7 @@ func (b *Broker) openShared(ctx context.Context, sess store.Session) (*shared, e
 			return nil, err
 		}
 	}
-	l, err := limits.Open(ctx, b.cfg.Store, limits.Options{Replica: b.cfg.Replica, Log: b.cfg.Log})
+	l, err := limits.Open(ctx, b.cfg.Store, limits.Options{Replica: b.cfg.Replica, Log: b.cfg.Log, Changed: func() { nudge(b.wakeDispatch) }})
 	if err != nil {
 		return nil, err
 	}
@@ -40,16 +40,23 @@ func (b *Broker) openShared(ctx context.Context, sess store.Session) (*shared, e
 }
 
 // feedLoop tells the shared model what our sites have, whenever one was measured, came
-// or went.
+// or went. Sites that went while nobody was here go as soon as we know that they are
+// nobody else's: at once where the store is ours alone, else when whoever else has them
+// must have told of them.
 func (b *Broker) feedLoop(ctx context.Context, sh *shared) error {
 	published := map[string]bool{}
-	for s := range sh.model.Snapshot().SitesOf("") { // some may have been taken out while we were away
-		published[s.Site] = true
+	var grace time.Duration
+	if !b.cfg.Alone {
+		grace = b.silence()
 	}
+	sure := time.NewTimer(grace)
+	defer sure.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-sure.C:
+			b.orphans(sh, published)
 		case <-b.wakeFeed:
 		}
 		if !b.feedModel(ctx, sh, published) {
@@ -57,6 +64,21 @@ func (b *Broker) feedLoop(ctx context.Context, sh *shared) error {
 				return nil
 			}
 			nudge(b.wakeFeed)
+		}
+	}
+}
+
+// silence is how long a replica may not hear of a site before it is not the one that tells
+// of it any more.
+func (b *Broker) silence() time.Duration { return max(time.Minute, 3*b.cfg.AuditInterval) }
+
+// orphans adds the sites that the model has of our domain and that are not configured.
+func (b *Broker) orphans(sh *shared, published map[string]bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for site := range sh.model.Snapshot().Sites() {
+		if s := b.sites[site.Key.Site]; site.Domain == "" && (s == nil || !s.configured) {
+			published[site.Key.Site] = true
 		}
 	}
 }
@@ -86,7 +108,8 @@ func (b *Broker) feedModel(ctx context.Context, sh *shared, published map[string
 	for name := range published {
 		s := b.sites[name]
 		exchanged := s != nil && s.configured && !s.draining && s.broken == nil // it comes back at once, with other settings
-		if r.at(name) < 0 && !exchanged {
+		awaited := s != nil && !s.configured && s.inFlight > 0         // its jobs wait for it to come back
+		if r.at(name) < 0 && !exchanged && !awaited {
 			gone = append(gone, name)
 		}
 	}
@@ -157,84 +180,4 @@ func (b *Broker) beyond(r *resourcemodel.Request, now time.Time, most int) []res
 		}
 	}
 	return out
-}
-
-// use is what a job counts as towards the limits.
-func use(owner, vo string) limits.Use { return limits.Use{User: owner, VO: vo} }
-
-// recount tells the limiter which jobs this replica took in.
-func (b *Broker) recount(ctx context.Context, sh *shared) error {
-	var uses []limits.Use
-	b.mu.Lock()
-	for _, j := range b.jobs {
-		if g := j.rec.Status.Gateway; !j.replica() && (g == "" || g == b.cfg.Replica) {
-			j.counted = true
-			uses = append(uses, use(j.rec.Owner, j.rec.Status.VO))
-		}
-	}
-	b.mu.Unlock()
-	return sh.limits.Recount(ctx, sh.sess, uses)
-}
-
-// reserveShared counts a job that is about to be created towards the limits of its owner
-// and VO, over all replicas.
-func (b *Broker) reserveShared(ctx context.Context, owner, vo string) (release func(), err error) {
-	sh := b.shared.Load()
-	if sh == nil {
-		return nil, errStarting
-	}
-	u := use(owner, vo)
-	if err := sh.limits.Reserve(ctx, sh.sess, u)[0]; err != nil {
-		return nil, err
-	}
-	return func() { sh.limits.Release(u) }, nil
-}
-
-// Limiting is how a Broker's limits are seen and set: how many live jobs a user or a VO
-// may have, over all replicas.
-type Limiting interface {
-	// Limits lists the limits in force with what counts towards them; whoever may Submit
-	// may see them.
-	Limits(context.Context) ([]limits.Status, error)
-	// SetLimit puts a limit in force, or takes it away where most is nil. It needs Manage.
-	SetLimit(ctx context.Context, s limits.Subject, most *int) error
-}
-
-var _ Limiting = (*Broker)(nil)
-
-// Limits lists the limits in force.
-func (b *Broker) Limits(ctx context.Context) ([]limits.Status, error) {
-	if _, err := b.caller(ctx, "broker.Limits", Submit); err != nil {
-		return nil, err
-	}
-	sh := b.shared.Load()
-	if sh == nil {
-		return nil, errStarting
-	}
-	return sh.limits.Limits(), nil
-}
-
-// SetLimit puts a limit in force, or takes it away.
-func (b *Broker) SetLimit(ctx context.Context, s limits.Subject, most *int) error {
-	const op = "broker.SetLimit"
-	who, err := b.caller(ctx, op, Manage)
-	if err != nil {
-		return err
-	}
-	sh := b.shared.Load()
-	if sh == nil {
-		return errStarting
-	}
-	if s.Scope == limits.Site {
-		return fail.Errorf(op, fail.Unsupported, s.String(), "a site's jobs are bounded in its configuration (model.ahead, and the manager's own limits), not here")
-	}
-	if most == nil {
-		err = sh.limits.Unset(ctx, s)
-	} else {
-		err = sh.limits.Set(ctx, s, *most)
-	}
-	if err == nil {
-		b.cfg.Log.Info("a limit was changed", "who", who.Name, "of", s.String(), "most", most)
-	}
-	return err
 }

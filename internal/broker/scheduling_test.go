@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -285,7 +286,7 @@ func TestReplicasShare(t *testing.T) {
 			t.Errorf("one has ended: %v", err)
 		}
 		synctest.Wait()
-		if ls, err := h.Limits(as("ada")); err != nil || len(ls) != 1 || ls[0].Used != 2 {
+		if ls, err := h.Limits(as("ada")); err != nil || len(ls.Limits) != 1 || ls.Limits[0].Used != 2 {
 			t.Errorf("%v %+v", err, ls)
 		}
 		before, _ := g.Resources(as("ada"), time.Now())
@@ -334,4 +335,32 @@ func TestShareIsTold(t *testing.T) {
 	if s.inShare(named, "long") != named {
 		t.Error("what the document names is left alone")
 	}
+}
+
+// Whatever is listed, in the list of policies and in the refusal of one that there is not,
+// is taken; and what is taken is listed.
+func TestWhatIsListedIsTaken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := here(t, fake.NewWorld(1), environment(1))
+		v, err := g.Policies(as("ada"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		listed := map[policy.Kind][]string{}
+		for _, d := range v.Catalogue {
+			listed[d.Kind] = append(listed[d.Kind], d.Name)
+		}
+		for _, kind := range policy.Kinds() {
+			err := g.SetPolicy(as("root"), schedule.Gateway, kind, &policy.Setting{Name: "nothing"}, false)
+			if want := fmt.Sprintf("of %s there are %s", kind, strings.Join(listed[kind], ", ")); !fail.Is(err, fail.Unsupported) || !strings.HasSuffix(fail.Sentence(err), want) {
+				t.Errorf("%v; want %s", err, want)
+			}
+		}
+		for _, d := range policy.Catalogue() {
+			err := g.SetPolicy(as("root"), schedule.Gateway, d.Kind, &policy.Setting{Name: d.Name}, false)
+			if taken := err == nil; taken != slices.Contains(listed[d.Kind], d.Name) {
+				t.Errorf("%s %s is taken: %t, and listed: %t", d.Kind, d.Name, taken, !taken)
+			}
+		}
+	})
 }

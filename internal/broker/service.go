@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/bes"
+	"github.com/portolan-project/portolan/internal/broker/limits"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
@@ -79,7 +80,8 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 	if err := b.reserve(who.Name, id); err != nil {
 		return nil, err
 	}
-	release, err := b.reserveShared(ctx, who.Name, k.request.Subject.VO)
+	cpus := max(1, k.request.Need.CPUs)
+	release, err := b.reserveShared(ctx, limits.Use{User: who.Name, VO: k.request.Subject.VO, CPUs: cpus})
 	if err != nil {
 		b.mu.Lock()
 		b.unreserve(who.Name, id)
@@ -87,7 +89,7 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 		return nil, err
 	}
 	now := time.Now()
-	st, line, _, err := step(store.Status{VO: k.request.Subject.VO, Gateway: b.cfg.Replica}, fact{event: Accepted, at: now, reason: "accepted from " + who.Name})
+	st, line, _, err := step(store.Status{VO: k.request.Subject.VO, Gateway: b.cfg.Replica, CPUs: cpus}, fact{event: Accepted, at: now, reason: "accepted from " + who.Name})
 	if err != nil {
 		return nil, err
 	}

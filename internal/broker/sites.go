@@ -27,6 +27,11 @@ const (
 	SiteUnconfigured SiteState = "unconfigured" // jobs are there, and nobody knows how to ask it
 )
 
+// SiteStates lists them.
+func SiteStates() []SiteState {
+	return []SiteState{SiteUp, SiteDown, SiteFenced, SiteDraining, SiteUnconfigured}
+}
+
 // SiteStatus is how a site stands.
 type SiteStatus struct {
 	Name       string

@@ -22,6 +22,7 @@ type fact struct {
 	place      resourcemodel.Place // Chosen
 	rerunnable bool                // Chosen: the job allows it
 	cpus       int                 // Chosen
+	gateway    string              // Chosen: the replica that did
 	tag        adapters.Tag
 	handle     []byte
 	exitStatus *int
@@ -59,7 +60,7 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 	case Chosen:
 		st.Attempt++
 		st.Placement = &store.Placement{
-			Tag: string(f.tag), Site: f.place.Site, Share: f.place.Share, Environment: f.place.Environment, Rerunnable: f.rerunnable, CPUs: f.cpus,
+			Tag: string(f.tag), Site: f.place.Site, Share: f.place.Share, Environment: f.place.Environment, Rerunnable: f.rerunnable, CPUs: f.cpus, Gateway: f.gateway,
 		}
 		st.NotBefore = time.Time{}
 		line.Site, line.Attempt = f.place.Site, st.Attempt

@@ -46,6 +46,7 @@ type Gateway interface {
 	broker.Scheduling
 	// Age gives how long ago a site's values were last vouched for.
 	Age(resourcemodel.Key) (time.Duration, bool)
+	broker.Limiting
 	Compare(ctx context.Context, most int) (*schedule.Comparison, error)
 	Trace(ctx context.Context, w io.Writer, d time.Duration) error
 }
@@ -57,6 +58,8 @@ type Options struct {
 	// Principal says who asks; its error is answered with 401. Nil takes everybody
 	// as anonymous.
 	Principal func(*http.Request) (soap.Principal, error)
+	// Version is that of the program, for the description of the API.
+	Version string
 	// Domain is what this gateway speaks for; "" is one without a name, whose sites
 	// GLUE 2.0 documents have as those of "local".
 	Domain string
@@ -77,26 +80,114 @@ type api struct {
 	options Options
 	slots   chan struct{}
 	router  *mux.Router
+	// description is of this API. It is made of the table once: to make it there would
+	// have the table need itself.
+	description any
 }
 
 // operation is something that can be asked. It gives what is written as JSON, or a
-// stream, which writes itself.
+// stream, which writes itself. The table of them makes the routes and the description of
+// the API alike, so that none can be there without the other.
 type operation struct {
 	method, path string
 	do           func(*api, *http.Request) (any, error)
+	name, what   string // an identifier for programs; a sentence for people
+	query        []parameter
+	takes        *content  // nil: nothing
+	gives        []content // as the request chooses, the usual one first
 }
 
+// parameter is one of the query.
+type parameter struct {
+	name, what string
+	of         any // a value of its type
+	several    bool
+}
+
+// content is what a request or an answer has: JSON of a Go type, or text of another media
+// type.
+type content struct {
+	mediaType string
+	of        any // a value of the type that it is written from or read into; nil for text
+}
+
+func asJSON(of any) content { return content{"application/json", of} }
+
 var operations = []operation{
-	{http.MethodGet, SitesPath, (*api).sites},
-	{http.MethodPost, AbandonPath, (*api).abandon},
-	{http.MethodPost, FencePath, (*api).fence},
-	{http.MethodGet, PoliciesPath, (*api).policies},
-	{http.MethodPut, PoliciesPath, (*api).setPolicy},
-	{http.MethodGet, ComparePath, (*api).compare},
-	{http.MethodPost, MatchPath, (*api).match},
-	{http.MethodGet, ResourcesPath, (*api).resources},
-	{http.MethodGet, DecisionsPath, (*api).decisions},
-	{http.MethodGet, TracePath, (*api).trace},
+	{
+		method: http.MethodGet, path: SitesPath, do: (*api).sites, name: "getSites",
+		what:  "Sites with their health, versions, capacity and jobs, and which configuration is in use.",
+		gives: []content{asJSON(Sites{})},
+	},
+	{
+		method: http.MethodPost, path: AbandonPath, do: (*api).abandon, name: "abandonActivity",
+		what:  "Give an activity up whose site can't be asked any more: it is failed.",
+		gives: []content{asJSON(struct{}{})},
+	},
+	{
+		method: http.MethodPost, path: FencePath, do: (*api).fence, name: "fenceSite",
+		what:  "Vouch that a site which does not answer runs nothing any more of what it was given, so that its jobs run elsewhere.",
+		takes: &content{"application/json", FenceRequest{}}, gives: []content{asJSON(broker.FenceReport{})},
+	},
+	{
+		method: http.MethodGet, path: DecisionsPath, do: (*api).decisions, name: "getDecisions",
+		what:  "The placements of an activity with their reasons.",
+		gives: []content{asJSON(Decisions{})},
+	},
+	{
+		method: http.MethodGet, path: PoliciesPath, do: (*api).policies, name: "getPolicies",
+		what:  "Which policies decide, which there are, and who changed them.",
+		gives: []content{asJSON(Policies{})},
+	},
+	{
+		method: http.MethodPut, path: PoliciesPath, do: (*api).setPolicy, name: "setPolicy",
+		what:  "Put a policy in force or in shadow, or take it away where there is no setting. The answer has what holds then.",
+		takes: &content{"application/json", SetPolicy{}}, gives: []content{asJSON(Policies{})},
+	},
+	{
+		method: http.MethodGet, path: ComparePath, do: (*api).compare, name: "comparePolicies",
+		what:  "How the policies in shadow would have decided the newest decisions.",
+		query: []parameter{{name: "most", what: "of the newest decisions, at most so many; 10000 without it", of: 0}},
+		gives: []content{asJSON(schedule.Comparison{})},
+	},
+	{
+		method: http.MethodGet, path: LimitsPath, do: (*api).limits, name: "getLimits",
+		what:  "The limits of users, VOs and sites, what counts towards them, and who changed them.",
+		gives: []content{asJSON(Limits{})},
+	},
+	{
+		method: http.MethodPut, path: LimitsPath, do: (*api).setLimit, name: "setLimit",
+		what:  "Put a limit in force, or take it away where there is no max. The answer has what holds then.",
+		takes: &content{"application/json", SetLimit{}}, gives: []content{asJSON(Limits{})},
+	},
+	{
+		method: http.MethodPost, path: MatchPath, do: (*api).match, name: "match",
+		what:  "What would become of a job with this JSDL document. Nothing is changed.",
+		query: []parameter{{name: "vo", what: "the VO that the job would run for", of: ""}},
+		takes: &content{"application/xml", nil}, gives: []content{asJSON(Match{})},
+	},
+	{
+		method: http.MethodGet, path: ResourcesPath, do: (*api).resources, name: "getResources",
+		what: "The resource model, as it is or as it was believed at a moment.",
+		query: []parameter{
+			{name: "at", what: "the moment; now without it", of: time.Time{}},
+			{name: "format", what: "json, also without it, or xml, which is GLUE 2.0 of one domain", of: ""},
+			{name: "domain", what: "the domain of the XML; our own without it", of: ""},
+			{name: "site", what: "of the JSON, only this site: NAME, or DOMAIN/NAME", of: "", several: true},
+		},
+		gives: []content{asJSON(Resources{}), {"application/xml", nil}},
+	},
+	{
+		method: http.MethodGet, path: TracePath, do: (*api).trace, name: "getTrace",
+		what:  "What the scheduler is told and decides from now on, one JSON object a line, for 'portolan replay'.",
+		query: []parameter{{name: "for", what: "how long, such as 90s or 10m; 1m without it", of: ""}},
+		gives: []content{{"application/x-ndjson", nil}},
+	},
+	{
+		method: http.MethodGet, path: DescriptionPath, do: (*api).described, name: "getDescription",
+		what:  "This description of the API.",
+		gives: []content{asJSON(map[string]any{})},
+	},
 }
 
 // stream is an answer that is too large to be made in memory.
@@ -111,6 +202,7 @@ func New(g Gateway, o Options) http.Handler {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &api{gateway: g, options: o, slots: make(chan struct{}, maxRequests), router: mux.NewRouter().SkipClean(true)}
+	a.description = describe(operations, o.Version)
 	methods := map[string][]string{}
 	for _, op := range operations {
 		methods[op.path] = append(methods[op.path], op.method)
@@ -192,13 +284,19 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, do func(*api, *http
 		panic(http.ErrAbortHandler) // so that nobody takes it for whole
 	}
 	out.begin()
+	out.renew()
 }
+
+// partTime bounds how long each part of an answer may take that goes on for longer than
+// the server gives an answer.
+const partTime = time.Minute
 
 // lazy sends its headers with the first byte, so that until then a request can be refused.
 type lazy struct {
 	w         http.ResponseWriter
 	mediaType string
 	begun     bool
+	lasts     bool // it sends its parts as they come
 }
 
 func (l *lazy) begin() {
@@ -210,12 +308,22 @@ func (l *lazy) begin() {
 
 func (l *lazy) Write(p []byte) (int, error) {
 	l.begin()
+	l.renew()
 	return l.w.Write(p)
 }
 
 // Flush sends what was written, for answers that go on for long.
 func (l *lazy) Flush() {
+	l.lasts = true
+	l.renew()
 	_ = http.NewResponseController(l.w).Flush() // some writers can't
+}
+
+// renew gives an answer that lasts time for its next part.
+func (l *lazy) renew() {
+	if l.lasts {
+		_ = http.NewResponseController(l.w).SetWriteDeadline(time.Now().Add(partTime)) // likewise
+	}
 }
 
 // body reads what a request brings.
@@ -228,6 +336,24 @@ func body(r *http.Request) ([]byte, error) {
 		return nil, fail.Errorf("console", fail.Invalid, "", "the request could not be read to its end").Because(err)
 	}
 	return b, nil
+}
+
+// decode reads what a request brings as one JSON object with no other keys than those of
+// the struct; keys names them for people.
+func decode(r *http.Request, into any, keys string) error {
+	b, err := body(r)
+	if err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fail.Errorf("console", fail.Invalid, "", "the request is no JSON object with %s: %v", keys, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return fail.Errorf("console", fail.Invalid, "", "more follows the JSON object with %s", keys)
+	}
+	return nil
 }
 
 // activity gives the reference of the activity that a path names.

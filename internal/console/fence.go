@@ -1,13 +1,10 @@
 package console
 
 import (
-	"encoding/json"
 	"net/http"
 	"time"
 
 	"github.com/gorilla/mux"
-
-	"github.com/portolan-project/portolan/internal/fail"
 )
 
 // FencePath gives up what a site has that is out for good. The body is a FenceRequest,
@@ -21,11 +18,9 @@ type FenceRequest struct {
 }
 
 func (a *api) fence(r *http.Request) (any, error) {
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
 	var f FenceRequest
-	if err := d.Decode(&f); err != nil {
-		return nil, fail.Errorf("console.fence", fail.Invalid, "", `the request must be JSON such as {"reason": "its machines are gone", "died": "2026-02-01T14:03:00Z"}: %v`, err)
+	if err := decode(r, &f, `reason and died, such as {"reason": "its machines are gone", "died": "2026-02-01T14:03:00Z"}`); err != nil {
+		return nil, err
 	}
 	var died time.Time
 	if f.Died != nil {

@@ -1,10 +1,6 @@
 package console
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -110,18 +106,9 @@ func written(s *policy.Setting) string {
 
 func (a *api) setPolicy(r *http.Request) (any, error) {
 	const op = "console.setPolicy"
-	b, err := body(r)
-	if err != nil {
-		return nil, err
-	}
 	var q SetPolicy
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&q); err != nil {
-		return nil, fail.Errorf(op, fail.Invalid, "", "the request is no JSON object with scope, kind, setting and shadow: %v", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fail.Errorf(op, fail.Invalid, "", "more follows the JSON object with scope, kind, setting and shadow")
+	if err := decode(r, &q, "scope, kind, setting and shadow"); err != nil {
+		return nil, err
 	}
 	if !slices.Contains(policy.Kinds(), q.Kind) {
 		return nil, fail.Errorf(op, fail.Invalid, "", "there is no kind of policy %q: scheduling, selection, pairing and replication are the kinds", q.Kind)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/broker/limits"
 	"github.com/portolan-project/portolan/internal/broker/policy"
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/console"
@@ -46,6 +47,24 @@ func (s scheduling) Policies(context.Context) (*broker.PolicyView, error) { retu
 func (s scheduling) SetPolicy(_ context.Context, scope schedule.Scope, kind policy.Kind, setting *policy.Setting, shadow bool) error {
 	if s.err == nil {
 		*s.set = set{scope, kind, setting, shadow, "set"}
+	}
+	return s.err
+}
+
+func (s scheduling) Limits(context.Context) (*broker.LimitView, error) {
+	n := 7
+	return &broker.LimitView{
+		Limits:  []limits.Status{{Subject: limits.Subject{Scope: limits.SiteCPUs, Name: "hpc"}, Max: 64, Used: 12}, {Subject: limits.Subject{Scope: limits.User, Name: limits.Everybody}, Max: 7}},
+		Changes: []limits.Change{{Who: "ada", Scope: limits.User, Name: limits.Everybody, After: &n}},
+	}, s.err
+}
+
+func (s scheduling) SetLimit(_ context.Context, of limits.Subject, most *int) error {
+	if s.err == nil {
+		s.set.asked = of.String() + " none"
+		if most != nil {
+			s.set.asked = fmt.Sprint(of, " ", *most)
+		}
 	}
 	return s.err
 }
@@ -176,6 +195,37 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
+func TestLimits(t *testing.T) {
+	h, said, _ := gate()
+	code, body, _ := ask(t, h, http.MethodGet, console.LimitsPath)
+	var got console.Limits
+	if err := json.Unmarshal([]byte(body), &got); code != http.StatusOK || err != nil || len(got.Limits) != 2 || len(got.Changes) != 1 || *got.Changes[0].After != 7 ||
+		got.Limits[0] != (console.Limit{Subject: "site-cpus:hpc", Scope: "site-cpus", Name: "hpc", Counts: "CPUs", Max: 64, Used: 12}) || got.Limits[1].Counts != "jobs" {
+		t.Errorf("%d %v: %s", code, err, body)
+	}
+	for _, c := range []struct {
+		body  string
+		code  int
+		asked string
+	}{
+		{`{"subject":"site:hpc","max":3}`, 200, "site:hpc 3"},
+		{`{"subject":"vo:*","max":0}`, 200, "vo:* 0"},
+		{`{"subject":"user:ann"}`, 200, "user:ann none"},
+		{`{"subject":"user:ann","max":null}`, 200, "user:ann none"},
+		{`{"subject":"ann","max":3}`, 400, ""},
+		{`{"subject":"user:ann","max":"3"}`, 400, ""},
+		{`{"subject":"user:ann","max":3.5}`, 400, ""},
+		{`{"subject":"user:ann","min":3}`, 400, ""},
+		{`{"subject":"user:ann"} 7`, 400, ""},
+		{``, 400, ""},
+	} {
+		said.asked = ""
+		if code, body, _ := send(t, h, http.MethodPut, console.LimitsPath, c.body); code != c.code || said.asked != c.asked {
+			t.Errorf("%s: %d, asked %q: %s", c.body, code, said.asked, body)
+		}
+	}
+}
+
 func TestMatch(t *testing.T) {
 	h, said, _ := gate()
 	code, body, _ := send(t, h, http.MethodPost, console.MatchPath+"?vo=bio", "<doc/>")
@@ -286,6 +336,8 @@ func TestSchedulingIsRefused(t *testing.T) {
 		{http.MethodGet, console.PoliciesPath, ""},
 		{http.MethodPut, console.PoliciesPath, `{"scope":"gateway","kind":"selection","setting":"first-fit"}`},
 		{http.MethodGet, console.ComparePath, ""},
+		{http.MethodGet, console.LimitsPath, ""},
+		{http.MethodPut, console.LimitsPath, `{"subject":"site:hpc"}`},
 		{http.MethodPost, console.MatchPath, "<doc/>"},
 		{http.MethodGet, console.ResourcesPath, ""},
 		{http.MethodGet, console.TracePath, ""},

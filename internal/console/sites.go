@@ -15,17 +15,17 @@ type Sites struct {
 
 // Site is one site. What is not known is left out, or null.
 type Site struct {
-	Name     string         `json:"name"`
-	Type     string         `json:"type,omitempty"`
-	State    string         `json:"state"` // up, down, fenced, draining, unconfigured
-	Problem  string         `json:"problem,omitempty"`
-	Since    *time.Time     `json:"since,omitempty"`    // when the problem began, or the manager began to answer
-	Evidence *time.Time     `json:"evidence,omitempty"` // when news of a job came last
-	Manager  *Manager       `json:"manager,omitempty"`
-	Capacity *Capacity      `json:"capacity,omitempty"`
-	Shares   []Share        `json:"shares,omitempty"`
-	Jobs     map[string]int `json:"jobs"` // that it has or is being given, by phase
-	Live     int            `json:"live"` // their sum
+	Name     string           `json:"name"`
+	Type     string           `json:"type,omitempty"`
+	State    broker.SiteState `json:"state"`
+	Problem  string           `json:"problem,omitempty"`
+	Since    *time.Time       `json:"since,omitempty"`    // when the problem began, or the manager began to answer
+	Evidence *time.Time       `json:"evidence,omitempty"` // when news of a job came last
+	Manager  *Manager         `json:"manager,omitempty"`
+	Capacity *Capacity        `json:"capacity,omitempty"`
+	Shares   []Share          `json:"shares,omitempty"`
+	Jobs     map[string]int   `json:"jobs"` // that it has or is being given, by phase
+	Live     int              `json:"live"` // their sum
 }
 
 // Manager is how the site's local resource manager is reached.
@@ -86,7 +86,7 @@ const maxShares = 1000
 func siteOf(s *broker.SiteStatus) Site {
 	h, p := &s.Health, &s.Properties
 	out := Site{
-		Name: s.Name, Type: p.Type, State: string(s.State), Problem: s.Problem, Since: moment(h.Since), Evidence: moment(s.Evidence),
+		Name: s.Name, Type: p.Type, State: s.State, Problem: s.Problem, Since: moment(h.Since), Evidence: moment(s.Evidence),
 		Jobs: map[string]int{}, Live: s.Live,
 	}
 	for phase, n := range s.Jobs {

@@ -40,6 +40,7 @@ type Status struct {
 	Lost       int        `json:"lost,omitempty"`    // placements lost before they ran, or that it may be run again after
 	VO         string     `json:"vo,omitempty"`      // for which it runs
 	Gateway    string     `json:"gateway,omitempty"` // the replica that took it in, and counts it
+	CPUs       int        `json:"cpus,omitempty"`    // that it asks for; 0 is 1
 	Class      int        `json:"class,omitempty"`   // of the queue: one whose place was lost is of a higher one than 0
 	Refused    []string   `json:"refused,omitempty"` // sites that refused it for good; never changed in place
 	Placement  *Placement `json:"placement,omitempty"`
@@ -80,6 +81,7 @@ type Placement struct {
 	Share       string `json:"share,omitempty"`
 	Environment string `json:"environment,omitempty"`
 	CPUs        int    `json:"cpus,omitempty"`       // that it has there
+	Gateway     string `json:"gateway,omitempty"`    // the replica that placed it, and counts it there
 	Rerunnable  bool   `json:"rerunnable,omitempty"` // the job may be run again though it ran
 	Handle      []byte `json:"handle,omitzero"`      // nil until the site answered; an empty one is an answer
 }

@@ -1,11 +1,12 @@
-// Package limits bounds how many jobs a user, a VO or a site has at once, over all
-// replicas of the gateway.
+// Package limits bounds how many jobs, or CPUs of jobs, a user, a VO or a site has at once,
+// over all replicas of the gateway.
 //
 // # Records
 //
 //	limits/config/<scope>/<name>   how many are allowed; the name %2A ("*") is for those
 //	                               that have no limit of their own
 //	limits/used/<scope>/<name>     how many each replica counts
+//	limits/changes                 who changed which limit, the newest first
 //
 // What has no limit is counted in memory only, so that a gateway without limits writes
 // nothing. A replica's count is absolute, and written before its jobs count as reserved,

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,18 +20,23 @@ type Limiter struct {
 	st      store.Store
 	replica string
 	log     *slog.Logger
+	changed func()
 
 	busy  chan struct{} // holds a token while counts are written
 	woken chan struct{} // Run has something to write
 
-	mu       sync.Mutex
-	queue    []*request
-	limits   map[Subject]known[limit]
-	used     map[Subject]known[counts]
-	own      map[Subject]int  // what we count, whether it is limited or not
-	dirty    map[Subject]bool // may be counted otherwise than it is written
-	all      bool             // everything may be
-	sess     store.Session    // the last that reserved or counted
+	mu     sync.Mutex
+	queue  []*request
+	limits map[Subject]known[limit]
+	used   map[Subject]known[counts]
+	own    map[Subject]int  // what we count, whether it is limited or not
+	dirty  map[Subject]bool // may be counted otherwise than it is written
+	all    bool             // everything may be
+	// doubted are the keys of counts that a write may have changed whose answer is lost: true
+	// until the record was read again, then false until a write of ours is known to have come
+	// after it.
+	doubted  map[string]bool
+	sess     store.Session // the last that reserved or counted
 	revision int64
 }
 
@@ -51,6 +58,9 @@ type request struct {
 type Options struct {
 	Replica string // our name in counts; "" is "gateway"
 	Log     *slog.Logger
+	// Changed is called when limits, or what others count, came to be otherwise; it must
+	// return at once. Nil is nobody.
+	Changed func()
 }
 
 // Open reads the limits and the counts. What an earlier process of this name counted
@@ -62,10 +72,13 @@ func Open(ctx context.Context, st store.Store, o Options) (*Limiter, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Changed == nil {
+		o.Changed = func() {}
+	}
 	l := &Limiter{
-		st: st, replica: o.Replica, log: o.Log,
+		st: st, replica: o.Replica, log: o.Log, changed: o.Changed,
 		busy: make(chan struct{}, 1), woken: make(chan struct{}, 1),
-		own: map[Subject]int{}, dirty: map[Subject]bool{},
+		own: map[Subject]int{}, dirty: map[Subject]bool{}, doubted: map[string]bool{},
 	}
 	if err := l.reload(ctx); err != nil {
 		return nil, err
@@ -131,10 +144,6 @@ func (l *Limiter) most(s Subject) (int, bool) {
 	return 0, false
 }
 
-// maxSubjects is how many subjects one transaction writes: each is up to three records
-// of it, the count and the two limits that must be as they were.
-const maxSubjects = store.MaxTransaction / 3
-
 // writeTime bounds the writing of one round.
 const writeTime = 30 * time.Second
 
@@ -147,6 +156,10 @@ func (l *Limiter) Reserve(ctx context.Context, sess store.Session, uses ...Use) 
 	const op = "limits.Reserve"
 	r := &request{sess: sess, uses: uses, done: make(chan []error, 1)}
 	l.mu.Lock()
+	if l.unlimited(sess, uses) {
+		l.mu.Unlock()
+		return make([]error, len(uses))
+	}
 	l.queue = append(l.queue, r)
 	l.mu.Unlock()
 	select {
@@ -168,6 +181,25 @@ func (l *Limiter) Reserve(ctx context.Context, sess store.Session, uses ...Use) 
 		return <-r.done
 	}
 	return slices.Repeat([]error{fail.E(op, fail.Unavailable, "", context.Cause(ctx))}, len(uses))
+}
+
+// unlimited counts uses that nothing limits, and that need no write therefore; false is
+// that some may be limited, and that nothing was counted. l.mu is held.
+func (l *Limiter) unlimited(sess store.Session, uses []Use) bool {
+	var parts []part
+	for _, u := range uses {
+		for _, p := range u.parts() {
+			if _, limited := l.most(p.Subject); limited || p.Check() != nil {
+				return false
+			}
+			parts = append(parts, p)
+		}
+	}
+	l.sess = sess
+	for _, p := range parts {
+		l.own[p.Subject] += p.n
+	}
+	return true
 }
 
 // round does all that is asked. The token is held.
@@ -201,37 +233,25 @@ func (l *Limiter) reserve(ctx context.Context, sess store.Session, requests []*r
 			uses, places = append(uses, u), append(places, place{i, k})
 		}
 	}
-	for from := 0; from < len(uses); {
-		n := l.chunk(uses[from:])
-		for i, err := range l.reserveSome(ctx, sess, uses[from:from+n]) {
-			p := places[from+i]
-			out[p.request][p.use] = err
-		}
-		from += n
+	for i, err := range l.reserveSome(ctx, sess, uses) {
+		p := places[i]
+		out[p.request][p.use] = err
 	}
 	for i, r := range requests {
 		r.done <- out[i]
 	}
 }
 
-// chunk gives how many of the uses go into one transaction.
-func (l *Limiter) chunk(uses []Use) int {
-	seen := map[Subject]bool{}
-	for i, u := range uses {
-		for _, s := range u.subjects() {
-			seen[s] = true
-		}
-		if len(seen) > maxSubjects && i > 0 {
-			return i
-		}
-	}
-	return len(uses)
-}
-
-// reserveSome counts uses in one transaction.
+// reserveSome counts uses in one transaction, or in as few as take them.
 func (l *Limiter) reserveSome(ctx context.Context, sess store.Session, uses []Use) []error {
 	for {
+		if err := l.ascertain(ctx); err != nil {
+			return slices.Repeat([]error{err}, len(uses))
+		}
 		errs, more, changes := l.admit(sess, uses)
+		if half := len(uses) / 2; len(changes) > store.MaxTransaction && half > 0 {
+			return append(l.reserveSome(ctx, sess, uses[:half]), l.reserveSome(ctx, sess, uses[half:])...)
+		}
 		if len(changes) > 0 {
 			moved, err := l.write(ctx, sess, changes)
 			if moved {
@@ -255,6 +275,12 @@ func (l *Limiter) reserveSome(ctx context.Context, sess store.Session, uses []Us
 		l.mu.Lock()
 		for s, n := range more {
 			l.own[s] += n
+			if k := l.used[s].value[l.replica]; k != l.own[s] {
+				if _, limited := l.most(s); limited { // since it was admitted, or not at once
+					l.dirty[s] = true
+					l.wake()
+				}
+			}
 		}
 		l.mu.Unlock()
 		return errs
@@ -278,25 +304,9 @@ func (l *Limiter) admit(sess store.Session, uses []Use) (errs []error, more map[
 	errs = make([]error, len(uses))
 	more = map[Subject]int{}
 	for i, u := range uses {
-		subjects := u.subjects()
-		for _, s := range subjects {
-			if errs[i] = s.Check(); errs[i] != nil {
-				break
-			}
-			most, limited := l.most(s)
-			if !limited {
-				continue
-			}
-			k := l.used[s]
-			used := k.value.sum() - k.value[l.replica] + l.own[s] + more[s]
-			if used >= most {
-				errs[i] = refusal(s, used, most)
-				break
-			}
-		}
-		if errs[i] == nil {
-			for _, s := range subjects {
-				more[s]++
+		if errs[i] = l.full(u, more); errs[i] == nil {
+			for _, p := range u.parts() {
+				more[p.Subject] += p.n
 			}
 		}
 	}
@@ -304,6 +314,30 @@ func (l *Limiter) admit(sess store.Session, uses []Use) (errs []error, more map[
 		changes = append(changes, l.changes(s, l.own[s]+n, "")...)
 	}
 	return errs, more, unlike(changes)
+}
+
+// full says why there is no room for a use beside what counts and more; nil is that
+// there is. l.mu is held.
+func (l *Limiter) full(u Use, more map[Subject]int) error {
+	for _, p := range u.parts() {
+		if err := p.Check(); err != nil {
+			return err
+		}
+		if most, limited := l.most(p.Subject); limited {
+			if used := l.sum(p.Subject) + more[p.Subject]; used+p.n > most {
+				return refusal(p.Subject, p.n, used, most)
+			}
+		}
+	}
+	return nil
+}
+
+// Full gives the error that Reserve would give for want of room, as known here; nil is
+// that there is room. It reserves nothing.
+func (l *Limiter) Full(u Use) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.full(u, nil)
 }
 
 // changes gives what writes our count of a subject: its record, on the condition that
@@ -357,18 +391,51 @@ func (l *Limiter) write(ctx context.Context, sess store.Session, changes []store
 		for _, c := range changes {
 			if _, ok := splitKey(c.Key, usedPrefix); ok {
 				l.note(store.Record{Key: c.Key, Value: c.Value, Revision: revision})
+				delete(l.doubted, c.Key)
 			}
 		}
 		return false, nil
 	}
 	e, ok := errors.AsType[*fail.Error](err)
-	if !ok || e.Kind != fail.Conflict || e.Subject == "" {
+	if !ok || e.Kind != fail.Conflict {
+		l.mu.Lock()
+		for _, c := range changes {
+			if _, ok := splitKey(c.Key, usedPrefix); ok {
+				l.doubted[c.Key] = true
+			}
+		}
+		l.mu.Unlock()
+		return false, err
+	}
+	if e.Subject == "" {
 		return false, err
 	}
 	if err := l.refresh(ctx, changes); err != nil {
 		return false, err
 	}
 	return true, nil
+}
+
+// ascertain reads the counts anew of which it is not known whether they were written: what
+// is lower in the store than here is no room that others leave to us. The token is held.
+func (l *Limiter) ascertain(ctx context.Context) error {
+	l.mu.Lock()
+	var keys []string
+	for key, unread := range l.doubted {
+		if unread {
+			keys = append(keys, key)
+		}
+	}
+	l.mu.Unlock()
+	for _, key := range keys {
+		if err := l.refresh(ctx, []store.RecordChange{{Key: key}}); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.doubted[key] = false
+		l.mu.Unlock()
+	}
+	return nil
 }
 
 // refresh reads the records of a transaction.
@@ -414,8 +481,8 @@ func (l *Limiter) forget(key string) {
 func (l *Limiter) Release(uses ...Use) {
 	l.mu.Lock()
 	for _, u := range uses {
-		for _, s := range u.subjects() {
-			l.add(s, -1)
+		for _, p := range u.parts() {
+			l.add(p.Subject, -p.n)
 		}
 	}
 	l.mu.Unlock()
@@ -445,6 +512,20 @@ func (l *Limiter) Adopt(ctx context.Context, sess store.Session, dead string, us
 	return l.count(ctx, sess, uses, dead, false)
 }
 
+// Others gives the names of the other replicas that count anything, in order.
+func (l *Limiter) Others() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	names := map[string]bool{}
+	for _, k := range l.used {
+		for name := range k.value {
+			names[name] = true
+		}
+	}
+	delete(names, l.replica)
+	return slices.Sorted(maps.Keys(names))
+}
+
 func (l *Limiter) count(ctx context.Context, sess store.Session, uses []Use, dead string, anew bool) error {
 	select {
 	case l.busy <- struct{}{}:
@@ -460,8 +541,8 @@ func (l *Limiter) count(ctx context.Context, sess store.Session, uses []Use, dea
 		clear(l.own)
 	}
 	for _, u := range uses {
-		for _, s := range u.subjects() {
-			l.add(s, 1)
+		for _, p := range u.parts() {
+			l.add(p.Subject, p.n)
 		}
 	}
 	l.sess, l.all = sess, true
@@ -473,6 +554,9 @@ func (l *Limiter) count(ctx context.Context, sess store.Session, uses []Use, dea
 // of the dead. The token is held.
 func (l *Limiter) publish(ctx context.Context, sess store.Session, dead string) error {
 	for {
+		if err := l.ascertain(ctx); err != nil {
+			return err
+		}
 		l.mu.Lock()
 		if l.all {
 			for _, s := range l.subjects() {
@@ -515,35 +599,105 @@ func (l *Limiter) subjects() []Subject {
 }
 
 // Set puts a limit in force: here at once, on other replicas when their watch delivers
-// it. It ends nothing that runs.
+// it. It ends nothing that runs. Who is remembered with the change.
 // The name Everybody is for those that have no limit of their own.
-func (l *Limiter) Set(ctx context.Context, s Subject, most int) error {
-	if err := s.Check(); err != nil {
-		return err
-	}
+func (l *Limiter) Set(ctx context.Context, who string, s Subject, most int) error {
 	if most < 0 || most > MaxLimit {
 		return fail.Errorf("limits.Set", fail.Invalid, s.String(), "the limit of %s is %d; it must be from 0 to %d", s, most, int64(MaxLimit))
 	}
-	return l.set(ctx, s, limit{most}.encode())
+	return l.set(ctx, who, s, &most)
 }
 
 // Unset takes a limit away; none was there is no error.
-func (l *Limiter) Unset(ctx context.Context, s Subject) error {
+func (l *Limiter) Unset(ctx context.Context, who string, s Subject) error {
+	return l.set(ctx, who, s, nil)
+}
+
+// maxLimits bounds the limits that there are.
+const maxLimits = 10_000
+
+// maxWho bounds what is kept of the name of who changed a limit, in bytes.
+const maxWho = 1024
+
+func (l *Limiter) set(ctx context.Context, who string, s Subject, most *int) error {
+	const op = "limits.Set"
 	if err := s.Check(); err != nil {
 		return err
 	}
-	return l.set(ctx, s, nil)
+	if len(who) > maxWho {
+		who = strings.ToValidUTF8(who[:maxWho], "")
+	}
+	for tries := 0; ; tries++ {
+		changes, revision, err := l.readChanges(ctx)
+		if err != nil {
+			return err
+		}
+		of := store.RecordChange{Key: configKey(s)}
+		if err := l.refresh(ctx, []store.RecordChange{of}); err != nil {
+			return err
+		}
+		c := Change{At: time.Now().UTC().Round(0), Who: who, Scope: s.Scope, Name: s.Name, After: most}
+		l.mu.Lock()
+		if k := l.limits[s]; k.revision != 0 {
+			of.If, c.Before = k.revision, &k.value.Max
+		}
+		n := 0
+		for _, k := range l.limits {
+			if k.revision != 0 {
+				n++
+			}
+		}
+		l.mu.Unlock()
+		switch {
+		case c.Before == nil && most == nil, c.Before != nil && most != nil && *c.Before == *most:
+			return nil
+		case c.Before == nil && n >= maxLimits:
+			return fail.Errorf(op, fail.Exhausted, s.String(), "there are %d limits, as many as may be; take some away first", n)
+		}
+		if most != nil {
+			of.Value = limit{*most}.encode()
+		}
+		value, err := json.Marshal(append([]Change{c}, changes[:min(len(changes), MaxChanges-1)]...))
+		if err != nil {
+			return fail.E(op, fail.Internal, "", err)
+		}
+		_, err = l.st.PutRecords(ctx, nil, of, store.RecordChange{Key: changesKey, Value: value, If: revision})
+		if fail.Is(err, fail.Conflict) && tries < 10 {
+			continue // another changed something meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		if err := l.refresh(ctx, []store.RecordChange{of}); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.all = true // what had no limit is to be written now, or no more
+		l.mu.Unlock()
+		l.wake()
+		l.changed()
+		return nil
+	}
 }
 
-func (l *Limiter) set(ctx context.Context, s Subject, value []byte) error {
-	if _, err := l.st.PutRecords(ctx, nil, store.RecordChange{Key: configKey(s), Value: value, If: -1}); err != nil {
-		return err
+// readChanges gives what the store remembers of changes.
+func (l *Limiter) readChanges(ctx context.Context) ([]Change, int64, error) {
+	records, _, err := l.st.ListRecords(ctx, changesKey, store.RecordOptions{Limit: 1})
+	if err != nil || len(records) == 0 || records[0].Key != changesKey {
+		return nil, 0, err
 	}
-	if err := l.refresh(ctx, []store.RecordChange{{Key: configKey(s)}}); err != nil {
-		return err
+	var out []Change
+	if err := json.Unmarshal(records[0].Value, &out); err != nil {
+		l.log.Warn("the record of who changed limits is damaged and begins anew", "cause", err)
+		out = nil
 	}
-	l.wake()
-	return nil
+	return out, records[0].Revision, nil
+}
+
+// Changes gives the last changes of limits, the newest first, at most MaxChanges.
+func (l *Limiter) Changes(ctx context.Context) ([]Change, error) {
+	out, _, err := l.readChanges(ctx)
+	return out, err
 }
 
 // Limits gives the limits in force and what counts towards them, in order.
@@ -577,15 +731,31 @@ func (l *Limiter) sum(s Subject) int {
 	return k.sum() - k[l.replica] + l.own[s]
 }
 
-// Room gives how many more jobs there is room for by the limits alone, as known here; a
-// negative number is no bound. It reserves nothing.
+// Of gives the limit that holds for a subject, its own or that of everybody, and what
+// counts towards it as known here; false is that there is none.
+func (l *Limiter) Of(s Subject) (Status, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	most, limited := l.most(s)
+	if !limited {
+		return Status{}, false
+	}
+	st := Status{Subject: s, Max: most, Used: l.sum(s)}
+	if l.limits[s].revision == 0 {
+		st.Subject = s.everybody()
+	}
+	return st, true
+}
+
+// Room gives how many more jobs like this there is room for by the limits alone, as known
+// here; a negative number is no bound. It reserves nothing.
 func (l *Limiter) Room(u Use) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	room := -1
-	for _, s := range u.subjects() {
-		if most, limited := l.most(s); limited {
-			left := max(0, most-l.sum(s))
+	for _, p := range u.parts() {
+		if most, limited := l.most(p.Subject); limited {
+			left := max(0, most-l.sum(p.Subject)) / p.n
 			if room < 0 || left < room {
 				room = left
 			}

@@ -60,7 +60,7 @@ func set(t testing.TB, r *replica, subject string, most int) {
 	t.Helper()
 	s, err := limits.ParseSubject(subject)
 	if err == nil {
-		err = r.Set(t.Context(), s, most)
+		err = r.Set(t.Context(), "root", s, most)
 	}
 	if err != nil {
 		t.Fatalf("Set(%s): %v", subject, err)
@@ -147,7 +147,7 @@ func TestLimits(t *testing.T) {
 			t.Error("the other replica does not know of the five")
 		}
 		n, err = b.reserve(t, times(3, limits.Use{User: "bob", VO: "bio", Site: "slurm"})...)
-		if n != 2 || !strings.Contains(fail.Sentence(err), "the site slurm has 7 live jobs and may have 7") || !strings.Contains(fail.Sentence(err), "another site") {
+		if n != 2 || !strings.Contains(fail.Sentence(err), "the site slurm has 7 jobs and may have 7") || !strings.Contains(fail.Sentence(err), "another site") {
 			t.Errorf("%d of 3 are reserved, and the user is told %q", n, fail.Sentence(err))
 		}
 		n, err = b.reserve(t, times(2, limits.Use{User: "bob", VO: "bio"})...)
@@ -176,7 +176,7 @@ func TestLimits(t *testing.T) {
 		set(t, a, "user:ann", 1)
 		synctest.Wait()
 		wantUsed(t, b, "site:slurm=7/7 user:*=3/5 user:ann=5/1 vo:bio=8/8")
-		if err := b.Unset(t.Context(), limits.Subject{Scope: limits.User, Name: "ann"}); err != nil {
+		if err := b.Unset(t.Context(), "root", limits.Subject{Scope: limits.User, Name: "ann"}); err != nil {
 			t.Fatal(err)
 		}
 		// Nothing is kept of what has ended.
@@ -206,15 +206,96 @@ func TestLimitComesLater(t *testing.T) {
 		if n, _ := a.reserve(t, times(5, ann)...); n != 1 {
 			t.Errorf("%d are reserved; want 1", n)
 		}
-		if err := a.Unset(t.Context(), limits.Subject{Scope: limits.User, Name: "ann"}); err != nil {
+		if err := a.Unset(t.Context(), "root", limits.Subject{Scope: limits.User, Name: "ann"}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
 		if n, _ := b.reserve(t, times(100, ann)...); n != 100 {
 			t.Errorf("without a limit %d of 100 are reserved", n)
 		}
-		if left, _, err := st.ListRecords(t.Context(), "limits/", store.RecordOptions{}); err != nil || len(left) != 0 {
+		if left, _, err := st.ListRecords(t.Context(), "limits/", store.RecordOptions{}); err != nil || len(left) != 1 || left[0].Key != "limits/changes" {
 			t.Errorf("without limits these are left: %+v, %v", left, err)
+		}
+		cs, err := a.Changes(t.Context())
+		if err != nil || len(cs) != 2 || cs[0].Who != "root" || cs[0].Before == nil || *cs[0].Before != 8 || cs[0].After != nil || cs[1].Before != nil || *cs[1].After != 8 || cs[1].Name != "ann" {
+			t.Errorf("the changes are %+v, %v", cs, err)
+		}
+		before := revision(t, st)
+		if err := a.Unset(t.Context(), "root", limits.Subject{Scope: limits.User, Name: "ann"}); err != nil || revision(t, st) != before {
+			t.Errorf("taking away what is not there: %v", err)
+		}
+	})
+}
+
+// TestCPUs: a limit of CPUs counts those of the jobs, and a job for which there is no room
+// does not keep a smaller one out.
+func TestCPUs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memory(t)
+		a, b := start(t, st, "a"), start(t, st, "b")
+		set(t, a, "site-cpus:slurm", 10)
+		set(t, a, "user-cpus:*", 12)
+		synctest.Wait()
+		at := func(cpus int) limits.Use { return limits.Use{Site: "slurm", CPUs: cpus} }
+		if n, _ := a.reserve(t, at(4), at(4)); n != 2 {
+			t.Errorf("%d of 2 are reserved", n)
+		}
+		n, err := b.reserve(t, at(4), at(2), at(0))
+		if n != 1 || !strings.Contains(fail.Sentence(err), "the site slurm has 10 CPUs and may have 10, and the job asks for 1") {
+			t.Errorf("%d of 3 are reserved: %v", n, err)
+		}
+		synctest.Wait()
+		wantUsed(t, a, "site-cpus:slurm=10/10 user-cpus:*=0/12")
+		a.Release(at(4))
+		synctest.Wait()
+		if got := b.Room(at(2)); got != 2 {
+			t.Errorf("there is room for %d of 2 CPUs; want 2", got)
+		}
+		ann := limits.Use{User: "ann", CPUs: 7}
+		if err := b.Full(ann); err != nil {
+			t.Error(err)
+		}
+		a.reserve(t, ann)
+		synctest.Wait()
+		if err := b.Full(ann); !fail.Is(err, fail.NotAccepting) || !strings.Contains(fail.Sentence(err), "the user ann has live jobs with 7 CPUs and may have 12, and the job asks for 7") {
+			t.Error(err)
+		}
+		if s, ok := b.Of(limits.Subject{Scope: limits.UserCPUs, Name: "ann"}); !ok || s.Subject.Name != limits.Everybody || s.Max != 12 || s.Used != 7 {
+			t.Errorf("%v %+v", ok, s)
+		}
+		if _, ok := b.Of(limits.Subject{Scope: limits.User, Name: "ann"}); ok {
+			t.Error("there is no limit of jobs")
+		}
+	})
+}
+
+// TestChanged: who asked to be told is told of what others write, and of limits set here.
+func TestChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memory(t)
+		var told atomic.Int64
+		l, err := limits.Open(t.Context(), st, limits.Options{Replica: "a", Changed: func() { told.Add(1) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go func() { _ = l.Run(ctx) }()
+		b := start(t, st, "b")
+		synctest.Wait()
+		set(t, b, "site:slurm", 3)
+		synctest.Wait()
+		n := told.Load()
+		if n == 0 {
+			t.Error("nobody told of a limit")
+		}
+		b.reserve(t, limits.Use{Site: "slurm"})
+		synctest.Wait()
+		if told.Load() == n {
+			t.Error("nobody told of what another counts")
+		}
+		if got := l.Others(); len(got) != 1 || got[0] != "b" {
+			t.Errorf("the others are %q", got)
 		}
 	})
 }
@@ -268,12 +349,12 @@ func TestRefuses(t *testing.T) {
 		if !fail.Is(err, fail.Invalid) {
 			t.Errorf("%q is %v, %v", text, s, err)
 		}
-		if err := a.Set(t.Context(), s, 1); !fail.Is(err, fail.Invalid) {
+		if err := a.Set(t.Context(), "root", s, 1); !fail.Is(err, fail.Invalid) {
 			t.Errorf("setting a limit of %q gave %v", text, err)
 		}
 	}
 	for _, most := range []int{-1, limits.MaxLimit + 1} {
-		if err := a.Set(t.Context(), limits.Subject{Scope: limits.User, Name: "ann"}, most); !fail.Is(err, fail.Invalid) {
+		if err := a.Set(t.Context(), "root", limits.Subject{Scope: limits.User, Name: "ann"}, most); !fail.Is(err, fail.Invalid) {
 			t.Errorf("a limit of %d gave %v", most, err)
 		}
 	}
@@ -482,4 +563,56 @@ func TestRaceOnEtcd(t *testing.T) {
 		t.Fatal(err)
 	}
 	settled(t, st)
+}
+
+// slow is a store that tells nothing while it is deaf, before it has heard.
+type slow struct {
+	store.Store
+	deaf  *atomic.Bool
+	heard chan struct{}
+}
+
+func (s slow) WatchRecords(ctx context.Context, prefix string, after int64, emit func([]store.Record, int64)) error {
+	return s.Store.WatchRecords(ctx, prefix, after, func(rs []store.Record, revision int64) {
+		if s.deaf.Load() {
+			<-s.heard
+		}
+		emit(rs, revision)
+	})
+}
+
+// TestLostAnswer: after a write whose answer is lost, what the record says is read before
+// it is relied on. Else a count that was lowered in the store and not here is taken for
+// one that others see.
+func TestLostAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ann := limits.Use{User: "ann"}
+		inner := memory(t)
+		heard := make(chan struct{})
+		defer close(heard)
+		var deaf, lost atomic.Bool
+		st := faulty.New(slow{inner, &deaf, heard}, nil)
+		a := start(t, st, "a")
+		set(t, a, "user:ann", 2)
+		b := start(t, inner, "b")
+		if n, err := a.reserve(t, times(2, ann)...); n != 2 {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		deaf.Store(true)
+		st.Follow(func(op faulty.Op) faulty.Fault {
+			return faulty.Fault{After: op == faulty.PutRecords && lost.CompareAndSwap(false, true)}
+		})
+		a.Release(ann)
+		synctest.Wait()
+		if !lost.Load() {
+			t.Fatal("no answer was lost")
+		}
+		if n, err := a.reserve(t, ann); n != 1 {
+			t.Fatal(err)
+		}
+		if n, _ := b.reserve(t, ann); n != 0 {
+			t.Error("the limit is 2, and there are 3")
+		}
+	})
 }

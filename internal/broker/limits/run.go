@@ -27,6 +27,7 @@ func (l *Limiter) follow(ctx context.Context) {
 		from := l.revision
 		l.mu.Unlock()
 		err := l.st.WatchRecords(ctx, prefix, from, func(records []store.Record, revision int64) {
+			defer l.changed()
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			news := false
@@ -37,6 +38,12 @@ func (l *Limiter) follow(ctx context.Context) {
 				}
 				_, config := splitKey(r.Key, configPrefix)
 				news = news || config
+				if of, ok := splitKey(r.Key, usedPrefix); ok && l.used[of].value[l.replica] != l.own[of] {
+					if _, doubted := l.doubted[r.Key]; doubted { // a write that was given up came late
+						l.dirty[of] = true
+						l.wake()
+					}
+				}
 			}
 			l.revision = revision
 			if news { // what had no limit may have one, and is to be written

@@ -285,7 +285,8 @@ func (n names) foldChanges(records []store.Record, from mark) ([]store.RecordCha
 }
 
 // At gives what was believed at a time, by the clocks of the replicas that fed it. What
-// was before the history begins is fail.NotFound with a sentence that says when that is.
+// was before the history begins, or before the first site was told of, is fail.NotFound
+// with a sentence that says when that is.
 // The snapshot's revision is that of the last change in it; 1 when those are folded.
 func (m *Model) At(ctx context.Context, t time.Time) (*resourcemodel.Snapshot, error) {
 	base, deltas, err := m.read(ctx, "modelstore.At", t)
@@ -297,9 +298,31 @@ func (m *Model) At(ctx context.Context, t time.Time) (*resourcemodel.Snapshot, e
 		all.Changes, all.Revision = append(all.Changes, d.Changes...), max(all.Revision, d.Revision)
 	}
 	if len(all.Changes) == 0 {
+		if base.At.IsZero() { // nothing was folded: there was nothing yet
+			return nil, m.unknown(ctx, t)
+		}
 		return resourcemodel.Empty(), nil
 	}
 	return resourcemodel.Empty().Apply(all)
+}
+
+// unknown says from when on something is known of the sites, to whoever asks for a time
+// before that.
+func (m *Model) unknown(ctx context.Context, t time.Time) error {
+	const op = "modelstore.At"
+	records, _, err := m.st.ListRecords(ctx, linePrefix, store.RecordOptions{Limit: 1})
+	if err != nil {
+		return err
+	}
+	at := t.UTC().Format(time.RFC3339)
+	if len(records) == 1 {
+		if first, _, ok := m.names.splitLine(records[0].Key); ok {
+			// The next whole second, so that whoever copies it asks for a time that is known.
+			from := first.Add(time.Second - 1).UTC().Truncate(time.Second)
+			return fail.Errorf(op, fail.NotFound, "", "nothing is known of the sites at %s: the first that is remembered of them is of %s; ask for a time from then on", at, from.Format(time.RFC3339))
+		}
+	}
+	return fail.Errorf(op, fail.NotFound, "", "nothing is known of the sites at %s: nothing is remembered of them yet", at)
 }
 
 // History gives all that is kept, for whoever asks more than one question of it.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -587,4 +588,37 @@ func TestFaults(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Before the first that is remembered nothing was believed, which is not the same as that
+// there were no sites.
+func TestBeforeTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := start(t, memory(t), "a", modelstore.Options{})
+		_, err := a.At(t.Context(), time.Now())
+		if wantKind(t, err, fail.NotFound); !strings.Contains(fail.Sentence(err), "nothing is remembered of them yet") {
+			t.Error(err)
+		}
+		time.Sleep(90*time.Minute + time.Millisecond)
+		before := time.Now().Add(-time.Nanosecond)
+		if _, err := a.Feed(t.Context(), a.sess, slurm, static(4), dynamic(4, 0)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = a.At(t.Context(), before)
+		if wantKind(t, err, fail.NotFound); !strings.Contains(fail.Sentence(err), "nothing is known of the sites at 2000-01-01T01:30:00Z: the first that is remembered of them is of 2000-01-01T01:30:01Z") {
+			t.Error(err)
+		}
+		for _, at := range []time.Time{time.Now(), time.Date(2000, 1, 1, 1, 30, 1, 0, time.UTC)} {
+			if m, err := a.At(t.Context(), at); err != nil || m.Site(slurm) == nil {
+				t.Errorf("at %s: %v", at, err)
+			}
+		}
+		// A model that was emptied is known to be empty.
+		if _, err := a.Remove(t.Context(), a.sess, slurm); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := a.At(t.Context(), time.Now().Add(time.Second)); err != nil || m.Site(slurm) != nil {
+			t.Errorf("%v", err)
+		}
+	})
 }

@@ -59,6 +59,7 @@ const (
 // The parameters that several policies have.
 var (
 	ageing     = Parameter{"age", "the wait that is worth one step of priority; 0 is that waiting is worth nothing", hour, 0, 30 * day, Duration}
+	decaying   = Parameter{"halfLife", "the time after which use counts half", 7 * day, minute, year, Duration}
 	patience   = Parameter{"patience", "a job without a deadline goes as if it had one so long after its submission; 0 is that it goes behind all that have one", 0, 0, year, Duration}
 	soft       = Parameter{"soft", "weight of soft criteria that are not met, each twentieth of them", 10, 0, 1000, Number}
 	weighLoad  = Parameter{"load", "weight of the part of the place that is in use", 1, 0, 1000, Number}
@@ -77,10 +78,12 @@ var catalogue = []builtin{
 	},
 	{
 		Description: Description{
-			"priority", Scheduling, "The job of the highest priority goes first, over all owners; waiting raises it, so that no job waits for ever.",
-			[]Parameter{ageing},
+			"priority", Scheduling, "A user's jobs go by priority, which waiting raises; the user goes first who used the least for the share, of whatever VO. What was used long ago counts less.",
+			[]Parameter{ageing, decaying},
 		},
-		order: func(v values) Order { return byPriority{v["age"]} },
+		order: func(v values) Order {
+			return &fairShare{halfLife: seconds(v["halfLife"]), users: true, within: byPriority{v["age"]}}
+		},
 	},
 	{
 		Description: Description{
@@ -100,12 +103,14 @@ var catalogue = []builtin{
 		Description: Description{
 			"fairshare", Scheduling, "The VO goes first that used the least for its share, and in it the user who did; what was used long ago counts less. A user's own jobs go by priority, which waiting raises.",
 			[]Parameter{
-				{"halfLife", "the time after which use counts half", 7 * day, minute, year, Duration},
+				decaying,
 				{"users", "compare the users of a VO, too; off takes a VO's jobs as those of one", 1, 0, 1, Switch},
 				ageing,
 			},
 		},
-		order: func(v values) Order { return &fairShare{seconds(v["halfLife"]), v.on("users"), byPriority{v["age"]}} },
+		order: func(v values) Order {
+			return &fairShare{seconds(v["halfLife"]), true, v.on("users"), byPriority{v["age"]}}
+		},
 	},
 
 	{

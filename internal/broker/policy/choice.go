@@ -11,8 +11,12 @@ import (
 // which others there are, nor on their order.
 type each func(j *Job, n *resourcemodel.Need, c *Candidate) float64
 
+var _ Marker = each(nil)
+
+func (f each) Mark(j *Job, n *resourcemodel.Need, c *Candidate) float64 { return f(j, n, c) }
+
 func (f each) Score(j *Job, cands []Candidate, _ time.Time) []float64 {
-	n := j.need()
+	n := j.Need()
 	out := make([]float64, len(cands))
 	for i := range cands {
 		out[i] = f(j, n, &cands[i])
@@ -20,8 +24,8 @@ func (f each) Score(j *Job, cands []Candidate, _ time.Time) []float64 {
 	return out
 }
 
-// need is what the job takes; never nil.
-func (j *Job) need() *resourcemodel.Need {
+// Need is what the job takes; never nil.
+func (j *Job) Need() *resourcemodel.Need {
 	if j.Request != nil {
 		return &j.Request.Need
 	}

@@ -9,7 +9,26 @@ import (
 
 // Accounts gives the groups that a job's use is charged to, and that fair share
 // compares: its VO and its owner.
-func Accounts(j *Job) [2]string { return [2]string{"vo:" + j.VO, "user:" + j.Owner} }
+func Accounts(j *Job) [NumAccounts]string {
+	return [NumAccounts]string{vo + j.VO, user + j.Owner}
+}
+
+// NumAccounts is how many groups a job is charged to.
+const NumAccounts = 2
+
+// What the names of the accounts begin with.
+const (
+	vo   = "vo:"
+	user = "user:"
+)
+
+// AppendAccount appends the name of one of Accounts.
+func AppendAccount(into []byte, j *Job, i int) []byte {
+	if i == 0 {
+		return append(append(into, vo...), j.VO...)
+	}
+	return append(append(into, user...), j.Owner...)
+}
 
 // groupSeparator stands between the accounts in the name of a group; it can be in
 // neither.
@@ -24,25 +43,30 @@ const first = "class:"
 // has the VO's level in its upper half and the user's in the lower one, so that users
 // are compared only where their VOs are level, to one part in a quarter million.
 //
+// Without the VOs there is one level, and a group is a user: that is the policy "priority".
+//
 // All use decays alike. So the order of groups changes only by use, not by time alone.
 type fairShare struct {
-	halfLife time.Duration
-	users    bool
-	within   byPriority
+	halfLife   time.Duration
+	vos, users bool // the levels
+	within     byPriority
 }
 
 func (p *fairShare) Group(j *Job) string {
 	if j.Class > 0 {
 		return first + strconv.Itoa(j.Class)
 	}
-	a := Accounts(j)
-	if !p.users {
-		return a[0]
+	switch {
+	case !p.users:
+		return vo + j.VO
+	case !p.vos:
+		return user + j.Owner
 	}
-	return a[0] + groupSeparator + a[1]
+	return vo + j.VO + groupSeparator + user + j.Owner
 }
 
-// Key orders the jobs of one owner by priority; those whose place was lost by age alone.
+// Key orders the jobs of one owner by priority, which is the owner's own: to say a higher one
+// gains nothing on others. Those whose place was lost by age alone.
 func (p *fairShare) Key(j *Job) Key {
 	if j.Class > 0 {
 		return fifo{}.Key(j)
@@ -50,18 +74,41 @@ func (p *fairShare) Key(j *Job) Key {
 	return p.within.Key(j)
 }
 
+var _ Tiered = (*fairShare)(nil)
+
 func (p *fairShare) Weight(group string, now time.Time, u Usage) float64 {
-	if n, ok := strings.CutPrefix(group, first); ok {
-		class, _ := strconv.Atoi(n) // Group made it
+	if lost(group) {
+		return p.TierWeight(group, now, u)
+	}
+	return p.TierWeight(p.Tier(group), now, u)*(1<<levelBits) + p.GroupWeight(group, now, u)
+}
+
+// Tier is the VO, or the user where there are no VOs; jobs whose place was lost are a tier by themselves.
+func (p *fairShare) Tier(group string) string {
+	if lost(group) {
+		return group
+	}
+	tier, _, _ := strings.Cut(group, groupSeparator)
+	return tier
+}
+
+func (p *fairShare) TierWeight(tier string, now time.Time, u Usage) float64 {
+	if lost(tier) {
+		class, _ := strconv.Atoi(tier[len(first):]) // Group made it
 		return -float64(class)
 	}
-	vo, user, both := strings.Cut(group, groupSeparator)
-	w := level(u, vo, now, p.halfLife) * (1 << levelBits)
-	if both {
-		w += level(u, user, now, p.halfLife)
-	}
-	return w
+	return level(u, tier, now, p.halfLife)
 }
+
+func (p *fairShare) GroupWeight(group string, now time.Time, u Usage) float64 {
+	if _, owner, both := strings.Cut(group, groupSeparator); both {
+		return level(u, owner, now, p.halfLife)
+	}
+	return 0
+}
+
+// lost reports whether a group has the jobs whose place was lost: "vo:" or "user:" begins the others.
+func lost(group string) bool { return strings.HasPrefix(group, first) }
 
 // levelBits is what a level has: two of them are whole in a float64.
 const levelBits = 26

@@ -37,12 +37,9 @@ func (fifo) Key(j *Job) Key {
 	return Key{class(j), float64(j.Submitted.Unix()), float64(j.Submitted.Nanosecond())}
 }
 
-// byPriority orders by priority + wait ÷ age. Since all waits grow alike, the order of
+// byPriority is the order of jobs of one group by priority + wait ÷ age. Since all waits grow alike, the order of
 // two jobs never changes: submitted − priority × age is as good, and stays as it is.
 type byPriority struct{ age float64 } // seconds
-
-func (p byPriority) Group(*Job) string                       { return "" }
-func (p byPriority) Weight(string, time.Time, Usage) float64 { return 0 }
 
 func (p byPriority) Key(j *Job) Key {
 	if p.age == 0 {

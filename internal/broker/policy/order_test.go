@@ -79,9 +79,9 @@ func TestOrders(t *testing.T) {
 		{"edf{patience=4h}", "e a d b f c g"}, // a at 240, d at 243, g at 310 and after c by age
 		{"realtime", "e c f b a d g"},
 		{"realtime{length=0}", "e c b f a d g"},
-		{"priority{age=0}", "e c d g a b f"},
-		{"priority{age=30m}", "e c d a b f g"}, // c −148, d −27, a 0, b 1, f 5, g 40
-		{"priority{age=12h}", "e c d g a b f"},
+		{"priority{age=0}", "e c g a b f d"},   // ann's, bob's in both VOs, cem's
+		{"priority{age=30m}", "e c a g b f d"}, // c −148, a 0, g 40
+		{"priority{age=12h}", "e c g a b f d"},
 		{"fairshare", "e c a g b f d"},              // ann in bio, bob in bio, bob in hep, cem in hep
 		{"fairshare{users=off}", "e c a b g d f"},   // bio by priority and age, then hep
 		{"fairshare{age=0s}", "e c g a b f d"},      // ann's by priority alone
@@ -89,6 +89,15 @@ func TestOrders(t *testing.T) {
 	} {
 		if got := sorted(mustOrder(t, c.policy), jobs, at(100), l); got != c.want {
 			t.Errorf("%s: %s, want %s", c.policy, got, c.want)
+		}
+	}
+	// To say a higher priority gains nothing on another user.
+	greedy := slices.Clone(jobs)
+	most := *jobs[3]
+	most.Priority, greedy[3] = 1000, &most
+	for _, p := range []string{"priority{age=0}", "priority", "fairshare"} {
+		if before, after := sorted(mustOrder(t, p), jobs, at(100), l), sorted(mustOrder(t, p), greedy, at(100), l); before != after {
+			t.Errorf("%s: %s, and %s where cem says that the job is of priority 1000", p, before, after)
 		}
 	}
 	l.SetShares(map[string]float64{"vo:hep": 2, "user:cem": 0})

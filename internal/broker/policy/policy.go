@@ -62,6 +62,19 @@ type Order interface {
 	Weight(group string, now time.Time, u Usage) float64
 }
 
+// Tiered is an Order whose groups are in tiers, all of which come before the next: the
+// lighter tier goes first, in it the lighter group, then the lesser name. That is the
+// order of Weight and name, found without weighing all groups of a tier anew whenever
+// the tier became heavier.
+type Tiered interface {
+	Order
+	// Tier names the tier of a group.
+	Tier(group string) string
+	// TierWeight orders tiers, and GroupWeight the groups of tiers that weigh the same.
+	TierWeight(tier string, now time.Time, u Usage) float64
+	GroupWeight(group string, now time.Time, u Usage) float64
+}
+
 // Batched is an Order that makes many keys at once for less than one by one: a policy
 // in a program of its own. The keys are those that Key gives.
 type Batched interface {
@@ -106,6 +119,14 @@ type Candidate struct {
 // NaN rules one out. Soft criteria go before the policy: see Rank.
 type Choice interface {
 	Score(j *Job, cands []Candidate, now time.Time) []float64
+}
+
+// Marker is a Choice whose score of a candidate depends on no other candidate: candidates
+// are marked where they are, and need not be together.
+type Marker interface {
+	Choice
+	// Mark gives the score of one candidate; need is what the job takes.
+	Mark(j *Job, need *resourcemodel.Need, c *Candidate) float64
 }
 
 // Pair is one job of a round at one of its candidates.

@@ -63,7 +63,7 @@ func (g *judge) newRound(jobs []*Job, cands [][]Candidate) *round {
 	pairs := make([][]pair, len(jobs))
 	var most [6]float64
 	for i, j := range jobs {
-		n := j.need()
+		n := j.Need()
 		for k := range cands[i] {
 			c := &cands[i][k]
 			if c.Free <= 0 {

@@ -39,7 +39,7 @@ func TestParseSettingRefuses(t *testing.T) {
 		says string // all of these words
 	}{
 		{"", fail.Unsupported, "fifo priority edf realtime fairshare least-loaded"},
-		{"lifo", fail.Unsupported, "\"lifo\" fifo edf cheapest assignment wqr"},
+		{"lifo", fail.Unsupported, "\"lifo\" fifo edf cheapest assignment genetic wqr"},
 		{"fifo{age=1h}", fail.Invalid, "fifo takes no parameters"},
 		{"priority{old=1h}", fail.Invalid, "no parameter \"old\" age (0s to 30d)"},
 		{"priority{age=31d}", fail.Invalid, "age is 31d must be 0s to 30d"},

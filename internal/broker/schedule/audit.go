@@ -33,13 +33,13 @@ func (s *Scheduler) Audit(now time.Time) error {
 			}
 			continue
 		}
-		cands := all.Candidates(nil, c.request, d)
-		for i := range cands {
-			v := s.site(cands[i].Place.Key)
-			if v.dirty || v.Closed || s.room(c, &cands[i], now) == 0 {
+		for _, o := range all.Candidates(nil, c.request, d) {
+			p := all.Place(o.Order)
+			v := s.site(p.Key)
+			if v.dirty || v.Closed || s.room(c, v, o.Free, now) == 0 {
 				continue
 			}
-			return fail.Errorf(op, fail.Internal, "", "class %d, of %d jobs, sleeps, though %s has room", id, c.n, cands[i].Place)
+			return fail.Errorf(op, fail.Internal, "", "class %d, of %d jobs, sleeps, though %s has room", id, c.n, p)
 		}
 	}
 	return s.tally(op)
@@ -55,7 +55,7 @@ func (s *Scheduler) tally(op string) error {
 		}
 		filed++
 		jobs[w.class]++
-		if (w.spots[0].in == nil) != w.barred {
+		if (w.spot.in == nil) != w.barred {
 			return fail.Errorf(op, fail.Internal, w.ID, "job %s is filed wrongly", w.ID)
 		}
 	}
@@ -92,32 +92,53 @@ func (s *Scheduler) tally(op string) error {
 func (b *book) check(op string) error {
 	for _, l := range b.lanes {
 		in := 0
-		for name, g := range l.groups {
-			cells := 0
-			for _, c := range g.cells {
-				if c.heap.len() == 0 {
-					return fail.Errorf(op, fail.Internal, "", "group %s has an empty cell", name)
-				}
-				if c.at < 0 {
-					if c.class.out[b.index][c.out] != c {
-						return fail.Errorf(op, fail.Internal, "", "group %s has a lost cell", name)
-					}
-					continue
-				}
-				if cells++; g.heap.items[c.at] != c {
-					return fail.Errorf(op, fail.Internal, "", "group %s has a cell at the wrong position", name)
-				}
+		for _, t := range l.tiers {
+			if err := t.check(op, b.index); err != nil {
+				return err
 			}
-			if cells != g.heap.len() || (cells > 0) != (g.at >= 0) {
-				return fail.Errorf(op, fail.Internal, "", "group %s has %d cells, and %d in its heap", name, cells, g.heap.len())
+			if (t.heap.len() > 0) != (t.at >= 0) || t.at >= 0 && l.heap.items[t.at] != t {
+				return fail.Errorf(op, fail.Internal, "", "tier %s has %d groups, and is at %d", t.name, t.heap.len(), t.at)
 			}
-			if g.at >= 0 {
+			if t.at >= 0 {
 				in++
 			}
 		}
 		if in != l.heap.len() {
-			return fail.Errorf(op, fail.Internal, "", "lane %s has %d groups, and %d in its heap", fmt.Sprint(l.laneKey), in, l.heap.len())
+			return fail.Errorf(op, fail.Internal, "", "lane %s has %d tiers, and %d in its heap", fmt.Sprint(l.laneKey), in, l.heap.len())
 		}
+	}
+	return nil
+}
+
+func (t *tier) check(op string, index int) error {
+	in := 0
+	for name, g := range t.groups {
+		cells := 0
+		for _, c := range g.cells {
+			if c.heap.len() == 0 {
+				return fail.Errorf(op, fail.Internal, "", "group %s has an empty cell", name)
+			}
+			if c.at < 0 {
+				if c.class.out[index][c.out] != c {
+					return fail.Errorf(op, fail.Internal, "", "group %s has a lost cell", name)
+				}
+				continue
+			}
+			if cells++; g.heap.items[c.at] != c {
+				return fail.Errorf(op, fail.Internal, "", "group %s has a cell at the wrong position", name)
+			}
+		}
+		if cells != g.heap.len() || (cells > 0) != (g.at >= 0) {
+			return fail.Errorf(op, fail.Internal, "", "group %s has %d cells, and %d in its heap", name, cells, g.heap.len())
+		}
+		if g.at >= 0 {
+			if in++; t.heap.items[g.at] != g {
+				return fail.Errorf(op, fail.Internal, "", "group %s is at the wrong position", name)
+			}
+		}
+	}
+	if in != t.heap.len() {
+		return fail.Errorf(op, fail.Internal, "", "tier %s has %d groups, and %d in its heap", t.name, in, t.heap.len())
 	}
 	return nil
 }

@@ -15,9 +15,9 @@ import (
 
 // loaded makes a Scheduler with sites of so many CPUs in all and so many jobs that wait,
 // of 15 classes, 40 owners and 3 VOs.
-func loaded(b testing.TB, sites, cpus, jobs int, order string) (*world, []*policy.Job) {
+func loaded(b testing.TB, places Places, sites, cpus, jobs int, order string) (*world, []*policy.Job) {
 	rng := rand.New(rand.NewPCG(uint64(jobs), 3))
-	w := newWorld(b, Options{})
+	w := newWorld(b, Options{Places: places})
 	w.s.derived = func(now time.Time) resourcemodel.Derived { return resourcemodel.Derived{Now: now} }
 	var all []*resourcemodel.Site
 	for i := range sites {
@@ -50,15 +50,20 @@ func spent(b testing.TB) time.Duration {
 }
 
 // queueTimes tells how much processor time it takes to let jobs wait, to place the first
-// of them, and to place all.
-func queueTimes(b testing.TB, n int, order string) (add, first, last time.Duration) {
-	w, jobs := loaded(b, 100, n*14, n, order)
+// of them, and to place all; and how many bytes a waiting job takes, without the job itself.
+func queueTimes(b testing.TB, n int, order string) (add, first, last time.Duration, bytes float64) {
+	w, jobs := loaded(b, nil, 100, n*14, n, order)
+	var before, after runtime.MemStats
 	runtime.GC()
+	runtime.ReadMemStats(&before)
 	begin := spent(b)
 	for _, j := range jobs {
 		w.s.Add(Entry{Job: j, Attempt: 1})
 	}
 	add = spent(b) - begin
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	bytes = (float64(after.HeapAlloc) - float64(before.HeapAlloc)) / float64(n)
 	begin = spent(b)
 	placed := len(w.round(1))
 	first = spent(b) - begin
@@ -70,13 +75,13 @@ func queueTimes(b testing.TB, n int, order string) (add, first, last time.Durati
 		placed += len(ds)
 		w.now = w.now.Add(time.Millisecond)
 	}
-	return add, first, spent(b) - begin
+	return add, first, spent(b) - begin, bytes
 }
 
 // turnover keeps 100,000 slots full: jobs end, and others that wait get their places.
-func turnover(b testing.TB, order string) (perSecond float64) {
+func turnover(b testing.TB, places Places, sites int, order string, most int) (perSecond float64) {
 	const slots, ending = 100_000, 256
-	w, jobs := loaded(b, 200, slots, 40_000, order)
+	w, jobs := loaded(b, places, sites, slots, 40_000, order)
 	for _, j := range jobs {
 		w.s.Add(Entry{Job: j, Attempt: 1})
 	}
@@ -84,8 +89,9 @@ func turnover(b testing.TB, order string) (perSecond float64) {
 	running := w.round(0)
 	next := len(jobs)
 	placed := 0
+	runtime.GC()
 	begin := spent(b)
-	for placed < 20_000 {
+	for placed < most {
 		for range ending {
 			i := rng.IntN(len(running))
 			w.s.Left(running[i].Job)
@@ -122,22 +128,43 @@ func BenchmarkScheduleRatios(b *testing.B) {
 			runs := max(1, 100_000/n)
 			runs = min(runs, 20)
 			var add, first, last time.Duration
+			var bytes float64
 			for range runs {
-				a, f, l := queueTimes(b, n, "fairshare")
-				add, first, last = add+a, first+f, last+l
+				a, f, l, size := queueTimes(b, n, "fairshare")
+				add, first, last, bytes = add+a, first+f, last+l, size
 			}
 			add, first, last = add/time.Duration(runs), first/time.Duration(runs), last/time.Duration(runs)
 			ns = append(ns, float64(last)/float64(n))
-			b.Logf("%9d jobs, processor time: %6.0f ns each to let them wait; the first has its place after %s, the last after %s, %6.0f ns a job", n, float64(add)/float64(n), first.Round(time.Microsecond), last.Round(time.Millisecond), float64(last)/float64(n))
+			b.Logf("%9d jobs of %.0f bytes each, processor time: %6.0f ns each to let them wait; the first has its place after %s, the last after %s, %6.0f ns a job", n, bytes, float64(add)/float64(n), first.Round(time.Microsecond), last.Round(time.Millisecond), float64(last)/float64(n))
 		}
 		// time ~ jobs^exponent, from the smallest to the largest queue
 		exponent := 1 + math.Log(ns[len(ns)-1]/ns[0])/math.Log(float64(sizes[len(sizes)-1])/float64(sizes[0]))
 		b.Logf("the time to place all grows with jobs^%.3f from %d to %d", exponent, sizes[0], sizes[len(sizes)-1])
-		perSecond := turnover(b, "fairshare")
+		perSecond := turnover(b, nil, 200, "fairshare", 20_000)
 		b.Logf("%.0f assignments for each second of processor time while 100,000 slots are full (15,000 are wanted)", perSecond)
 		b.ReportMetric(exponent, "growth-exponent")
 		b.ReportMetric(ns[2], "ns/job-of-100k")
 		b.ReportMetric(ns[3], "ns/job-of-1M")
 		b.ReportMetric(perSecond, "assignments/s")
+	}
+}
+
+// BenchmarkTurnover tells the same for each order and number of sites, of Places that look
+// at every place and of those with an index.
+func BenchmarkTurnover(b *testing.B) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for _, order := range []string{"fairshare", "fifo", "edf"} {
+		for _, sites := range []int{4, 40, 200, 400} {
+			for name, places := range map[string]func(*resourcemodel.Snapshot) Places{
+				"survey":  func(m *resourcemodel.Snapshot) Places { return NewSurvey(m) },
+				"indexed": func(m *resourcemodel.Snapshot) Places { return NewIndexed(m) },
+			} {
+				b.Run(fmt.Sprintf("%s/%d/%s", order, sites, name), func(b *testing.B) {
+					for b.Loop() {
+						b.ReportMetric(turnover(b, places(resourcemodel.Empty()), sites, order, 20_000), "assignments/s")
+					}
+				})
+			}
+		}
 	}
 }

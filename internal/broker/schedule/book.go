@@ -10,12 +10,13 @@ import (
 )
 
 // book has the waiting jobs in the order that a set of policies gives them. Jobs of
-// one lane are under one scheduling policy; a lane has its groups, the lightest
-// first, a group has a cell for each class, and a cell is a heap of jobs. Cells of
+// one lane are under one scheduling policy; a lane has tiers of groups, the lightest
+// first (one tier, where the policy knows none), a tier its groups likewise, a group
+// has a cell for each class, and a cell is a heap of jobs. Cells of
 // sleeping classes leave their group when they come up and come back when the class
 // wakes, so that what can't be placed is passed once and not again.
 type book struct {
-	index  int // of the book in class.awake and waiting.spots
+	index  int // of the book in class.awake
 	set    *settings
 	lanes  []*lane // higher classes of jobs first, then by scope
 	lookup map[laneKey]*lane
@@ -33,22 +34,54 @@ type laneKey struct {
 // lane has the jobs under one scheduling and one pairing policy, of one job class.
 type lane struct {
 	laneKey
-	order  *ordering
-	pairs  *pairer // nil: each job by itself
+	order *ordering
+	pairs *pairer // nil: each job by itself
+	tiers map[string]*tier
+	heap  heap[*tier]
+	still bool // the pairing policy pairs no more in this round
+}
+
+// tier has groups of which all come before those of the next tier.
+type tier struct {
+	weighed
+	lane   *lane
+	at     int // in the lane; -1: it has no group in it
 	groups map[string]*group
 	heap   heap[*group]
-	still  bool // the pairing policy pairs no more in this round
 }
 
 // group is what a scheduling policy weighs as one.
 type group struct {
-	lane    *lane
+	weighed
+	tier  *tier
+	at    int // in the tier; -1: it has no cell in it
+	cells map[*class]*cell
+	heap  heap[*cell]
+}
+
+// weighed is what has a weight.
+type weighed struct {
 	name    string
 	weight  float64
 	version uint64 // of the usage that it was weighed with
-	at      int    // in the lane; -1: it has no cell in it
-	cells   map[*class]*cell
-	heap    heap[*cell]
+}
+
+// weigh gives it the weight that it has now, and reports whether that is another.
+func (w *weighed) weigh(of func(string, time.Time, policy.Usage) float64, now time.Time, u *usage) bool {
+	w.version = u.version
+	if x := of(w.name, now, u); x != w.weight {
+		w.weight = x
+		return true
+	}
+	return false
+}
+
+// before is the order of two, where other things are equal.
+func (w *weighed) before(o *weighed) bool {
+	if w.weight != o.weight {
+		return w.weight < o.weight
+	}
+	return w.name < o.name
 }
 
 // cell has the jobs of one class in a group.
@@ -67,7 +100,7 @@ func newBook(index int, set *settings) *book {
 
 // before is the order of jobs within a group.
 func (b *book) before(x, y *waiting) bool {
-	kx, ky := &x.spots[b.index].key, &y.spots[b.index].key
+	kx, ky := &x.in(b.index).key, &y.in(b.index).key
 	for i := range kx {
 		if kx[i] != ky[i] {
 			return kx[i] < ky[i]
@@ -79,14 +112,14 @@ func (b *book) before(x, y *waiting) bool {
 func (b *book) lane(k laneKey, w *waiting) *lane {
 	l := b.lookup[k]
 	if l == nil {
-		l = &lane{laneKey: k, order: b.set.ordering(&w.Entry), pairs: b.set.pairer(&w.Entry), groups: map[string]*group{}}
-		l.heap.less = func(x, y *group) bool {
+		l = &lane{laneKey: k, order: b.set.ordering(&w.Entry), pairs: b.set.pairer(&w.Entry), tiers: map[string]*tier{}}
+		l.heap.less = func(x, y *tier) bool { // tiers that weigh the same are as one
 			if x.weight != y.weight {
 				return x.weight < y.weight
 			}
-			return x.name < y.name
+			return x.heap.items[0].before(&y.heap.items[0].weighed)
 		}
-		l.heap.moved = func(g *group, at int) { g.at = at }
+		l.heap.moved = func(t *tier, at int) { t.at = at }
 		b.lookup[k] = l
 		i, _ := slices.BinarySearchFunc(b.lanes, l, func(x, y *lane) int {
 			return cmp.Or(cmp.Compare(y.class, x.class), cmp.Compare(x.scheduling, y.scheduling), cmp.Compare(x.laneKey.pairs, y.laneKey.pairs))
@@ -98,30 +131,18 @@ func (b *book) lane(k laneKey, w *waiting) *lane {
 
 // add puts a job in.
 func (b *book) add(w *waiting) {
-	sp := &w.spots[b.index]
+	sp := w.in(b.index)
 	k := laneKey{class: w.Class}
 	k.scheduling, k.pairs = b.set.scopes(&w.Entry)
 	l := b.lane(k, w)
-	name := l.order.Group(w.Job)
-	g := l.groups[name]
-	if g == nil {
-		g = &group{lane: l, name: name, at: -1, cells: map[*class]*cell{}}
-		g.heap.less = func(x, y *cell) bool {
-			if x.first != y.first {
-				return x.first.Compare(y.first) < 0
-			}
-			return x.heap.items[0].ID < y.heap.items[0].ID
-		}
-		g.heap.moved = func(c *cell, at int) { c.at = at }
-		l.groups[name] = g
-	}
+	g := l.group(l.order.Group(w.Job))
 	c := g.cells[w.class]
 	if c == nil {
 		c = &cell{group: g, class: w.class, at: -1}
 		c.heap.less = b.before
 		c.heap.moved = func(w *waiting, at int) {
-			sp := &w.spots[b.index]
-			if sp.at = at; at == 0 {
+			sp := w.in(b.index)
+			if sp.at = int32(at); at == 0 {
 				c.first = sp.key
 			}
 		}
@@ -131,7 +152,7 @@ func (b *book) add(w *waiting) {
 	if !made {
 		key = l.order.Key(w.Job)
 	}
-	sp.in, sp.key, sp.choice = c, key, b.set.chooser(&w.Entry)
+	sp.in, sp.key = c, key
 	fresh := c.heap.len() == 0
 	c.heap.push(w)
 	switch {
@@ -143,6 +164,34 @@ func (b *book) add(w *waiting) {
 	default:
 		b.putOut(c)
 	}
+}
+
+// group gives the group of a name.
+func (l *lane) group(name string) *group {
+	tierName := ""
+	if l.order.tiered != nil {
+		tierName = l.order.tiered.Tier(name)
+	}
+	t := l.tiers[tierName]
+	if t == nil {
+		t = &tier{lane: l, weighed: weighed{name: tierName}, at: -1, groups: map[string]*group{}}
+		t.heap.less = func(x, y *group) bool { return x.before(&y.weighed) }
+		t.heap.moved = func(g *group, at int) { g.at = at }
+		l.tiers[tierName] = t
+	}
+	g := t.groups[name]
+	if g == nil {
+		g = &group{tier: t, weighed: weighed{name: name}, at: -1, cells: map[*class]*cell{}}
+		g.heap.less = func(x, y *cell) bool {
+			if x.first != y.first {
+				return x.first.Compare(y.first) < 0
+			}
+			return x.heap.items[0].ID < y.heap.items[0].ID
+		}
+		g.heap.moved = func(c *cell, at int) { c.at = at }
+		t.groups[name] = g
+	}
+	return g
 }
 
 // keysAhead makes the keys of jobs together, for orders that are quicker so.
@@ -176,28 +225,46 @@ func (b *book) putOut(c *cell) {
 	*out = append(*out, c)
 }
 
-// enter puts a cell into its group, and the group into its lane.
+// enter puts a cell into its group, the group into its tier, and that into its lane.
 func (b *book) enter(c *cell) {
-	g := c.group
+	g, t := c.group, c.group.tier
 	g.heap.push(c)
 	if g.at < 0 {
-		g.lane.heap.push(g)
+		t.heap.push(g)
+		t.settle()
 	}
 }
 
-// leave takes a cell out of its group, and the group out of its lane when it was the
-// last.
-func (b *book) leave(c *cell) {
-	g := c.group
-	g.heap.take(c.at)
-	if g.heap.len() == 0 {
-		g.lane.heap.take(g.at)
+// settle puts a tier where it belongs in its lane, after a change of its groups.
+func (t *tier) settle() {
+	switch h := &t.lane.heap; {
+	case t.at < 0:
+		h.push(t)
+	default:
+		h.fix(t.at)
 	}
+}
+
+// leave takes a cell out of its group, the group out of its tier when it was the last,
+// and likewise the tier.
+func (b *book) leave(c *cell) {
+	g, t := c.group, c.group.tier
+	g.heap.take(c.at)
+	if g.heap.len() > 0 {
+		return
+	}
+	if t.heap.len() == 1 { // before it is empty, as tiers are compared by their groups
+		t.lane.heap.take(t.at)
+		t.heap.take(g.at)
+		return
+	}
+	t.heap.take(g.at)
+	t.settle()
 }
 
 // remove takes a job out, if it is in.
 func (b *book) remove(w *waiting) {
-	sp := &w.spots[b.index]
+	sp := w.in(b.index)
 	c := sp.in
 	if c == nil {
 		return
@@ -214,34 +281,38 @@ func (b *book) remove(w *waiting) {
 		out[end] = nil
 		c.class.out[b.index] = out[:end]
 	}
-	c.heap.take(sp.at)
+	c.heap.take(int(sp.at))
 	g := c.group
 	switch {
 	case !last && c.at >= 0:
 		g.heap.fix(c.at)
 	case last:
 		delete(g.cells, c.class)
-		if len(g.cells) == 0 {
-			delete(g.lane.groups, g.name)
+		if t := g.tier; len(g.cells) == 0 {
+			if delete(t.groups, g.name); len(t.groups) == 0 {
+				delete(t.lane.tiers, t.name)
+			}
 		}
 	}
 }
 
 // head gives the lane's next job of a class that is awake; nil if there is none.
 //
-// What is used only grows while jobs are placed, and with it the weights. So a group
-// whose weight was not looked at since is at least as heavy as it says, and it is
-// enough to look again when it is on top: one placement may weigh on many groups.
+// What is used only grows while jobs are placed, and with it the weights. So what was not
+// weighed since is at least as heavy as it says, and it is enough to weigh it again when
+// it is on top: one placement may weigh on many groups.
 func (b *book) head(l *lane, now time.Time, u *usage) *waiting {
 	for l.heap.len() > 0 {
-		g := l.heap.items[0]
-		if g.version != u.version {
-			g.version = u.version
-			if w := l.order.Weight(g.name, now, u); w != g.weight {
-				g.weight = w
-				l.heap.fix(0)
-				continue
-			}
+		t := l.heap.items[0]
+		if t.version != u.version && l.order.tiered != nil && t.weigh(l.order.tiered.TierWeight, now, u) {
+			l.heap.fix(0)
+			continue
+		}
+		g := t.heap.items[0]
+		if g.version != u.version && g.weigh(l.order.weight, now, u) {
+			t.heap.fix(0)
+			l.heap.fix(0)
+			continue
 		}
 		c := g.heap.items[0]
 		if c.class.awake[b.index] {
@@ -286,12 +357,16 @@ func (b *book) weigh(now time.Time, u *usage) {
 }
 
 func (b *book) weighLane(l *lane, now time.Time, u *usage) {
-	for _, g := range l.heap.items {
-		g.weight, g.version = l.order.Weight(g.name, now, u), u.version
+	for _, t := range l.heap.items {
+		if l.order.tiered != nil {
+			t.weigh(l.order.tiered.TierWeight, now, u)
+		}
+		for _, g := range t.heap.items {
+			g.weigh(l.order.weight, now, u)
+		}
+		t.heap.order()
 	}
-	for i := l.heap.len()/2 - 1; i >= 0; i-- {
-		l.heap.down(i)
-	}
+	l.heap.order()
 }
 
 // wake lets a class be looked at again.

@@ -29,20 +29,31 @@ func (e *Entry) from() time.Time {
 // waiting is an Entry that is in.
 type waiting struct {
 	Entry
-	class *class
-	spots [2]spot // in the books
-	later int     // in the heap of those that wait for a moment; -1: not in it
+	class  *class
+	spot   spot  // in the book in force
+	shadow *spot // in the other; nil where it never was in one
+	later  int32 // in the heap of those that wait for a moment; -1: not in it
 	// barred: no policy of selection takes any of the places, which only time or a
 	// change can mend. It is in class.barred.
 	barred bool
 }
 
-// spot is where a job is in one book.
+// spot is where a job is in one book. There may be a million of them.
 type spot struct {
-	in     *cell // nil: it is not in the book
-	at     int
-	key    policy.Key
-	choice *chooser
+	in  *cell // nil: it is not in the book
+	key policy.Key
+	at  int32
+}
+
+// in gives where a job is in a book.
+func (w *waiting) in(book int) *spot {
+	if book == 0 {
+		return &w.spot
+	}
+	if w.shadow == nil {
+		w.shadow = new(spot)
+	}
+	return w.shadow
 }
 
 // class is all waiting jobs that are alike to every place: where one finds no room,

@@ -33,6 +33,13 @@ func (h *heap[T]) take(i int) T {
 	return x
 }
 
+// order puts right what changed everywhere.
+func (h *heap[T]) order() {
+	for i := len(h.items)/2 - 1; i >= 0; i-- {
+		h.down(i)
+	}
+}
+
 // fix puts right what changed at a position.
 func (h *heap[T]) fix(i int) {
 	if !h.down(i) {

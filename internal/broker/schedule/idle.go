@@ -27,21 +27,16 @@ func (s *Scheduler) Replication(e *Entry) *policy.Replicator {
 // one of the places says so with Given. Whether jobs wait that could use the places is
 // for the caller to know, who asks after a Round.
 func (s *Scheduler) Idle(e Entry, now time.Time) (places []policy.Candidate, most int) {
-	d := s.derived(now)
-	c := &class{request: e.Request, avoid: e.Avoid}
-	places = s.prefer(s.places.Candidates(nil, e.Request, d))
-	n := 0
-	for i := range places {
-		p := &places[i]
-		if p.Free <= 0 {
+	v := &view{class: &class{request: e.Request, avoid: e.Avoid}, now: now}
+	s.sift(v)
+	for _, h := range v.cands {
+		if h.Free <= 0 { // it would wait there
 			continue
 		}
-		if p.Free = s.room(c, p, now); p.Free > 0 {
-			places[n] = *p
-			n++
-		}
+		c := *h.Candidate
+		c.Free = s.room(v.class, h.site, h.Free, now)
+		places = append(places, c)
 	}
-	places = places[:n]
 	for _, p := range places {
 		most += p.Free
 	}

@@ -12,37 +12,32 @@ import (
 // which each request fits few, it looks at few. It answers as a Survey does.
 type Indexed struct {
 	x       *resourcemodel.Index
-	order   []int // of each place, by its PlaceID
+	order   []int                   // of each place, by its PlaceID
+	places  []resourcemodel.PlaceID // in their order
 	classes map[resourcemodel.ClassID]int
 	ids     map[int]resourcemodel.ClassID
 	scratch []resourcemodel.PlaceID
 	helped  []resourcemodel.ClassID
-	jobs    map[shareKey]int // that were given, by share
-}
-
-type shareKey struct {
-	resourcemodel.Key
-	share string
 }
 
 var _, _ Places = (*Indexed)(nil), (*Survey)(nil)
 
 // NewIndexed gives an Indexed of a snapshot.
 func NewIndexed(m *resourcemodel.Snapshot) *Indexed {
-	v := &Indexed{x: resourcemodel.NewIndex(m), classes: map[resourcemodel.ClassID]int{}, ids: map[int]resourcemodel.ClassID{}, jobs: map[shareKey]int{}}
+	v := &Indexed{x: resourcemodel.NewIndex(m), classes: map[resourcemodel.ClassID]int{}, ids: map[int]resourcemodel.ClassID{}}
 	v.number()
 	return v
 }
 
 // number numbers the places anew.
 func (v *Indexed) number() {
-	n := 0
+	v.places = v.places[:0]
 	for id := range v.x.All() {
 		if need := int(id) + 1 - len(v.order); need > 0 {
 			v.order = append(v.order, make([]int, need)...)
 		}
-		v.order[id] = n
-		n++
+		v.order[id] = len(v.places)
+		v.places = append(v.places, id)
 	}
 }
 
@@ -52,7 +47,6 @@ func (v *Indexed) Snapshot() *resourcemodel.Snapshot { return v.x.Snapshot() }
 // Reset begins anew with a snapshot; what was taken is forgotten.
 func (v *Indexed) Reset(m *resourcemodel.Snapshot) {
 	v.x.Reset(m)
-	clear(v.jobs)
 	v.number()
 }
 
@@ -77,59 +71,63 @@ func (v *Indexed) Class(r *resourcemodel.Request) resourcemodel.Class { return v
 func (v *Indexed) NamesUsers() bool { return v.x.NamesUsers() }
 
 // Candidates appends the places that could run the request and are not shut.
-func (v *Indexed) Candidates(into []policy.Candidate, r *resourcemodel.Request, d resourcemodel.Derived) []policy.Candidate {
+func (v *Indexed) Candidates(into []Offer, r *resourcemodel.Request, d resourcemodel.Derived) []Offer {
 	v.scratch = v.x.Candidates(v.scratch[:0], r, d)
 	for _, id := range v.scratch {
-		into = v.look(into, id, r, d)
+		into = v.offer(into, id, r, d)
 	}
 	return into
 }
 
 // At does the same for the places of one site.
-func (v *Indexed) At(into []policy.Candidate, k resourcemodel.Key, r *resourcemodel.Request, d resourcemodel.Derived) []policy.Candidate {
+func (v *Indexed) At(into []Offer, k resourcemodel.Key, r *resourcemodel.Request, d resourcemodel.Derived) []Offer {
 	v.scratch = v.x.Of(v.scratch[:0], k)
 	for _, id := range v.scratch {
-		if r.Fits(v.x.Where(id), d) {
-			into = v.look(into, id, r, d)
+		if v.x.Fits(id, r, d) {
+			into = v.offer(into, id, r, d)
 		}
 	}
 	return into
 }
 
-// look appends a place that the request fits.
-func (v *Indexed) look(into []policy.Candidate, id resourcemodel.PlaceID, r *resourcemodel.Request, d resourcemodel.Derived) []policy.Candidate {
-	w := v.x.Where(id)
-	free := r.Room(w, d)
-	if free == 0 && shut(r, w, d) {
+// offer appends a place that the request fits.
+func (v *Indexed) offer(into []Offer, id resourcemodel.PlaceID, r *resourcemodel.Request, d resourcemodel.Derived) []Offer {
+	free := v.x.Room(id, r, d)
+	if free == 0 && v.shut(id, r, d) {
 		return into
 	}
-	into = append(into, policy.Candidate{Place: w.Place(), Site: w.Site, Share: w.Share, Env: w.Environment, Free: free, Soft: 1, Order: v.order[id], Derived: d})
-	v.tell(&into[len(into)-1], w)
-	return into
+	return append(into, Offer{v.order[id], free})
 }
 
-func (v *Indexed) tell(c *policy.Candidate, w resourcemodel.Where) {
-	st := standingOf(w, v.jobs[shareKey{w.Site.Key, w.Share.ID}])
-	st.tell(c)
+// shut reports whether more stands against a place than the jobs that it has.
+func (v *Indexed) shut(id resourcemodel.PlaceID, r *resourcemodel.Request, d resourcemodel.Derived) bool {
+	return !v.x.Takes(id) || !plain(r) && shut(r, v.x.Where(id), d)
 }
 
-// Refresh brings a candidate up to what was taken since.
-func (v *Indexed) Refresh(c *policy.Candidate, r *resourcemodel.Request) {
-	id, ok := v.x.Find(c.Place)
-	if !ok {
-		c.Free = 0
-		return
+// Place names a place.
+func (v *Indexed) Place(order int) resourcemodel.Place { return v.x.Place(v.places[order]) }
+
+// Free gives how many jobs could start at a place.
+func (v *Indexed) Free(order int, r *resourcemodel.Request, d resourcemodel.Derived) int {
+	return v.x.Room(v.places[order], r, d)
+}
+
+// Tell says all that is known of a place. Soft criteria are held against the site less
+// what was taken, which is a copy; nothing else asks for it.
+func (v *Indexed) Tell(c *policy.Candidate, order int, r *resourcemodel.Request, d resourcemodel.Derived) {
+	id := v.places[order]
+	s := v.x.Standing(id)
+	c.Place, c.Site, c.Share, c.Env, c.State, c.Nodes = s.Where.Place(), s.Site, s.Share, s.Environment, s.State, s.Nodes
+	c.Load, c.Order, c.Derived = load(s.Where, &s.State, &s.Nodes, s.Jobs), order, d
+	if len(r.Soft) > 0 {
+		c.Site = v.x.Where(id).Site
 	}
-	w := v.x.Where(id)
-	c.Site = w.Site
-	v.tell(c, w)
-	c.Free = r.Room(w, c.Derived)
 }
 
 // Frees reports whether some place of the site has free what one job takes.
 func (v *Indexed) Frees(k resourcemodel.Key, r *resourcemodel.Request, d resourcemodel.Derived) bool {
 	v.scratch = v.x.Of(v.scratch[:0], k)
-	return slices.ContainsFunc(v.scratch, func(id resourcemodel.PlaceID) bool { return r.Starts(v.x.Where(id), d) })
+	return slices.ContainsFunc(v.scratch, func(id resourcemodel.PlaceID) bool { return v.x.Starts(id, r, d) })
 }
 
 // Ruled gives the places that are no candidates.
@@ -144,15 +142,14 @@ func (v *Indexed) Ruled(r *resourcemodel.Request, d resourcemodel.Derived, most 
 			more++
 			continue
 		}
-		w := v.x.Where(id)
-		if fits && (r.Room(w, d) > 0 || !shut(r, w, d)) {
+		if fits && (v.x.Starts(id, r, d) || !v.shut(id, r, d)) {
 			continue
 		}
 		if len(out) == most {
 			more++
 			continue
 		}
-		out = append(out, ruledAt(r, w, d))
+		out = append(out, ruledAt(r, v.x.Where(id), d))
 	}
 	return out, more
 }
@@ -170,16 +167,11 @@ func (v *Indexed) All() iter.Seq[resourcemodel.Where] {
 
 // Take takes a job's need from a place.
 func (v *Indexed) Take(p resourcemodel.Place, n *resourcemodel.Need) {
-	v.jobs[shareKey{p.Key, p.Share}]++
 	v.scratch = v.x.TakeAt(v.scratch[:0], p, n)
 }
 
 // Give gives it back.
 func (v *Indexed) Give(p resourcemodel.Place, n *resourcemodel.Need) {
-	k := shareKey{p.Key, p.Share}
-	if v.jobs[k]--; v.jobs[k] == 0 {
-		delete(v.jobs, k)
-	}
 	v.scratch = v.x.GiveAt(v.scratch[:0], p, n)
 }
 
@@ -217,7 +209,4 @@ func (v *Indexed) Helped(k resourcemodel.Key, ahead bool, d resourcemodel.Derive
 }
 
 // Exhausted reports whether no job of any kind could start at the site.
-func (v *Indexed) Exhausted(k resourcemodel.Key) bool {
-	site := v.x.Site(k)
-	return site == nil || exhausted(site)
-}
+func (v *Indexed) Exhausted(k resourcemodel.Key) bool { return v.x.Exhausted(k) }

@@ -24,14 +24,18 @@ type Places interface {
 	// all classes do.
 	NamesUsers() bool
 	// Candidates appends every place that could run the request and is not shut at
-	// present, whether it has room or not, in an order that only the model decides. How
-	// the soft criteria are met is left out: it is relative to the other candidates.
-	Candidates(into []policy.Candidate, r *resourcemodel.Request, d resourcemodel.Derived) []policy.Candidate
+	// present, whether it has room or not, in their order.
+	Candidates(into []Offer, r *resourcemodel.Request, d resourcemodel.Derived) []Offer
 	// At does the same for the places of one site.
-	At(into []policy.Candidate, k resourcemodel.Key, r *resourcemodel.Request, d resourcemodel.Derived) []policy.Candidate
-	// Refresh brings a candidate up to what was taken since it was made; the model and
-	// what else there is are as they were.
-	Refresh(c *policy.Candidate, r *resourcemodel.Request)
+	At(into []Offer, k resourcemodel.Key, r *resourcemodel.Request, d resourcemodel.Derived) []Offer
+	// Place names a place.
+	Place(order int) resourcemodel.Place
+	// Free gives how many jobs with the request's need could start at a place that is among
+	// its candidates.
+	Free(order int, r *resourcemodel.Request, d resourcemodel.Derived) int
+	// Tell says all that is known of a place but Free, Soft and Preference: the last is not
+	// of the model, the one before relative to the other candidates.
+	Tell(c *policy.Candidate, order int, r *resourcemodel.Request, d resourcemodel.Derived)
 	// Frees reports whether some place of the site has free what one job takes: it may say
 	// so of a place that is none of the candidates, but never no of one that is, with Free.
 	Frees(k resourcemodel.Key, r *resourcemodel.Request, d resourcemodel.Derived) bool
@@ -57,6 +61,10 @@ type Places interface {
 	// Exhausted reports whether no job of any kind could start at the site.
 	Exhausted(k resourcemodel.Key) bool
 }
+
+// Offer is a place by its number among all, which holds until the static part of some site
+// changes, with how many jobs could start there.
+type Offer struct{ Order, Free int }
 
 // Derived gives what is known of places beside the model at a moment; nil knows
 // nothing.

@@ -133,7 +133,7 @@ func (s *Scheduler) single(r *run, w *waiting) (resourcemodel.Key, bool) {
 	if v == nil {
 		return resourcemodel.Key{}, false
 	}
-	ranked, ok := rank(w.spots[r.book.index].choice, w.Job, v.cands, r.now)
+	ranked, ok := s.rank(r.book.set.chooser(&w.Entry), w.Job, v.cands, r.now)
 	if !ok {
 		s.spurn(r, w)
 		return resourcemodel.Key{}, false
@@ -197,10 +197,13 @@ func (s *Scheduler) spurn(r *run, w *waiting) {
 
 // place gives a job a place.
 func (s *Scheduler) place(r *run, w *waiting, v *view, at int, ranked []marked, seed uint64) {
-	c := &v.cands[at]
+	c := v.cands[at]
 	b, ahead := r.book, c.Free <= 0
 	place := c.Place
 	if !r.trial {
+		if r.decisions == nil {
+			r.decisions = make([]Decision, 0, min(r.budget, len(s.jobs), 64))
+		}
 		r.decisions = append(r.decisions, s.decision(r.now, w, v, at, ranked, seed))
 	}
 	r.budget--
@@ -224,11 +227,11 @@ func (s *Scheduler) decision(now time.Time, w *waiting, v *view, at int, ranked 
 	d.Ranked = make([]Ranked, 0, len(ranked))
 	chosen := false
 	for _, m := range ranked {
-		c := &v.cands[m.at]
+		c := v.cands[m.at]
 		chosen = chosen || m.at == at
 		d.Ranked = append(d.Ranked, Ranked{Place: c.Place, Soft: c.Soft, Score: finite(m.score), Free: c.Free})
 	}
-	if c := &v.cands[at]; !chosen { // a pairing policy wanted another than the best
+	if c := v.cands[at]; !chosen { // a pairing policy wanted another than the best
 		if len(d.Ranked) == MaxRanked {
 			d.Ranked = d.Ranked[:MaxRanked-1]
 		}
@@ -247,50 +250,71 @@ func finite(x float64) float64 { return min(max(x, -math.MaxFloat64), math.MaxFl
 
 // marked is a candidate, by its index, with its score.
 type marked struct {
-	at    int
-	score float64
+	at, step int // of the soft criteria: see policy.SoftStep
+	score    float64
 }
 
-// rank gives the best candidates, the best first, at most MaxRanked; false is that the
-// policy wants none of them. The order is that of policy.Rank; a queue of a million
-// jobs can't sort all places for each.
-func rank(choice *chooser, j *policy.Job, cands []policy.Candidate, now time.Time) ([]marked, bool) {
-	scores := choice.Score(j, cands, now)
-	if len(scores) != len(cands) {
-		return nil, false
+// rank gives the best candidates, the best first, at most MaxRanked, until it is called
+// again; false is that the policy wants none of them. The order is that of policy.Rank; a
+// queue of a million jobs can't sort all places for each.
+func (s *Scheduler) rank(choice *chooser, j *policy.Job, cands []held, now time.Time) ([]marked, bool) {
+	var scores []float64
+	if choice.marker == nil {
+		s.flat = s.flat[:0]
+		for i := range cands {
+			s.flat = append(s.flat, *cands[i].Candidate)
+		}
+		scores = choice.Score(j, s.flat, now)
+		clear(s.flat)
+		if len(scores) != len(cands) {
+			return nil, false
+		}
 	}
-	better := func(a, b marked) bool {
-		x, y := &cands[a.at], &cands[b.at]
-		if s, t := policy.SoftStep(x.Soft), policy.SoftStep(y.Soft); s != t {
-			return s > t
+	need := j.Need()
+	best := s.best[:0]
+	for i := range cands {
+		c := cands[i].Candidate
+		m := marked{at: i, step: policy.SoftSteps}
+		if c.Soft != 1 {
+			m.step = policy.SoftStep(c.Soft)
 		}
-		if a.score != b.score {
-			return a.score > b.score
+		if scores != nil {
+			m.score = scores[i]
+		} else {
+			m.score = choice.marker.Mark(j, need, c)
 		}
-		if x.Preference != y.Preference {
-			return x.Preference < y.Preference
-		}
-		if x.Order != y.Order {
-			return x.Order < y.Order
-		}
-		return x.Place.Compare(y.Place) < 0
-	}
-	best := make([]marked, 0, min(len(cands), MaxRanked))
-	for i, score := range scores {
-		m := marked{i, score}
-		if math.IsNaN(score) || len(best) == MaxRanked && !better(m, best[MaxRanked-1]) {
+		if math.IsNaN(m.score) || len(best) == MaxRanked && !m.better(&best[MaxRanked-1], cands) {
 			continue
 		}
 		if len(best) < MaxRanked {
 			best = append(best, m)
 		}
 		k := len(best) - 1
-		for ; k > 0 && better(m, best[k-1]); k-- {
+		for ; k > 0 && m.better(&best[k-1], cands); k-- {
 			best[k] = best[k-1]
 		}
 		best[k] = m
 	}
+	s.best = best
 	return best, len(best) > 0
+}
+
+// better reports whether it goes before another.
+func (m *marked) better(o *marked, cands []held) bool {
+	if m.step != o.step {
+		return m.step > o.step
+	}
+	if m.score != o.score {
+		return m.score > o.score
+	}
+	x, y := cands[m.at], cands[o.at]
+	if x.Preference != y.Preference {
+		return x.Preference < y.Preference
+	}
+	if x.order != y.order {
+		return x.order < y.order
+	}
+	return x.Place.Compare(y.Place) < 0
 }
 
 // pair takes the next jobs of a lane, lets its policy pair them with places, and
@@ -312,9 +336,10 @@ func (s *Scheduler) pair(r *run, l *lane) bool {
 		}
 		mine, ok := seen[w.class]
 		if !ok {
-			mine = slices.Clone(v.cands)
-			for i := range mine {
-				mine[i].Free = s.room(w.class, &mine[i], r.now)
+			mine = make([]policy.Candidate, len(v.cands))
+			for i, h := range v.cands {
+				mine[i] = *h.Candidate
+				mine[i].Free = s.room(w.class, h.site, h.Free, r.now)
 			}
 			seen[w.class] = mine
 		}
@@ -343,14 +368,12 @@ func (s *Scheduler) pair(r *run, l *lane) bool {
 			continue
 		}
 		v := s.look(w.class, r.now)
-		at := slices.IndexFunc(v.cands, func(c policy.Candidate) bool {
-			return c.Place == want.Place
-		})
+		at := slices.IndexFunc(v.cands, func(h held) bool { return h.Place == want.Place })
 		if at < 0 {
 			continue
 		}
 		paired[p.Job], any = true, true
-		ranked, _ := rank(w.spots[b.index].choice, w.Job, v.cands, r.now)
+		ranked, _ := s.rank(b.set.chooser(&w.Entry), w.Job, v.cands, r.now)
 		s.place(r, w, v, at, ranked, seed)
 	}
 	for i, w := range window {

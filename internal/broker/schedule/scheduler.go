@@ -68,12 +68,15 @@ type Scheduler struct {
 	bounds Limits
 	limits map[string]*limit
 
-	epoch   uint64 // of everything that views depend on beside what is taken
-	log     []change
-	views   []*view // those that are kept, the oldest first
-	scratch []policy.Candidate
-	looks   uint64 // passages of refresh
-	picky   int    // classes that have hard criteria
+	epoch  uint64 // of everything that views depend on beside what is taken
+	log    []change
+	views  []*view            // those that are kept, the oldest first
+	offers []Offer            // scratch, as what follows
+	flat   []policy.Candidate // for choices that want them together
+	best   []marked
+	kept   []held
+	looks  uint64 // passages of refresh
+	picky  int    // classes that have hard criteria
 
 	recorder *Recorder
 	tried    func(map[string]resourcemodel.Place) // told of each passage through the shadow, by a replay
@@ -91,7 +94,7 @@ func New(o Options) (*Scheduler, error) {
 		places: o.Places, cat: o.Catalogue, window: o.Window, seed: o.Seed,
 		jobs: map[string]*waiting{}, classes: map[classKey]*class{}, byID: map[int]*class{}, barred: map[*class]bool{},
 		sites: map[resourcemodel.Key]*site{}, given: map[string]*given{}, limits: map[string]*limit{},
-		usage: usage{under: map[string]int64{}},
+		usage: usage{under: map[string]*int64{}},
 	}
 	s.derived = func(now time.Time) resourcemodel.Derived {
 		d := o.Derived(now)
@@ -109,7 +112,7 @@ func New(o Options) (*Scheduler, error) {
 	s.later.less = func(a, b *waiting) bool {
 		return cmp.Or(a.from().Compare(b.from()), cmp.Compare(a.ID, b.ID)) < 0
 	}
-	s.later.moved = func(w *waiting, at int) { w.later = at }
+	s.later.moved = func(w *waiting, at int) { w.later = int32(at) }
 	if err := s.setPolicies(o.Policies); err != nil {
 		return nil, err
 	}
@@ -130,7 +133,9 @@ func (s *Scheduler) Snapshot() *resourcemodel.Snapshot { return s.places.Snapsho
 
 // Add puts a job in. One that waits already is put in anew.
 func (s *Scheduler) Add(e Entry) {
-	e.Avoid = slices.SortedFunc(slices.Values(e.Avoid), resourcemodel.Key.Compare)
+	if len(e.Avoid) > 0 {
+		e.Avoid = slices.SortedFunc(slices.Values(e.Avoid), resourcemodel.Key.Compare)
+	}
 	w := &waiting{Entry: e, later: -1}
 	if s.recorder != nil {
 		s.recorder.add(&w.Entry)
@@ -222,7 +227,7 @@ func (s *Scheduler) remove(id string) bool {
 		return false
 	}
 	if w.later >= 0 {
-		s.later.take(w.later)
+		s.later.take(int(w.later))
 	}
 	s.unfile(w)
 	delete(s.jobs, id)
@@ -437,7 +442,7 @@ func (s *Scheduler) SetLimits(l Limits) {
 // limitsOf gives the limits that hold for the jobs of an owner in a VO.
 func (s *Scheduler) limitsOf(owner, vo string) []*limit {
 	var out []*limit
-	add := func(group string, own map[string]int, name string, each int) {
+	add := func(kind string, own map[string]int, name string, each int) {
 		most, has := own[name]
 		if !has {
 			most = each
@@ -445,6 +450,7 @@ func (s *Scheduler) limitsOf(owner, vo string) []*limit {
 		if most <= 0 {
 			return
 		}
+		group := kind + name
 		l := s.limits[group]
 		if l == nil {
 			l = &limit{group: group, most: most, classes: map[*class]bool{}}
@@ -452,9 +458,9 @@ func (s *Scheduler) limitsOf(owner, vo string) []*limit {
 		}
 		out = append(out, l)
 	}
-	add("user:"+owner, s.bounds.Owner, owner, s.bounds.EachOwner)
+	add("user:", s.bounds.Owner, owner, s.bounds.EachOwner)
 	if vo != "" {
-		add("vo:"+vo, s.bounds.VO, vo, s.bounds.EachVO)
+		add("vo:", s.bounds.VO, vo, s.bounds.EachVO)
 	}
 	return out
 }
@@ -477,6 +483,7 @@ func (s *Scheduler) give(j *policy.Job, p resourcemodel.Place, ahead, settled bo
 		v.ahead++
 	}
 	v.jobs++
+	v.cpus += max(1, j.Request.Need.CPUs)
 	for _, l := range g.limits {
 		l.used++
 	}
@@ -548,6 +555,7 @@ func (s *Scheduler) takeBack(g *given) {
 	delete(s.given, g.id)
 	v := s.site(g.place.Key)
 	v.jobs--
+	v.cpus -= max(1, g.job.Request.Need.CPUs)
 	s.note(v, gained)
 	for _, l := range g.limits {
 		l.used--
@@ -565,6 +573,14 @@ func (s *Scheduler) relieve(l *limit) {
 		c.full = false
 		s.wake(c, nil)
 	}
+}
+
+// At gives how many jobs are under way to a site or at it, and their CPUs.
+func (s *Scheduler) At(k resourcemodel.Key) (jobs, cpus int) {
+	if v := s.sites[k]; v != nil {
+		return v.jobs, v.cpus
+	}
+	return 0, 0
 }
 
 // UnderWay gives how many jobs have a place, and how many of them the model does not
@@ -613,11 +629,16 @@ func (s *Scheduler) refresh(now time.Time) {
 	for s.later.len() > 0 && !s.later.items[0].from().After(now) {
 		s.file(s.later.take(0))
 	}
+	var open []*site
 	for _, v := range s.sites {
 		if v.Closed && !v.closed(now) {
-			v.Closed, v.Reopen, v.Problem = false, time.Time{}, ""
-			s.touch(v.key, modeled)
+			open = append(open, v)
 		}
+	}
+	slices.SortFunc(open, func(a, b *site) int { return a.key.Compare(b.key) }) // views follow in this order
+	for _, v := range open {
+		v.Closed, v.Reopen, v.Problem = false, time.Time{}, ""
+		s.touch(v.key, modeled)
 	}
 	if !s.retry.IsZero() && !s.retry.After(now) {
 		s.unbarAll()
@@ -657,12 +678,12 @@ func (s *Scheduler) refresh(now time.Time) {
 // help wakes a sleeping class if it has room at a site where something changed.
 func (s *Scheduler) help(c *class, d resourcemodel.Derived, now time.Time) {
 	for _, v := range s.dirty {
-		if v.closed(now) || v.credit() == 0 || slices.Contains(c.avoid, v.key) || v.Ahead <= v.ahead && !s.places.Frees(v.key, c.request, d) {
+		if v.closed(now) || v.creditFor(c.request.Need.CPUs) == 0 || slices.Contains(c.avoid, v.key) || v.Ahead <= v.ahead && !s.places.Frees(v.key, c.request, d) {
 			continue
 		}
 		if !timeless(c.request) || v.Ahead > 0 {
-			s.scratch = s.prefer(s.places.At(s.scratch[:0], v.key, c.request, d))
-			if !slices.ContainsFunc(s.scratch, func(x policy.Candidate) bool { return s.room(c, &x, now) > 0 }) {
+			s.offers = s.places.At(s.offers[:0], v.key, c.request, d)
+			if !slices.ContainsFunc(s.offers, func(o Offer) bool { return s.room(c, v, o.Free, now) > 0 }) {
 				continue
 			}
 		}

@@ -196,7 +196,7 @@ func anything(t *testing.T, seed uint64, steps int, places Places) (made []strin
 			n := names[rng.IntN(len(names))]
 			w.free(n, rng.IntN(1+w.sites[n].Static.Environments[0].CPUs*3))
 		case 8:
-			site := Site{Ahead: rng.IntN(3), Most: rng.IntN(6), Closed: rng.IntN(4) == 0}
+			site := Site{Ahead: rng.IntN(3), Most: rng.IntN(6), MostCPUs: max(0, rng.IntN(14)-6), Closed: rng.IntN(4) == 0}
 			if site.Closed && rng.IntN(2) == 0 {
 				site.Reopen = w.now.Add(time.Duration(rng.IntN(300)) * time.Second)
 			}
@@ -232,6 +232,9 @@ func anything(t *testing.T, seed uint64, steps int, places Places) (made []strin
 				ds = append(ds, w.round(0)...)
 			}
 			for _, d := range ds {
+				if v := w.s.sites[d.Place.Key]; v.Most > 0 && v.jobs > v.Most || v.MostCPUs > 0 && v.cpus > v.MostCPUs {
+					t.Fatalf("%s was given a job beyond its bounds: %d of %d, with %d CPUs of %d", d.Place, v.jobs, v.Most, v.cpus, v.MostCPUs)
+				}
 				ids = append(ids, d.Job)
 				made = append(made, digest(&d))
 				if budget > 0 && len(ds) > budget {
@@ -261,9 +264,9 @@ func (w *world) nobodyHasRoom() {
 		if j.class == nil || s.limited(j.class) {
 			continue
 		}
-		cands := s.places.Candidates(nil, j.Request, s.derived(w.now))
+		cands := s.candidates(j.Request, s.derived(w.now))
 		for i := range cands {
-			if s.room(j.class, &cands[i], w.now) > 0 && s.books[0].set.pairer(&j.Entry) == nil {
+			if s.room(j.class, s.site(cands[i].Place.Key), cands[i].Free, w.now) > 0 && s.books[0].set.pairer(&j.Entry) == nil {
 				w.t.Fatalf("%s waits after a round, though %s has room", id, cands[i].Place)
 			}
 		}
@@ -272,16 +275,17 @@ func (w *world) nobodyHasRoom() {
 
 // nobodyHasTooMuch counts what sites were given.
 func (w *world) nobodyHasTooMuch() {
-	jobs, ahead := map[resourcemodel.Key]int{}, map[resourcemodel.Key]int{}
+	jobs, cpus, ahead := map[resourcemodel.Key]int{}, map[resourcemodel.Key]int{}, map[resourcemodel.Key]int{}
 	for _, g := range w.s.given {
 		jobs[g.place.Key]++
+		cpus[g.place.Key] += max(1, g.job.Request.Need.CPUs)
 		if g.ahead {
 			ahead[g.place.Key]++
 		}
 	}
 	for k, v := range w.s.sites {
-		if v.jobs != jobs[k] || v.ahead != ahead[k] {
-			w.t.Fatalf("%s counts %d jobs and %d ahead; there are %d and %d", k, v.jobs, v.ahead, jobs[k], ahead[k])
+		if v.jobs != jobs[k] || v.cpus != cpus[k] || v.ahead != ahead[k] {
+			w.t.Fatalf("%s counts %d jobs with %d CPUs, and %d ahead; there are %d, %d and %d", k, v.jobs, v.cpus, v.ahead, jobs[k], cpus[k], ahead[k])
 		}
 	}
 	used := map[string]int{}

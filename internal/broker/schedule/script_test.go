@@ -125,8 +125,11 @@ func (w *world) obey(line string, said *strings.Builder) {
 	switch verb {
 	case "site": // site NAME nodes= cpus= free= arch= vo= price= data=PREFIX down=
 		w.scriptSite(name, args)
-	case "deal": // deal SITE ahead= most= closed=DURATION
-		v := Site{Ahead: w.number(args, "ahead", 0), Most: w.number(args, "most", 0)}
+	case "deal": // deal SITE ahead= most= cpus= limit= cpulimit= closed=DURATION
+		v := Site{
+			Ahead: w.number(args, "ahead", 0), Most: w.number(args, "most", 0), MostCPUs: w.number(args, "cpus", 0),
+			Limit: strings.ReplaceAll(args["limit"], "_", " "), LimitCPUs: strings.ReplaceAll(args["cpulimit"], "_", " "),
+		}
 		if d := w.duration(args, "closed"); d > 0 {
 			v.Closed, v.Reopen, v.Problem = true, w.now.Add(d), "it did not answer"
 		}

@@ -3,6 +3,7 @@ package schedule
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/policy"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -24,7 +25,9 @@ type ordering struct {
 	policy.Order
 	scope    Scope
 	name     string
-	revision uint64 // of the keys, where the order has revisions
+	revision uint64                                                    // of the keys, where the order has revisions
+	tiered   policy.Tiered                                             // nil: it knows no tiers
+	weight   func(group string, now time.Time, u policy.Usage) float64 // of a group in its tier
 }
 
 // batched gives the order's way to make many keys at once; nil if it has none.
@@ -46,8 +49,9 @@ func (set *settings) revised() bool {
 
 type chooser struct {
 	policy.Choice
-	scope Scope
-	name  string
+	marker policy.Marker // nil: it wants the candidates together
+	scope  Scope
+	name   string
 }
 
 type pairer struct {
@@ -109,7 +113,10 @@ func (set *settings) put(scope Scope, kind policy.Kind, v policy.Setting, cat *C
 		if err != nil {
 			return err
 		}
-		made := &ordering{Order: o, scope: scope, name: v.String()}
+		made := &ordering{Order: o, scope: scope, name: v.String(), weight: o.Weight}
+		if t, ok := o.(policy.Tiered); ok {
+			made.tiered, made.weight = t, t.GroupWeight
+		}
 		if r, ok := o.(policy.Revised); ok {
 			made.revision = r.Revision()
 		}
@@ -119,7 +126,8 @@ func (set *settings) put(scope Scope, kind policy.Kind, v policy.Setting, cat *C
 		if err != nil {
 			return err
 		}
-		set.choosers[scope] = &chooser{c, scope, v.String()}
+		m, _ := c.(policy.Marker)
+		set.choosers[scope] = &chooser{c, m, scope, v.String()}
 	case policy.Pairing:
 		m, err := cat.Matchmaker(v)
 		if err != nil {

@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"math"
+	"strconv"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/policy"
@@ -19,6 +20,12 @@ type Site struct {
 	// Most is how many jobs may be under way to the site or at it; 0 is no bound. A site
 	// that answers slowly has credit for few more than it has: their number and that.
 	Most int `json:"most,omitempty"`
+	// MostCPUs bounds the CPUs that these jobs have; 0 is no bound.
+	MostCPUs int `json:"mostCPUs,omitempty"`
+	// Limit and LimitCPUs name the limit that Most and MostCPUs come from, with what it
+	// allows, for people: "site:slurm: 20 jobs"; "" is that they come from the site.
+	Limit     string `json:"limit,omitempty"`
+	LimitCPUs string `json:"limitCPUs,omitempty"`
 	// Closed is that it gets no jobs until Reopen, or until it is told anew where that is
 	// zero.
 	Closed  bool      `json:"closed,omitempty"`
@@ -31,24 +38,59 @@ func (v *Site) closed(now time.Time) bool {
 	return v.Closed && (v.Reopen.IsZero() || v.Reopen.After(now))
 }
 
-// prefer gives candidates the preference of their sites.
-func (s *Scheduler) prefer(cands []policy.Candidate) []policy.Candidate {
-	for i := range cands {
-		if i > 0 && cands[i].Place.Key == cands[i-1].Place.Key {
-			cands[i].Preference = cands[i-1].Preference
-		} else if v := s.sites[cands[i].Place.Key]; v != nil {
-			cands[i].Preference = v.Preference
+// candidates gives all places that could run a request and are not shut, in full.
+func (s *Scheduler) candidates(r *resourcemodel.Request, d resourcemodel.Derived) []policy.Candidate {
+	offers := s.places.Candidates(nil, r, d)
+	out := make([]policy.Candidate, len(offers))
+	for i, o := range offers {
+		s.places.Tell(&out[i], o.Order, r, d)
+		out[i].Free, out[i].Soft = o.Free, 1
+		if v := s.sites[out[i].Place.Key]; v != nil {
+			out[i].Preference = v.Preference
 		}
 	}
-	return cands
+	return out
 }
 
-// credit gives how many further jobs the site may be given.
-func (v *site) credit() int {
-	if v.Most == 0 {
-		return math.MaxInt
+// credit gives how many further jobs of one CPU the site may be given.
+func (v *site) credit() int { return v.creditFor(1) }
+
+// creditFor gives how many further jobs the site may be given that have so many CPUs.
+func (v *site) creditFor(cpus int) int {
+	n := math.MaxInt
+	if v.Most > 0 {
+		n = max(v.Most-v.jobs, 0)
 	}
-	return max(v.Most-v.jobs, 0)
+	if v.MostCPUs > 0 {
+		n = min(n, max(v.MostCPUs-v.cpus, 0)/max(cpus, 1))
+	}
+	return n
+}
+
+// spentFor says what bounds the site where it has no credit for a job of so many CPUs,
+// as the end of a sentence that begins with the site.
+func (v *site) spentFor(cpus int) string {
+	switch {
+	case v.Most > 0 && v.Most <= v.jobs && v.Limit == "":
+		return "has as many jobs of this gateway as it is to have at once, " + strconv.Itoa(v.Most)
+	case v.Most > 0 && v.Most <= v.jobs:
+		return "has as many jobs as its limit allows at once (" + v.Limit + ")"
+	case v.LimitCPUs == "":
+		return "has jobs of this gateway with as many CPUs as it is to have at once, " + strconv.Itoa(v.MostCPUs)
+	}
+	return "has jobs with so many CPUs that its limit leaves no room for " + count(max(cpus, 1), "further CPU") + " (" + v.LimitCPUs + ")"
+}
+
+// held names the limit that leaves no credit for a job of so many CPUs; "" where none
+// does.
+func (v *site) held(cpus int) string {
+	switch {
+	case v.creditFor(cpus) > 0:
+		return ""
+	case v.Most > 0 && v.Most <= v.jobs:
+		return v.Limit
+	}
+	return v.LimitCPUs
 }
 
 // site is a Site with what it was given.
@@ -56,6 +98,7 @@ type site struct {
 	Site
 	key   resourcemodel.Key
 	jobs  int // under way to it or at it
+	cpus  int // that these have
 	ahead int // jobs that it was given ahead and that do not run yet
 	dirty bool
 	// Where the log of changes has it last; with more than taking; with more than room.
@@ -108,14 +151,18 @@ func charge(j *policy.Job) int64 {
 // one owner could fill all places before the first of the jobs ends.
 type usage struct {
 	base    *policy.Ledger
-	under   map[string]int64                  // CPU-seconds by group
+	under   map[string]*int64                 // CPU-seconds by group, none of them 0
+	name    []byte                            // scratch
 	asked   func(group string, share float64) // for a trace
 	version uint64                            // grows when under changes
 }
 
 // Used gives CPU-seconds of a group.
 func (u *usage) Used(group string, now time.Time, halfLife time.Duration) float64 {
-	sum := float64(u.under[group])
+	sum := 0.0
+	if n := u.under[group]; n != nil {
+		sum = float64(*n)
+	}
 	if u.base != nil {
 		sum += u.base.Used(group, now, halfLife)
 	}
@@ -136,9 +183,15 @@ func (u *usage) Share(group string) float64 {
 
 func (u *usage) add(j *policy.Job, amount int64) {
 	u.version++
-	for _, g := range policy.Accounts(j) {
-		if u.under[g] += amount; u.under[g] == 0 {
-			delete(u.under, g)
+	for i := range policy.NumAccounts {
+		u.name = policy.AppendAccount(u.name[:0], j, i)
+		n := u.under[string(u.name)]
+		if n == nil {
+			n = new(int64)
+			u.under[string(u.name)] = n
+		}
+		if *n += amount; *n == 0 {
+			delete(u.under, string(u.name))
 		}
 	}
 }

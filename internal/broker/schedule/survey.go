@@ -10,21 +10,16 @@ import (
 	"github.com/portolan-project/portolan/resourcemodel"
 )
 
-// Survey is Places that looks at every place whenever it is asked: the simplest way,
-// by which others are judged, and fast enough for some hundred places.
+// Survey is Places that looks at every place whenever it is asked and remembers nothing:
+// the simplest way, by which others are judged.
 type Survey struct {
-	snap  *resourcemodel.Snapshot
-	sites []*surveyed // in the order of their keys
-	at    map[resourcemodel.Key]*surveyed
-	taken map[resourcemodel.Key]map[resourcemodel.Place]*takings
-	users int // sites that name users
-	asked map[int]*resourcemodel.Request
-
-	// How requests fit the places, of those that say the same at any time.
-	fits     map[*resourcemodel.Request][]fit
-	last     *resourcemodel.Request
-	lastFits []fit
-	places   int
+	snap   *resourcemodel.Snapshot
+	sites  []*surveyed // in the order of their keys
+	at     map[resourcemodel.Key]*surveyed
+	places []resourcemodel.Where // of all sites
+	taken  map[resourcemodel.Key]map[resourcemodel.Place]*takings
+	users  int // sites that name users
+	asked  map[int]*resourcemodel.Request
 }
 
 // surveyed is a site less what was taken from it.
@@ -33,66 +28,6 @@ type surveyed struct {
 	first  int                // number of its first place among all
 	places []resourcemodel.Where
 	users  bool
-	live   []standing // of each place
-}
-
-// standing is how a place stands, less what was taken.
-type standing struct {
-	share resourcemodel.ShareState
-	nodes resourcemodel.EnvironmentState
-	up    bool
-	load  float64
-}
-
-// fit is how a request fits a place.
-type fit uint8
-
-const (
-	never  fit = iota
-	fits       // but how many could start takes a search
-	simply     // one host serves the job, and what it needs is all that counts
-)
-
-// maxFits bounds the requests that a Survey remembers.
-const maxFits = 4096
-
-// could tells how the request fits all places, by their number.
-func (v *Survey) could(r *resourcemodel.Request, d resourcemodel.Derived) []fit {
-	if v.last == r {
-		return v.lastFits
-	}
-	out, ok := v.fits[r]
-	if !ok {
-		out = make([]fit, 0, v.places)
-		for _, sv := range v.sites {
-			for _, w := range sv.places {
-				out = append(out, fitOf(r, w, d))
-			}
-		}
-		if !timeless(r) {
-			return out
-		}
-		if len(v.fits) == maxFits {
-			clear(v.fits)
-		}
-		v.fits[r] = out
-	}
-	v.last, v.lastFits = r, out
-	return out
-}
-
-// fitOf looks how a request fits a place.
-func fitOf(r *resourcemodel.Request, w resourcemodel.Where, d resourcemodel.Derived) fit {
-	one, ok := r.Allocate(w, d)
-	n := &r.Need
-	switch {
-	case !ok:
-		return never
-	case one.Hosts != 1 || one.CPUs != n.CPUs || one.Memory != n.Memory || n.CPUs < 1 || n.Exclusive || n.GPUs > 0 || len(n.Consumables) > 0,
-		!timeless(r), !r.NotBefore.IsZero(), len(w.Environment.HostNames) > 0:
-		return fits
-	}
-	return simply
 }
 
 // takings are what was taken from a place.
@@ -140,7 +75,7 @@ func (v *Survey) Apply(d resourcemodel.Delta) error {
 			number = true
 		case site == nil:
 		case was != nil && was.site.Static == site.Static:
-			v.stand(was, site)
+			was.site.Dynamic = v.less(site)
 		default:
 			v.drop(k)
 			v.put(site)
@@ -166,7 +101,7 @@ func (v *Survey) put(site *resourcemodel.Site) {
 			}
 		}
 	}
-	v.stand(sv, site)
+	sv.site.Dynamic = v.less(site)
 	v.at[site.Key] = sv
 	i, _ := slices.BinarySearchFunc(v.sites, site.Key, func(x *surveyed, k resourcemodel.Key) int { return x.site.Key.Compare(k) })
 	v.sites = slices.Insert(v.sites, i, sv)
@@ -187,12 +122,11 @@ func (v *Survey) drop(k resourcemodel.Key) {
 
 // number numbers the places anew.
 func (v *Survey) number() {
-	n := 0
+	v.places = nil
 	for _, sv := range v.sites {
-		sv.first = n
-		n += len(sv.places)
+		sv.first = len(v.places)
+		v.places = append(v.places, sv.places...)
 	}
-	v.places, v.last, v.fits = n, nil, map[*resourcemodel.Request][]fit{}
 }
 
 // less gives how a site stands without what was taken from it.
@@ -265,38 +199,65 @@ func (v *Survey) Class(r *resourcemodel.Request) resourcemodel.Class {
 func (v *Survey) NamesUsers() bool { return v.users > 0 }
 
 // Candidates appends the places that could run the request and are not shut.
-func (v *Survey) Candidates(into []policy.Candidate, r *resourcemodel.Request, d resourcemodel.Derived) []policy.Candidate {
+func (v *Survey) Candidates(into []Offer, r *resourcemodel.Request, d resourcemodel.Derived) []Offer {
 	for _, sv := range v.sites {
-		into = v.look(into, sv, r, d)
+		into = sv.offer(into, r, d)
 	}
 	return into
 }
 
 // At does the same for the places of one site.
-func (v *Survey) At(into []policy.Candidate, k resourcemodel.Key, r *resourcemodel.Request, d resourcemodel.Derived) []policy.Candidate {
+func (v *Survey) At(into []Offer, k resourcemodel.Key, r *resourcemodel.Request, d resourcemodel.Derived) []Offer {
 	if sv := v.at[k]; sv != nil {
-		into = v.look(into, sv, r, d)
+		into = sv.offer(into, r, d)
 	}
 	return into
 }
 
-func (v *Survey) look(into []policy.Candidate, sv *surveyed, r *resourcemodel.Request, d resourcemodel.Derived) []policy.Candidate {
-	could := v.could(r, d)[sv.first:]
+func (sv *surveyed) offer(into []Offer, r *resourcemodel.Request, d resourcemodel.Derived) []Offer {
 	for i, w := range sv.places {
-		if could[i] == never {
+		if !r.Fits(w, d) {
 			continue
 		}
-		free := could[i].freeAt(r, w, &sv.live[i], d)
-		if free == 0 && shut(r, w, d) {
-			continue
+		if free := r.Room(w, d); free > 0 || !shut(r, w, d) {
+			into = append(into, Offer{sv.first + i, free})
 		}
-		into = append(into, policy.Candidate{
-			Place: w.Place(), Site: w.Site, Share: w.Share, Env: w.Environment,
-			Free: free, Soft: 1, Order: sv.first + i, Derived: d,
-		})
-		sv.live[i].tell(&into[len(into)-1])
 	}
 	return into
+}
+
+// Place names a place.
+func (v *Survey) Place(order int) resourcemodel.Place { return v.places[order].Place() }
+
+// Free gives how many jobs could start at a place.
+func (v *Survey) Free(order int, r *resourcemodel.Request, d resourcemodel.Derived) int {
+	return r.Room(v.places[order], d)
+}
+
+// Tell says all that is known of a place.
+func (v *Survey) Tell(c *policy.Candidate, order int, _ *resourcemodel.Request, d resourcemodel.Derived) {
+	w := v.places[order]
+	c.Place, c.Site, c.Share, c.Env, c.Order, c.Derived = w.Place(), w.Site, w.Share, w.Environment, order, d
+	c.State, c.Nodes = resourcemodel.ShareState{}, resourcemodel.EnvironmentState{}
+	if dyn := w.Site.Dynamic; dyn != nil {
+		c.State, c.Nodes = dyn.Shares[w.Share.ID], dyn.Environments[w.Environment.ID]
+	}
+	jobs := 0
+	for p, t := range v.taken[w.Site.Key] {
+		if p.Share == w.Share.ID {
+			jobs += t.jobs
+		}
+	}
+	c.Load = load(w, &c.State, &c.Nodes, jobs)
+}
+
+// load gives the jobs that the share of a place has or was given, for each slot.
+func load(w resourcemodel.Where, share *resourcemodel.ShareState, nodes *resourcemodel.EnvironmentState, jobs int) float64 {
+	slots := w.Share.Slots
+	if slots <= 0 {
+		slots = nodes.Available * max(w.Environment.CPUs, 1)
+	}
+	return float64(share.Running+share.Waiting+jobs) / float64(max(slots, 1))
 }
 
 // shut reports whether more stands against a place than the jobs that it has.
@@ -305,102 +266,32 @@ func shut(r *resourcemodel.Request, w resourcemodel.Where, d resourcemodel.Deriv
 	if dyn == nil || !dyn.Up || !dyn.Shares[w.Share.ID].Open {
 		return true
 	}
-	if len(r.Hard) == 0 && r.NotBefore.IsZero() && r.Deadline.IsZero() {
+	if plain(r) {
 		return false // what else stands against it is what jobs take
 	}
 	return slices.ContainsFunc(r.Judge(w.Site, w.Share, w.Environment, d).Clauses, shuts)
 }
 
-// freeAt is Request.Room at a place that a request fits.
-func (f fit) freeAt(r *resourcemodel.Request, w resourcemodel.Where, st *standing, d resourcemodel.Derived) int {
-	if f != simply || st.nodes.Nodes == 0 || st.nodes.Best != nil {
-		return r.Room(w, d)
-	}
-	if !st.up || !st.share.Open || st.nodes.Available == 0 {
-		return 0
-	}
-	n := &r.Need
-	free := st.nodes.FreeCPUs / n.CPUs
-	if w.Share.Slots > 0 {
-		free = min(free, st.share.FreeSlots/max(n.Slots, 1))
-	}
-	if n.Memory > 0 && st.nodes.FreeMemory > 0 {
-		free = int(min(int64(free), st.nodes.FreeMemory/n.Memory))
-	}
-	return max(free, 0)
-}
-
-// Refresh brings a candidate up to what was taken since.
-func (v *Survey) Refresh(c *policy.Candidate, r *resourcemodel.Request) {
-	sv := v.at[c.Place.Key]
-	if sv == nil {
-		c.Free = 0
-		return
-	}
-	i := c.Order - sv.first
-	sv.live[i].tell(c)
-	c.Free = v.could(r, c.Derived)[c.Order].freeAt(r, sv.places[i], &sv.live[i], c.Derived)
+// plain reports whether only what jobs take stands against a place that takes jobs and
+// that the request fits.
+func plain(r *resourcemodel.Request) bool {
+	return len(r.Hard) == 0 && r.NotBefore.IsZero() && r.Deadline.IsZero()
 }
 
 // Frees reports whether some place of the site has free what one job takes.
 func (v *Survey) Frees(k resourcemodel.Key, r *resourcemodel.Request, d resourcemodel.Derived) bool {
 	sv := v.at[k]
-	if sv == nil {
-		return false
-	}
-	could := v.could(r, d)[sv.first:]
-	for i, w := range sv.places {
-		if could[i] != never && could[i].freeAt(r, w, &sv.live[i], d) > 0 {
-			return true
-		}
-	}
-	return false
+	return sv != nil && slices.ContainsFunc(sv.places, func(w resourcemodel.Where) bool { return r.Starts(w, d) })
 }
-
-// stand brings how the places of a site stand up to date.
-func (v *Survey) stand(sv *surveyed, site *resourcemodel.Site) {
-	sv.site.Dynamic = v.less(site)
-	if sv.live == nil {
-		sv.live = make([]standing, len(sv.places))
-	}
-	jobs := map[string]int{}
-	for p, t := range v.taken[site.Key] {
-		jobs[p.Share] += t.jobs
-	}
-	for i, w := range sv.places {
-		sv.live[i] = standingOf(w, jobs[w.Share.ID])
-	}
-}
-
-// standingOf tells how a place stands, with jobs that were given to its share.
-func standingOf(w resourcemodel.Where, jobs int) standing {
-	st := standing{}
-	if dyn := w.Site.Dynamic; dyn != nil {
-		st.share, st.nodes, st.up = dyn.Shares[w.Share.ID], dyn.Environments[w.Environment.ID], dyn.Up
-	}
-	slots := w.Share.Slots
-	if slots <= 0 {
-		slots = st.nodes.Available * max(w.Environment.CPUs, 1)
-	}
-	st.load = float64(st.share.Running+st.share.Waiting+jobs) / float64(max(slots, 1))
-	return st
-}
-
-// tell says it in a candidate.
-func (st *standing) tell(c *policy.Candidate) { c.State, c.Nodes, c.Load = st.share, st.nodes, st.load }
 
 // Ruled gives the places that are no candidates.
 func (v *Survey) Ruled(r *resourcemodel.Request, d resourcemodel.Derived, most int) (out []Ruled, more int) {
-	for _, sv := range v.sites {
-		could := v.could(r, d)[sv.first:]
-		for i, w := range sv.places {
-			if could[i] != never && (could[i].freeAt(r, w, &sv.live[i], d) > 0 || !shut(r, w, d)) {
-				continue
-			}
-			if len(out) == most {
-				more++
-				continue
-			}
+	for _, w := range v.places {
+		switch {
+		case r.Fits(w, d) && (r.Starts(w, d) || !shut(r, w, d)):
+		case len(out) == most:
+			more++
+		default:
 			out = append(out, ruledAt(r, w, d))
 		}
 	}
@@ -416,15 +307,7 @@ func ruledAt(r *resourcemodel.Request, w resourcemodel.Where, d resourcemodel.De
 
 // All gives every place.
 func (v *Survey) All() iter.Seq[resourcemodel.Where] {
-	return func(yield func(resourcemodel.Where) bool) {
-		for _, sv := range v.sites {
-			for _, w := range sv.places {
-				if !yield(w) {
-					return
-				}
-			}
-		}
-	}
+	return slices.Values(v.places)
 }
 
 // Take takes a job's need from a place.
@@ -462,7 +345,7 @@ func (v *Survey) move(p resourcemodel.Place, n *resourcemodel.Need, sign int) {
 		delete(all, p)
 	}
 	if sv := v.at[p.Key]; sv != nil {
-		v.stand(sv, v.snap.Site(p.Key))
+		sv.site.Dynamic = v.less(v.snap.Site(p.Key))
 	}
 }
 
@@ -516,4 +399,4 @@ func shuts(c resourcemodel.Clause) bool {
 }
 
 // NewPlaces gives the Places that ship.
-func NewPlaces(m *resourcemodel.Snapshot) Places { return NewSurvey(m) }
+func NewPlaces(m *resourcemodel.Snapshot) Places { return NewIndexed(m) }

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -25,9 +26,10 @@ func (s *Scheduler) Try(e Entry, now time.Time, most int) Report {
 	d := s.derived(now)
 	r := Report{Verdicts: s.verdicts(e.Request, d, most), Model: s.places.Snapshot().Revision()}
 	c := &class{request: e.Request, avoid: e.Avoid}
-	v := &view{class: c, now: now, cands: s.prefer(s.places.Candidates(nil, e.Request, d))}
-	r.Could = len(v.cands) > 0 || slices.ContainsFunc(r.Verdicts, func(v resourcemodel.Verdict) bool { return v.Could })
+	v := &view{class: c, now: now}
+	s.dealt(r.Verdicts, &e, now)
 	s.sift(v)
+	r.Could = len(v.cands)+len(v.full) > 0 || slices.ContainsFunc(r.Verdicts, func(v resourcemodel.Verdict) bool { return v.Could })
 	r.Now = len(v.cands) > 0
 	stopped := slices.ContainsFunc(s.limitsOf(e.Owner, e.VO), func(l *limit) bool { return l.used >= l.most })
 	if !r.Now || stopped || e.from().After(now) {
@@ -35,7 +37,7 @@ func (s *Scheduler) Try(e Entry, now time.Time, most int) Report {
 		return r
 	}
 	w := &waiting{Entry: e}
-	ranked, ok := rank(s.books[0].set.chooser(&e), e.Job, v.cands, now)
+	ranked, ok := s.rank(s.books[0].set.chooser(&e), e.Job, v.cands, now)
 	if !ok {
 		r.Waiting = s.why(&e, nil, now)
 		return r
@@ -44,4 +46,30 @@ func (s *Scheduler) Try(e Entry, now time.Time, most int) Report {
 	dec.Waited, dec.Shadow = len(s.jobs)+1, nil
 	r.Decision = &dec
 	return r
+}
+
+// dealt adds to verdicts what the gateway has against places that could start the job
+// by what the model knows: it gives their sites no jobs now, or no more.
+func (s *Scheduler) dealt(verdicts []resourcemodel.Verdict, e *Entry, now time.Time) {
+	for i := range verdicts {
+		v := &verdicts[i]
+		at := s.sites[v.Place.Key]
+		if !v.Now || at == nil {
+			continue
+		}
+		said, limit := "", at.held(e.Request.Need.CPUs)
+		switch {
+		case at.closed(now):
+			said = at.sentence()
+		case at.creditFor(e.Request.Need.CPUs) == 0:
+			said = "the site " + at.key.String() + " " + at.spentFor(e.Request.Need.CPUs)
+		default:
+			continue
+		}
+		v.Now = false
+		v.Clauses = append(v.Clauses, resourcemodel.Clause{
+			Element: "Site", Asked: "a site that is given jobs", Has: cmp.Or(limit, "none for now"), Sentence: said, Dynamic: true,
+		})
+	}
+	slices.SortStableFunc(verdicts, func(a, b resourcemodel.Verdict) int { return order(&a) - order(&b) })
 }

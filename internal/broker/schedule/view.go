@@ -2,8 +2,6 @@ package schedule
 
 import (
 	"slices"
-	"sort"
-	"strconv"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/policy"
@@ -16,20 +14,28 @@ type view struct {
 	class *class
 	epoch uint64
 	now   time.Time
-	seen  int                // changes in the log that it reckons with
-	cands []policy.Candidate // those with room, by their Order
-	full  []full             // those that could run the jobs and have no room for them
-	ruled []Ruled            // those that could not
-	more  int                // further ones that could not
-	told  bool               // ruled was asked for, and is right
-	out   []Ruled            // both, bounded; nil when they changed
-	rest  int                // that are in neither
+	seen  int                 // changes in the log that it reckons with
+	cands []held              // those with room, by their Order
+	spare []*policy.Candidate // that were some, to be used again
+	full  []full              // those that could run the jobs and have no room for them, by their Order
+	ruled []Ruled             // those that could not
+	more  int                 // further ones that could not
+	told  bool                // ruled was asked for, and is right
+	out   []Ruled             // both, bounded; nil when they changed
+}
+
+// held is a candidate that a view has. It stays where it is while others come and go:
+// candidates are large.
+type held struct {
+	*policy.Candidate
+	order int
+	site  *site
 }
 
 // full is a place without room. Most are never told of, so that the words are made
 // when they are.
 type full struct {
-	place resourcemodel.Place
+	order int
 	site  *site
 	said  *Ruled
 }
@@ -116,33 +122,74 @@ func (s *Scheduler) build(c *class, now time.Time) *view {
 		}
 		s.views = append(s.views, v)
 	}
-	cands := v.cands[:0]
-	*v = view{class: c, epoch: s.epoch, now: now, seen: len(s.log), full: v.full[:0]}
-	v.cands = s.prefer(s.places.Candidates(cands, c.request, s.derived(now)))
+	for i := range v.cands {
+		v.spare = append(v.spare, v.cands[i].Candidate)
+	}
+	clear(v.full)
+	*v = view{class: c, epoch: s.epoch, now: now, seen: len(s.log), cands: v.cands[:0], spare: v.spare, full: v.full[:0]}
 	s.sift(v)
 	return v
 }
 
-// sift moves the candidates that have no room to full.
+// sift fills an empty view: candidates that have no room are full.
 func (s *Scheduler) sift(v *view) {
-	kept := 0
-	for i := range v.cands {
-		c := &v.cands[i]
-		if i == 0 || c.Place.Key != v.cands[i-1].Place.Key {
-			s.site(c.Place.Key).order = c.Order
+	r, d := v.class.request, s.derived(v.now)
+	s.offers = s.places.Candidates(s.offers[:0], r, d)
+	var at *site
+	for _, o := range s.offers {
+		if k := s.places.Place(o.Order).Key; at == nil || at.key != k {
+			at = s.site(k)
+			at.order = o.Order
 		}
-		if s.room(v.class, c, v.now) == 0 {
-			v.full = append(v.full, full{place: c.Place, site: s.site(c.Place.Key)})
+		if s.room(v.class, at, o.Free, v.now) == 0 {
+			v.full = append(v.full, full{order: o.Order, site: at})
 			continue
 		}
-		if kept != i {
-			v.cands[kept] = *c
-		}
-		kept++
+		v.cands = append(v.cands, s.hold(v, o, at, d))
 	}
-	clear(v.cands[kept:])
-	v.cands = v.cands[:kept]
-	soften(v.class.request, v.cands, s.derived, v.now)
+	soften(r, v.cands, d)
+}
+
+// hold keeps a candidate.
+func (s *Scheduler) hold(v *view, o Offer, at *site, d resourcemodel.Derived) held {
+	var c *policy.Candidate
+	if n := len(v.spare); n > 0 {
+		c, v.spare = v.spare[n-1], v.spare[:n-1]
+	} else {
+		c = new(policy.Candidate)
+	}
+	s.places.Tell(c, o.Order, v.class.request, d)
+	c.Free, c.Soft, c.Preference = o.Free, 1, at.Preference
+	return held{c, o.Order, at}
+}
+
+// fill notes that a place has no room. What is told of those is in the order of the model,
+// so that it does not depend on when the class was looked at before.
+func (v *view) fill(order int, at *site) {
+	i, _ := slices.BinarySearchFunc(v.full, order, func(f full, order int) int { return f.order - order })
+	v.full = slices.Insert(v.full, i, full{order: order, site: at})
+	if i < MaxRuled { // else it is beyond what is told
+		v.out = nil
+	}
+}
+
+// unfill forgets the places of a site that had no room.
+func (v *view) unfill(site *site) {
+	first, _ := slices.BinarySearchFunc(v.full, site.order, func(f full, order int) int { return f.order - order })
+	for first > 0 && v.full[first-1].site == site {
+		first--
+	}
+	end := first
+	for end < len(v.full) && v.full[end].site == site {
+		end++
+	}
+	if first == end {
+		return
+	}
+	if first < MaxRuled {
+		v.out = nil
+	}
+	v.full = slices.Delete(v.full, first, end)
 }
 
 // follow looks again at the sites where something changed.
@@ -168,40 +215,39 @@ func (s *Scheduler) follow(v *view) {
 		case moody || e.site.gained >= from:
 			s.again(v, e.site, from, d)
 		default:
-			s.less(v, e.site)
+			s.less(v, e.site, d)
 		}
 	}
-	soften(v.class.request, v.cands, s.derived, v.now)
+	soften(v.class.request, v.cands, d)
 }
 
 // segment finds the candidates of a site, which are next to each other.
-func (v *view) segment(site *site, order int) (first, end int) {
-	first = sort.Search(len(v.cands), func(i int) bool { return v.cands[i].Order >= order })
-	for first > 0 && v.cands[first-1].Place.Key == site.key {
+func (v *view) segment(site *site) (first, end int) {
+	first, _ = slices.BinarySearchFunc(v.cands, site.order, func(h held, order int) int { return h.order - order })
+	for first > 0 && v.cands[first-1].site == site {
 		first--
 	}
 	end = first
-	for end < len(v.cands) && v.cands[end].Place.Key == site.key {
+	for end < len(v.cands) && v.cands[end].site == site {
 		end++
 	}
 	return first, end
 }
 
 // less looks at the candidates of a site of which something was taken.
-func (s *Scheduler) less(v *view, site *site) {
-	first, end := v.segment(site, site.order)
+func (s *Scheduler) less(v *view, site *site, d resourcemodel.Derived) {
+	first, end := v.segment(site)
 	kept := first
 	for i := first; i < end; i++ {
-		c := &v.cands[i]
-		s.places.Refresh(c, v.class.request)
-		if s.room(v.class, c, v.now) == 0 {
-			v.full = append(v.full, full{place: c.Place, site: s.site(c.Place.Key)})
-			v.out = nil
+		h := v.cands[i]
+		h.Free = s.places.Free(h.order, v.class.request, d)
+		if s.room(v.class, site, h.Free, v.now) == 0 {
+			v.fill(h.order, site)
+			v.spare = append(v.spare, h.Candidate)
 			continue
 		}
-		if kept != i {
-			v.cands[kept] = *c
-		}
+		s.places.Tell(h.Candidate, h.order, v.class.request, d)
+		v.cands[kept] = h
 		kept++
 	}
 	if kept < end {
@@ -211,53 +257,37 @@ func (s *Scheduler) less(v *view, site *site) {
 
 // again looks at one site.
 func (s *Scheduler) again(v *view, site *site, from int, d resourcemodel.Derived) {
-	if site.Ahead == 0 && site.Most == 0 && !s.places.Frees(site.key, v.class.request, d) {
-		if first, end := v.segment(site, site.order); first == end && timeless(v.class.request) && site.modeled < from {
+	if site.Ahead == 0 && site.Most == 0 && site.MostCPUs == 0 && !s.places.Frees(site.key, v.class.request, d) {
+		if first, end := v.segment(site); first == end && timeless(v.class.request) && site.modeled < from {
 			return // it is among the full already
 		}
 	}
-	s.scratch = s.prefer(s.places.At(s.scratch[:0], site.key, v.class.request, d))
-	if len(s.scratch) > 0 {
-		site.order = s.scratch[0].Order
+	s.offers = s.places.At(s.offers[:0], site.key, v.class.request, d)
+	if len(s.offers) > 0 {
+		site.order = s.offers[0].Order
 	}
-	first, end := v.segment(site, site.order)
-	fulls := 0
-	for i := range v.full {
-		if v.full[i].site == site {
+	v.unfill(site)
+	first, end := v.segment(site)
+	for i := first; i < end; i++ {
+		v.spare = append(v.spare, v.cands[i].Candidate)
+	}
+	s.kept = s.kept[:0]
+	for _, o := range s.offers {
+		if s.room(v.class, site, o.Free, v.now) == 0 {
+			v.fill(o.Order, site)
 			continue
 		}
-		if fulls != i {
-			v.full[fulls] = v.full[i]
-		}
-		fulls++
+		s.kept = append(s.kept, s.hold(v, o, site, d))
 	}
-	if fulls < len(v.full) {
-		clear(v.full[fulls:])
-		v.full, v.out = v.full[:fulls], nil
-	}
-	n := 0
-	for i := range s.scratch {
-		c := &s.scratch[i]
-		if s.room(v.class, c, v.now) == 0 {
-			v.full = append(v.full, full{place: c.Place, site: s.site(c.Place.Key)})
-			v.out = nil
-			continue
-		}
-		if n != i {
-			s.scratch[n] = *c
-		}
-		n++
-	}
-	kept := s.scratch[:n]
-	if len(kept) == end-first {
-		copy(v.cands[first:], kept)
+	if len(s.kept) == end-first {
+		copy(v.cands[first:], s.kept)
 		return
 	}
-	v.cands = slices.Replace(v.cands, first, end, kept...)
+	v.cands = slices.Replace(v.cands, first, end, s.kept...)
 }
 
 // soften grades candidates by the soft criteria.
-func soften(r *resourcemodel.Request, cands []policy.Candidate, derived Derived, now time.Time) {
+func soften(r *resourcemodel.Request, cands []held, d resourcemodel.Derived) {
 	if len(r.Soft) == 0 || len(cands) == 0 {
 		return
 	}
@@ -265,22 +295,21 @@ func soften(r *resourcemodel.Request, cands []policy.Candidate, derived Derived,
 	for i := range cands {
 		where[i] = resourcemodel.Where{Site: cands[i].Site, Share: cands[i].Share, Environment: cands[i].Env}
 	}
-	for i, x := range r.SoftScore(where, derived(now)) {
+	for i, x := range r.SoftScore(where, d) {
 		cands[i].Soft = x
 	}
 }
 
-// room gives how many jobs of a class a candidate takes now.
-func (s *Scheduler) room(of *class, c *policy.Candidate, now time.Time) int {
-	v := s.site(c.Place.Key)
+// room gives how many jobs of a class a place of a site takes now that has so many free.
+func (s *Scheduler) room(of *class, v *site, free int, now time.Time) int {
 	if v.closed(now) || len(of.avoid) > 0 && slices.Contains(of.avoid, v.key) {
 		return 0
 	}
-	n := c.Free
+	n := free
 	if n <= 0 {
 		n = max(v.Ahead-v.ahead, 0)
 	}
-	return min(n, v.credit())
+	return min(n, v.creditFor(of.request.Need.CPUs))
 }
 
 // fullness says why a place has no room.
@@ -289,16 +318,16 @@ func (s *Scheduler) fullness(of *class, f *full, now time.Time) *Ruled {
 		return f.said
 	}
 	v := f.site
-	r := Ruled{Place: f.place}
+	r := Ruled{Place: s.places.Place(f.order)}
 	switch {
 	case slices.Contains(of.avoid, v.key):
 		r.Element, r.Sentence = "Placement", "the job is not to get the site "+v.key.String()+" again"
 	case v.closed(now):
 		r.Element, r.Sentence = "Site", v.sentence()
-	case v.credit() == 0:
-		r.Element, r.Sentence = "Site", "the site "+v.key.String()+" has as many jobs of this gateway as it is to have at once, "+strconv.Itoa(v.Most)
+	case v.creditFor(of.request.Need.CPUs) == 0:
+		r.Element, r.Sentence = "Site", "the site "+v.key.String()+" "+v.spentFor(of.request.Need.CPUs)
 	default:
-		r.Element, r.Sentence = "Room", f.place.Share+" at "+v.key.String()+" has no room for "+count(max(of.request.Need.CPUs, 1), "CPU")+" now"
+		r.Element, r.Sentence = "Room", r.Place.Share+" at "+v.key.String()+" has no room for "+count(max(of.request.Need.CPUs, 1), "CPU")+" now"
 	}
 	f.said = &r
 	return f.said
@@ -331,9 +360,8 @@ func (s *Scheduler) ruled(v *view) ([]Ruled, int) {
 			v.out = append(v.out, *s.fullness(v.class, &v.full[i], v.now))
 		}
 		v.out = append(v.out, v.ruled[:m]...)
-		v.rest = v.more + len(v.full) + len(v.ruled) - len(v.out)
 	}
-	return v.out, v.rest
+	return v.out, v.more + len(v.full) + len(v.ruled) - len(v.out)
 }
 
 // dropView forgets what a class saw.

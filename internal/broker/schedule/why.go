@@ -3,6 +3,7 @@ package schedule
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -53,12 +54,12 @@ func (s *Scheduler) why(e *Entry, w *waiting, now time.Time) Waiting {
 		}
 	}
 	d := s.derived(now)
-	cands := s.prefer(s.places.Candidates(nil, e.Request, d))
+	cands := s.candidates(e.Request, d)
 	of := &class{request: e.Request, avoid: e.Avoid}
-	var open []policy.Candidate
+	var open []held
 	for i := range cands {
-		if s.room(of, &cands[i], now) > 0 {
-			open = append(open, cands[i])
+		if at := s.site(cands[i].Place.Key); s.room(of, at, cands[i].Free, now) > 0 {
+			open = append(open, held{&cands[i], cands[i].Order, at})
 		}
 	}
 	var out Waiting
@@ -91,10 +92,10 @@ func count(n int, one string) string {
 }
 
 // soon is about a job that some places have room for.
-func (s *Scheduler) soon(out *Waiting, e *Entry, w *waiting, open []policy.Candidate, now time.Time) {
+func (s *Scheduler) soon(out *Waiting, e *Entry, w *waiting, open []held, now time.Time) {
 	choice := s.books[0].set.chooser(e)
-	soften(e.Request, open, s.derived, now)
-	ranked, ok := rank(choice, e.Job, open, now)
+	soften(e.Request, open, s.derived(now))
+	ranked, ok := s.rank(choice, e.Job, open, now)
 	if !ok {
 		out.Sentence = fmt.Sprintf("the policy %s gives it none of the %s that have room for it", choice.name, count(len(open), "place"))
 		if w != nil && w.barred {
@@ -167,15 +168,34 @@ func (s *Scheduler) allFull(out *Waiting, e *Entry, cands []policy.Candidate, d 
 		s.allClosed(out, e, cands, now)
 		return
 	}
-	if !slices.ContainsFunc(full, func(c policy.Candidate) bool { return s.site(c.Place.Key).credit() > 0 }) {
-		v := s.site(full[0].Place.Key)
-		out.Sentence = fmt.Sprintf("it waits for a job at the site %s to end, which has as many of this gateway as it is to have at once, %d", v.key, v.Most)
-		if out.Next = &full[0].Place; len(full) > 1 {
-			out.Sentence += fmt.Sprintf("; so have the others of the %d places that could run it", len(full))
+	cpus := e.Request.Need.CPUs
+	var bounded []*site // that are given no more, whatever is free there
+	ready := slices.DeleteFunc(slices.Clone(full), func(c policy.Candidate) bool {
+		v := s.site(c.Place.Key)
+		if v.creditFor(cpus) > 0 {
+			return false
 		}
+		if !slices.Contains(bounded, v) {
+			bounded = append(bounded, v)
+		}
+		return true
+	})
+	others := ""
+	for i, v := range bounded {
+		switch {
+		case i == 0 && len(ready) == 0: // the sentence begins with it
+		case i == maxBounded:
+			others += fmt.Sprintf("; likewise %s more", count(len(bounded)-i, "site"))
+		case i < maxBounded:
+			others += fmt.Sprintf("; the site %s %s", v.key, v.spentFor(cpus))
+		}
+	}
+	if len(ready) == 0 {
+		out.Sentence = fmt.Sprintf("it waits for a job at the site %s to end, which %s", bounded[0].key, bounded[0].spentFor(cpus)) + others
+		out.Next = &full[0].Place
 		return
 	}
-	next := slices.MinFunc(full, func(a, b policy.Candidate) int {
+	next := slices.MinFunc(ready, func(a, b policy.Candidate) int {
 		x, known := waitOf(&a, e.Request, d)
 		y, also := waitOf(&b, e.Request, d)
 		if known && also && x != y {
@@ -199,8 +219,28 @@ func (s *Scheduler) allFull(out *Waiting, e *Entry, cands []policy.Candidate, d 
 	if t, known := waitOf(&next, e.Request, d); known {
 		likely += fmt.Sprintf(", in about %s", t.Round(time.Second))
 	}
-	out.Sentence = which + likely + turn
-	out.Nearest = s.nearest(e.Request, d, true)
+	out.Sentence = which + likely + turn + others
+	if a, ok := resourcemodel.Nearest(e.Request, s.taking(cpus, now), d, true); ok {
+		out.Nearest = a.Sentence
+	}
+}
+
+// maxBounded bounds the sites of which a sentence says that they are given no more.
+const maxBounded = 3
+
+// taking gives the places of the sites that are given jobs of so many CPUs now, if there
+// is room.
+func (s *Scheduler) taking(cpus int, now time.Time) iter.Seq[resourcemodel.Where] {
+	return func(yield func(resourcemodel.Where) bool) {
+		for w := range s.places.All() {
+			if v := s.sites[w.Site.Key]; v != nil && (v.closed(now) || v.creditFor(cpus) == 0) {
+				continue
+			}
+			if !yield(w) {
+				return
+			}
+		}
+	}
 }
 
 func waitOf(c *policy.Candidate, r *resourcemodel.Request, d resourcemodel.Derived) (time.Duration, bool) {
@@ -240,7 +280,7 @@ func (s *Scheduler) allClosed(out *Waiting, e *Entry, cands []policy.Candidate, 
 // group.
 func (s *Scheduler) position(w *waiting) (at, of int) {
 	b := s.books[0]
-	c := w.spots[0].in
+	c := w.spot.in
 	if c == nil {
 		return 0, 0
 	}
