@@ -83,6 +83,10 @@ type Manager struct {
 	Stop, Start func(t testing.TB, site any)
 	// Restart kills the manager's controller with SIGKILL and starts it again.
 	Restart func(t testing.TB, site any)
+	// Forgets says that a controller that is killed may have forgotten what it started
+	// in the seconds before, and ends that when it is back: a job that had begun may be
+	// lost then, and is never run again by the manager.
+	Forgets bool
 	// LoseNextAnswer makes the answer to the next submission get lost: after it was
 	// done, or with done false on its way to the manager, so that nothing was done.
 	LoseNextAnswer func(t testing.TB, site any, done bool)

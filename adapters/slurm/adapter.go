@@ -73,6 +73,8 @@ type member struct {
 	missing  time.Time // since when Slurm does not know it
 	cancel   bool      // we want it to end
 	held     bool      // kept from a second start by us
+	sign     time.Time // the last sign of life of the runner that was seen, by its clock
+	heard    time.Time // when that was seen first
 	slurm    string    // the state that Slurm gave last
 }
 

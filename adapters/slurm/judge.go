@@ -127,15 +127,24 @@ func (a *Adapter) forgotten(m *member, r *record, b *begun) {
 	switch {
 	case a.fromRunner(m): // it is ended at Slurm as one that nobody waits for
 		a.soon()
-	case r.Restarts > b.Restarts:
+	case r.Restarts > b.Restarts && !a.doubts(m):
 		a.publish(m, adapters.Evidence{
 			Phase: adapters.Lost, Started: b.Started, Attributes: jobAttributes(r),
 			Reason: "the node on which the job ran has failed, or its administrator has ended it to run it again, which it must not be",
 		})
 		a.soon()
 	default:
-		a.publish(m, a.runningEvidence(m, ""))
+		a.alone(m, "Slurm has forgotten that it started the job", "")
 	}
+}
+
+// doubts reports whether what Slurm says of a second start may come from a controller
+// that had forgotten the first: it tried the job again, the node refused it as one that
+// runs there, and so it has "restarted".
+func (a *Adapter) doubts(m *member) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return m.held || time.Since(a.health.Since) < suspicious || time.Since(a.forgot) < doubtful
 }
 
 // keep keeps jobs from being started that run already: a node would refuse them, and be
@@ -300,6 +309,12 @@ func (a *Adapter) ended(ctx context.Context, m *member, r *record, at time.Time)
 		}
 	}
 	if a.fromRunner(m) {
+		return
+	}
+	if e == nil && b != nil && r.Status == exitRefused<<8 {
+		// A second runner found that the first is not to be followed; or the first could
+		// not write down how the program ended.
+		a.alone(m, "the job was started once more, which it must not be", "")
 		return
 	}
 	out := adapters.Evidence{Attributes: jobAttributes(r), Hosts: expand(r.Nodes), Started: r.Started, Ended: r.Ended}
@@ -530,15 +545,16 @@ func (d jobDir) final() (*adapters.Evidence, error) {
 	}, nil
 }
 
-// lastSign gives who began the job, and for how long nothing was heard of them.
-func (d jobDir) lastSign() (*begun, time.Duration, error) {
+// lastSign gives who began the job, and when they last showed that they are there, by
+// their own clock.
+func (d jobDir) lastSign() (*begun, time.Time, error) {
 	b, err := d.begun()
 	if err != nil || b == nil {
-		return nil, 0, err
+		return nil, time.Time{}, err
 	}
 	info, err := os.Lstat(d.path(nameStart))
 	if err != nil {
-		return nil, 0, err
+		return nil, time.Time{}, err
 	}
-	return b, time.Since(info.ModTime()), nil
+	return b, info.ModTime(), nil
 }

@@ -124,9 +124,9 @@ func (a *Adapter) users() []string {
 // lostAfter is for how long Slurm must not know a job before that means anything.
 const lostAfter = 2 * time.Second
 
-// quietAfter is for how long a runner that Slurm knows nothing of must have shown no
-// sign of life before it is given up.
-const quietAfter = 4 * showEvery * heedEvery
+// A runner that Slurm knows nothing of is given up when it has left out so many signs
+// of life.
+const signsMissed = 4
 
 // insync waits until Slurm has said what it knows since it answers again: after a crash
 // of its controller nothing is submitted before.
@@ -396,23 +396,47 @@ func (a *Adapter) begunNow(m *member) bool {
 // controller that was killed shortly after it started the job does not, and lets it run
 // to its end.
 func (a *Adapter) orphan(m *member) {
-	b, quiet, err := a.spool.job(m.tag).lastSign()
+	a.alone(m, "Slurm has lost the job", "Slurm has lost the job, which runs on")
+}
+
+// alone tells of a job of which only its runner can say how it is: that it runs, or,
+// when nothing has been heard of the runner, that it is lost. A controller that starts
+// anew has its nodes end what it has forgotten, with no chance for the runner to say so.
+func (a *Adapter) alone(m *member, why, runs string) {
+	b, sign, err := a.spool.job(m.tag).lastSign()
 	if err != nil || b == nil {
 		return
 	}
 	a.mu.Lock()
 	m.begun = b
-	cancel := m.cancel
+	cancel, quiet := m.cancel, m.quiet(b, sign)
 	a.mu.Unlock()
-	if quiet > quietAfter {
-		e := adapters.Evidence{Phase: adapters.Lost, Reason: "Slurm has lost the job, and what ran it on the node has not been heard of since", Started: b.Started}
-		if cancel {
-			e.Phase, e.Ended = adapters.Cancelled, b.Started.Add(time.Since(b.Started)-quiet)
-		}
-		a.publish(m, e)
+	if !quiet {
+		a.publish(m, a.runningEvidence(m, runs))
 		return
 	}
-	a.publish(m, a.runningEvidence(m, "Slurm has lost the job, which runs on"))
+	e := adapters.Evidence{Phase: adapters.Lost, Reason: why + ", and what ran it on the node has not been heard of since", Started: b.Started}
+	if cancel {
+		e.Phase, e.Ended, e.Reason = adapters.Cancelled, sign, ""
+		if sign.Before(b.Started) {
+			e.Ended = b.Started
+		}
+	}
+	a.publish(m, e)
+}
+
+// quiet reports whether the runner has left out its signs of life; the caller holds the
+// lock. It is counted by our own clock, from when the last one was first seen: the
+// nodes' clocks are others.
+func (m *member) quiet(b *begun, sign time.Time) bool {
+	if !sign.Equal(m.sign) {
+		m.sign, m.heard = sign, time.Now()
+	}
+	every := time.Duration(showEvery * heedEvery)
+	if sign.Sub(b.Started) < young-showYoung*heedEvery { // both by the node's clock
+		every = showYoung * heedEvery
+	}
+	return time.Since(m.heard) > signsMissed*every
 }
 
 // again submits jobs once more that Slurm has lost before it started them. Whatever
@@ -478,7 +502,7 @@ func (a *Adapter) again(ctx context.Context, old *batch, members []*member) {
 	a.batches[b.name] = b
 	for i, m := range move {
 		old.left--
-		m.batch, m.index, m.missing = b, i, time.Time{}
+		m.batch, m.index, m.missing, m.held = b, i, time.Time{}, false
 	}
 	b.left = len(move)
 	empty := old.left <= 0

@@ -60,11 +60,6 @@ func (c *commands) command(ctx context.Context, stdin string, name string, args 
 	if name == "sbatch" {
 		cmd.Env = bare(cmd.Env)
 	}
-	if name == "sbatch" { // what it has goes to the job
-		cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool {
-			return !strings.HasPrefix(v, "SLURM_CONF=") && !strings.HasPrefix(v, "PATH=") && !strings.HasPrefix(v, "LC_ALL=")
-		})
-	}
 	cmd.Dir = "/"
 	cmd.Stdin = strings.NewReader(stdin)
 	out, complaint := &bounded{left: maxAnswer}, &bounded{left: maxComplaint}
@@ -140,7 +135,7 @@ func (c *commands) environment(env []string) []string {
 func bare(env []string) []string {
 	return slices.DeleteFunc(env, func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
-		return !slices.Contains([]string{"PATH", "HOME", "USER", "LOGNAME", "LD_LIBRARY_PATH", "SLURM_CONF", "LC_ALL", "TZ", "SLURM_TIME_FORMAT"}, name)
+		return !slices.Contains([]string{"PATH", "SLURM_CONF", "LC_ALL"}, name)
 	})
 }
 

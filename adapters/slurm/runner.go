@@ -103,12 +103,30 @@ func (r *runner) claim() error {
 		if err != nil || before == nil || before.Withdrawn || !r.spec.Rerunnable || before.Job != b.Job || restarts <= before.Restarts {
 			return fmt.Errorf("job %s was begun before, or withdrawn, and is not to be run again", r.spec.Tag)
 		}
+		// A node that still runs the job refuses a second start itself; another does not
+		// know, and a controller that had forgotten the first start may choose that one.
+		if e, err := r.dir.ended(); before.Host != b.Host && (err != nil || e == nil) && r.dir.signs((showEvery+1)*heedEvery) {
+			return fmt.Errorf("job %s still runs on %s", r.spec.Tag, before.Host)
+		}
 		if err := os.Remove(r.dir.path(nameEnd)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return writeFile(r.dir.path(nameStart), data, 0o600)
 	}
 	return err
+}
+
+// signs reports whether the runner that began the job shows within that time that it
+// is there.
+func (d jobDir) signs(within time.Duration) bool {
+	_, first, err := d.lastSign()
+	for end := time.Now().Add(within); err == nil && time.Now().Before(end); time.Sleep(time.Second) {
+		_, sign, err := d.lastSign()
+		if err == nil && !sign.Equal(first) {
+			return true
+		}
+	}
+	return err != nil
 }
 
 // create makes a file that must not be there yet, whole or not at all: a link fails
@@ -277,10 +295,13 @@ func (r *runner) end(pid int, over <-chan struct{}) {
 
 // How often the runner looks whether the gateway wants the job to end, and how often it
 // shows that it is there. Both matter when Slurm has lost a job that runs, as a
-// controller does that is killed shortly after it started one.
+// controller does that is killed shortly after it started one: which is why the sign is
+// given more often while the job is young.
 const (
 	heedEvery = 5 * time.Second
 	showEvery = 12 // times as seldom
+	showYoung = 3  // the same, of a job that is young
+	young     = 2 * time.Minute
 )
 
 // heed looks after what the gateway says in the job's directory.
@@ -293,7 +314,7 @@ func (r *runner) heed(pid int, over <-chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		if n%showEvery == 0 {
+		if n%showEvery == 0 || n%showYoung == 0 && time.Since(r.began) < young {
 			now := time.Now()
 			_ = os.Chtimes(r.dir.path(nameStart), now, now)
 		}

@@ -81,6 +81,7 @@ func harness(s *testbed.Slurm, settings string) adaptertest.Harness {
 				s.Kill(t, testbed.Slurmctld)
 				s.Start(t, testbed.Slurmctld)
 			},
+			Forgets: true, // it writes down what it did some five seconds later
 			// A controller that has lost its list of jobs counts from the first again.
 			ReuseIDs: func(t testing.TB, _ any) {
 				s.Stop(t, testbed.Slurmctld)

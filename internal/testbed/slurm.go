@@ -187,7 +187,7 @@ func NewSlurm(dir string, o SlurmOptions) (*Slurm, error) {
 	if addrs, err := net.DefaultResolver.LookupIP(context.Background(), "ip4", s.host); err == nil && len(addrs) > 0 && addrs[0].IsLoopback() {
 		s.addr = addrs[0].String()
 	}
-	for _, d := range []string{"munge", "db", "ctld", "log", "run", "rest", "d"} {
+	for _, d := range []string{"munge", "db", "db-tmp", "ctld", "log", "run", "rest", "d"} {
 		if err := os.MkdirAll(s.path(d), 0o755); err != nil {
 			return nil, err
 		}

@@ -260,7 +260,9 @@ func (s *Slurm) start(name string) error {
 }
 
 func (s *Slurm) database() []string {
-	return []string{"--no-defaults", "--user=" + s.user, "--datadir=" + s.path("db")}
+	// A server that starts removes what it takes for left-overs from its folder for
+	// temporary files, which are another one's where they share it.
+	return []string{"--no-defaults", "--user=" + s.user, "--datadir=" + s.path("db"), "--tmpdir=" + s.path("db-tmp")}
 }
 
 func (s *Slurm) installDatabase() error {
