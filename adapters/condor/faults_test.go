@@ -159,7 +159,8 @@ func TestOthers(t *testing.T) {
 		}
 	})
 	run("log-emptied", func(t *testing.T, w *world) {
-		h, later := w.submit(hang), w.submit(adaptertest.POSIX(adaptertest.Behaviour{Sleep: 3, Exit: 4}))
+		word := filepath.Join(dir(t, c), "word")
+		h, later := w.submit(hang), w.submit(adaptertest.Command("/bin/sh", "-c", `until [ -e "$1" ]; do sleep 0.2; done; exit 4`, "sh", word))
 		w.until(h, adapters.Running)
 		w.until(later, adapters.Running)
 		logs, err := filepath.Glob(filepath.Join(site, "site", "logs", "*.log"))
@@ -167,6 +168,9 @@ func TestOthers(t *testing.T) {
 			t.Fatalf("the logs are %v, %v", logs, err)
 		}
 		if err := os.Truncate(logs[0], 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(word, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if e := w.until(later, adapters.Exited); *e.ExitStatus != 4 {
