@@ -142,7 +142,7 @@ func (s *schemas) of(t reflect.Type) object {
 	case t.Implements(reflect.TypeFor[json.Marshaler]()), t.Implements(reflect.TypeFor[encoding.TextMarshaler]()):
 		panic("console: " + t.String() + " writes its own JSON, which has no schema here")
 	}
-	switch t.Kind() {
+	switch t.Kind() { //nolint:exhaustive // what JSON has no form for is told below
 	case reflect.Bool:
 		return object{"type": "boolean"}
 	case reflect.Int, reflect.Int64:
@@ -171,7 +171,6 @@ func (s *schemas) of(t reflect.Type) object {
 		return object{"type": "object", "additionalProperties": s.of(t.Elem())}
 	case reflect.Struct:
 		return s.component(t)
-	default:
 	}
 	panic("console: " + t.String() + " has no schema")
 }
@@ -201,8 +200,7 @@ func (s *schemas) properties(t reflect.Type) object {
 	var required []string
 	var add func(reflect.Type)
 	add = func(t reflect.Type) {
-		for i := range t.NumField() {
-			f := t.Field(i)
+		for f := range t.Fields() {
 			name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 			if f.Anonymous && name == "" {
 				add(f.Type)

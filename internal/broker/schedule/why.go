@@ -180,16 +180,17 @@ func (s *Scheduler) allFull(out *Waiting, e *Entry, cands []policy.Candidate, d 
 		}
 		return true
 	})
-	others := ""
+	var more []string
 	for i, v := range bounded {
 		switch {
 		case i == 0 && len(ready) == 0: // the sentence begins with it
 		case i == maxBounded:
-			others += fmt.Sprintf("; likewise %s more", count(len(bounded)-i, "site"))
+			more = append(more, fmt.Sprintf("; likewise %s more", count(len(bounded)-i, "site")))
 		case i < maxBounded:
-			others += fmt.Sprintf("; the site %s %s", v.key, v.spentFor(cpus))
+			more = append(more, fmt.Sprintf("; the site %s %s", v.key, v.spentFor(cpus)))
 		}
 	}
+	others := strings.Join(more, "")
 	if len(ready) == 0 {
 		out.Sentence = fmt.Sprintf("it waits for a job at the site %s to end, which %s", bounded[0].key, bounded[0].spentFor(cpus)) + others
 		out.Next = &full[0].Place
