@@ -108,7 +108,7 @@ func (b *Broker) feedModel(ctx context.Context, sh *shared, published map[string
 	for name := range published {
 		s := b.sites[name]
 		exchanged := s != nil && s.configured && !s.draining && s.broken == nil // it comes back at once, with other settings
-		awaited := s != nil && !s.configured && s.inFlight > 0         // its jobs wait for it to come back
+		awaited := s != nil && !s.configured && s.inFlight > 0                  // its jobs wait for it to come back
 		if r.at(name) < 0 && !exchanged && !awaited {
 			gone = append(gone, name)
 		}
