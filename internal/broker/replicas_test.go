@@ -838,3 +838,37 @@ func TestWasteIsRemembered(t *testing.T) {
 		time.Sleep(time.Minute)
 	})
 }
+
+// A replica counts towards the limit of its site, as what it is exchanged for does, and
+// is not made where the limit has no room.
+func TestReplicasAreLimited(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := fake.NewWorld(1), fake.NewWorld(1)
+		g := replicating(t, a, b, always)
+		g.limit("site:here", 1)
+		g.limit("site:there", 0)
+		e := g.must("ada", rerunning("out done; hang"))
+		g.until(e, bes.Running, "Executing")
+		time.Sleep(20 * time.Second)
+		if n := len(g.replicas()); n != 0 || g.used() != "site:here=1/1 site:there=0/0" {
+			t.Fatalf("%d replicas are made where none may be; %s", n, g.used())
+		}
+		g.limit("site:there", 1)
+		time.Sleep(20 * time.Second)
+		if n := len(g.replicas()); n != 1 || g.used() != "site:here=1/1 site:there=1/1" {
+			t.Fatalf("%d replicas; %s", n, g.used())
+		}
+		a.Down("it does not end what it has")
+		finish(t, b, only(t, b), 0)
+		g.until(e, bes.Finished, "")
+		if got := g.used(); got != "site:here=1/1 site:there=0/1" {
+			t.Errorf("what lost is still there: %s", got)
+		}
+		a.Up()
+		time.Sleep(5 * time.Minute)
+		if got := g.used(); got != "site:here=0/1 site:there=0/1" {
+			t.Errorf("nothing is there: %s", got)
+		}
+		g.sound()
+	})
+}
