@@ -34,19 +34,15 @@ demo: build ## start a gateway, run a real JSDL job over SOAP, show its output, 
 setup: ## install what the tests need (apt, as root; else say what is missing)
 	@.ci/setup $(TEST_PACKAGES)
 
-# The suites of real managers spend their time waiting for these, so they run side by side, and under the race detector
-# in `make race` only.
+# The suites of real managers spend their time waiting for these, so they run side by side where they start programs only, one after
+# the other where they bring up a whole manager, and under the race detector in `make race` only.
 .PHONY: test
 test: setup ## everything CI runs: vet, tests under the race detector, the whole suites of adapters and stores, end-to-end tests
 	go vet ./...
 	go test -race -short -timeout 30m $$(go list ./... | grep -v -e /internal/e2e -e '/adapters/\(slurm\|condor\|plugin\|boinc\)$$')
 	go test -p 2 -timeout 60m $$(go list ./adapters/... ./internal/store/... | grep -v -e '/adapters/\(slurm\|condor\)$$')
-	go test -short -p 1 -timeout 60m ./adapters/slurm ./adapters/condor
-	go test -timeout 40m ./internal/e2e/...
-
-.PHONY: long
-long: setup ## what takes too long for each change: five thousand jobs at a real Slurm and a real HTCondor
 	go test -p 1 -timeout 90m ./adapters/slurm ./adapters/condor
+	go test -timeout 40m ./internal/e2e/...
 
 .PHONY: check
 check: ## format, vet and short tests: what anyone runs before handing work over
