@@ -180,6 +180,15 @@ func (d jobDir) ended() (*ended, error) {
 	return e, nil
 }
 
+// toldSoon waits for the manager's SIGTERM, which goes to all processes of the job, and
+// reaches the program before this one, or is heard here after the program's end.
+func (r *runner) toldSoon() bool {
+	for end := time.Now().Add(500 * time.Millisecond); !r.told.Load() && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	return r.told.Load()
+}
+
 // environment gives this process's own variables.
 func environment() map[string]string {
 	env := map[string]string{}
@@ -240,7 +249,7 @@ func (r *runner) run() int {
 	r.program.Store(0)
 	close(over)
 	killDescendants()
-	e := ended{Told: r.told.Load()}
+	e := ended{Told: r.told.Load() || ws.Signaled() && ws.Signal() == syscall.SIGTERM && r.toldSoon()}
 	e.CPU = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	e.MaxRSS = usage.Maxrss << 10
 	select {

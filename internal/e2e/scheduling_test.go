@@ -341,7 +341,17 @@ func policyChanged(t *testing.T, g *gateway, data, config string) {
 	if len(names) != waiting {
 		t.Errorf("%d jobs ran %d times", waiting, len(names))
 	}
-	if !slices.IsSortedFunc(names, func(a, b string) int { return -cmp.Compare(number(a), number(b)) }) {
+	// What was on its way to the site when the gateway was killed, one for its slot and one
+	// ahead of that, is looked for there first, and what is placed meanwhile may overtake it.
+	late, least := 0, waiting
+	for _, name := range names {
+		if n := number(name); n > least {
+			late++
+		} else {
+			least = n
+		}
+	}
+	if late > 2 {
 		t.Errorf("they did not run in the order of their deadlines: %v", names)
 	}
 }
