@@ -81,12 +81,44 @@ func site(b *testing.B, open func(adapters.Config) (adapters.Adapter, error), se
 	return a
 }
 
-// waiting is a job that no manager starts today, so that the numbers are of
-// submission alone.
+// waiting is a job that waits at a manager that is busy with others, so that the numbers
+// are of submission alone. It must not name a time before which it is not to start: the
+// gateway keeps such jobs to itself until then.
 func waiting() []byte {
-	return fmt.Appendf(nil, `<j:JobDefinition xmlns:j="%s" xmlns:o="%s"><j:JobDescription><j:Application><p:POSIXApplication xmlns:p="%s"><p:Executable>/bin/true</p:Executable></p:POSIXApplication></j:Application>`+
-		`<j:Resources><o:Placement><o:NotBefore>%s</o:NotBefore></o:Placement></j:Resources></j:JobDescription></j:JobDefinition>`,
-		jsdl.NS, jsdl.NSPortolan, jsdl.NSPOSIX, time.Now().Add(24*time.Hour).UTC().Format(time.RFC3339))
+	return fmt.Appendf(nil, `<j:JobDefinition xmlns:j="%s"><j:JobDescription><j:Application><p:POSIXApplication xmlns:p="%s"><p:Executable>/bin/true</p:Executable></p:POSIXApplication></j:Application></j:JobDescription></j:JobDefinition>`,
+		jsdl.NS, jsdl.NSPOSIX)
+}
+
+// occupy fills all nodes of the cluster.
+func occupy(b *testing.B, cluster *testbed.Slurm) {
+	b.Helper()
+	nodes := len(cluster.Nodes)
+	for range nodes {
+		cluster.MustRun(b, "sbatch", "--parsable", "--exclusive", "-N1", "-o", "/dev/null", "--wrap", "sleep 100000")
+	}
+	until(b, "the nodes to be full", func() bool {
+		return strings.Count(cluster.MustRun(b, "squeue", "-h", "-t", "running", "-o", "run"), "run") == nodes
+	})
+}
+
+// occupyPool gives the pool more jobs than it has slots, which it starts first.
+func occupyPool(b *testing.B, pool *testbed.Condor) {
+	b.Helper()
+	pool.MustRun(b, "condor_submit", "-terse", "executable=/bin/sleep", "arguments=100000", "-queue", "64")
+	until(b, "the pool to start some", func() bool {
+		return strings.Contains(pool.MustRun(b, "condor_q", "-allusers", "-constraint", "JobStatus == 2", "-af", "JobStatus"), "2")
+	})
+}
+
+// until asks for something again until it is so.
+func until(b *testing.B, what string, is func() bool) {
+	b.Helper()
+	for end := time.Now().Add(time.Minute); !is(); {
+		if time.Now().After(end) {
+			b.Fatalf("waiting for %s took too long", what)
+		}
+		<-time.After(200 * time.Millisecond)
+	}
 }
 
 // submissionTo is the message that submits a document, as bytes for a kept connection.
@@ -165,6 +197,7 @@ func slurmSubmissions(b *testing.B, cluster *testbed.Slurm) {
 	a := &counting{Adapter: site(b, slurm.Open, "requestsPerSecond: -1\nconf: "+cluster.Conf()+"\nslurmrestd: http://"+cluster.RESTAddr+"\n")}
 	g := openWith(b, broker.Site{Name: "slurm", Adapter: a})
 	defer g.close(b)
+	occupy(b, cluster)
 	rest := newRestLoop(b, cluster)
 	var ours, theirs, command, overRest, overCommand []float64
 	for range managerRounds {
@@ -288,6 +321,7 @@ func slurmRequests(b *testing.B, cluster *testbed.Slurm) {
 	a := &counting{Adapter: site(b, slurm.Open, "conf: "+cluster.Conf()+"\n")}
 	g := openWith(b, broker.Site{Name: "slurm", Adapter: a})
 	defer g.close(b)
+	occupy(b, cluster)
 	through(b, g, tracked, waiting(), a.known)
 	before, began := a.Health().Requests, time.Now()
 	<-time.After(30 * time.Second)
@@ -305,6 +339,7 @@ func condorSubmissions(b *testing.B, pool *testbed.Condor) {
 	a := &counting{Adapter: site(b, condor.Open, "requestsPerSecond: -1\n")}
 	g := openWith(b, broker.Site{Name: "condor", Adapter: a})
 	defer g.close(b)
+	occupyPool(b, pool)
 	var ours, theirs, ratios []float64
 	for range managerRounds {
 		o := through(b, g, placements, waiting(), a.known)
