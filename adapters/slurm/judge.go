@@ -391,10 +391,13 @@ func (a *Adapter) verdict(m *member, r *record, never bool) (adapters.Phase, str
 	switch r.State {
 	case "CANCELLED":
 		a.mu.Lock()
-		ours := m.cancel
+		ours, mistaken := m.cancel, m.batch.reused || time.Since(a.forgot) < doubtful
 		a.mu.Unlock()
 		if ours {
 			return adapters.Cancelled, ""
+		}
+		if mistaken && !never {
+			return adapters.Lost, "Slurm has ended the job though nobody here wanted that: its controller was killed, and takes the end of a job that it forgot for that of a later one with the same number"
 		}
 		by := "somebody at the site"
 		if r.By != "" {

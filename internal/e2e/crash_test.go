@@ -437,8 +437,12 @@ func (l *lane) readLedger() map[string]int {
 }
 
 // endedBySlurm is told of a job that Slurm itself has its nodes end, as its killed
-// controller had forgotten it: docs/adapters.md.
-const endedBySlurm = "and what ran it on the node has not been heard of since"
+// controller had forgotten it, and mistakenBySlurm of one that had the number of such a
+// job: docs/adapters.md.
+const (
+	endedBySlurm    = "and what ran it on the node has not been heard of since"
+	mistakenBySlurm = "takes the end of a job that it forgot for that of a later one with the same number"
+)
 
 // check holds one job against what must have become of it.
 func (l *lane) check(ctx context.Context, c *bes.Client, j *crashJob, s bes.Status, ran int) {
@@ -454,7 +458,7 @@ func (l *lane) check(ctx context.Context, c *bes.Client, j *crashJob, s bes.Stat
 	if ran > 1 {
 		bad("ran %d times", ran)
 	}
-	if s.State == bes.Failed && strings.Contains(reason(s), endedBySlurm) {
+	if s.State == bes.Failed && (strings.Contains(reason(s), endedBySlurm) || strings.Contains(reason(s), mistakenBySlurm)) {
 		t.Logf("%s: %s: %s", l.name, j.id, reason(s))
 		return
 	}
