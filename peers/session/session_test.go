@@ -395,3 +395,50 @@ func TestPure(t *testing.T) {
 		t.Error("the same step has another result")
 	}
 }
+
+// TestOrder: what came before is dropped, what comes too early or beyond the credit is
+// not taken, in whatever frame it is.
+func TestOrder(t *testing.T) {
+	w := newWorld(t, 11, false)
+	s, number, now := w.b.s, uint64(0), start
+	send := func(first uint64, n int) (delivered uint64, got uint64) {
+		var items []wire.Message
+		for i := range n {
+			items = append(items, item("a", int(first)+i))
+		}
+		now = now.Add(time.Second)
+		number++
+		f := wire.Frame{Session: "s1", Number: number, Sent: 1000, Limit: 16, First: first, Items: items, Clock: now}
+		next, outs := s.Step(Request{ID: number, Message: &wire.Exchange{Frame: f}}, now)
+		s = next
+		for _, o := range outs {
+			switch o := o.(type) {
+			case Deliver:
+				delivered += uint64(len(o.Items))
+				if o.First+delivered-1 != s.got || o.Items[0].(*wire.Query).ID != item("a", int(o.First)).(*wire.Query).ID {
+					t.Errorf("items %d to %d, and it has %d", o.First, o.First+delivered-1, s.got)
+				}
+			case Reply:
+				if o.Fault != nil {
+					t.Fatal(o.Fault)
+				}
+			}
+		}
+		return delivered, s.got
+	}
+	for _, c := range []struct {
+		first          uint64
+		n              int
+		delivered, got uint64
+	}{
+		{3, 2, 0, 0}, {1, 2, 2, 2}, {1, 2, 0, 2}, {2, 3, 2, 4}, {6, 1, 0, 4}, {5, 10, 4, 8}, // the window is 8
+	} {
+		if d, g := send(c.first, c.n); d != c.delivered || g != c.got {
+			t.Errorf("%d items from %d: %d delivered, has %d; want %d and %d", c.n, c.first, d, g, c.delivered, c.got)
+		}
+	}
+	s, _ = s.Step(Done{Upto: 8}, now)
+	if d, g := send(9, 3); d != 3 || g != 11 {
+		t.Errorf("after credit: %d, %d", d, g)
+	}
+}
