@@ -30,6 +30,9 @@ type world struct {
 	bytes    int
 	messages int
 	versions uint64
+	damages  int // what only the digests can find
+	compares int
+	fulls    int // pulls of all by an importer that has something
 }
 
 func newWorld(t testing.TB, seed uint64) *world {
@@ -122,8 +125,12 @@ func (w *world) deliver(n int) {
 			w.back = w.back[1:]
 			switch m := m.(type) {
 			case *wire.Pull:
+				if view, _, _, _ := w.i.State(); m.View == "" && view != "" {
+					w.fulls++
+				}
 				w.to = append(w.to, w.e.Pull(m)...)
 			case *wire.Compare:
+				w.compares++
 				w.to = append(w.to, w.e.Compare(m)...)
 			}
 			continue
@@ -232,11 +239,13 @@ func TestProperty(t *testing.T) {
 				switch rapid.IntRange(0, 3).Draw(r, "damage") {
 				case 0: // the exporter was started anew
 					w.e = NewExporter(fmt.Sprintf("v%d", w.rng.Uint32()))
+					w.damages++
 					w.session()
 				case 1: // the importer too
 					w.i, w.there = NewImporter("north"), resourcemodel.Empty()
 					w.session()
-				default: // a record is wrong or missing
+				default:
+					w.damages++ // a record is wrong or missing
 					w.damage(rapid.IntRange(1, 3).Draw(r, "sites"))
 				}
 			}
@@ -250,6 +259,10 @@ func TestProperty(t *testing.T) {
 		w.deliver(1000)
 		if err := w.agree(detail, of...); err != nil {
 			r.Fatal(err)
+		}
+		// It did not come to that by asking for all again.
+		if w.damages == 0 && w.compares > 0 || w.damages <= maxRepairs && w.fulls > 0 {
+			r.Fatalf("%d damages: %d comparisons, and all was asked for again %d times", w.damages, w.compares, w.fulls)
 		}
 	})
 }
