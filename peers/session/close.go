@@ -21,7 +21,7 @@ func (s *step) stop(in Stop) {
 		return
 	}
 	if s.closing == "" {
-		s.closing, s.closeReason, s.closeSentence, s.goodbyes = wire.Draining, in.Reason, in.Sentence, 0
+		s.closing, s.closeReason, s.closeSentence, s.goodbyes = wire.Draining, in.Reason, wire.Sentence(in.Sentence), 0
 	}
 	if s.closeBy.IsZero() || in.By.Before(s.closeBy) {
 		s.closeBy = in.By
@@ -65,11 +65,9 @@ func (s *step) end(reason wire.CloseReason, sentence string) {
 	if s.phase == Closed {
 		return
 	}
+	sentence = wire.Sentence(sentence)
 	s.closeReason, s.closeSentence = reason, sentence
 	s.closing, s.goodbyes = wire.Ended, 0
-	if len(sentence) > wire.MaxReason {
-		sentence = sentence[:wire.MaxReason]
-	}
 	s.turn(Closed, string(reason)+": "+sentence)
 	s.full = false
 }

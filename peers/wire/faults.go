@@ -2,6 +2,7 @@ package wire
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/beevik/etree"
@@ -69,7 +70,7 @@ func FaultOf(err error) *Fault {
 	if f, ok := errors.AsType[*Fault](err); ok {
 		return f
 	}
-	f := &Fault{Code: InternalProblem, Sentence: fail.Sentence(err)}
+	f := &Fault{Code: InternalProblem, Sentence: Sentence(fail.Sentence(err))}
 	switch fail.KindOf(err) {
 	case fail.Invalid, fail.Conflict, fail.NotFound:
 		f.Code = BadMessage
@@ -81,13 +82,22 @@ func FaultOf(err error) *Fault {
 		f.Code, f.Retry = Busy, 5*time.Second
 	case fail.Internal, fail.Uncertain:
 	}
-	if len(f.Sentence) > MaxReason {
-		f.Sentence = f.Sentence[:MaxReason]
-	}
-	if !line.takes(f.Sentence) {
-		f.Sentence = "the request can't be answered; the log there says why"
-	}
 	return f
+}
+
+// Sentence makes of any text one that goes into a reason or a sentence: one line, within
+// the bound.
+func Sentence(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !line.takes(string(r)) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if len(s) > MaxReason {
+		s = strings.ToValidUTF8(s[:MaxReason-len("…")], "") + "…"
+	}
+	return s
 }
 
 // SOAP gives the SOAP fault.

@@ -1,6 +1,11 @@
 package wire
 
-import "time"
+import (
+	"slices"
+	"time"
+
+	"github.com/portolan-project/portolan/internal/fail"
+)
 
 // Bounds of jobs.
 const (
@@ -82,7 +87,24 @@ const (
 	Uncertain       Refusal = "uncertain"
 )
 
+// refusals are in the order of the kinds.
 var refusals = []Refusal{Internal, Invalid, Unsupported, Unauthenticated, Denied, NotFound, Conflict, NotAccepting, Unavailable, Exhausted, Uncertain}
+
+// RefusalOf gives what a peer is told of an error of a kind.
+func RefusalOf(k fail.Kind) Refusal {
+	if int(k) < len(refusals) {
+		return refusals[k]
+	}
+	return Internal
+}
+
+// Kind gives the kind of error; fail.Internal for what is no refusal.
+func (r Refusal) Kind() fail.Kind {
+	if i := slices.Index(refusals, r); i >= 0 {
+		return fail.Kind(i)
+	}
+	return fail.Internal
+}
 
 // Answer accepts a Route or refuses it.
 type Answer struct {
@@ -211,7 +233,7 @@ type Control struct {
 
 func (m *Control) visit(v *visit) {
 	m.about(v)
-	num(v, "number", &m.Number, 1, MaxSeq, "grows with each change of what is wanted; one with a lower number than was heard is not heeded")
+	num(v, "number", &m.Number, 0, MaxSeq, "grows with each change of what is wanted; one with a lower number than was heard is not heeded")
 	enum(v, "want", &m.Want, true, "run resumes what was suspended; cancel is final", Run, Suspend, Cancel)
 	enum(v, "recall", &m.Recall, false, "the copy is to be given back: idle if it does not run, running even if it runs, its work being lost", RecallIdle, RecallRunning)
 	when(v, "recallBy", &m.RecallBy, true, "that of the route, for a receiver that never saw it: it refuses the route if that comes later")

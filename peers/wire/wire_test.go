@@ -383,6 +383,17 @@ func TestFaults(t *testing.T) {
 			t.Errorf("%s: %v", c, fail.KindOf(&Fault{Code: c, Sentence: "s"}))
 		}
 	}
+	for _, k := range fail.Kinds() {
+		if r := RefusalOf(k); r.Kind() != k || string(r) != strings.ReplaceAll(k.String(), " ", "-") {
+			t.Errorf("%s is told as %s", k, r)
+		}
+	}
+	for _, text := range []string{"", "a\nb\x00\x7f", "a\xff", strings.Repeat("é", 2000), "\uffff"} {
+		s := Sentence(text)
+		if _, err := Encode(&Answer{About: About{Origin: "n", ID: "1", Token: "1"}, Kind: Denied, Reason: s + "."[:min(1, MaxReason-len(s))]}); err != nil {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
 	if f := FaultOf(fail.Errorf("x", fail.Invalid, "", "a\nb%s", strings.Repeat("c", 2000))); FromSOAP(f.SOAP()) == nil {
 		t.Error("a long sentence of two lines gets lost")
 	}
