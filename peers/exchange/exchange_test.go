@@ -407,6 +407,10 @@ func TestShow(t *testing.T) {
 	if err := w.e.Show(w.model, resourcemodel.Full); err != nil || w.e.detail != resourcemodel.Simple {
 		t.Errorf("the importer has no use for %s: %v", w.e.detail, err)
 	}
+	w.e.Pull(&wire.Pull{})
+	if err := w.e.Show(w.model, resourcemodel.Full); err != nil || w.e.detail != resourcemodel.Full {
+		t.Errorf("the importer has use for all, and is shown %s: %v", w.e.detail, err)
+	}
 }
 
 // TestHostile: what an exporter may not send changes nothing.

@@ -27,9 +27,9 @@ var details = map[resourcemodel.Detail]wire.Detail{
 type parts uint8
 
 const (
-	partStatic  parts = 1 << iota
-	partDynamic       //
-	whole             // it is new, or gone, or lost a part
+	partStatic parts = 1 << iota
+	partDynamic
+	whole // it is new, or gone, or lost a part
 )
 
 type logged struct {
@@ -183,6 +183,7 @@ func (e *Exporter) Revision() (now, told uint64) { return e.revision, e.told }
 
 // Pull answers a pull, and pushes begin.
 func (e *Exporter) Pull(m *wire.Pull) []wire.Message {
+	e.finest = resourcemodel.Full
 	for d, w := range details {
 		if w == m.Detail {
 			e.finest = d
@@ -204,7 +205,8 @@ func (e *Exporter) Pull(m *wire.Pull) []wire.Message {
 
 // Push gives what brings the importer to the view as it is now; nothing before its first
 // pull, and where there is nothing new. What is not pushed adds up: a site that changed
-// often is sent once.
+// often is sent once. So there is to be room in the session for what comes; a view of
+// 10,000 sites makes some 40 messages.
 func (e *Exporter) Push() []wire.Message {
 	if !e.pulled || e.told == e.revision {
 		return nil

@@ -32,7 +32,7 @@ func (s *step) turn(to Phase, reason string) {
 	s.out(Turn{From: s.phase, To: to, Reason: reason})
 	s.phase, s.reason, s.since = to, reason, s.now
 	if to == Lost {
-		s.resumeAt = s.now
+		s.resumeAt, s.fails = s.now, 0
 		s.push, s.poll = flight{}, flight{}
 	}
 }

@@ -56,6 +56,7 @@ func (f form) takes(s string) bool {
 			return r <= ' ' || r >= 0x7f || r == '/'
 		case line:
 			return r < ' ' || r == 0x7f || r == 0xfffe || r == 0xffff
+		case free:
 		}
 		return r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff || r == 0xfffd
 	})
@@ -69,6 +70,7 @@ func (f form) String() string {
 		return "printable ASCII without blanks and slashes"
 	case line:
 		return "one line"
+	case free:
 	}
 	return "text"
 }
