@@ -339,6 +339,35 @@ func TestDocument(t *testing.T) {
 	}
 }
 
+// TestExamples: the messages in the document are taken.
+func TestExamples(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "peer-protocol.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(b), "```xml\n")[1:]
+	if len(blocks) < 2 {
+		t.Fatalf("%d examples", len(blocks))
+	}
+	for _, block := range blocks {
+		text, _, _ := strings.Cut(block, "```")
+		doc, err := xmldoc.ReadBytes([]byte(text), xmldoc.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		action := doc.Root().FindElement("Header/Action").Text()
+		m, err := Decode(doc, doc.Root().FindElement("Body").ChildElements()[0])
+		if err != nil || Action(m) != action {
+			t.Errorf("%v: %s, %s", err, action, text)
+		}
+		if h := doc.Root().FindElement("Header/Trace"); h != nil {
+			if _, err := Decode(doc, h); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 // TestSchema: what is written, xmllint finds valid by the schema that is served.
 func TestSchema(t *testing.T) {
 	lint, err := exec.LookPath("xmllint")
