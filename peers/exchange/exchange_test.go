@@ -503,3 +503,61 @@ func TestAges(t *testing.T) {
 		}
 	}
 }
+
+// TestLog: changes that are no longer logged are told by all that there is, and a
+// revision is never told in part.
+func TestLog(t *testing.T) {
+	w, _ := full(t, 4)
+	w.e.log = make([]logged, maxLog)
+	for k := range w.e.log {
+		w.e.log[k] = logged{w.e.revision, "s0001", partDynamic}
+	}
+	w.change(site(2), 0)
+	if err := w.e.Show(w.model, resourcemodel.Full); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.e.log) != 1 || w.e.logFrom != w.e.revision-1 {
+		t.Errorf("%d changes after %d are logged; the revision is %d", len(w.e.log), w.e.logFrom, w.e.revision)
+	}
+	w.to = append(w.to, w.e.Push()...)
+	w.deliver(10)
+	w.to = append(w.to, w.e.Verify()...)
+	w.deliver(10)
+	if err := w.agree(resourcemodel.Full); err != nil || w.compares > 0 {
+		t.Error(err, w.compares)
+	}
+	w.e.logFrom, w.e.log = w.e.revision, nil
+	w.change(site(1), 0)
+	if err := w.e.Show(w.model, resourcemodel.Full); err != nil {
+		t.Fatal(err)
+	}
+	w.e.told = 1
+	if out := w.e.Push(); len(out) != 1 || out[0].(*wire.Resources).From != 0 || len(out[0].(*wire.Resources).Changes) != 4 {
+		t.Errorf("%+v", out)
+	}
+}
+
+// TestUnshown: a site that can't be written is not shown, and told of.
+func TestUnshown(t *testing.T) {
+	w, _ := full(t, 3)
+	s := *w.model.Site(site(1)).Static
+	s.Version++
+	for k := range 20_000 {
+		s.Data = append(s.Data, resourcemodel.Data{Prefix: fmt.Sprint(k)})
+	}
+	next, err := w.model.Apply(resourcemodel.Delta{Revision: w.model.Revision() + 1, At: start, Changes: []resourcemodel.Change{{Key: site(1), Gone: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.model = next
+	if p, err := w.e.show("s0001", &resourcemodel.Site{Key: site(1), Static: &s}); err == nil || p != whole {
+		t.Errorf("%d, %v", p, err)
+	}
+	if len(w.e.tree.sites) != 2 {
+		t.Errorf("%d sites", len(w.e.tree.sites))
+	}
+	quotas := []wire.Quota{{VO: "bio", MaxJobs: 3, Measured: start}}
+	if _, _, err := w.i.Take(&wire.Quotas{List: quotas}); err != nil || len(w.i.Quotas()) != 1 {
+		t.Error(err)
+	}
+}

@@ -442,3 +442,107 @@ func TestOrder(t *testing.T) {
 		t.Errorf("after credit: %d, %d", d, g)
 	}
 }
+
+// TestAskFails: what comes of each way in which a request of this side can fail.
+func TestAskFails(t *testing.T) {
+	for _, c := range []struct {
+		code   wire.FaultCode // "" is that there was no answer
+		phase  Phase
+		reason wire.CloseReason
+	}{
+		{"", Alive, ""},
+		{wire.Busy, Alive, ""}, {wire.InternalProblem, Alive, ""}, {wire.NotTrusted, Alive, ""}, {wire.NoVersion, Alive, ""}, {wire.TermsRefused, Alive, ""},
+		{wire.MustResume, Lost, ""},
+		{wire.UnknownSession, Closed, wire.Forgotten}, {wire.CursorMismatch, Closed, wire.Forgotten},
+		{wire.SessionClosed, Closed, wire.Withdrawn}, {wire.SessionExists, Closed, wire.Superseded}, {wire.BadMessage, Closed, wire.Broken},
+	} {
+		w := newWorld(t, 12, false)
+		s, outs := w.a.s.Step(Put{Items: []wire.Message{item("a", 0)}}, start)
+		ask := outs[0].(Ask)
+		f := (*wire.Fault)(nil)
+		if c.code != "" {
+			f = &wire.Fault{Code: c.code, Sentence: "why", Retry: 7 * time.Second}
+		}
+		s, outs = s.Step(Failed{ID: ask.ID, Fault: f}, start.Add(time.Second))
+		if s.phase != c.phase || s.closeReason != c.reason {
+			t.Errorf("%q: %s, %s", c.code, s.phase, s.reason)
+		}
+		if c.phase == Alive {
+			pause := time.Second
+			if c.code != "" {
+				pause = 7 * time.Second
+			}
+			if at, _ := s.Wake(); len(outs) != 0 || !at.Equal(start.Add(time.Second+pause)) {
+				t.Errorf("%q: tried again at %s: %v", c.code, at, outs)
+			}
+			s, outs = s.Step(Tick{}, start.Add(time.Second+pause))
+			if x, ok := outs[0].(Ask); !ok || len(x.Message.(*wire.Exchange).Items) != 1 {
+				t.Errorf("%q: %v", c.code, outs)
+			}
+		}
+		if c.phase == Lost {
+			if _, ok := outs[len(outs)-1].(Ask).Message.(*wire.Resume); !ok {
+				t.Errorf("%q: %v", c.code, outs)
+			}
+		}
+		if c.reason == wire.Forgotten && len(outs) != 1 {
+			t.Errorf("%q: nobody is there to be told: %v", c.code, outs)
+		}
+		if next, outs := s.Step(Failed{ID: ask.ID, Fault: &wire.Fault{Code: wire.UnknownSession}}, s.since); len(outs) > 1 || next.phase != s.phase {
+			t.Errorf("%q: a failure that was told before: %v", c.code, outs)
+		}
+	}
+	// Whoever carries messages forgets one: it is given up by itself.
+	w := newWorld(t, 13, false)
+	s, _ := w.a.s.Step(Put{Items: []wire.Message{item("a", 0)}}, start)
+	var outs []Output
+	for range 10 {
+		at, ok := s.Wake()
+		if !ok {
+			t.Fatal("it sleeps")
+		}
+		if s, outs = s.Step(Tick{}, at); len(outs) > 0 {
+			break
+		}
+	}
+	if len(outs) == 0 || len(outs[0].(Ask).Message.(*wire.Exchange).Items) != 1 {
+		t.Errorf("%v", outs)
+	}
+}
+
+// TestMisuse: what is not of the session, or no message for it, has no effect.
+func TestMisuse(t *testing.T) {
+	w := newWorld(t, 14, false)
+	other := wire.Frame{Session: "s2", Number: 1, Clock: start}
+	for _, c := range []struct {
+		in   Input
+		code wire.FaultCode
+		kind fail.Kind
+	}{
+		{in: Request{ID: 1, Message: &wire.Exchange{Frame: other}}, code: wire.UnknownSession},
+		{in: Request{ID: 1, Message: &wire.Query{}}, code: wire.BadMessage},
+		{in: Put{Items: []wire.Message{&wire.Heartbeat{}}}, kind: fail.Invalid},
+		{in: Stop{}, kind: fail.Invalid},
+	} {
+		next, outs := w.b.s.Step(c.in, start)
+		if next.phase != Alive || next.sent != 0 || next.heard != 0 {
+			t.Errorf("%T had an effect", c.in)
+		}
+		switch o := outs[0].(type) {
+		case Reply:
+			if o.Fault == nil || o.Fault.Code != c.code {
+				t.Errorf("%+v", o)
+			}
+		case Rejected:
+			if c.code != "" || !fail.Is(o.Err, c.kind) {
+				t.Error(o.Err)
+			}
+		default:
+			t.Errorf("%T: %v", c.in, outs)
+		}
+	}
+	bad := Config{Window: 1 << 20}
+	if err := bad.EnsureDefaults().Validate(); !fail.Is(err, fail.Invalid) {
+		t.Error(err)
+	}
+}
