@@ -67,6 +67,9 @@ var pure = map[string][]string{
 	"resourcemodel":            {"os", "net", "net/http", "io/fs", "os/exec"},
 	"internal/broker/policy":   {"os", "net", "net/http", "io/fs", "os/exec"},
 	"internal/broker/schedule": {"os", "net", "net/http", "io/fs", "os/exec"},
+	"peers/wire":               {"os", "net", "net/http", "io/fs", "os/exec"},
+	"peers/exchange":           {"os", "net", "net/http", "io/fs", "os/exec"},
+	"peers/session":            {"os", "net", "net/http", "io/fs", "os/exec"},
 }
 
 func TestImportsPointDown(t *testing.T) {
