@@ -219,13 +219,16 @@ func (s *stepper) answer(in Received, m Answer) error {
 
 func (s *stepper) report(in Received, m Report) error {
 	j := s.job
-	if !s.gave(in.From, m.Token) || j.Gave.Done || j.Phase != Given && !(j.Phase == Waiting && m.Status.Final()) {
+	if !s.gave(in.From, m.Token) || j.Gave.Done || j.Phase != Given && j.Phase != Waiting {
 		s.fenced(in)
 		return nil
 	}
 	g := j.Gave
-	if m.Status.Final() {
+	switch {
+	case m.Status.Final():
 		return s.heed(in, m)
+	case j.Phase == Waiting:
+		return nil // it is past its deadline; how it ended may still be heeded
 	}
 	if !g.Accepted {
 		g.Accepted = true

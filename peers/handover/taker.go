@@ -61,6 +61,12 @@ func (s *stepper) route(in Received, m Route) error {
 			s.abandon("it was handed over again under the token " + string(m.Token))
 			return nil
 		}
+		if t := j.Taken; !t.Settled && !t.Refused && j.Used > 0 && t.From == in.From {
+			// What was done under the lower token is settled first, else it could never be
+			// claimed; the route comes again.
+			s.send(t.From, s.reportOf())
+			return nil
+		}
 	}
 	// From here on the answer must be the same however often the route comes, and whatever
 	// comes of it: the record is written before.

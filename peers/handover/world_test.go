@@ -372,19 +372,23 @@ func (g *gateway) step(k handover.Key, in handover.Input) {
 		}
 		w.say("%s %s %T: %v", g.g.Domain, k, in, err)
 	}
-	if w.traced && s.Job != nil {
-		w.say("%s %s %s -> %s token %q save %d", g.g.Domain, k.ID, describe(in), s.Job.Phase, s.Job.Token(), s.Save)
+	if w.traced {
+		to := "forgotten"
+		if s.Job != nil {
+			to = fmt.Sprintf("%s token %q", s.Job.Phase, s.Job.Token())
+		}
+		w.say("%s %s %s -> %s save %d", g.g.Domain, k.ID, describe(in), to, s.Save)
 	}
 	commit := func() {
 		if s.Save == handover.SaveNothing || s.Save == handover.SaveLater && w.chance(0.5) {
 			return
 		}
+		g.charge(s)
 		if s.Job == nil {
 			delete(g.disk, k)
 			return
 		}
 		g.disk[k] = s.Job
-		g.charge(s)
 		w.check(g, k, before, s.Job)
 	}
 	die := w.now.Before(w.calm) && w.chance(0.004)
