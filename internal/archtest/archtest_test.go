@@ -67,6 +67,9 @@ var pure = map[string][]string{
 	"resourcemodel":            {"os", "net", "net/http", "io/fs", "os/exec"},
 	"internal/broker/policy":   {"os", "net", "net/http", "io/fs", "os/exec"},
 	"internal/broker/schedule": {"os", "net", "net/http", "io/fs", "os/exec"},
+	"peers/handover":           {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"peers/ledger":             {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"peers/routing":            {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 }
 
 func TestImportsPointDown(t *testing.T) {
