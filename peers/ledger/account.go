@@ -53,8 +53,9 @@ type account struct {
 	// or not.
 	claimed map[copyOf]uint64
 	owed    map[copyOf]owed
-	// Sums over the whole account.
-	agreed, contested time.Duration
+	heard   uint64 // of the consumer: up to here the provider knows its verdicts; a restart may forget it
+	// Sums over the whole account, and of what was agreed what was trimmed.
+	agreed, contested, trimmed time.Duration
 }
 
 // owed is a charge that the consumer noted.
@@ -174,12 +175,15 @@ func (a *account) judge(e *Entry, v Verdict, reason string) {
 	count(1)
 }
 
-// trim drops statements that both sides agree on, all but the last keep.
-func (a *account) trim(keep int) int {
+// trim drops statements up to a number that both sides agree on, all but the last keep.
+func (a *account) trim(keep int, upTo uint64) int {
 	n := 0
-	for len(a.tail)-n > keep && a.tail[n].Verdict != Unheard && a.tail[n].Verdict != Contested {
+	for len(a.tail)-n > keep && a.tail[n].Statement.Number <= upTo && a.tail[n].Verdict != Unheard && a.tail[n].Verdict != Contested {
 		s := &a.tail[n].Statement
 		a.base = Head{a.pair, s.Number, s.Digest(), s.Sum}
+		if a.tail[n].Verdict == Agreed && s.Withdraws == 0 {
+			a.trimmed += s.Used
+		}
 		c := copyOf{s.Key, s.Token}
 		if a.claimed[c] == s.Number {
 			delete(a.claimed, c)

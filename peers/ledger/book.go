@@ -180,7 +180,11 @@ func (b *Book) Entries(p Pair) []Entry {
 func (b *Book) Trim(keep int) int {
 	n := 0
 	for _, a := range b.accounts {
-		n += a.trim(max(keep, 0))
+		upTo := a.head().Number
+		if a.pair.Consumer == b.domain {
+			upTo = a.heard
+		}
+		n += a.trim(max(keep, 0), upTo)
 	}
 	return n
 }

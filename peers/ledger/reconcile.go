@@ -115,12 +115,14 @@ type Said struct {
 	Answer  []byte // the consumer's signature
 }
 
-// Verdicts gives what the consumer says to the statements after a number, the first most.
+// Verdicts gives what the consumer says to the statements after a number, the first most;
+// up to there, which is its Heard, the provider knows them.
 func (b *Book) Verdicts(p Pair, after uint64, most int) []Said {
 	a := b.accounts[p]
 	if a == nil || p.Consumer != b.domain {
 		return nil
 	}
+	a.heard = max(a.heard, min(after, a.head().Number))
 	var out []Said
 	for i := range a.tail {
 		e := &a.tail[i]
