@@ -175,16 +175,12 @@ func (b *Book) Entries(p Pair) []Entry {
 	return nil
 }
 
-// Trim drops what is settled on both sides, all but the last keep statements of each
+// Trim drops what is settled and known to be so on both sides, all but the last keep statements of each
 // account, and gives how many it dropped. They stay in the store of who must show them.
 func (b *Book) Trim(keep int) int {
 	n := 0
 	for _, a := range b.accounts {
-		upTo := a.head().Number
-		if a.pair.Consumer == b.domain {
-			upTo = a.heard
-		}
-		n += a.trim(max(keep, 0), upTo)
+		n += a.trim(max(keep, 0), a.heard)
 	}
 	return n
 }

@@ -319,7 +319,7 @@ func TestAnyExchangeEndsAlike(t *testing.T) {
 		var late []func()
 		n := 0
 		for range 60 {
-			switch rng.IntN(8) {
+			switch rng.IntN(9) {
 			case 0, 1:
 				x := charge(n, time.Duration(1+rng.IntN(100))*time.Second)
 				n++
@@ -349,6 +349,9 @@ func TestAnyExchangeEndsAlike(t *testing.T) {
 			case 6:
 				p, c = must(Decode(must(p.Encode())(t)))(t), must(Decode(must(c.Encode())(t)))(t)
 				late = nil
+			case 8:
+				p.Trim(rng.IntN(3))
+				c.Trim(rng.IntN(3))
 			case 7:
 				for _, e := range p.Entries(pair) {
 					if e.Verdict == Contested {

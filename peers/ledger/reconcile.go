@@ -42,6 +42,9 @@ func (b *Book) After(h Head, most int) ([]Entry, error) {
 	if d != h.Digest {
 		return nil, fail.Errorf("ledger.After", fail.Conflict, h.Pair.String(), "the two books have another statement %d; one of them was changed: compare digests to find the first", h.Number)
 	}
+	if b.domain == h.Provider {
+		a.heard = max(a.heard, h.Number)
+	}
 	from := int(h.Number - a.base.Number)
 	return slices.Clone(a.tail[from:min(len(a.tail), from+min(max(most, 0), MaxBatch))]), nil
 }

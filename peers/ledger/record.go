@@ -97,6 +97,18 @@ func (a *account) restore(e Entry) error {
 	if verdict == Withdrawn {
 		e.Verdict = Unheard // the statement that withdrew it follows, and finds it so
 	}
+	if w := e.Statement.Withdraws; w > 0 && w <= a.base.Number {
+		// What it withdrew was trimmed. It still follows the one before.
+		h, s := a.head(), e.Statement
+		if err := s.Check(); err != nil {
+			return err
+		}
+		if s.Pair != a.pair || s.Number != h.Number+1 || s.Previous != h.Digest || s.Sum != h.Sum-s.Used {
+			return fail.Errorf("ledger.Decode", fail.Conflict, a.pair.String(), "statement %d does not follow the one before; restore the book from a backup", s.Number)
+		}
+		a.tail = append(a.tail, e)
+		return nil
+	}
 	if err := a.follows(e.Statement); err != nil {
 		return err
 	}
