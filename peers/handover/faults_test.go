@@ -36,10 +36,12 @@ func (f faults) before(w *world, g *gateway, j *handover.Job, in handover.Input)
 	}
 	r, ok := in.(handover.Received)
 	if !ok {
-		if fw, ok := in.(handover.Forward); ok && f.pathNotChecked {
+		if _, ok := in.(handover.Forward); ok && f.pathNotChecked {
+			j = unpath(edit())
+		}
+		if _, ok := in.(handover.Forward); ok && f.hopsNotCounted && j.Taken != nil {
 			j = edit()
-			j = unpath(j)
-			in = fw
+			j.Taken.Hops = maxHops
 		}
 		return j, in
 	}
@@ -51,7 +53,18 @@ func (f faults) before(w *world, g *gateway, j *handover.Job, in handover.Input)
 		if f.refusalForgotten && j.Taken != nil && j.Taken.Refused {
 			return nil, in
 		}
+		if f.recallForgotten && j.Taken != nil && len(j.Taken.Path) == 0 {
+			return nil, in
+		}
 	case handover.Report:
+		if f.lateEndHeeded && m.Status == handover.IsEnded && j.Taken == nil && j.Phase != handover.Over && j.Phase != handover.Waiting {
+			// As if no place had been made since.
+			j = edit()
+			j.Phase, j.Gave = handover.Waiting, &handover.Gave{To: r.From, Token: j.Token(), Terms: r.Terms, Over: true}
+			m.Token = j.Token()
+			r.Message = m
+			return j, r
+		}
 		if f.resultTwice && j.Gave != nil && j.Gave.To == r.From && m.Status.Final() {
 			m.Token = j.Gave.Token
 			r.Message = m

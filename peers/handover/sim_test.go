@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/portolan-project/portolan/peers/handover"
 )
 
 // Federations in virtual time. A seed that fails is printed; more of them, or one again
@@ -43,6 +45,14 @@ func TestFederationsEndEachJobOnce(t *testing.T) {
 	}
 	t.Logf("%d federations: %d jobs, %d hand-overs, at most %d hops; %d crashes, %d cuts, %d messages, %d steps, %d refusals, %d recalls, %d placed elsewhere at the deadline, %d run again after an end that came too late, %d cancelled, %d charges, %d never claimed",
 		seeds, all.jobs, all.hops, all.deepest, all.crashes, all.cuts, all.messages, all.steps, all.refused, all.recalls, all.late, all.reruns, all.cancelled, all.charges, all.unclaimed)
+	for _, m := range handover.Moves() {
+		if m.From == handover.Stopping && m.To == handover.Waiting {
+			continue // what was to end waits for nothing: it is over or released in the same step
+		}
+		if seeds >= 500 && all.moves[m] == 0 {
+			t.Errorf("the worlds are too dull: no job ever went from %q to %q", m.From, m.To)
+		}
+	}
 	if seeds >= 500 && (all.hops == 0 || all.late == 0 || all.reruns == 0 || all.refused == 0 || all.recalls == 0 || all.cancelled == 0 || all.charges == 0 || all.deepest < maxHops) {
 		t.Error("the worlds are too dull: something never happened")
 	}
@@ -62,6 +72,12 @@ func (c *counters) add(o counters) {
 	c.charges += o.charges
 	c.unclaimed += o.unclaimed
 	c.messages += o.messages
+	for m, n := range o.moves {
+		if c.moves == nil {
+			c.moves = map[handover.Move]int{}
+		}
+		c.moves[m] += n
+	}
 	c.deepest = max(c.deepest, o.deepest)
 }
 
@@ -90,6 +106,9 @@ func TestBreachesAreFound(t *testing.T) {
 		{"a restart forgets what was promised", faults{restartForgets: true}, "before the recall deadline"},
 		{"clocks are further off than agreed", faults{skewForgotten: true}, "past the recall deadline"},
 		{"an end under an old token is heeded", faults{resultTwice: true}, ""},
+		{"a recall of a copy that was not seen is not remembered", faults{recallForgotten: true}, "runs at"},
+		{"hops are not counted", faults{hopsNotCounted: true}, "more hops"},
+		{"a late end is heeded though the job has another place", faults{lateEndHeeded: true}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			const most = 2000

@@ -39,6 +39,8 @@ type world struct {
 // counters tell that the worlds are not dull.
 type counters struct {
 	jobs, hops, crashes, cuts, recalls, late, refused, steps, reruns, cancelled, charges, unclaimed, deepest, messages int
+
+	moves map[handover.Move]int
 }
 
 // faults are deliberate breaches of the rules: each must be found.
@@ -52,6 +54,17 @@ type faults struct {
 	restartForgets       bool // what was promised before it
 	skewForgotten        bool // clocks are wrong by more than was agreed
 	resultTwice          bool // a result under an old token is heeded
+	recallForgotten      bool // of a copy that was never seen
+	hopsNotCounted       bool
+	lateEndHeeded        bool // though the job has another place
+}
+
+// moved counts a move of a phase.
+func (c *counters) moved(m handover.Move) {
+	if c.moves == nil {
+		c.moves = map[handover.Move]int{}
+	}
+	c.moves[m]++
 }
 
 // truth is what really happened to one job.
@@ -61,6 +74,7 @@ type truth struct {
 	complete map[handover.Token]bool
 	promised map[handover.Token]time.Time // the latest deadline that was ever told
 	path     map[handover.Token][]string  // who made the token, and its makers before
+	late     []handover.Token             // that a giver took for dead at the deadline
 	ended    int
 	result   *handover.Result
 	wants    handover.Want
@@ -623,8 +637,12 @@ func (g *gateway) route(k handover.Key) {
 	if now := g.mem[k]; now != nil && now.Phase == handover.Waiting && g.up {
 		again()
 	}
-	if w.chance(0.15) {
-		w.after(w.between(time.Second, 5*time.Minute), func() {
+	if w.chance(0.3) {
+		in := w.between(time.Second, 5*time.Minute)
+		if w.chance(0.5) {
+			in = w.between(0, 3*time.Second) // its route may still be on the way
+		}
+		w.after(in, func() {
 			if now := g.mem[k]; g.up && now != nil && now.Phase == handover.Given && w.now.Before(w.calm) {
 				w.counters.recalls++
 				g.step(k, handover.TakeBack{Running: w.chance(0.5)})
@@ -784,8 +802,13 @@ func (g *gateway) schedule() {
 		epoch := r.epoch
 		w.runs(g, r)
 		g.tell(r)
+		fails := w.now.Before(w.calm) && w.chance(0.06)
 		w.after(r.left, func() {
 			if r.state != "running" || r.epoch != epoch {
+				return
+			}
+			if fails {
+				g.kill(r) // its node broke
 				return
 			}
 			g.pause(r)
@@ -837,6 +860,11 @@ func (w *world) runs(g *gateway, r *run) {
 	}
 	if t.highest != r.token && len(t.complete) > 0 {
 		w.counters.reruns++
+		for _, done := range slices.Sorted(maps.Keys(t.complete)) {
+			if !slices.ContainsFunc(t.late, func(late handover.Token) bool { return within(done, late) }) {
+				w.breach("%s runs again at %s under %s, though it ran to its end under %s, which nobody took for dead at a deadline", r.key, g.g.Domain, r.token, done)
+			}
+		}
 	}
 	t.highest = r.token
 	t.running[g.g.Domain+string(r.token)] = true
@@ -867,6 +895,13 @@ func within(t, of handover.Token) bool {
 // check holds each committed record against the one before.
 func (w *world) check(g *gateway, k handover.Key, before, after *handover.Job) {
 	t := w.truth[k]
+	var from handover.Phase
+	if before != nil && (after.Taken == nil || before.Taken.Token == after.Taken.Token) {
+		from = before.Phase
+	}
+	if from != after.Phase {
+		w.counters.moved(handover.Move{From: from, To: after.Phase})
+	}
 	origin := after.Taken == nil
 	if origin && after.Phase == handover.Over && (before == nil || before.Phase != handover.Over) {
 		t.ended++
@@ -906,6 +941,7 @@ func (w *world) check(g *gateway, k handover.Key, before, after *handover.Job) {
 	}
 	if before != nil && before.Phase == handover.Given && after.Gave != nil && after.Gave.Over && !before.Gave.Over && !after.Gave.Done && strings.Contains(after.Reason, "not heard of") {
 		w.counters.late++
+		t.late = append(t.late, before.Gave.Token)
 		if by := t.promised[before.Gave.Token]; !w.now.After(by) {
 			w.breach("%s is taken from %s %s before the recall deadline", k, before.Gave.To, by.Sub(w.now))
 		}

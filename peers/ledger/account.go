@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"math"
+	"strconv"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
@@ -36,6 +37,10 @@ type Head struct {
 	Number uint64        `json:"number"`
 	Digest Digest        `json:"digest"`
 	Sum    time.Duration `json:"sum"`
+}
+
+func (h Head) String() string {
+	return h.Pair.String() + " up to statement " + strconv.FormatUint(h.Number, 10) + " (" + h.Digest.String()[:12] + "), " + h.Sum.String()
 }
 
 // copyOf names a copy of a job.

@@ -51,6 +51,14 @@ type Statement struct {
 	Issued    time.Time        `json:"issued"`
 }
 
+func (s Statement) String() string {
+	what := "claims"
+	if s.Withdraws > 0 {
+		what = "withdraws " + strconv.FormatUint(s.Withdraws, 10) + ","
+	}
+	return s.Pair.String() + ", statement " + strconv.FormatUint(s.Number, 10) + ", " + what + " " + s.Used.String() + " for " + s.Key.String() + " under " + string(s.Token)
+}
+
 const canonicalHead = "portolan-favour/1\n"
 
 // fields are what canonical bytes hold, in this order.
