@@ -415,6 +415,10 @@ func (g *gateway) step(k handover.Key, in handover.Input) {
 		commit()
 	}
 	if s.Job == nil {
+		if j != nil && j.Phase == handover.Over && !j.Taken.Settled && s.Earn == nil {
+			t := w.truth[k] // the giver was away for longer than results are kept
+			t.late = append(t.late, j.Taken.Token)
+		}
 		delete(g.mem, k)
 		g.keys = slices.DeleteFunc(g.keys, func(o handover.Key) bool { return o == k })
 	} else {
