@@ -257,7 +257,7 @@ func (s *stepper) heed(in Received, m Report) error {
 			charge.Outcome = m.Result.Outcome
 		}
 		s.out.Owe = &charge
-		j.Used += m.Used
+		j.Used = j.Used.plus(m.Used)
 	}
 	s.send(in.From, Settle{j.Key, m.Token, true})
 	s.save(SaveFirst)

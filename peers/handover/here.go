@@ -32,8 +32,8 @@ func (s *stepper) start() {
 // one that is over.
 func (s *stepper) evidence(in Evidence) error {
 	j := s.job
-	if in.Used < 0 {
-		return invalid(j.Key, "the time used must not be negative")
+	if in.Used < 0 || in.Used > MaxUsed {
+		return invalid(j.Key, "the time used must be from 0 to %d milliseconds", MaxUsed)
 	}
 	if in.Token != j.Token() || j.Phase != Here && j.Phase != Stopping {
 		return nil
@@ -56,7 +56,7 @@ func (s *stepper) evidence(in Evidence) error {
 		if err := in.Result.check(j.Key); err != nil {
 			return err
 		}
-		j.Used += in.Used
+		j.Used = j.Used.plus(in.Used)
 		r := *in.Result
 		r.Token = in.Token
 		j.Result = &r
@@ -65,7 +65,7 @@ func (s *stepper) evidence(in Evidence) error {
 		}
 		s.finish()
 	case NotRun:
-		j.Used += in.Used
+		j.Used = j.Used.plus(in.Used)
 		if j.Reason == "" || j.Phase == Here {
 			j.Reason = short(in.Reason)
 		}

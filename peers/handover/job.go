@@ -70,12 +70,12 @@ type Job struct {
 	Taken    *Taken `json:"taken,omitempty"` // the copy that this gateway was handed; nil at the origin
 	Gave     *Gave  `json:"gave,omitempty"`  // the last placement, if it was at a peer
 	// Started and Paused are what our own site showed of it.
-	Started  bool          `json:"started,omitempty"`
-	Paused   bool          `json:"paused,omitempty"`
-	Revision uint64        `json:"revision,omitempty"`
-	Used     time.Duration `json:"used,omitempty"` // CPU time of all placements that ended
-	Result   *Result       `json:"result,omitempty"`
-	Reason   string        `json:"reason,omitempty"` // why it last lost its place, or was released
+	Started  bool    `json:"started,omitempty"`
+	Paused   bool    `json:"paused,omitempty"`
+	Revision uint64  `json:"revision,omitempty"`
+	Used     CPUTime `json:"used,omitempty"` // by all placements that ended
+	Result   *Result `json:"result,omitempty"`
+	Reason   string  `json:"reason,omitempty"` // why it last lost its place, or was released
 
 	// What a restart may forget.
 	retry    time.Time // nothing is repeated before

@@ -70,8 +70,8 @@ type Report struct {
 	Where    []string // domains from the reporter to where the job is
 	Result   *Result  // of IsEnded
 	Reason   string   // of IsReturned
-	// Used is the CPU time that the copy took so far, work that was lost too.
-	Used time.Duration
+	// Used is what the copy took so far, work that was lost too.
+	Used CPUTime
 }
 
 // Granted gives the copy a later recall deadline.
@@ -237,8 +237,8 @@ func (m Report) Check() error {
 	default:
 		return invalid(m.Key, "the status %q is none of waiting, placed, running, suspended, ended, returned", m.Status)
 	}
-	if len(m.Where) > MaxPath || len(m.Reason) > MaxReason || m.Used < 0 {
-		return invalid(m.Key, "a report has at most %d domains and %d bytes of reason, and a time used that is not negative", MaxPath, MaxReason)
+	if len(m.Where) > MaxPath || len(m.Reason) > MaxReason || m.Used < 0 || m.Used > MaxUsed {
+		return invalid(m.Key, "a report has at most %d domains and %d bytes of reason, and a time used from 0 to %d", MaxPath, MaxReason, MaxUsed)
 	}
 	return checkDomains(m.Key, m.Where)
 }

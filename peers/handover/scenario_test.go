@@ -27,14 +27,14 @@ func TestAForwardedJobRunsAndItsUseIsOwedOnce(t *testing.T) {
 	// Far beyond the first deadline, as each is heard of.
 	l.pass(3 * time.Hour)
 	l.is("c", handover.Here)
-	l.shows("c", handover.Evidence{Shows: handover.HasEnded, Result: success, Used: time.Hour})
+	l.shows("c", handover.Evidence{Shows: handover.HasEnded, Result: success, Used: handover.CPUHour})
 	l.is("a", handover.Over)
 	if r := l.jobs["a"].Result; r.Outcome != handover.Finished || r.Token != "1.1.1" {
 		t.Errorf("%+v", r)
 	}
 	want := []handover.Charge{
-		{Provider: "c", Consumer: "b", Key: key, Token: "1.1", Outcome: handover.Finished, Used: time.Hour},
-		{Provider: "b", Consumer: "a", Key: key, Token: "1", Outcome: handover.Finished, Used: time.Hour},
+		{Provider: "c", Consumer: "b", Key: key, Token: "1.1", Outcome: handover.Finished, Used: handover.CPUHour},
+		{Provider: "b", Consumer: "a", Key: key, Token: "1", Outcome: handover.Finished, Used: handover.CPUHour},
 	}
 	if !reflect.DeepEqual(l.owes, want) || len(l.earns) != 2 {
 		t.Errorf("owed %+v\nearned %+v", l.owes, l.earns)
@@ -89,7 +89,7 @@ func TestAPeerThatIsLost(t *testing.T) {
 			if l.has("b", "Stop") == 0 {
 				t.Error("the peer that came back does not stop it")
 			}
-			l.shows("b", handover.Evidence{Shows: handover.HasEnded, Result: success, Used: time.Hour})
+			l.shows("b", handover.Evidence{Shows: handover.HasEnded, Result: success, Used: handover.CPUHour})
 		}
 		if j := l.jobs["b"]; j != nil && j.Phase != handover.Released {
 			t.Errorf("the copy of the peer that came back is %s", j.Phase)
@@ -122,13 +122,13 @@ func TestATakerStopsBeforeItsDeadline(t *testing.T) {
 	l.is("b", handover.Stopping)
 	// A renewal that comes now is too late.
 	l.hears("b", "a", handover.Granted{Key: key, Token: "1", RecallBy: l.now.Add(terms.Lease)})
-	l.shows("b", handover.Evidence{Shows: handover.NotRun, Used: time.Minute})
+	l.shows("b", handover.Evidence{Shows: handover.NotRun, Used: handover.CPUSecond})
 	l.is("b", handover.Released)
 	// Heard of before the giver's own deadline, it comes back at once, and its work is owed.
 	l.cut["a"] = false
 	l.pass(20 * time.Second)
 	l.is("a", handover.Waiting)
-	if len(l.owes) != 1 || l.owes[0].Used != time.Minute || l.owes[0].Outcome != "" || len(l.earns) != 1 {
+	if len(l.owes) != 1 || l.owes[0].Used != handover.CPUSecond || l.owes[0].Outcome != "" || len(l.earns) != 1 {
 		t.Errorf("owed %+v, earned %+v", l.owes, l.earns)
 	}
 }
@@ -224,7 +224,7 @@ func TestTheOriginIsInControl(t *testing.T) {
 		if err := l.try("a", handover.Wish{Want: handover.Run}); !fail.Is(err, fail.Conflict) {
 			t.Errorf("a cancelled job is wanted again: %v", err)
 		}
-		l.shows("c", handover.Evidence{Shows: handover.NotRun, Used: time.Minute})
+		l.shows("c", handover.Evidence{Shows: handover.NotRun, Used: handover.CPUSecond})
 		l.is("a", handover.Over)
 		if l.jobs["a"].Result.Outcome != handover.Cancelled || len(l.owes) != 2 {
 			t.Errorf("%+v, %+v", l.jobs["a"].Result, l.owes)
@@ -346,7 +346,7 @@ func TestALateEnd(t *testing.T) {
 		l.gives("a", "b")
 		l.does("b", handover.PlaceHere{})
 		l.cut["b"] = true
-		l.shows("b", handover.Evidence{Shows: handover.HasEnded, Result: success, Used: time.Hour})
+		l.shows("b", handover.Evidence{Shows: handover.HasEnded, Result: success, Used: handover.CPUHour})
 		at, _ := l.jobs["a"].ElsewhereAt()
 		l.now = at.Add(1)
 		l.does("a", handover.Tick{})

@@ -44,9 +44,9 @@ type (
 	Evidence struct {
 		Token  Token
 		Shows  Shows
-		Result *Result       // of HasEnded
-		Reason string        // of NotRun
-		Used   time.Duration // CPU time of the whole placement; of HasEnded and NotRun
+		Result *Result // of HasEnded
+		Reason string  // of NotRun
+		Used   CPUTime // by the whole placement; of HasEnded and NotRun
 	}
 	// Received is a message from a peer that was proved to be From.
 	Received struct {
@@ -149,7 +149,7 @@ type Charge struct {
 	Key                Key
 	Token              Token
 	Outcome            Outcome // "" where the copy was given back
-	Used               time.Duration
+	Used               CPUTime
 }
 
 // Step is what comes of an input.

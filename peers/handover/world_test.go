@@ -844,9 +844,9 @@ func (g *gateway) tell(r *run) {
 	case "held":
 		g.show(r, handover.Evidence{Shows: handover.HasPaused})
 	case "ended":
-		g.show(r, handover.Evidence{Shows: handover.HasEnded, Result: r.result, Used: r.used})
+		g.show(r, handover.Evidence{Shows: handover.HasEnded, Result: r.result, Used: handover.CPU(1, r.used)})
 	case "stopped":
-		g.show(r, handover.Evidence{Shows: handover.NotRun, Reason: "the site ended it", Used: r.used})
+		g.show(r, handover.Evidence{Shows: handover.NotRun, Reason: "the site ended it", Used: handover.CPU(1, r.used)})
 	}
 }
 

@@ -3,7 +3,6 @@ package ledger
 import (
 	"math"
 	"strconv"
-	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/peers/handover"
@@ -34,9 +33,9 @@ type Entry struct {
 // Head is how far an account goes: equal heads are equal accounts.
 type Head struct {
 	Pair
-	Number uint64        `json:"number"`
-	Digest Digest        `json:"digest"`
-	Sum    time.Duration `json:"sum"`
+	Number uint64           `json:"number"`
+	Digest Digest           `json:"digest"`
+	Sum    handover.CPUTime `json:"sum"`
 }
 
 func (h Head) String() string {
@@ -60,7 +59,7 @@ type account struct {
 	owed    map[copyOf]owed
 	heard   uint64 // of the consumer: up to here the provider knows its verdicts; a restart may forget it
 	// Sums over the whole account, and of what was agreed what was trimmed.
-	agreed, contested, trimmed time.Duration
+	agreed, contested, trimmed handover.CPUTime
 }
 
 // owed is a charge that the consumer noted.
@@ -163,7 +162,7 @@ func (a *account) append(e Entry) {
 
 // judge changes a verdict, and the sums with it.
 func (a *account) judge(e *Entry, v Verdict, reason string) {
-	count := func(sign time.Duration) {
+	count := func(sign handover.CPUTime) {
 		if e.Statement.Withdraws > 0 {
 			return
 		}

@@ -125,16 +125,16 @@ func (b *Book) Sign(p Pair, number uint64, signature []byte) error {
 
 // Balance is how a domain stands with a peer. Work that is contested counts for nobody.
 type Balance struct {
-	Did, Got time.Duration // CPU time that this domain gave, and took, agreed on both sides
+	Did, Got handover.CPUTime // what this domain gave, and took, agreed on both sides
 	// Unheard is what this domain gave and the peer has not yet said anything to, and
 	// Unclaimed what it took and the peer has not yet claimed.
-	Unheard, Unclaimed time.Duration
-	Contested          time.Duration // in both directions
+	Unheard, Unclaimed handover.CPUTime
+	Contested          handover.CPUTime // in both directions
 }
 
 // Surplus is how much more the peer did for us than we for it, with what is on its way;
 // below zero the peer owes us.
-func (b Balance) Surplus() time.Duration { return b.Got + b.Unclaimed - b.Did - b.Unheard }
+func (b Balance) Surplus() handover.CPUTime { return b.Got + b.Unclaimed - b.Did - b.Unheard }
 
 // Balance gives how the domain stands with the peer.
 func (b *Book) Balance(peer string) Balance {

@@ -14,9 +14,11 @@ import (
 
 var noon = time.Date(2031, 3, 1, 12, 0, 0, 0, time.UTC)
 
+const minute = 60 * handover.CPUSecond
+
 var pair = Pair{Provider: "p", Consumer: "c"}
 
-func charge(n int, used time.Duration) handover.Charge {
+func charge(n int, used handover.CPUTime) handover.Charge {
 	return handover.Charge{Provider: "p", Consumer: "c", Key: handover.Key{Origin: "c", ID: fmt.Sprintf("job-%d", n)}, Token: "1", Outcome: handover.Finished, Used: used}
 }
 
@@ -57,7 +59,7 @@ func exchange(t testing.TB, provider, consumer *Book, most int) {
 func TestBothSidesAgree(t *testing.T) {
 	p, c := New("p"), New("c")
 	for n := range 10 {
-		x := charge(n, time.Duration(n+1)*time.Minute)
+		x := charge(n, handover.CPUTime(n+1)*minute)
 		ok(t, c.Owe(x))
 		ok(t, c.Owe(x)) // twice is once
 		s := must(p.Earn(x, noon))(t)
@@ -65,20 +67,20 @@ func TestBothSidesAgree(t *testing.T) {
 			t.Fatalf("claimed twice: %+v", again)
 		}
 	}
-	if b := p.Balance("c"); b.Unheard != 55*time.Minute || b.Did != 0 {
+	if b := p.Balance("c"); b.Unheard != 55*minute || b.Did != 0 {
 		t.Errorf("before: %+v", b)
 	}
-	if b := c.Balance("p"); b.Unclaimed != 55*time.Minute || b.Got != 0 || b.Surplus() != 55*time.Minute {
+	if b := c.Balance("p"); b.Unclaimed != 55*minute || b.Got != 0 || b.Surplus() != 55*minute {
 		t.Errorf("before: %+v", b)
 	}
 	exchange(t, p, c, 3)
-	if p.Head(pair) != c.Head(pair) || p.Head(pair).Number != 10 || p.Head(pair).Sum != 55*time.Minute {
+	if p.Head(pair) != c.Head(pair) || p.Head(pair).Number != 10 || p.Head(pair).Sum != 55*minute {
 		t.Errorf("heads: %+v, %+v", p.Head(pair), c.Head(pair))
 	}
-	if b := p.Balance("c"); b != (Balance{Did: 55 * time.Minute}) || b.Surplus() != -55*time.Minute {
+	if b := p.Balance("c"); b != (Balance{Did: 55 * minute}) || b.Surplus() != -55*minute {
 		t.Errorf("after: %+v", b)
 	}
-	if b := c.Balance("p"); b != (Balance{Got: 55 * time.Minute}) {
+	if b := c.Balance("p"); b != (Balance{Got: 55 * minute}) {
 		t.Errorf("after: %+v", b)
 	}
 	if !c.Owes("p", charge(3, 1).Key, "1") || c.Owes("p", charge(3, 1).Key, "2") || c.Owes("q", charge(3, 1).Key, "1") {
@@ -96,13 +98,13 @@ func TestWrongClaimsAreContested(t *testing.T) {
 		why   string
 	}{
 		{name: "never heeded", owe: func(*handover.Charge) bool { return false }, why: "no end"},
-		{name: "more than was used", owe: func(x *handover.Charge) bool { x.Used -= time.Second; return true }, why: "have used"},
+		{name: "more than was used", owe: func(x *handover.Charge) bool { x.Used -= handover.CPUSecond; return true }, why: "have used"},
 		{name: "another outcome", owe: func(x *handover.Charge) bool { x.Outcome = handover.Failed; return true }, why: "outcome"},
 		{name: "another token", owe: func(x *handover.Charge) bool { x.Token = "2"; return true }, why: "no end"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, q := New("p"), New("c")
-			good, bad := charge(1, time.Hour), charge(2, time.Hour)
+			good, bad := charge(1, handover.CPUHour), charge(2, handover.CPUHour)
 			ok(t, q.Owe(good))
 			if x := bad; c.owe(&x) {
 				ok(t, q.Owe(x))
@@ -111,7 +113,7 @@ func TestWrongClaimsAreContested(t *testing.T) {
 			must(p.Earn(bad, noon))(t)
 			exchange(t, p, q, 10)
 			e := p.Entries(pair)[1]
-			if e.Verdict != Contested || !strings.Contains(e.Reason, c.why) || p.Balance("c").Did != time.Hour || q.Balance("p").Got != time.Hour || p.Balance("c").Contested != time.Hour {
+			if e.Verdict != Contested || !strings.Contains(e.Reason, c.why) || p.Balance("c").Did != handover.CPUHour || q.Balance("p").Got != handover.CPUHour || p.Balance("c").Contested != handover.CPUHour {
 				t.Fatalf("%+v; %+v; %+v", e, p.Balance("c"), q.Balance("p"))
 			}
 			must(p.Withdraw(pair, 2, noon))(t)
@@ -119,7 +121,7 @@ func TestWrongClaimsAreContested(t *testing.T) {
 				t.Errorf("withdrawn twice: %v", err)
 			}
 			exchange(t, p, q, 10)
-			if p.Balance("c").Contested != 0 || q.Balance("p").Contested != 0 || p.Head(pair) != q.Head(pair) || p.Head(pair).Sum != time.Hour {
+			if p.Balance("c").Contested != 0 || q.Balance("p").Contested != 0 || p.Head(pair) != q.Head(pair) || p.Head(pair).Sum != handover.CPUHour {
 				t.Errorf("%+v; %+v", p.Balance("c"), q.Balance("p"))
 			}
 		})
@@ -132,9 +134,9 @@ func TestAChangedBookIsFound(t *testing.T) {
 	build := func(n int, wrong int) *Book {
 		p := New("p")
 		for i := range n {
-			used := time.Minute
+			used := minute
 			if i+1 == wrong {
-				used = time.Hour
+				used = handover.CPUHour
 			}
 			must(p.Earn(charge(i, used), noon))(t)
 		}
@@ -142,12 +144,12 @@ func TestAChangedBookIsFound(t *testing.T) {
 	}
 	c := New("c")
 	for i := range 300 {
-		ok(t, c.Owe(charge(i, time.Minute)))
+		ok(t, c.Owe(charge(i, minute)))
 	}
 	exchange(t, build(300, 0), c, 500)
 	for _, wrong := range []int{1, 2, 17, 150, 299, 300} {
 		p := build(300, wrong)
-		must(p.Earn(charge(300, time.Minute), noon))(t)
+		must(p.Earn(charge(300, minute), noon))(t)
 		if _, err := p.After(c.Head(pair), 10); !fail.Is(err, fail.Conflict) {
 			t.Fatalf("%d: %v", wrong, err)
 		}
@@ -171,7 +173,7 @@ func TestAChangedBookIsFound(t *testing.T) {
 func TestStatementsThatDoNotFollow(t *testing.T) {
 	p := New("p")
 	for i := range 3 {
-		must(p.Earn(charge(i, time.Minute), noon))(t)
+		must(p.Earn(charge(i, minute), noon))(t)
 	}
 	all := p.Entries(pair)
 	for name, edit := range map[string]func(*Statement){
@@ -181,7 +183,7 @@ func TestStatementsThatDoNotFollow(t *testing.T) {
 		"another pair":      func(s *Statement) { s.Provider = "q" },
 		"nothing used":      func(s *Statement) { s.Used = 0 },
 		"a false withdrawal": func(s *Statement) {
-			s.Withdraws, s.Used, s.Sum = 1, 2*time.Minute, 0
+			s.Withdraws, s.Used, s.Sum = 1, 2*minute, 0
 		},
 		"a withdrawal of what is not there": func(s *Statement) { s.Withdraws = 2 },
 	} {
@@ -203,15 +205,15 @@ func TestALostBookComesBack(t *testing.T) {
 	p, c := New("p"), New("c")
 	for n := range 10 {
 		if n != 4 { // one is contested
-			ok(t, c.Owe(charge(n, time.Minute)))
+			ok(t, c.Owe(charge(n, minute)))
 		}
 	}
 	for n := range 6 {
-		must(p.Earn(charge(n, time.Minute), noon))(t)
+		must(p.Earn(charge(n, minute), noon))(t)
 	}
 	backup := must(p.Encode())(t)
 	for n := 6; n < 10; n++ {
-		must(p.Earn(charge(n, time.Minute), noon))(t)
+		must(p.Earn(charge(n, minute), noon))(t)
 	}
 	exchange(t, p, c, 2)
 	old := must(Decode(backup))(t)
@@ -228,8 +230,8 @@ func TestALostBookComesBack(t *testing.T) {
 func TestTrim(t *testing.T) {
 	p, c := New("p"), New("c")
 	for n := range 10 {
-		ok(t, c.Owe(charge(n, time.Minute)))
-		must(p.Earn(charge(n, time.Minute), noon))(t)
+		ok(t, c.Owe(charge(n, minute)))
+		must(p.Earn(charge(n, minute), noon))(t)
 	}
 	if n := p.Trim(0); n != 0 {
 		t.Fatalf("%d statements were trimmed that nobody has heard of", n)
@@ -252,10 +254,10 @@ func TestTrim(t *testing.T) {
 			t.Errorf("%+v", back.Head(pair))
 		}
 	}
-	ok(t, c.Owe(charge(10, time.Minute)))
-	must(p.Earn(charge(10, time.Minute), noon))(t)
+	ok(t, c.Owe(charge(10, minute)))
+	must(p.Earn(charge(10, minute), noon))(t)
 	exchange(t, p, c, 100)
-	if got := p.Balance("c").Did; got != 11*time.Minute {
+	if got := p.Balance("c").Did; got != 11*minute {
 		t.Error(got)
 	}
 	if _, err := p.After(Head{Pair: pair}, 10); !fail.Is(err, fail.NotFound) {
@@ -266,9 +268,9 @@ func TestTrim(t *testing.T) {
 // TestCanonical: equal statements have equal bytes; nothing else does, and nothing else is
 // read.
 func TestCanonical(t *testing.T) {
-	s := must(New("p").Earn(charge(1, time.Hour), noon))(t)
+	s := must(New("p").Earn(charge(1, handover.CPUHour), noon))(t)
 	want := "portolan-favour/1\nprovider:1:p\nconsumer:1:c\nnumber:1:1\nprevious:64:" + strings.Repeat("0", 64) +
-		"\norigin:1:c\njob:5:job-1\ntoken:1:1\noutcome:8:finished\nused:13:3600000000000\nwithdraws:1:0\nsum:13:3600000000000\nissued:19:1930132800000000000\n"
+		"\norigin:1:c\njob:5:job-1\ntoken:1:1\noutcome:8:finished\nused:7:3600000\nwithdraws:1:0\nsum:7:3600000\nissued:19:1930132800000000000\n"
 	if got := string(s.Canonical()); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
@@ -286,7 +288,7 @@ func TestCanonical(t *testing.T) {
 		"capitals": func(s string) string {
 			return strings.Replace(s, ":"+strings.Repeat("0", 64), ":"+strings.Repeat("0", 63)+"A", 1)
 		},
-		"nothing claimed": func(s string) string { return strings.Replace(s, "used:13:3600000000000", "used:1:0", 1) },
+		"nothing claimed": func(s string) string { return strings.Replace(s, "used:7:3600000", "used:1:0", 1) },
 		"an outcome":      func(s string) string { return strings.Replace(s, "finished", "finishes", 1) },
 		"too long":        func(s string) string { return s + strings.Repeat("x", MaxCanonical) },
 	} {
@@ -297,7 +299,7 @@ func TestCanonical(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	s, err := New("p").Earn(charge(1, time.Hour), noon)
+	s, err := New("p").Earn(charge(1, handover.CPUHour), noon)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -321,7 +323,7 @@ func TestAnyExchangeEndsAlike(t *testing.T) {
 		for range 60 {
 			switch rng.IntN(9) {
 			case 0, 1:
-				x := charge(n, time.Duration(1+rng.IntN(100))*time.Second)
+				x := charge(n, handover.CPUTime(1+rng.IntN(100))*handover.CPUSecond)
 				n++
 				ok(t, c.Owe(x))
 				if rng.IntN(6) == 0 {
@@ -371,7 +373,7 @@ func TestAnyExchangeEndsAlike(t *testing.T) {
 
 func TestWhatABookRefuses(t *testing.T) {
 	b := New("c")
-	foreign := charge(1, time.Hour)
+	foreign := charge(1, handover.CPUHour)
 	foreign.Consumer = "x"
 	none := charge(1, 0)
 	for name, err := range map[string]error{
@@ -384,16 +386,16 @@ func TestWhatABookRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	ok(t, b.Owe(charge(1, time.Hour)))
-	if err := b.Owe(charge(1, time.Minute)); !fail.Is(err, fail.Conflict) {
+	ok(t, b.Owe(charge(1, handover.CPUHour)))
+	if err := b.Owe(charge(1, minute)); !fail.Is(err, fail.Conflict) {
 		t.Errorf("another charge for the same copy: %v", err)
 	}
 	p := New("p")
-	must(p.Earn(charge(1, time.Hour), noon))(t)
-	if _, err := p.Earn(charge(1, time.Minute), noon); !fail.Is(err, fail.Conflict) {
+	must(p.Earn(charge(1, handover.CPUHour), noon))(t)
+	if _, err := p.Earn(charge(1, minute), noon); !fail.Is(err, fail.Conflict) {
 		t.Errorf("another claim for the same copy: %v", err)
 	}
-	if _, err := Decode(bytes.Replace(must(p.Encode())(t), []byte(`"used":3600000000000`), []byte(`"used":3600000000001`), 1)); !fail.Is(err, fail.Conflict) {
+	if _, err := Decode(bytes.Replace(must(p.Encode())(t), []byte(`"used":3600000`), []byte(`"used":3600001`), 1)); !fail.Is(err, fail.Conflict) {
 		t.Errorf("a book that was changed: %v", err)
 	}
 }

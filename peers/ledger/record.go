@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/peers/handover"
@@ -26,7 +25,7 @@ type accountRecord struct {
 	Tail []Entry      `json:"tail,omitempty"`
 	Owed []owedRecord `json:"owed,omitempty"`
 	// What the trimmed statements came to.
-	Agreed time.Duration `json:"agreed,omitempty"`
+	Agreed handover.CPUTime `json:"agreed,omitempty"`
 }
 
 type owedRecord struct {

@@ -45,9 +45,9 @@ type Statement struct {
 	Key       handover.Key     `json:"key"`
 	Token     handover.Token   `json:"token"`
 	Outcome   handover.Outcome `json:"outcome,omitempty"`
-	Used      time.Duration    `json:"used"` // CPU time
+	Used      handover.CPUTime `json:"used"`
 	Withdraws uint64           `json:"withdraws,omitempty"`
-	Sum       time.Duration    `json:"sum"` // of all claims up to this one that were not withdrawn
+	Sum       handover.CPUTime `json:"sum"` // of all claims up to this one that were not withdrawn
 	Issued    time.Time        `json:"issued"`
 }
 
@@ -65,7 +65,7 @@ const canonicalHead = "portolan-favour/1\n"
 var fields = [...]string{"provider", "consumer", "number", "previous", "origin", "job", "token", "outcome", "used", "withdraws", "sum", "issued"}
 
 // Canonical gives the bytes that are signed: a line that names the form, then a line for
-// each field, "name:length:value", numbers in decimal, times in nanoseconds since 1970.
+// each field, "name:length:value", numbers in decimal, CPU time in milliseconds, moments in nanoseconds since 1970.
 // Equal statements have equal bytes, and unlike ones unlike bytes.
 func (s Statement) Canonical() []byte {
 	values := [len(fields)]string{
@@ -134,7 +134,7 @@ func Parse(b []byte) (Statement, error) {
 	}
 	s.Key = handover.Key{Origin: values[4], ID: values[5]}
 	s.Token, s.Outcome = handover.Token(values[6]), handover.Outcome(values[7])
-	s.Used, s.Withdraws, s.Sum = time.Duration(number(values[8])), uint64(number(values[9])), time.Duration(number(values[10]))
+	s.Used, s.Withdraws, s.Sum = handover.CPUTime(number(values[8])), uint64(number(values[9])), handover.CPUTime(number(values[10]))
 	s.Issued = time.Unix(0, number(values[11])).UTC()
 	if err != nil {
 		return bad("a number is none")
@@ -164,8 +164,8 @@ func (s Statement) Check() error {
 		return bad("must name two domains that are not the same")
 	case s.Number == 0 || s.Number > 1<<62 || s.Withdraws >= s.Number:
 		return bad("must have a number above zero, and may only withdraw one before it")
-	case s.Used <= 0 || s.Sum < 0:
-		return bad("must claim a time above zero, and the sum must not be negative")
+	case s.Used <= 0 || s.Used > handover.MaxUsed || s.Sum < 0:
+		return bad("must claim a time above zero that a job may have, and the sum must not be negative")
 	}
 	switch s.Outcome {
 	case "", handover.Finished, handover.Failed, handover.Cancelled:

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/peers/handover"
 	"github.com/portolan-project/portolan/peers/ledger"
 )
 
@@ -19,9 +20,9 @@ type Admission struct {
 	MostJobs int           `json:"mostJobs,omitempty"`
 	MostCPUs int           `json:"mostCPUs,omitempty"`
 	MostWall time.Duration `json:"mostWall,omitempty"`
-	// MostDebt is the CPU time that the peer may owe us before its jobs are taken only
+	// MostDebt is what the peer may owe us before its jobs are taken only
 	// while nothing of ours waits; 0 is no bound.
-	MostDebt time.Duration `json:"mostDebt,omitempty"`
+	MostDebt handover.CPUTime `json:"mostDebt,omitempty"`
 	// Reserve is the part of the slots that stays for our own jobs.
 	Reserve float64 `json:"reserve,omitempty"`
 	// OwnOnly takes only jobs that were submitted at the peer itself, none that it forwards.
@@ -64,7 +65,7 @@ func Admit(a Asking, to Admission) error {
 		return refuse(fail.Exhausted, "%d jobs of %s are here, and %d may be; try later", a.Here, a.Peer, to.MostJobs)
 	}
 	if debt := -a.Balance.Surplus(); to.MostDebt > 0 && debt > to.MostDebt && a.Waiting > 0 {
-		return refuse(fail.NotAccepting, "%s owes %s of CPU time, more than the %s allowed while own jobs wait; run some of ours, or try later", a.Peer, debt.Round(time.Second), to.MostDebt)
+		return refuse(fail.NotAccepting, "%s owes %s, more than the %s allowed while own jobs wait; run some of ours, or try later", a.Peer, debt, to.MostDebt)
 	}
 	if a.Slots > 0 && to.Reserve > 0 && float64(a.Free-1) < to.Reserve*float64(a.Slots) {
 		return refuse(fail.NotAccepting, "the free slots that are left are kept for own jobs; try later")

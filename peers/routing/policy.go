@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/peers/handover"
 	"github.com/portolan-project/portolan/peers/ledger"
 )
 
@@ -63,8 +64,8 @@ type Policy struct {
 	Doubt float64 `json:"doubt"`
 	// MostGiven bounds our jobs at one peer; 0 is no bound.
 	MostGiven int `json:"mostGiven"`
-	// MostOwed is the CPU time that we may owe a peer before it is asked last; 0 is no bound.
-	MostOwed time.Duration `json:"mostOwed"`
+	// MostOwed is what we may owe a peer before it is asked last; 0 is no bound.
+	MostOwed handover.CPUTime `json:"mostOwed"`
 	// Keep says that jobs of peers are run here or given back, and never forwarded.
 	Keep bool `json:"keep"`
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portolan-project/portolan/peers/handover"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
 
@@ -184,8 +185,8 @@ func (s *Situation) score(peer *Peer, v survey, c Choice, p Policy) float64 {
 func favour(peer *Peer) float64 {
 	b := peer.Balance
 	gave, got := float64(b.Did+b.Unheard), float64(b.Got+b.Unclaimed)
-	// An hour more or less is nothing among those who hardly know each other.
-	return unit(0.5 + 0.5*(gave-got)/(gave+got+float64(time.Hour)))
+	// A CPU hour more or less is nothing among those who hardly know each other.
+	return unit(0.5 + 0.5*(gave-got)/(gave+got+float64(handover.CPUHour)))
 }
 
 // unit keeps a number between 0 and 1; what is no number is 0.

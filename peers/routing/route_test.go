@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/peers/handover"
 	"github.com/portolan-project/portolan/peers/ledger"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
@@ -86,7 +87,7 @@ func TestWhoIsLeftOut(t *testing.T) {
 // than is borne is asked last, however good it is.
 func TestFavours(t *testing.T) {
 	p := policyFor(t)
-	p.MostOwed = 100 * time.Hour
+	p.MostOwed = 100 * handover.CPUHour
 	s := model(t, size{domain: "b", site: "s", nodes: 4, cpus: 8, memory: 16, free: 4}, size{domain: "c", site: "s", nodes: 4, cpus: 8, memory: 16, free: 4})
 	at := func(b, c ledger.Balance) string {
 		return domains(Route(Situation{
@@ -94,7 +95,7 @@ func TestFavours(t *testing.T) {
 			Peers: []Peer{{Domain: "b", Balance: b}, {Domain: "c", Balance: c, Measured: Measured{Jobs: 100, Success: 1, Speed: 1}}},
 		}, p))
 	}
-	hours := func(n int) time.Duration { return time.Duration(n) * time.Hour }
+	hours := func(n int) handover.CPUTime { return handover.CPUTime(n) * handover.CPUHour }
 	if got := at(ledger.Balance{}, ledger.Balance{}); got != "c b " {
 		t.Errorf("strangers: %q", got)
 	}
@@ -195,20 +196,20 @@ func TestOverloadFlowsOutAndBack(t *testing.T) {
 }
 
 func TestAdmit(t *testing.T) {
-	full := Asking{Peer: "b", Origin: "b", VO: "bio", CPUs: 4, WallTime: time.Hour, Here: 3, Waiting: 1, Free: 2, Slots: 10, Balance: ledger.Balance{Did: 10 * time.Hour}}
+	full := Asking{Peer: "b", Origin: "b", VO: "bio", CPUs: 4, WallTime: time.Hour, Here: 3, Waiting: 1, Free: 2, Slots: 10, Balance: ledger.Balance{Did: 10 * handover.CPUHour}}
 	for _, c := range []struct {
 		to   Admission
 		kind fail.Kind
 		says string
 	}{
 		{Admission{}, 0, ""},
-		{Admission{VOs: []string{"chem", "bio"}, MostJobs: 4, MostCPUs: 4, MostWall: time.Hour, MostDebt: 10 * time.Hour, Reserve: 0.1, OwnOnly: true}, 0, ""},
+		{Admission{VOs: []string{"chem", "bio"}, MostJobs: 4, MostCPUs: 4, MostWall: time.Hour, MostDebt: 10 * handover.CPUHour, Reserve: 0.1, OwnOnly: true}, 0, ""},
 		{Admission{Closed: "the gateway is drained"}, fail.NotAccepting, "drained"},
 		{Admission{VOs: []string{"chem"}}, fail.Denied, "VO"},
 		{Admission{MostJobs: 3}, fail.Exhausted, "3 jobs"},
 		{Admission{MostCPUs: 3}, fail.Unsupported, "CPUs"},
 		{Admission{MostWall: time.Minute}, fail.Unsupported, "run for"},
-		{Admission{MostDebt: time.Hour}, fail.NotAccepting, "owes"},
+		{Admission{MostDebt: handover.CPUHour}, fail.NotAccepting, "owes"},
 		{Admission{Reserve: 0.2}, fail.NotAccepting, "kept for own"},
 	} {
 		err := Admit(full, c.to)
@@ -223,7 +224,7 @@ func TestAdmit(t *testing.T) {
 	}
 	idle := full
 	idle.Waiting = 0
-	if err := Admit(idle, Admission{MostDebt: time.Hour}); err != nil {
+	if err := Admit(idle, Admission{MostDebt: handover.CPUHour}); err != nil {
 		t.Errorf("a debtor is refused while nothing waits: %v", err)
 	}
 	if (Admission{Reserve: 2}).Check() == nil || (Admission{MostJobs: -1}).Check() == nil || (Admission{}).Check() != nil {
