@@ -118,13 +118,6 @@ func (s *stepper) dead(reason string) {
 	}
 }
 
-func short(reason string) string {
-	if len(reason) > MaxReason {
-		return reason[:MaxReason]
-	}
-	return reason
-}
-
 // restore brings back what is not written down. A deadline may have been promised that is
 // forgotten, but none further ahead than the lease.
 func (s *stepper) restore() {
@@ -237,13 +230,24 @@ func (s *stepper) report(in Received, m Report) error {
 	g.Heard = max(g.Heard, min(m.Seq, g.Seq))
 	if m.Revision > g.Revision {
 		g.Revision = m.Revision
-		if g.Status != m.Status || !slices.Equal(g.Where, m.Where) {
-			g.Status, g.Where = m.Status, slices.Clone(m.Where)
+		where := s.credible(m.Where)
+		if g.Status != m.Status || !slices.Equal(g.Where, where) {
+			g.Status, g.Where = m.Status, where
 			s.changed()
 		}
 	}
 	s.grant()
 	return nil
+}
+
+// credible gives the way that a peer tells to the job, or none where it would be a loop or
+// too long: it is for people to see, and nothing else rests on it.
+func (s *stepper) credible(where []string) []string {
+	path := s.job.Path(s.self)
+	if len(where) == 0 || where[0] != s.job.Gave.To || len(path)+len(where) > MaxPath || slices.ContainsFunc(where, func(d string) bool { return slices.Contains(path, d) }) {
+		return nil
+	}
+	return slices.Clone(where)
 }
 
 // heed takes the end of the copy that was last given out: of one that is past its deadline

@@ -53,12 +53,12 @@ func (s *stepper) evidence(in Evidence) error {
 		if in.Result == nil {
 			return invalid(j.Key, "evidence of an end needs the result")
 		}
-		if err := in.Result.check(j.Key); err != nil {
+		r := *in.Result
+		r.Token, r.Reason = in.Token, short(r.Reason)
+		if err := r.check(j.Key); err != nil {
 			return err
 		}
 		j.Used = j.Used.plus(in.Used)
-		r := *in.Result
-		r.Token = in.Token
 		j.Result = &r
 		if err := s.move(ended); err != nil {
 			return err

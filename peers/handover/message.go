@@ -2,7 +2,10 @@ package handover
 
 import (
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/portolan-project/portolan/internal/fail"
 )
@@ -196,6 +199,27 @@ func (m Route) Check() error {
 	return checkDomains(m.Key, m.Path)
 }
 
+// sentence reports whether it may be shown and logged as it is.
+func sentence(s string) bool {
+	return len(s) <= MaxReason && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// short makes one of what others say.
+func short(reason string) string {
+	reason = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(reason, "?"))
+	for i := range reason {
+		if i > MaxReason-utf8.UTFMax {
+			return reason[:i]
+		}
+	}
+	return reason
+}
+
 // checkDomains: each is a name, and none is there twice.
 func checkDomains(k Key, path []string) error {
 	for i, d := range path {
@@ -211,8 +235,11 @@ func checkDomains(k Key, path []string) error {
 
 // Check tells what is wrong with it.
 func (m Answer) Check() error {
-	if len(m.Reason) > MaxReason || !m.Accepted && m.Reason == "" {
-		return invalid(m.Key, "a refusal must give its reason, in at most %d bytes", MaxReason)
+	if !sentence(m.Reason) || !m.Accepted && m.Reason == "" {
+		return invalid(m.Key, "a refusal must give its reason, in at most %d bytes of text", MaxReason)
+	}
+	if !m.Accepted && !slices.Contains(fail.Kinds(), m.Kind) {
+		return invalid(m.Key, "the kind of the refusal is none")
 	}
 	return checkAbout(m.Key, m.Token)
 }
@@ -237,15 +264,15 @@ func (m Report) Check() error {
 	default:
 		return invalid(m.Key, "the status %q is none of waiting, placed, running, suspended, ended, returned", m.Status)
 	}
-	if len(m.Where) > MaxPath || len(m.Reason) > MaxReason || m.Used < 0 || m.Used > MaxUsed {
-		return invalid(m.Key, "a report has at most %d domains and %d bytes of reason, and a time used from 0 to %d", MaxPath, MaxReason, MaxUsed)
+	if len(m.Where) > MaxPath || !sentence(m.Reason) || m.Used < 0 || m.Used > MaxUsed {
+		return invalid(m.Key, "a report has at most %d domains and %d bytes of text as reason, and a time used from 0 to %d", MaxPath, MaxReason, MaxUsed)
 	}
 	return checkDomains(m.Key, m.Where)
 }
 
 func (r *Result) check(k Key) error {
-	if len(r.Reason) > MaxReason {
-		return invalid(k, "the reason must be at most %d bytes", MaxReason)
+	if !sentence(r.Reason) {
+		return invalid(k, "the reason must be at most %d bytes of text", MaxReason)
 	}
 	if r.Token != "" {
 		if err := r.Token.Check(); err != nil {
