@@ -255,6 +255,9 @@ func TestAnythingAtAll(t *testing.T) {
 				in = handover.Evidence{Token: tok, Shows: handover.Shows(pick("started", "paused", "resumed", "ended", "not run", "?")), Result: result(), Used: handover.CPUTime(rng.IntN(9)), Reason: pick("", "\x01")}
 			case 8:
 				in = handover.Tick{}
+				if rng.IntN(3) == 0 {
+					in = handover.Ask{}
+				}
 			default:
 				r := handover.Received{From: pick(domains...), Message: message(now), Terms: terms, Owed: rng.IntN(2) == 0}
 				if rng.IntN(4) == 0 {

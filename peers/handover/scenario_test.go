@@ -273,6 +273,19 @@ func TestTheOriginIsInControl(t *testing.T) {
 		l.shows("c", handover.Evidence{Shows: handover.NotRun})
 		l.is("a", handover.Waiting)
 	})
+	t.Run("query", func(t *testing.T) {
+		l := three(t)
+		l.cut["a"] = true
+		l.shows("c", handover.Evidence{Shows: handover.HasPaused})
+		l.cut["a"] = false
+		if l.jobs["a"].Status() != handover.IsRunning {
+			t.Fatal(l.jobs["a"].Status())
+		}
+		l.does("a", handover.Ask{})
+		if l.jobs["a"].Status() != handover.IsSuspended {
+			t.Error(l.jobs["a"].Status())
+		}
+	})
 	t.Run("only the origin", func(t *testing.T) {
 		l := three(t)
 		if err := l.try("b", handover.Wish{Want: handover.Cancel}); !fail.Is(err, fail.Conflict) {
@@ -504,4 +517,28 @@ func TestALeaseIsNotLongerThanAgreed(t *testing.T) {
 	if a := last[handover.Answer](x, "b"); a.Accepted {
 		t.Errorf("%+v", a)
 	}
+}
+
+// TestAnotherGiverDoesNotStopACopy: however high a token it gives out; and the route is taken
+// once the copy is dead.
+func TestAnotherGiverDoesNotStopACopy(t *testing.T) {
+	l := newLab(t)
+	l.gives("a", "b")
+	l.does("b", handover.PlaceHere{})
+	r := handover.Route{Key: key, Token: "7.1", RecallBy: l.now.Add(terms.Lease), Path: []string{"a", "c"}, Digest: "sha256:1"}
+	for _, m := range []handover.Message{r, handover.Control{Key: key, Token: "7.1", Seq: 1, Want: handover.Cancel, RecallBy: r.RecallBy}} {
+		n := len(l.sent)
+		l.hears("b", "c", m)
+		l.is("b", handover.Here)
+		if len(l.sent) != n {
+			t.Errorf("%T was answered: %+v", m, l.sent[n:])
+		}
+	}
+	l.cut["a"] = true
+	l.now = l.jobs["b"].Taken.RecallBy.Add(-time.Second)
+	l.does("b", handover.Tick{})
+	l.shows("b", handover.Evidence{Shows: handover.NotRun})
+	r.RecallBy = l.now.Add(terms.Lease)
+	l.hears("b", "c", r)
+	l.is("b", handover.Waiting)
 }

@@ -52,7 +52,7 @@ type (
 	Received struct {
 		From    string
 		Message Message
-		// Terms are those of the session with From; of a Route.
+		// Terms are those of the session with From; of a Route and a Control.
 		Terms Terms
 		// Refuse is why a new Route is not to be taken; nil takes it. A Route that was
 		// answered before is answered as it was.
@@ -61,6 +61,8 @@ type (
 		// what was settled once is settled the same again.
 		Owed bool
 	}
+	// Ask asks the peer that has the job how it stands; what it says comes as a Report.
+	Ask struct{}
 	// Tick says that it is later: see Job.Next.
 	Tick struct{}
 )
@@ -73,6 +75,7 @@ func (TakeBack) input()  {}
 func (Return) input()    {}
 func (Evidence) input()  {}
 func (Received) input()  {}
+func (Ask) input()       {}
 func (Tick) input()      {}
 
 // Shows is what evidence shows.
@@ -243,7 +246,7 @@ func (s *stepper) take(in Input) error {
 			return s.submit(in)
 		case Received:
 			return s.received(in)
-		case PlaceHere, Forward, Wish, TakeBack, Return, Evidence, Tick:
+		case PlaceHere, Forward, Wish, TakeBack, Return, Evidence, Ask, Tick:
 		}
 		return fail.Errorf("handover.Step", fail.NotFound, "", "the job is not known here")
 	}
@@ -264,6 +267,12 @@ func (s *stepper) take(in Input) error {
 		return s.evidence(in)
 	case Received:
 		return s.received(in)
+	case Ask:
+		if s.job.Phase != Given {
+			return s.conflict("no peer has the job")
+		}
+		s.send(s.job.Gave.To, Query{s.job.Key, s.job.Gave.Token})
+		return nil
 	case Tick:
 		return nil
 	}

@@ -56,9 +56,7 @@ func (s *stepper) route(in Received, m Route) error {
 			return nil
 		}
 		if j.live() {
-			// The giver of a higher token knows that the lower copy is dead. That it is not yet
-			// is ours to see to; the route comes again.
-			s.abandon("it was handed over again under the token " + string(m.Token))
+			s.superseded(in.From, m.Token)
 			return nil
 		}
 		if t := j.Taken; !t.Settled && !t.Refused && j.Used > 0 && t.From == in.From {
@@ -94,6 +92,16 @@ func (s *stepper) route(in Received, m Route) error {
 	s.answerRoute()
 	s.do(Place{})
 	return nil
+}
+
+// superseded: who gives out a higher token knows that the copy is dead, and where it is not
+// yet, that is ours to see to; what was sent comes again when there is no answer. Another
+// giver is not believed that much: its route waits until the copy's own deadline or giver
+// ends it.
+func (s *stepper) superseded(by string, t Token) {
+	if s.job.Taken.From == by {
+		s.abandon("it was handed over again under the token " + string(t))
+	}
 }
 
 // again answers a route that was answered.
@@ -195,7 +203,7 @@ func (s *stepper) control(in Received, m Control) error {
 		return dead("the job was handed over again since")
 	case c > 0:
 		if j != nil && j.live() {
-			s.abandon("it was handed over again under the token " + string(m.Token))
+			s.superseded(in.From, m.Token)
 			return nil
 		}
 		if !ends {
@@ -236,6 +244,9 @@ func (s *stepper) control(in Received, m Control) error {
 func (s *stepper) query(in Received, m Query) error {
 	if !s.taken(in.From, m.Token) {
 		return fail.Errorf("handover.Query", fail.NotFound, m.Key.String(), "there is no copy under the token %s of %s here", m.Token, in.From)
+	}
+	if s.job.Phase == Given {
+		s.send(s.job.Gave.To, Query{s.job.Key, s.job.Gave.Token}) // what it says is reported on
 	}
 	s.tell()
 	return nil

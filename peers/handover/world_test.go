@@ -641,6 +641,13 @@ func (g *gateway) route(k handover.Key) {
 	if now := g.mem[k]; now != nil && now.Phase == handover.Waiting && g.up {
 		again()
 	}
+	if w.chance(0.1) {
+		w.after(w.between(time.Second, 5*time.Minute), func() {
+			if g.up && g.mem[k] != nil {
+				g.step(k, handover.Ask{})
+			}
+		})
+	}
 	if w.chance(0.3) {
 		in := w.between(time.Second, 5*time.Minute)
 		if w.chance(0.5) {
@@ -914,6 +921,9 @@ func (w *world) check(g *gateway, k handover.Key, before, after *handover.Job) {
 		w.say("%s ends %s: %+v", g.g.Domain, k.ID, r)
 		if t.ended > 1 {
 			w.breach("%s ended %d times", k, t.ended)
+		}
+		if len(t.running) > 0 {
+			w.breach("%s ended while it runs: %v", k, t.running)
 		}
 		if r.Outcome == handover.Cancelled {
 			w.counters.cancelled++
