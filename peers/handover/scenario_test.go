@@ -321,7 +321,7 @@ func TestForwardersPromiseNoMore(t *testing.T) {
 		x.gives("a", "b")
 		x.cut["a"] = true
 		x.now = x.jobs["b"].Taken.RecallBy.Add(-terms.Skew - terms.StopWithin - time.Nanosecond)
-		x.try("b", handover.Tick{}) //nolint:errcheck // only for the clock
+		_ = x.try("b", handover.Tick{})
 		tight := terms
 		tight.StopWithin = time.Minute
 		return x.try("b", handover.Forward{To: "c", Terms: tight, Hops: 3})

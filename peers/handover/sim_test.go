@@ -1,7 +1,6 @@
 package handover_test
 
 import (
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -27,6 +26,9 @@ func TestFederationsEndEachJobOnce(t *testing.T) {
 		return
 	}
 	first, seeds := uint64(1), uint64(500)
+	if testing.Short() {
+		seeds = 150
+	}
 	if s := os.Getenv("PORTOLAN_HANDOVER_SEEDS"); s != "" {
 		seeds = number(t, "PORTOLAN_HANDOVER_SEEDS", s)
 	}
@@ -120,7 +122,7 @@ func TestBreachesAreFound(t *testing.T) {
 					}
 				}
 			}
-			t.Error(fmt.Sprintf("%d seeds did not show it", most))
+			t.Errorf("%d seeds did not show it", most)
 		})
 	}
 }
