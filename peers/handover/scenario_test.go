@@ -122,6 +122,9 @@ func TestATakerStopsBeforeItsDeadline(t *testing.T) {
 	l.is("b", handover.Stopping)
 	// A renewal that comes now is too late.
 	l.hears("b", "a", handover.Granted{Key: key, Token: "1", RecallBy: l.now.Add(terms.Lease)})
+	if got := l.jobs["b"].Taken.RecallBy; !got.Equal(by) || l.has("b", "Extend") != 0 {
+		t.Errorf("a copy that is given up was renewed, to %s", got)
+	}
 	l.shows("b", handover.Evidence{Shows: handover.NotRun, Used: handover.CPUSecond})
 	l.is("b", handover.Released)
 	// Heard of before the giver's own deadline, it comes back at once, and its work is owed.
@@ -541,4 +544,63 @@ func TestAnotherGiverDoesNotStopACopy(t *testing.T) {
 	r.RecallBy = l.now.Add(terms.Lease)
 	l.hears("b", "c", r)
 	l.is("b", handover.Waiting)
+}
+
+// TestNothingIsPlacedAtItsLapse: the deadline has passed before anything else that happens at
+// the same moment.
+func TestNothingIsPlacedAtItsLapse(t *testing.T) {
+	l := newLab(t)
+	l.gives("a", "b")
+	l.cut["a"] = true
+	l.now = l.jobs["b"].Taken.RecallBy.Add(-terms.Skew - terms.StopWithin)
+	for _, in := range []handover.Input{
+		handover.PlaceHere{}, handover.Forward{To: "c", Terms: terms, Hops: 3},
+		handover.Received{From: "a", Message: handover.Granted{Key: key, Token: "1", RecallBy: l.now.Add(terms.Lease)}, Terms: terms},
+	} {
+		j := l.jobs["b"]
+		_, granted := in.(handover.Received)
+		if err := l.try("b", in); err == nil && !granted || l.has("b", "Start") != 0 {
+			t.Errorf("%T at the lapse", in)
+		}
+		l.is("b", handover.Released)
+		l.jobs["b"] = j
+	}
+}
+
+// TestAFencedCopyIsStopped: at once, and not only at its deadline.
+func TestAFencedCopyIsStopped(t *testing.T) {
+	l := newLab(t)
+	l.gives("a", "b")
+	l.does("b", handover.PlaceHere{})
+	l.hears("b", "a", handover.Settle{Key: key, Token: "1"})
+	l.is("b", handover.Stopping)
+	if l.has("b", "Stop") != 1 {
+		t.Error("its site is not told")
+	}
+}
+
+// TestASettleThatIsLost: is said the same again, though the job has another place by then, so
+// that what is owed is claimed, and what is told twice is counted once.
+func TestASettleThatIsLost(t *testing.T) {
+	l := newLab(t)
+	l.gives("a", "b")
+	l.does("b", handover.PlaceHere{})
+	l.does("b", handover.Return{Running: true, Reason: "the nodes are wanted"})
+	if err := l.try("b", handover.Evidence{Token: "1.1", Shows: handover.NotRun, Used: handover.CPUSecond}); err != nil {
+		t.Fatal(err)
+	}
+	report := l.mail[0].Message
+	l.mail = nil
+	for range 2 {
+		l.hears("a", "b", report)
+		if len(l.earns) != 0 || len(l.owes) != 1 || l.jobs["a"].Used != handover.CPUSecond {
+			t.Fatalf("owed %+v; used %s", l.owes, l.jobs["a"].Used)
+		}
+	}
+	l.mail = nil // both answers are lost
+	l.gives("a", "c")
+	l.pass(time.Minute)
+	if len(l.earns) != 1 || l.jobs["b"] != nil && !l.jobs["b"].Taken.Settled {
+		t.Errorf("earned %+v", l.earns)
+	}
 }

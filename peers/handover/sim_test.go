@@ -55,6 +55,9 @@ func TestFederationsEndEachJobOnce(t *testing.T) {
 			t.Errorf("the worlds are too dull: no job ever went from %q to %q", m.From, m.To)
 		}
 	}
+	if all.unclaimed*20 > all.charges && seeds >= 500 {
+		t.Errorf("%d accounts of %d charges have something that is owed and was never claimed", all.unclaimed, all.charges)
+	}
 	if seeds >= 500 && (all.hops == 0 || all.late == 0 || all.reruns == 0 || all.refused == 0 || all.recalls == 0 || all.cancelled == 0 || all.charges == 0 || all.deepest < maxHops) {
 		t.Error("the worlds are too dull: something never happened")
 	}

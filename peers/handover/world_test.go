@@ -922,6 +922,9 @@ func (w *world) check(g *gateway, k handover.Key, before, after *handover.Job) {
 		if t.ended > 1 {
 			w.breach("%s ended %d times", k, t.ended)
 		}
+		if used := w.used(k); after.Used > used {
+			w.breach("%s used %s by what its origin was told, and %s in truth", k, after.Used, used)
+		}
 		if len(t.running) > 0 {
 			w.breach("%s ended while it runs: %v", k, t.running)
 		}
@@ -960,6 +963,19 @@ func (w *world) check(g *gateway, k handover.Key, before, after *handover.Job) {
 			w.breach("%s is taken from %s %s before the recall deadline", k, before.Gave.To, by.Sub(w.now))
 		}
 	}
+}
+
+// used is what all placements of a job took.
+func (w *world) used(k handover.Key) handover.CPUTime {
+	var sum handover.CPUTime
+	for _, g := range w.gates {
+		for _, r := range g.site {
+			if r.key == k {
+				sum += handover.CPU(1, r.used)
+			}
+		}
+	}
+	return sum
 }
 
 // reconcile makes the two books of a pair alike, as far as nothing is lost on the way.
