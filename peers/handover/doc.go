@@ -38,6 +38,12 @@
 // down: a taker that forgets it stops sooner, and a giver never promises more than Lease
 // from now, so that one that restarts waits for a whole Lease.
 //
+// What is left to the caller. That From is who it says, and may hand over jobs of the key's
+// origin: a peer that lies about paths and tokens can have a job refused, though not run
+// twice by others. That the site keeps NotAfter without the gateway: one that can't must
+// not be given jobs of peers. That a record is read back with Decode before its first step
+// after a restart, and only then.
+//
 // No loop. The path of domains travels with the job, and each side refuses a domain that
 // is in it, and a hop more than the origin allowed.
 package handover

@@ -399,3 +399,21 @@ func TestWhatABookRefuses(t *testing.T) {
 		t.Errorf("a book that was changed: %v", err)
 	}
 }
+
+// TestACopyIsPaidOnce: a provider that claims one twice, in statements that follow each other
+// as they must, is paid once.
+func TestACopyIsPaidOnce(t *testing.T) {
+	p, c := New("p"), New("c")
+	ok(t, c.Owe(charge(1, minute)))
+	first := must(p.Earn(charge(1, minute), noon))(t)
+	second := first
+	second.Number, second.Previous, second.Sum = 2, first.Digest(), 2*minute
+	ok(t, c.Take(pair, []Entry{{Statement: first}, {Statement: second}}))
+	if got := c.Entries(pair); got[0].Verdict != Agreed || got[1].Verdict != Contested || c.Balance("p").Got != minute {
+		t.Errorf("%+v", got)
+	}
+	back := must(Decode(must(c.Encode())(t)))(t)
+	if back.Balance("p") != c.Balance("p") {
+		t.Errorf("%+v", back.Balance("p"))
+	}
+}
