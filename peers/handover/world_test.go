@@ -342,10 +342,14 @@ func (g *gateway) restart() {
 	w := g.w
 	g.up = true
 	w.say("%s restarts", g.g.Domain)
+	life := g.life
 	for _, k := range w.jobs {
 		rec := g.disk[k]
 		if rec == nil {
 			continue
+		}
+		if g.life != life {
+			return // it died again while it started
 		}
 		b, err := rec.Encode()
 		if err != nil {
