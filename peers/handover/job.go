@@ -97,8 +97,10 @@ type Taken struct {
 	Refused bool      `json:"refused,omitempty"`
 	Kind    fail.Kind `json:"kind,omitempty"`
 	// Lapsed says that the copy is dead or dying, and is never revived.
-	Lapsed  bool `json:"lapsed,omitempty"`
-	Settled bool `json:"settled,omitempty"` // the giver knows how it ended, or has no use for it
+	Lapsed bool `json:"lapsed,omitempty"`
+	// Until is how long the end of the copy is kept for a giver that is not heard of.
+	Until   time.Time `json:"until,omitzero"`
+	Settled bool      `json:"settled,omitempty"` // the giver knows how it ended, or has no use for it
 }
 
 // Gave is a placement at a peer.

@@ -218,6 +218,9 @@ func (s *stepper) move(e event) error {
 	if !ok {
 		return s.conflict("a job that is %q can't be %s", s.job.Phase, e)
 	}
+	if t := s.job.Taken; t != nil && s.job.live() && (to == Over || to == Released) {
+		t.Until = s.now.Add(t.Terms.Keep)
+	}
 	s.job.Phase = to
 	s.changed()
 	return nil
@@ -463,7 +466,10 @@ func (j *Job) forgetAt() (time.Time, bool) {
 	if t.Refused || t.Settled {
 		return at, true
 	}
-	return at.Add(t.Terms.Keep), true
+	if at.Before(t.Until) {
+		at = t.Until
+	}
+	return at, true
 }
 
 // Next is when a Tick is wanted, if nothing else happens before; zero is never.

@@ -18,8 +18,8 @@ type Terms struct {
 	StopWithin time.Duration `json:"stopWithin"`
 	// Resend is the time between a message and its repetition.
 	Resend time.Duration `json:"resend"`
-	// Keep is how long after its recall deadline a result waits for a giver that is not
-	// heard of.
+	// Keep is how long the end of a copy waits for a giver that is not heard of; no less than
+	// to the recall deadline.
 	Keep time.Duration `json:"keep"`
 }
 
