@@ -58,6 +58,10 @@ check: ## format, vet and short tests: what anyone runs before handing work over
 race: ## every test under the race detector
 	go test -race -timeout 40m ./...
 
+.PHONY: sim
+sim: ## ten thousand seeded federations in virtual time; SEED=... repeats one and prints what happened
+	PORTOLAN_HANDOVER_SEED=$(SEED) PORTOLAN_HANDOVER_SEEDS=10000 go test -count 1 -v -run Federations ./peers/handover
+
 .PHONY: bench
 bench: ## the ratios of docs/performance.md, in one run
 	go test -run '^$$' -bench Ratios -benchtime 1x -timeout 60m ./internal/e2e/bench ./resourcemodel ./internal/broker/schedule

@@ -70,6 +70,9 @@ var pure = map[string][]string{
 	"peers/wire":               {"os", "net", "net/http", "io/fs", "os/exec"},
 	"peers/exchange":           {"os", "net", "net/http", "io/fs", "os/exec"},
 	"peers/session":            {"os", "net", "net/http", "io/fs", "os/exec"},
+	"peers/handover":           {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"peers/ledger":             {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"peers/routing":            {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 }
 
 func TestImportsPointDown(t *testing.T) {
