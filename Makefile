@@ -59,8 +59,9 @@ race: ## every test under the race detector
 	go test -race -timeout 40m ./...
 
 .PHONY: sim
-sim: ## ten thousand seeded federations in virtual time; SEED=... repeats one and prints what happened
-	PORTOLAN_HANDOVER_SEED=$(SEED) PORTOLAN_HANDOVER_SEEDS=10000 go test -count 1 -v -run Federations ./peers/handover
+sim: ## ten thousand seeded federations in virtual time, with sessions, and as many with single messages; SEED=... repeats one of the first and prints what happened
+	PORTOLAN_SIM_SEED=$(SEED) PORTOLAN_SIM_SEEDS=$(or $(SEEDS),10000) go test -count 1 -v -timeout 30m -run 'TestFederations$$' ./peers/simtest
+	$(if $(SEED),,PORTOLAN_HANDOVER_SEEDS=$(or $(SEEDS),10000) go test -count 1 -v -run Federations ./peers/handover)
 
 .PHONY: bench
 bench: ## the ratios of docs/performance.md, in one run
