@@ -65,7 +65,7 @@ sim: ## ten thousand seeded federations in virtual time, with sessions, and as m
 
 .PHONY: federation
 federation: setup ## three domains with real managers, by themselves and as peers, under faults; needs root; SEED=... of the workload
-	PORTOLAN_FEDERATION=1 PORTOLAN_FEDERATION_SEED=$(SEED) go test -count 1 -v -timeout 20m -run 'TestFederation$$' ./internal/e2e/federation
+	PORTOLAN_FEDERATION=isolated PORTOLAN_FEDERATION_SEED=$(SEED) go test -count 1 -v -timeout 20m -run 'TestFederation$$' ./internal/e2e/federation
 
 .PHONY: bench
 bench: ## the ratios of docs/performance.md, in one run

@@ -1,8 +1,10 @@
 package federation
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -15,6 +17,14 @@ func serveArgs(config, data string) []string {
 func (d *domain) isolated(t *testing.T, dir string) string {
 	t.Helper()
 	return write(t, filepath.Join(dir, d.name+".yaml"), "domain: "+d.name+".example\nsites:\n"+d.site)
+}
+
+// configure writes the configuration of a domain that has peers.
+func (f *federation) configure(t *testing.T, d *domain, keys, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	fmt.Fprintf(&b, "domain: %s\nsites:\n%s", d.domain(), d.site)
+	return write(t, filepath.Join(dir, d.name+".yaml"), b.String())
 }
 
 func write(t *testing.T, path, text string) string {

@@ -1,7 +1,7 @@
 package federation
 
 import (
-	"fmt"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +15,7 @@ import (
 // TestFederation is the experiment. It takes minutes and both processors, so that it runs
 // where it is asked for: `make federation`.
 //
-//	PORTOLAN_FEDERATION=1       runs it
+//	PORTOLAN_FEDERATION=1       runs it; "isolated" leaves out what has peers
 //	PORTOLAN_FEDERATION_SEED=n  of the workload; 1
 //	PORTOLAN_FEDERATION_PHASE=d how long each domain is overloaded; 30s
 func TestFederation(t *testing.T) {
@@ -54,22 +54,50 @@ func TestFederation(t *testing.T) {
 	domains := []*domain{bsc, fiu, ibm}
 	jobs := l.jobs()
 
+	f := newFederation(t, hub, domains, l.phase)
 	all := map[string]*figures{}
 	var names []string
-	pass := func(name string, configure func(*domain, string) string) *figures {
+	// The managers stay from run to run; the gateways, and what they remember, do not.
+	pass := func(name string, federated, faulty bool) {
 		r := newRun(t, name, dir, binary, domains, jobs)
-		for _, d := range domains {
-			r.configs[d.name] = configure(d, r.dir)
-			r.start(d)
-		}
 		defer r.stopAll()
+		for _, d := range domains {
+			if federated {
+				r.configs[d.name] = f.configure(t, d, dir, r.dir)
+			} else {
+				r.configs[d.name] = d.isolated(t, r.dir)
+			}
+			if err := r.again(d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var with *federation
+		var faults func(context.Context)
+		if federated {
+			with = f
+			if err := f.alive(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if faulty {
+			faults = func(ctx context.Context) { f.suffer(ctx, r) }
+		}
 		t.Logf("%s: %d jobs", name, len(jobs))
-		r.work(l.phase*3+3*time.Minute, nil)
+		r.work(l.phase*3+3*time.Minute, faults)
 		names = append(names, name)
-		all[name] = r.results()
-		return all[name]
+		all[name] = r.results(with)
 	}
-	pass("isolated", func(d *domain, dir string) string { return d.isolated(t, dir) })
+	which := os.Getenv("PORTOLAN_FEDERATION")
+	pass("isolated", false, false)
+	if which != "isolated" {
+		pass("federated", true, false)
+		pass("under faults", true, true)
+	}
 	print(os.Stdout, l, names, all)
-	fmt.Println()
+	if a, b := all["isolated"], all["federated"]; b != nil && b.slow.mean() > gain*a.slow.mean() {
+		t.Errorf("the mean bounded slowdown is %.2f as peers and %.2f isolated: it was to be at most %.1f of that", b.slow.mean(), a.slow.mean(), gain)
+	}
 }
+
+// gain is what federated slowdown may be of isolated.
+const gain = 0.6

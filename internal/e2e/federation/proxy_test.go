@@ -9,15 +9,20 @@ import (
 	"time"
 )
 
-// proxy is the way from one gateway to another's peer endpoint. What is sent takes its
-// time, and no longer arrives while the way is cut: connections then hang, as those whose
-// packets are dropped do, and are not refused.
+// proxy stands before the peer endpoint of one gateway: all others reach it through the
+// proxy, which knows by their addresses which way each comes.
 type proxy struct {
 	l    net.Listener
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 	to   string
+	ways map[string]*way // by where connections come from
 	wg   sync.WaitGroup
+}
 
+// way is one between two gateways. What is sent takes its time, and no longer arrives
+// while the way is cut: connections then hang, as those whose packets are dropped do, and
+// are not refused.
+type way struct {
 	mu    sync.Mutex
 	delay time.Duration
 	rate  int           // bytes a second in each direction; 0 is no bound
@@ -28,10 +33,15 @@ type proxy struct {
 	made  int      // connections
 }
 
-// newProxy passes on what comes to l.
-func newProxy(l net.Listener, to string, dial func(context.Context, string, string) (net.Conn, error)) *proxy {
-	p := &proxy{l: l, to: to, dial: dial, open: make(chan struct{}), ended: make(chan struct{}), conns: map[net.Conn]struct{}{}}
-	close(p.open)
+func newWay() *way {
+	w := &way{open: make(chan struct{}), ended: make(chan struct{}), conns: map[net.Conn]struct{}{}}
+	close(w.open)
+	return w
+}
+
+// newProxy passes on what comes to l from the addresses of ways, and nothing else.
+func newProxy(l net.Listener, to string, dial func(context.Context, string, string) (net.Conn, error), ways map[string]*way) *proxy {
+	p := &proxy{l: l, to: to, dial: dial, ways: ways}
 	p.wg.Go(p.accept)
 	return p
 }
@@ -42,51 +52,66 @@ func (p *proxy) accept() {
 		if err != nil {
 			return
 		}
-		p.wg.Go(func() { p.serve(c) })
+		host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+		if w := p.ways[host]; w != nil {
+			p.wg.Go(func() { p.serve(w, c) })
+		} else {
+			_ = c.Close()
+		}
 	}
 }
 
-// way gives how things stand.
-func (p *proxy) way() (delay time.Duration, rate int, open <-chan struct{}) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.delay, p.rate, p.open
+func (p *proxy) close() {
+	_ = p.l.Close()
+	for _, w := range p.ways {
+		close(w.ended)
+		w.heal()
+		w.reset()
+	}
+	p.wg.Wait()
+}
+
+// now gives how things stand.
+func (w *way) now() (delay time.Duration, rate int, open <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.delay, w.rate, w.open
 }
 
 // set changes delay and rate of what is sent from now on.
-func (p *proxy) set(delay time.Duration, rate int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.delay, p.rate = delay, rate
+func (w *way) set(delay time.Duration, rate int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.delay, w.rate = delay, rate
 }
 
 // cut has nothing pass until heal.
-func (p *proxy) cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (w *way) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	select {
-	case <-p.open:
-		p.open = make(chan struct{})
+	case <-w.open:
+		w.open = make(chan struct{})
 	default:
 	}
 }
 
 // heal ends a cut.
-func (p *proxy) heal() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (w *way) heal() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	select {
-	case <-p.open:
+	case <-w.open:
 	default:
-		close(p.open)
+		close(w.open)
 	}
 }
 
 // reset breaks all connections.
-func (p *proxy) reset() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for c := range p.conns {
+func (w *way) reset() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c := range w.conns {
 		if t, ok := c.(*net.TCPConn); ok {
 			_ = t.SetLinger(0)
 		}
@@ -95,35 +120,27 @@ func (p *proxy) reset() {
 }
 
 // passed tells what passed so far.
-func (p *proxy) passed() (there, back int64, connections int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.bytes[0], p.bytes[1], p.made
+func (w *way) passed() (there, back int64, connections int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.bytes[0], w.bytes[1], w.made
 }
 
-func (p *proxy) close() {
-	_ = p.l.Close()
-	close(p.ended)
-	p.heal()
-	p.reset()
-	p.wg.Wait()
-}
-
-func (p *proxy) track(c net.Conn) (done func()) {
-	p.mu.Lock()
-	p.conns[c] = struct{}{}
-	p.mu.Unlock()
+func (w *way) track(c net.Conn) (done func()) {
+	w.mu.Lock()
+	w.conns[c] = struct{}{}
+	w.mu.Unlock()
 	return func() {
 		_ = c.Close()
-		p.mu.Lock()
-		delete(p.conns, c)
-		p.mu.Unlock()
+		w.mu.Lock()
+		delete(w.conns, c)
+		w.mu.Unlock()
 	}
 }
 
-func (p *proxy) serve(in net.Conn) {
-	defer p.track(in)()
-	if _, _, open := p.way(); !p.wait(open) {
+func (p *proxy) serve(w *way, in net.Conn) {
+	defer w.track(in)()
+	if _, _, open := w.now(); !w.wait(open) {
 		return
 	}
 	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
@@ -132,22 +149,22 @@ func (p *proxy) serve(in net.Conn) {
 	if err != nil {
 		return
 	}
-	defer p.track(out)()
-	p.mu.Lock()
-	p.made++
-	p.mu.Unlock()
+	defer w.track(out)()
+	w.mu.Lock()
+	w.made++
+	w.mu.Unlock()
 	var both sync.WaitGroup
-	both.Go(func() { p.pass(in, out, 0) })
-	both.Go(func() { p.pass(out, in, 1) })
+	both.Go(func() { w.pass(in, out, 0) })
+	both.Go(func() { w.pass(out, in, 1) })
 	both.Wait()
 }
 
 // wait waits for an end of a cut, and says whether the proxy is still there.
-func (p *proxy) wait(open <-chan struct{}) bool {
+func (w *way) wait(open <-chan struct{}) bool {
 	select {
 	case <-open:
 		return true
-	case <-p.ended:
+	case <-w.ended:
 		return false
 	}
 }
@@ -158,7 +175,7 @@ type piece struct {
 }
 
 // pass passes on in one direction, until either side is closed.
-func (p *proxy) pass(from, to net.Conn, direction int) {
+func (w *way) pass(from, to net.Conn, direction int) {
 	pieces := make(chan piece, 64)
 	var reading sync.WaitGroup
 	reading.Go(func() {
@@ -167,7 +184,7 @@ func (p *proxy) pass(from, to net.Conn, direction int) {
 			b := make([]byte, 16<<10)
 			n, err := from.Read(b)
 			if n > 0 {
-				delay, _, _ := p.way()
+				delay, _, _ := w.now()
 				pieces <- piece{b[:n], time.Now().Add(delay)}
 			}
 			if err != nil {
@@ -176,7 +193,7 @@ func (p *proxy) pass(from, to net.Conn, direction int) {
 		}
 	})
 	for x := range pieces {
-		_, rate, open := p.way()
+		_, rate, open := w.now()
 		wait := time.Until(x.due)
 		if rate > 0 {
 			wait = max(wait, 0) + time.Duration(len(x.b))*time.Second/time.Duration(rate)
@@ -185,20 +202,20 @@ func (p *proxy) pass(from, to net.Conn, direction int) {
 			t := time.NewTimer(wait)
 			select {
 			case <-t.C:
-			case <-p.ended:
+			case <-w.ended:
 				t.Stop()
 			}
-			_, _, open = p.way()
+			_, _, open = w.now()
 		}
-		if !p.wait(open) {
+		if !w.wait(open) {
 			break
 		}
 		if _, err := to.Write(x.b); err != nil {
 			break
 		}
-		p.mu.Lock()
-		p.bytes[direction] += int64(len(x.b))
-		p.mu.Unlock()
+		w.mu.Lock()
+		w.bytes[direction] += int64(len(x.b))
+		w.mu.Unlock()
 	}
 	// The other direction may have more to say, but only one that is closed for writing
 	// alone; HTTP has no use for that.
@@ -234,7 +251,8 @@ func TestProxy(t *testing.T) {
 		}
 	}()
 	l := listen()
-	p := newProxy(l, server.Addr().String(), new(net.Dialer).DialContext)
+	w := newWay()
+	p := newProxy(l, server.Addr().String(), new(net.Dialer).DialContext, map[string]*way{"127.0.0.1": w})
 	defer p.close()
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
@@ -261,31 +279,31 @@ func TestProxy(t *testing.T) {
 	if _, err := echo(100_000, 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	p.set(50*time.Millisecond, 0)
+	w.set(50*time.Millisecond, 0)
 	if d, err := echo(10, 10*time.Second); err != nil || d < 100*time.Millisecond {
 		t.Errorf("there and back took %s with 50 ms each way: %v", d, err)
 	}
-	p.set(0, 100_000)
+	w.set(0, 100_000)
 	if d, err := echo(20_000, 10*time.Second); err != nil || d < 200*time.Millisecond {
 		t.Errorf("20 kB took %s at 100 kB a second: %v", d, err)
 	}
-	p.set(0, 0)
-	p.cut()
+	w.set(0, 0)
+	w.cut()
 	if _, err := echo(10, 300*time.Millisecond); err == nil {
 		t.Error("something passed while the way was cut")
 	}
-	p.heal()
+	w.heal()
 	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(c, make([]byte, 10)); err != nil { // of the cut
 		t.Errorf("what waited for the end of the cut: %v", err)
 	}
-	p.reset()
+	w.reset()
 	if _, err := echo(10, 10*time.Second); err == nil {
 		t.Error("the connection outlived a reset")
 	}
-	if there, back, n := p.passed(); there < 120_000 || back < 120_000 || n != 1 {
+	if there, back, n := w.passed(); there < 120_000 || back < 120_000 || n != 1 {
 		t.Errorf("%d bytes there, %d back, over %d connections", there, back, n)
 	}
 }

@@ -33,6 +33,7 @@ type run struct {
 	acked map[string]soap.EPR
 	final map[string]bes.Status
 	begin time.Time
+	notes []string // of faults
 }
 
 // newRun makes the directories of a run, and its ledger, which jobs of all accounts write.
@@ -56,17 +57,17 @@ func newRun(t *testing.T, name, dir, binary string, domains []*domain, jobs []wo
 	return r
 }
 
-// start starts the gateway of a domain, again on the same data if there was one.
-func (r *run) start(d *domain) {
-	r.t.Helper()
-	g, err := d.serve(r.t.Context(), r.binary, r.configs[d.name], filepath.Join(r.dir, d.name), r.log[d.name])
+// again starts the gateway of a domain, on the same data if there was one.
+func (r *run) again(d *domain) error {
+	g, err := d.serve(context.WithoutCancel(r.t.Context()), r.binary, r.configs[d.name], filepath.Join(r.dir, d.name), r.log[d.name])
 	if err != nil {
-		r.t.Fatal(err)
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d.gateway = g
 	close(r.up[d.name])
+	return nil
 }
 
 // kill kills the gateway of a domain.
@@ -232,7 +233,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // results holds the ledger against what the gateways told, and measures.
-func (r *run) results() *figures {
+func (r *run) results(f *federation) *figures {
 	where := map[string]string{}
 	for _, d := range r.domains {
 		where[d.space.inode] = d.name
@@ -264,5 +265,10 @@ func (r *run) results() *figures {
 			r.t.Logf("%s: %s, %s: %+v", r.name, id, fmt.Sprint(told[id]), wrote[id])
 		}
 	}
-	return measure(r.jobs, wrote, r.begin, c)
+	out := measure(r.jobs, wrote, r.begin, c)
+	out.faults = r.notes
+	if f != nil {
+		out.traffic = f.traffic(r.t.Context(), r, wrote)
+	}
+	return out
 }
