@@ -27,8 +27,8 @@ const (
 )
 
 // lookUp finds the gateways that a domain of the DNS names: the SRV records of
-// _portolan-peer._tcp.DOMAIN say where, the TXT records of the same name the rest. A TXT
-// record with a host and port is of that SRV record alone; one without is of all.
+// _portolan-peer._tcp.DOMAIN say where, the TXT records of the same name the rest, for all
+// of them.
 func lookUp(ctx context.Context, r Resolver, name string) (*Found, error) {
 	name = strings.TrimSuffix(name, ".")
 	_, records, err := r.LookupSRV(ctx, "portolan-peer", "tcp", name+".")
@@ -54,7 +54,7 @@ func lookUp(ctx context.Context, r Resolver, name string) (*Found, error) {
 	if len(texts) > maxTXT {
 		texts = texts[:maxTXT]
 	}
-	common, remark := readTexts(texts)
+	common, remark := readTexts(split(texts))
 	if remark != "" {
 		out.Remarks = append(out.Remarks, "the TXT record of "+name+": "+remark)
 	}

@@ -23,7 +23,7 @@ const (
 // Query says where to look.
 type Query struct {
 	LAN  bool
-	DNS  []string // domains
+	DNS  []string      // domains
 	Wait time.Duration // for all of it; 3 s if 0
 }
 
@@ -90,7 +90,7 @@ func (f *Finder) Find(ctx context.Context, q Query) (*Found, error) {
 	in := &intake{own: f.Own}
 	if f.Static != nil {
 		for _, p := range f.Static() {
-			p.Sources, p.Found = []Source{Static}, now()
+			p.Sources, p.Found = []Source{Listed}, now()
 			in.add(p)
 		}
 	}
@@ -98,13 +98,13 @@ func (f *Finder) Find(ctx context.Context, q Query) (*Found, error) {
 	for _, d := range q.DNS {
 		wg.Go(func() {
 			found, err := lookUp(ctx, f.DNS, d)
-			in.take(found, err, DNS, now())
+			in.take(found, err, InDNS, now())
 		})
 	}
 	if q.LAN {
 		wg.Go(func() {
 			found, err := f.LAN.Browse(ctx)
-			in.take(found, err, LAN, now())
+			in.take(found, err, OnLAN, now())
 		})
 	}
 	wg.Wait()

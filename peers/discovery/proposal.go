@@ -25,13 +25,13 @@ type Source string
 
 // The sources, the most deliberate first.
 const (
-	Static Source = "static" // a list that somebody wrote
-	DNS    Source = "dns"
-	LAN    Source = "lan"
+	Listed Source = "static" // in a list that somebody wrote
+	InDNS  Source = "dns"
+	OnLAN  Source = "lan"
 )
 
 // Sources gives all of them.
-func Sources() []Source { return []Source{Static, DNS, LAN} }
+func Sources() []Source { return []Source{Listed, InDNS, OnLAN} }
 
 // Proposal is a gateway that was found. All of it is what it, or whoever answered in its
 // place, says of itself: see peers/status.Offer for what it can prove.

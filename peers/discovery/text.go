@@ -51,7 +51,8 @@ func readTexts(texts []string) (announcement, string) {
 			continue
 		}
 		seen[key] = true
-		if len(t) > maxText || !printable(value) {
+		// What multicast brings has odd bytes as escapes already.
+		if len(t) > maxText || !printable(value) || strings.ContainsAny(value, `\"`) {
 			switch key {
 			case keyDomain, keyPath, keyVersion, keyFingerprint, keyTLS:
 				wrong(key, "is too long or has characters that it may not have")
@@ -88,6 +89,20 @@ func readTexts(texts []string) (announcement, string) {
 		}
 	}
 	return a, remark
+}
+
+// split parts what a TXT record of the DNS has: a resolver joins the strings of a record,
+// so there the keys are parted by blanks or semicolons, or have a record each.
+func split(records []string) []string {
+	var out []string
+	for _, r := range records {
+		for f := range strings.FieldsFuncSeq(r, func(c rune) bool { return c == ' ' || c == ';' }) {
+			if out = append(out, f); len(out) > maxTexts {
+				return out
+			}
+		}
+	}
+	return out
 }
 
 // texts gives the strings of a TXT record.

@@ -12,7 +12,7 @@ type State string
 
 // The states.
 const (
-	Opening  State = "opening"  // there is no session yet; Reason says what the last attempt met, or that the peer is waited for
+	Opening  State = "opening" // there is no session yet; Reason says what the last attempt met, or that the peer is waited for
 	Alive    State = State(session.Alive)
 	Suspect  State = State(session.Suspect)
 	Lost     State = State(session.Lost)
