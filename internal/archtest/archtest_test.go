@@ -72,7 +72,6 @@ var pure = map[string][]string{
 	"peers/session":            {"os", "net", "net/http", "io/fs", "os/exec"},
 	"peers/handover":           {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"peers/ledger":             {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
-	"peers/status":             {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"peers/routing":            {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 }
 

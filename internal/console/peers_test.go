@@ -31,7 +31,7 @@ func newNeighbours() *neighbours {
 		Since: &at, Role: wire.Parent, Jobs: status.Jobs{Given: status.Count{Live: 3, Total: 10}}, Ledger: status.Balance{Got: 7200_000, Surplus: 7200_000},
 		Session: &status.Session{
 			ID: "s1", Version: "1", Software: "portolan/7", Features: []string{"digests"}, Ours: true, Provides: true, Shows: wire.Full, Shown: wire.Simple,
-			VOs: []string{"bio"}, Beat: 30, Lost: 300, Lease: 600, Opened: at, Heard: at, Lag: 1.5, Behind: 2, Owed: 1, Clock: -0.25,
+			VOs: []string{"bio"}, Beat: 30, Lost: 300, Lease: 600, Heard: &at, Lag: 1.5, Behind: 2, Owed: 1, Clock: &status.Clock{Ahead: -0.25, Within: 0.1},
 			Out: status.Traffic{Messages: 12, Bytes: 34567, Items: 89}, In: status.Traffic{Messages: 11, Bytes: 2048, Items: 3},
 		},
 	}}}

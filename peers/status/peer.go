@@ -67,28 +67,31 @@ type Session struct {
 	VOs      []string    `json:"vos,omitempty"`
 	Beat     float64     `json:"beat"` // seconds
 	Lost     float64     `json:"lost"` // seconds of silence until it is taken for lost
-	Lease    float64     `json:"lease"`
-	Opened   time.Time   `json:"opened"`
-	Heard    time.Time   `json:"heard"` // the last sign of life
+	Lease    float64     `json:"lease"` // seconds that a recall deadline is ahead at most
+	Heard    *time.Time  `json:"heard,omitempty"` // the last sign of life
 	// Lag is how long the oldest item waits that the peer is not done with, in seconds; 0
 	// where none does.
 	Lag float64 `json:"lag"`
 	// Behind are the items that the peer is not done with, and Owed those of it that we
 	// are not.
-	Behind int64 `json:"behind"`
-	Owed   int64 `json:"owed"`
-	// Clock is how far the peer's clock is before ours, in seconds, as its messages tell;
-	// their way is in it.
-	Clock float64 `json:"clock"`
-	Out   Traffic `json:"out"`
-	In    Traffic `json:"in"`
+	Behind int     `json:"behind"`
+	Owed   int     `json:"owed"`
+	Clock  *Clock  `json:"clock,omitempty"` // without, it was not measured yet
+	Out    Traffic `json:"out"`
+	In     Traffic `json:"in"`
 }
 
-// Traffic is what went over a session in one direction since it was opened.
+// Clock is how far the peer's clock is before ours, in seconds.
+type Clock struct {
+	Ahead  float64 `json:"ahead"`  // below zero it is behind
+	Within float64 `json:"within"` // the error of that
+}
+
+// Traffic is what went in one direction since the peer came to be known.
 type Traffic struct {
-	Messages int64 `json:"messages"`
-	Bytes    int64 `json:"bytes"` // of the bodies as they were sent, compressed where they were
-	Items    int64 `json:"items"`
+	Messages uint64 `json:"messages"`
+	Bytes    uint64 `json:"bytes"` // of the bodies as they were sent, compressed where they were
+	Items    uint64 `json:"items"` // repetitions too
 }
 
 // Jobs are those that go between two domains.
