@@ -429,4 +429,3 @@ func (a *app) showLedger(l *status.Ledger) error {
 	}
 	return nil
 }
-

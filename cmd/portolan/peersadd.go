@@ -261,4 +261,3 @@ func proposalRow(p *discovery.Proposal, known []status.Peer, now time.Time) []st
 	}
 	return []string{p.Domain, p.URL, p.Version, p.Fingerprint, strings.Join(sources, ", "), ago(now.Sub(p.Found)), note}
 }
-

@@ -65,9 +65,9 @@ type Session struct {
 	Shows    wire.Detail `json:"shows"`    // what it shows us of its resources
 	Shown    wire.Detail `json:"shown"`    // what we show it of ours
 	VOs      []string    `json:"vos,omitempty"`
-	Beat     float64     `json:"beat"` // seconds
-	Lost     float64     `json:"lost"` // seconds of silence until it is taken for lost
-	Lease    float64     `json:"lease"` // seconds that a recall deadline is ahead at most
+	Beat     float64     `json:"beat"`            // seconds
+	Lost     float64     `json:"lost"`            // seconds of silence until it is taken for lost
+	Lease    float64     `json:"lease"`           // seconds that a recall deadline is ahead at most
 	Heard    *time.Time  `json:"heard,omitempty"` // the last sign of life
 	// Lag is how long the oldest item waits that the peer is not done with, in seconds; 0
 	// where none does.
