@@ -137,7 +137,7 @@ func (s *space) dial(ctx context.Context, network, address string) (net.Conn, er
 
 // listen listens inside.
 func (s *space) listen(address string) (l net.Listener, err error) {
-	s.within(func() { l, err = net.Listen("tcp", address) }) //nolint:noctx // at once
+	s.within(func() { l, err = net.Listen("tcp", address) })
 	return l, err
 }
 

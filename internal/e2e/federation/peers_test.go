@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -213,6 +212,3 @@ func (f *federation) named(address string) string {
 
 // domain is the name that the gateway speaks for.
 func (d *domain) domain() string { return d.name + ".example" }
-
-// keys is where a domain's key and certificate are kept, over all runs.
-func (d *domain) keys(dir string) string { return filepath.Join(dir, "keys-"+d.name) }
