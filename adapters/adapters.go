@@ -96,6 +96,10 @@ type Properties struct {
 	Hold    bool // Holder
 	Push    bool // Watcher delivers evidence; else the broker asks Status
 	Bulk    bool // alike jobs of one Submit cost the manager about one request
+	Recall  bool // Recaller
+	// Domain is that of the peer gateway which the site stands for: what it has is what the
+	// resource model has of that domain. "" is a site of our own.
+	Domain string
 	// Limits.
 	MaxBatch  int     // items in one call of Submit or Status; 0 is no bound
 	MaxJobs   int     // placements that are not final at once; 0 is no bound
@@ -245,6 +249,13 @@ type Suspender interface {
 type Holder interface {
 	Hold(context.Context, []Handle) []error
 	Release(context.Context, []Handle) []error
+}
+
+// Recaller is the ability Properties.Recall: jobs that have not begun are asked back, for
+// the reason given. That it was asked is no evidence: a job that came back is Lost, with
+// the reason, and one that began meanwhile goes on.
+type Recaller interface {
+	Recall(ctx context.Context, handles []Handle, reason string) []error
 }
 
 // Watcher is the ability Properties.Push. Watch calls emit with evidence of
