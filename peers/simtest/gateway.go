@@ -306,7 +306,11 @@ func (g *gateway) route(k handover.Key) {
 		return
 	}
 	p := to[w.rng.IntN(len(to))]
-	g.step(k, handover.Forward{To: w.gates[p].g.Domain, Terms: w.links[[2]int{g.i, p}].terms, Hops: maxHops - 1})
+	in := handover.Forward{To: w.gates[p].g.Domain, Terms: w.links[[2]int{g.i, p}].terms, Hops: maxHops - 1}
+	if j.Taken == nil && w.chance(0.3) {
+		in.Digest = fmt.Sprintf("sha256:%s-%d", k.ID, w.rng.IntN(3)) // other files go with it than the last time
+	}
+	g.step(k, in)
 	if now := g.mem[k]; now != nil && now.Phase == handover.Waiting && g.up {
 		again()
 	}

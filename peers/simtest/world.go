@@ -208,7 +208,8 @@ func (w *World) submit(g *gateway, k handover.Key) {
 		return
 	}
 	if g.mem[k] == nil {
-		g.step(k, handover.Submit{Key: k, Digest: "sha256:" + k.ID})
+		// It may have had places here before anybody thought of handing it over.
+		g.step(k, handover.Submit{Key: k, Digest: "sha256:" + k.ID, Attempts: uint32(w.rng.IntN(3))})
 	}
 	if g.disk[k] == nil {
 		w.after(time.Second, func() { w.submit(g, k) })
@@ -216,7 +217,11 @@ func (w *World) submit(g *gateway, k handover.Key) {
 	}
 	// What the user wants changes.
 	for range w.rng.IntN(3) {
-		w.after(w.between(time.Second, trouble), func() {
+		d := w.between(time.Second, trouble)
+		if w.chance(0.2) {
+			d = w.between(0, 3*time.Second) // it may have no place yet
+		}
+		w.after(d, func() {
 			t := w.truth[k]
 			if !g.up || t.wants == handover.Cancel || w.now.After(w.calm) {
 				return
