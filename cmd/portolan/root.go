@@ -95,7 +95,7 @@ not be reached or refused; 130 interrupted.`,
 	}
 	add("jobs", a.submitCmd(), a.runCmd(), a.statusCmd(), a.historyCmd(), a.outputCmd(), a.cancelCmd(), a.suspendCmd(), a.resumeCmd())
 	add("check", a.validateCmd(), a.matchCmd(), a.replayCmd(), a.conformanceCmd(), a.adapterCmd())
-	add("gateway", a.serveCmd(), a.sitesCmd(), a.fenceCmd(), a.resourcesCmd(), a.policyCmd(), a.limitCmd(), a.configCmd(), a.versionCmd())
+	add("gateway", a.serveCmd(), a.sitesCmd(), a.fenceCmd(), a.resourcesCmd(), a.peersCmd(), a.policyCmd(), a.limitCmd(), a.configCmd(), a.versionCmd())
 	return root
 }
 

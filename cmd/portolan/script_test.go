@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 //	eventually RE CMD ARG…   run CMD again and again until it succeeds and what it writes matches
 //	setline VAR N            set VAR to line N of the last standard output
 //	get PATH CODE            HTTP GET of BASE/PATH, the body on standard output
+//	neighbours               an API with peers that are known; PORTOLAN_ENDPOINT says where
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -61,6 +62,7 @@ func TestScripts(t *testing.T) {
 			"eventually": eventually,
 			"setline":    setLine,
 			"get":        get,
+			"neighbours": startNeighbours,
 		},
 	})
 }

@@ -20,6 +20,8 @@ import (
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/peers/discovery"
+	"github.com/portolan-project/portolan/peers/status"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
 
@@ -63,6 +65,10 @@ type Options struct {
 	// Domain is what this gateway speaks for; "" is one without a name, whose sites
 	// GLUE 2.0 documents have as those of "local".
 	Domain string
+	// Peers keeps the sessions with other domains; nil where there are none.
+	Peers Peers
+	// Finder looks for further ones; nil where nobody may.
+	Finder Finder
 	Log    *slog.Logger
 }
 
@@ -182,6 +188,43 @@ var operations = []operation{
 		what:  "What the scheduler is told and decides from now on, one JSON object a line, for 'portolan replay'.",
 		query: []parameter{{name: "for", what: "how long, such as 90s or 10m; 1m without it", of: ""}},
 		gives: []content{{"application/x-ndjson", nil}},
+	},
+	{
+		method: http.MethodGet, path: PeersPath, do: (*api).peers, name: "getPeers",
+		what:  "The domains that this gateway works with: sessions, jobs given and taken, and the ledger's balance.",
+		gives: []content{asJSON(PeerList{})},
+	},
+	{
+		method: http.MethodPost, path: PeersPath, do: (*api).addPeer, name: "addPeer",
+		what:  "Trust the key with a fingerprint for a domain, and open a session with the endpoint that shows it.",
+		takes: &content{"application/json", AddPeer{}}, gives: []content{asJSON(status.Peer{})},
+	},
+	{
+		method: http.MethodGet, path: PeerPath, do: (*api).peer, name: "getPeer",
+		what:  "One of the domains that this gateway works with.",
+		gives: []content{asJSON(status.Peer{})},
+	},
+	{
+		method: http.MethodDelete, path: PeerPath, do: (*api).removePeer, name: "removePeer",
+		what:  "End the relation with a domain: the session is drained, and then its key is not trusted any more.",
+		query: []parameter{{name: "now", what: "close it at once; what is under way is recalled by its deadline", of: false}},
+		gives: []content{asJSON(status.Peer{})},
+	},
+	{
+		method: http.MethodGet, path: PeerLedgerPath, do: (*api).peerLedger, name: "getPeerLedger",
+		what:  "Who ran how much for whom: balance, statements and what was said to them.",
+		query: []parameter{{name: "most", what: "of each account, at most so many of the newest statements; 100 without it", of: 0}},
+		gives: []content{asJSON(status.Ledger{})},
+	},
+	{
+		method: http.MethodPost, path: InspectPath, do: (*api).inspectPeer, name: "inspectPeer",
+		what:  "What an endpoint shows of itself: domain, certificate and the fingerprint to compare. Nothing is changed.",
+		takes: &content{"application/json", InspectPeer{}}, gives: []content{asJSON(status.Offer{})},
+	},
+	{
+		method: http.MethodPost, path: ProposalsPath, do: (*api).discover, name: "discoverPeers",
+		what:  "Look for gateways in the list of the configuration, in the DNS and on the LAN. They are proposals: none is trusted.",
+		takes: &content{"application/json", Discover{}}, gives: []content{asJSON(discovery.Found{})},
 	},
 	{
 		method: http.MethodGet, path: DescriptionPath, do: (*api).described, name: "getDescription",

@@ -13,6 +13,8 @@ import (
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/broker/limits"
 	"github.com/portolan-project/portolan/internal/broker/policy"
+	"github.com/portolan-project/portolan/peers/discovery"
+	"github.com/portolan-project/portolan/peers/status"
 )
 
 // DescriptionPath has the description of this API, as OpenAPI 3.1.
@@ -120,6 +122,9 @@ var words = map[reflect.Type]func() []string{
 	reflect.TypeFor[policy.Kind]():      func() []string { return texts(policy.Kinds()) },
 	reflect.TypeFor[limits.Scope]():     func() []string { return texts(limits.Scopes()) },
 	reflect.TypeFor[broker.SiteState](): func() []string { return texts(broker.SiteStates()) },
+	reflect.TypeFor[status.State]():     func() []string { return texts(status.States()) },
+	reflect.TypeFor[status.Source]():    func() []string { return texts(status.Sources()) },
+	reflect.TypeFor[discovery.Source](): func() []string { return texts(discovery.Sources()) },
 }
 
 func texts[T ~string](all []T) []string {

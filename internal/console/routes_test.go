@@ -91,7 +91,7 @@ func run(t *testing.T) *running {
 	since := time.Now()
 	r.Broker = b
 	r.api = console.New(b, console.Options{
-		Version:   "7.1",
+		Version: "7.1", Peers: newNeighbours(), Finder: finder(),
 		Principal: func(*http.Request) (soap.Principal, error) { return soap.Principal{Name: "ada", Method: "none"}, nil },
 		Configuration: func() *console.Configuration {
 			return &console.Configuration{File: "g.yaml", Read: since, Problem: "g.yaml:3: no", Since: &since}
@@ -311,6 +311,12 @@ func (r *running) asked(what string, op *operation, fill map[string]string, quer
 					r.Errorf("%s: %s: %v", what, p.Name, err)
 				}
 			}
+			if schema["type"] == "boolean" {
+				yes, err := strconv.ParseBool(text)
+				if v = yes; err != nil {
+					r.Errorf("%s: %s: %v", what, p.Name, err)
+				}
+			}
 			j := &judge{components: r.doc.Components.Schemas}
 			j.value(what+" "+p.Name, v, schema)
 			for _, p := range j.problems {
@@ -396,6 +402,30 @@ func TestEveryRouteOfAGateway(t *testing.T) {
 			t.Error(got)
 		}
 
+		// Peers come and go.
+		domain := func(name string) map[string]string { return map[string]string{"domain": name} }
+		const del, add = http.MethodDelete, `{"url":"` + fiu + `","domain":"fiu.example","fingerprint":"` + fingerprint + `"}`
+		if got := r.answers(200, post, console.ProposalsPath, nil, "", `{"lan":true}`); !strings.Contains(got, `"static",
+        "lan"`) || !strings.Contains(got, "one interface is down") {
+			t.Error(got)
+		}
+		r.answers(400, post, console.ProposalsPath, nil, "", `{"dns":["example.org"]}`)
+		r.answers(200, post, console.InspectPath, nil, "", `{"url":"`+fiu+`"}`)
+		r.answers(503, post, console.InspectPath, nil, "", `{"url":"https://nobody.example/peer"}`)
+		r.answers(200, post, console.PeersPath, nil, "", add)
+		r.answers(409, post, console.PeersPath, nil, "", strings.ReplaceAll(add, "fiu.example\"", "ibm.example\""))
+		if got := r.answers(200, get, console.PeersPath, nil, "", ""); strings.Count(got, `"domain": `) != 2 {
+			t.Error(got)
+		}
+		r.answers(200, get, console.PeerPath, domain("ibm.example"), "", "")
+		r.answers(404, get, console.PeerPath, domain("bsc.example"), "", "")
+		if got := r.answers(200, get, console.PeerLedgerPath, domain("fiu.example"), "most=2", ""); strings.Count(got, `"previous"`) != 2 || !strings.Contains(got, `"unheardMs": 3000`) {
+			t.Error(got)
+		}
+		r.answers(409, del, console.PeerPath, domain("ibm.example"), "", "")
+		r.answers(200, del, console.PeerPath, domain("fiu.example"), "", "")
+		r.answers(200, del, console.PeerPath, domain("fiu.example"), "now=true", "")
+
 		// The site is out, a job is given up, and then all of them.
 		r.answers(409, post, console.AbandonPath, of(hangs), "", "")
 		r.answers(409, post, console.FencePath, site("there"), "", `{}`)
@@ -435,7 +465,7 @@ func (r *running) complete() {
 			routed[m+" "+path] = true
 		}
 		// Whatever else is asked there is refused, with what may be.
-		url := strings.NewReplacer("{id}", known, "{site}", "here").Replace(path)
+		url := strings.NewReplacer("{id}", known, "{site}", "here", "{domain}", "ibm.example").Replace(path)
 		code, body, header := r.send(http.MethodPatch, url, "")
 		if code != http.StatusMethodNotAllowed || header.Get("Allow") == "" {
 			r.Errorf("PATCH %s: %d, %q", path, code, header.Get("Allow"))
@@ -459,7 +489,7 @@ func (r *running) complete() {
 		}
 	}
 	list := func(m map[string]bool) string { return fmt.Sprint(slices.Sorted(maps.Keys(m))) }
-	if len(routed) < 20 || !maps.Equal(routed, described) || !maps.Equal(routed, r.met) {
+	if len(routed) < 30 || !maps.Equal(routed, described) || !maps.Equal(routed, r.met) {
 		r.Errorf("the router has    %s\nthe description has %s\nasked were         %s", list(routed), list(described), list(r.met))
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/console"
+	"github.com/portolan-project/portolan/peers/status"
 )
 
 // judge holds a value to a schema, and to more than the schema asks: a key that the schema
@@ -126,6 +127,13 @@ func (j *judge) object(at string, x, schema map[string]any) {
 	}
 }
 
+// removable lets go of any of its neighbours, and keeps it.
+type removable struct{ *neighbours }
+
+func (r removable) RemovePeer(ctx context.Context, d string, _ bool) (*status.Peer, error) {
+	return r.Peer(ctx, d)
+}
+
 // What each operation answers is what the description says, to the last key.
 func TestAnswersAreAsDescribed(t *testing.T) {
 	_, said, view := gate()
@@ -138,6 +146,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		Capacity:   &adapters.Capacity{Hosts: 2, CPUs: 4}, Jobs: map[broker.Phase]int{broker.Running: 3}, Live: 3,
 	}, {Name: "gone", State: broker.SiteUnconfigured}}
 	h := serve(gateway{sites: func(context.Context) ([]broker.SiteStatus, error) { return all, nil }, scheduling: scheduling{view: view, set: said}}, console.Options{
+		Peers: removable{newNeighbours()}, Finder: finder(),
 		Configuration: func() *console.Configuration {
 			return &console.Configuration{File: "g.yaml", Read: since, Since: &since}
 		},
@@ -160,6 +169,8 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	bodies := map[string]string{
 		"put " + console.PoliciesPath: `{"scope":"gateway","kind":"selection","setting":"first-fit"}`, "put " + console.LimitsPath: `{"subject":"site:hpc","max":3}`,
 		"post " + console.MatchPath: "<doc/>", "post " + console.FencePath: `{"reason":"sold","died":"2026-02-01T14:03:00Z"}`,
+		"post " + console.PeersPath: `{"url":"` + fiu + `","domain":"fiu.example","fingerprint":"` + fingerprint + `"}`, "post " + console.InspectPath: `{"url":"` + fiu + `"}`,
+		"post " + console.ProposalsPath: `{"lan":true,"wait":0.5}`,
 	}
 	asked := 0
 	for path, methods := range doc.Paths {
@@ -167,7 +178,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 			if method == "head" {
 				continue
 			}
-			at := strings.NewReplacer("{id}", known, "{site}", "slurm").Replace(path)
+			at := strings.NewReplacer("{id}", known, "{site}", "slurm", "{domain}", "ibm.example").Replace(path)
 			for mediaType, content := range op.Responses["200"].Content {
 				query := ""
 				if path == console.ResourcesPath && mediaType == "application/xml" {
@@ -207,7 +218,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 			}
 		}
 	}
-	if asked < 12 {
+	if asked < 19 {
 		t.Errorf("only %d answers were judged", asked)
 	}
 	// A refusal is a Problem.
