@@ -92,7 +92,9 @@ func call(t *testing.T, g *identity.Gateway, url, domain string, edit func(c *so
 	}
 	c := &soap.Client{
 		URL: url, Addressing: true, Transport: tr, Retries: -1, Timeout: 10 * time.Second, Sign: g.Signer(domain),
-		Check: func(ctx context.Context, m *soap.Parsed, r *http.Response) error { return g.Answer(ctx, domain, m, r.TLS) },
+		Check: func(ctx context.Context, m *soap.Parsed, r *http.Response) error {
+			return g.Answer(ctx, domain, m, r.TLS)
+		},
 	}
 	if edit != nil {
 		edit(c)
@@ -209,4 +211,3 @@ func TestMessages(t *testing.T) {
 		}
 	})
 }
-
