@@ -376,7 +376,8 @@ func (f *far) freeAt(p resourcemodel.Place) int {
 // home tells what the own sites have for a class: where none would start it at once, how
 // long the jobs that wait would take to get through, as all of them are alike to who waits.
 func (s *Scheduler) home(fv *farView, v *view, c *class, d resourcemodel.Derived) routing.Survey {
-	out := routing.Survey{Fits: len(v.cands)+len(v.full) > 0, Sure: true}
+	full := slices.DeleteFunc(slices.Clone(v.full), func(f full) bool { return slices.Contains(c.avoid, f.site.key) })
+	out := routing.Survey{Fits: len(v.cands)+len(full) > 0, Sure: true}
 	for _, h := range v.cands {
 		if h.Free > 0 {
 			out.Now, out.Known = true, true
@@ -406,8 +407,13 @@ func (s *Scheduler) home(fv *farView, v *view, c *class, d resourcemodel.Derived
 	for _, h := range v.cands {
 		seen(h.order, h.site)
 	}
-	for i := range v.full {
-		seen(v.full[i].order, v.full[i].site)
+	for i := range full {
+		if !full[i].site.closed(v.now) { // nobody knows when it opens
+			seen(full[i].order, full[i].site)
+		}
+	}
+	if !out.Known {
+		return out
 	}
 	if fv.slots == 0 || fv.sepoch != s.epoch {
 		fv.slots, fv.sepoch = s.slotsFor(v, c, d), s.epoch
@@ -628,12 +634,12 @@ func (s *Scheduler) afar(e *Entry, c *class, now time.Time) string {
 }
 
 // Back decides about a job that a peer was given and that has not begun there: whether it
-// is to be taken back, and why. Left is how long it is still expected to wait there; known
+// is to be taken back, why, and how many like it the own sites could start. Left is how long it is still expected to wait there; known
 // is whether anything tells.
-func (s *Scheduler) Back(id string, left time.Duration, known bool, now time.Time) (string, bool) {
+func (s *Scheduler) Back(id string, left time.Duration, known bool, now time.Time) (why string, room int, back bool) {
 	g := s.given[id]
 	if s.far == nil || g == nil || g.far == nil || len(s.jobs) > 0 {
-		return "", false
+		return "", 0, false
 	}
 	c := &class{request: g.job.Request}
 	v := &view{class: c, now: now}
@@ -643,7 +649,11 @@ func (s *Scheduler) Back(id string, left time.Duration, known bool, now time.Tim
 		Own: s.far.peers.Own, Request: g.job.Request, Derived: d,
 		Survey: func(string) routing.Survey { return s.home(&farView{}, v, c, d) },
 	}
-	return routing.Back(sit, s.far.peers.Policy, left, known)
+	for _, h := range v.cands {
+		room = min(room+s.room(c, h.site, h.Free, now), resourcemodel.MaxCount)
+	}
+	why, back = routing.Back(sit, s.far.peers.Policy, left, known)
+	return why, room, back
 }
 
 // FarWait gives how long a job that a peer has is expected to wait there.

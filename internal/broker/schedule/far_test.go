@@ -159,13 +159,13 @@ func TestFarBack(t *testing.T) {
 		t.Error(left, known)
 	}
 	w.s.Left("a00")
-	if why, back := w.s.Back("a02", left, known, w.now); back {
+	if why, _, back := w.s.Back("a02", left, known, w.now); back {
 		t.Error("others wait, and it is taken back: " + why)
 	}
 	for _, id := range []string{"a03", "a04", "a05"} {
 		w.s.Remove(id)
 	}
-	if why, back := w.s.Back("a02", left, known, w.now); !back || why != "the own sites have recovered and could start it now" {
+	if why, room, back := w.s.Back("a02", left, known, w.now); !back || room != 1 || why != "the own sites have recovered and could start it now" {
 		t.Error(why, back)
 	}
 }
