@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/portolan-project/portolan/peers/session"
@@ -11,6 +12,15 @@ type Traffic struct {
 	Messages uint64 // requests, answers and faults
 	Bytes    uint64 // of their HTTP bodies, compressed where they are
 	Items    uint64 // repetitions included
+}
+
+// counts are the traffic with a peer as it grows.
+type counts struct{ in, out count }
+
+type count struct{ messages, bytes, items atomic.Uint64 }
+
+func (c *count) traffic() Traffic {
+	return Traffic{Messages: c.messages.Load(), Bytes: c.bytes.Load(), Items: c.items.Load()}
 }
 
 // Clock is how the other side's clock differs from this side's.
@@ -32,6 +42,8 @@ type Status struct {
 	Phase  session.Phase
 	Reason string
 	Since  time.Time
+	// Trouble is why the last request to the peer failed; "" once one was answered.
+	Trouble string
 	// NextTry is when a session is asked for next; zero where it is not, or just now.
 	NextTry time.Time
 	// Agreement of the session.

@@ -3,14 +3,18 @@ package peers
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/peers/session"
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
@@ -31,6 +35,8 @@ type Options struct {
 	// Transport makes what carries requests to a peer; nil is a pool of connections with
 	// the settings that Trust gives.
 	Transport func(p Peer) (http.RoundTripper, error)
+	// Version of SOAP that requests are sent in; 1.1 unless set.
+	Version soap.Version
 	// MaxPeers bounds the peers; default 20 000.
 	MaxPeers int
 	Log      *slog.Logger // nil discards
@@ -41,8 +47,17 @@ type Options struct {
 type Table struct {
 	o Options
 
-	mu      sync.RWMutex
-	entries map[string]*entry // by domain
+	// mu is taken after the lock of an entry, never before it.
+	mu       sync.RWMutex
+	entries  map[string]*entry // by domain
+	leaving  map[string]*entry // removed ones whose session is being drained
+	sessions map[string]*entry // by the names of sessions: those that stand, and closed ones that are remembered
+	ran      bool
+	// start runs something until Run ends; nil before Run and after it.
+	start   func(do func(context.Context))
+	closing bool
+	ended   chan struct{} // closed with Run
+	wg      sync.WaitGroup
 }
 
 // New makes a Table without peers. It does nothing before Run. The error is fail.Invalid.
@@ -64,24 +79,97 @@ func New(o Options) (*Table, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Table{o: o, entries: map[string]*entry{}}, nil
+	return &Table{
+		o: o, entries: map[string]*entry{}, leaving: map[string]*entry{}, sessions: map[string]*entry{}, ended: make(chan struct{}),
+	}, nil
 }
 
-// entry is one peer.
-type entry struct{ peer Peer }
-
 // Run keeps sessions with all peers until ctx is over. Then they are left as they are, as
-// in a crash, and nothing that the table started goes on when Run returns: see Close for a
-// kinder end. It may run once.
+// in a crash: the Handler hears nothing more, and nothing that the table started goes on
+// when Run returns. See Close for a kinder end. It may run once: else fail.Conflict.
 func (t *Table) Run(ctx context.Context) error {
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	t.mu.Lock()
+	if t.ran {
+		t.mu.Unlock()
+		return fail.Errorf("peers.Run", fail.Conflict, t.o.Domain, "the table of peers runs, or ran")
+	}
+	t.ran = true
+	t.start = func(do func(context.Context)) { t.wg.Go(func() { do(inner) }) }
+	t.mu.Unlock()
+	for _, e := range t.all() {
+		e.locked(e.open)
+	}
 	<-ctx.Done()
+	t.mu.Lock()
+	t.start = nil
+	close(t.ended)
+	t.mu.Unlock()
+	for _, e := range t.all() {
+		e.locked(e.stop)
+	}
+	t.wg.Wait()
 	return nil
 }
 
+// spawn runs something until Run ends. It is false where Run does not run.
+func (t *Table) spawn(do func(context.Context)) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.start == nil {
+		return false
+	}
+	t.start(do)
+	return true
+}
+
+// all gives the entries, those that leave too.
+func (t *Table) all() []*entry {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.AppendSeq(slices.Collect(maps.Values(t.entries)), maps.Values(t.leaving))
+}
+
+// goodbyeTime is how long Close waits for the other sides to hear of an end without drain.
+const goodbyeTime = 2 * time.Second
+
 // Close drains all sessions and takes no others: what was put is done with by the other
-// side first, until ctx is over; then they are closed as they stand, and ctx.Err is
-// returned. Run is to be ended after it.
-func (t *Table) Close(ctx context.Context) error { return nil }
+// sides first, and what they sent by this. Where ctx is over before, they are closed as
+// they stand, and its error is returned. Run is to be ended after it.
+func (t *Table) Close(ctx context.Context) error {
+	t.mu.Lock()
+	t.closing = true
+	t.mu.Unlock()
+	var gone []<-chan struct{}
+	for _, e := range t.all() {
+		e.locked(func() { gone = append(gone, e.close(session.Stop{Reason: wire.Shutdown, Sentence: "the gateway stops", Drain: true})...) })
+	}
+	err := t.wait(ctx, gone)
+	if err == nil {
+		return nil
+	}
+	for _, e := range t.all() {
+		e.locked(func() { e.close(session.Stop{Reason: wire.Shutdown, Sentence: "the gateway stops and was given no time to drain the session"}) })
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTime)
+	defer cancel()
+	_ = t.wait(last, gone) // who does not hear of it finds out
+	return err
+}
+
+func (t *Table) wait(ctx context.Context, gone []<-chan struct{}) error {
+	for _, g := range gone {
+		select {
+		case <-g:
+		case <-t.ended:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
 
 // Add adds a peer. The error is fail.Conflict where the domain is there, fail.Invalid for
 // what can't be a peer, fail.Exhausted where there are too many.
@@ -90,46 +178,79 @@ func (t *Table) Add(p Peer) error {
 	if err := t.o.validate(p); err != nil {
 		return err
 	}
+	e := newEntry(t, p)
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	var err error
 	switch {
 	case t.entries[p.Domain] != nil:
-		return fail.Errorf("peers.Add", fail.Conflict, p.Domain, "%s is a peer already: change it, or remove it first", p.Domain)
+		err = fail.Errorf("peers.Add", fail.Conflict, p.Domain, "%s is a peer already: change it, or remove it first", p.Domain)
 	case len(t.entries) >= t.o.MaxPeers:
-		return fail.Errorf("peers.Add", fail.Exhausted, p.Domain, "there are %d peers, which is all that there may be: remove one first", len(t.entries))
+		err = fail.Errorf("peers.Add", fail.Exhausted, p.Domain, "there are %d peers, which is all that there may be: remove one first", len(t.entries))
 	}
-	t.entries[p.Domain] = &entry{peer: p}
+	var old *entry
+	if err == nil {
+		t.entries[p.Domain] = e
+		if old = t.leaving[p.Domain]; old != nil {
+			e.stream = old.stream // what the handler is told stays in order
+		}
+	}
+	t.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		old.locked(func() {
+			old.close(session.Stop{Reason: wire.Superseded, Sentence: "the peer was added anew"})
+		})
+	}
+	e.locked(e.open)
 	return nil
 }
 
-// Change changes a peer. A session that was agreed on under other wishes is drained and
-// opened anew; where only its URL, or the detail that it is shown, changed, it stays. The
-// error is fail.NotFound or fail.Invalid.
+// Change changes a peer. A session that was agreed on under other wishes is drained for
+// half a minute and opened anew; where only its URL, or what it is shown, changed, it
+// stays. The error is fail.NotFound or fail.Invalid.
 func (t *Table) Change(p Peer) error {
 	p = p.clone()
 	if err := t.o.validate(p); err != nil {
 		return err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	e := t.entries[p.Domain]
+	e := t.entry(p.Domain)
 	if e == nil {
 		return noPeer("peers.Change", p.Domain)
 	}
-	e.peer = p
+	e.locked(func() { e.change(p) })
 	return nil
 }
+
+// drainTime is what a session is given that is not wanted any more.
+const drainTime = 30 * time.Second
 
 // Remove removes a peer: its session is drained for half a minute and closed as withdrawn,
 // and no other is taken. The error is fail.NotFound.
 func (t *Table) Remove(domain string) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.entries[domain] == nil {
+	e := t.entries[domain]
+	delete(t.entries, domain)
+	if e != nil {
+		t.leaving[domain] = e
+	}
+	t.mu.Unlock()
+	if e == nil {
 		return noPeer("peers.Remove", domain)
 	}
-	delete(t.entries, domain)
+	e.locked(func() {
+		e.removed = true
+		e.close(session.Stop{Reason: wire.Withdrawn, Sentence: "the administrator of " + t.o.Domain + " ended the relation", Drain: true, By: time.Now().Add(drainTime)})
+		e.settle()
+	})
 	return nil
+}
+
+func (t *Table) entry(domain string) *entry {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.entries[domain]
 }
 
 func noPeer(op, domain string) error {
@@ -141,23 +262,31 @@ func noPeer(op, domain string) error {
 // are not to be changed afterwards. The error is fail.NotFound without such a peer,
 // fail.Unavailable without a session, fail.NotAccepting where it is being drained,
 // fail.Exhausted without room (Handler.Free tells when there is some), fail.Unsupported
-// where an item belongs to a feature that was not agreed on, fail.Invalid for what is no item.
+// where an item belongs to a feature that was not agreed on, fail.Invalid for what is no
+// item, or breaks its bounds.
 func (t *Table) Put(domain string, items ...wire.Message) error {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	if t.entries[domain] == nil {
+	for _, m := range items {
+		if err := wire.Sendable(m); err != nil {
+			return err
+		}
+	}
+	e := t.entry(domain)
+	if e == nil {
 		return noPeer("peers.Put", domain)
 	}
-	return fail.Errorf("peers.Put", fail.Unavailable, domain, "there is no session with %s", domain)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.put(items)
 }
 
 // Sessions tells how it stands with each peer, in the order of their domains.
 func (t *Table) Sessions() []Status {
 	t.mu.RLock()
-	defer t.mu.RUnlock()
-	out := make([]Status, 0, len(t.entries))
-	for _, e := range t.entries {
-		out = append(out, Status{Peer: e.peer.clone()})
+	all := slices.Collect(maps.Values(t.entries))
+	t.mu.RUnlock()
+	out := make([]Status, len(all))
+	for i, e := range all {
+		e.locked(func() { out[i] = e.status() })
 	}
 	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.Peer.Domain, b.Peer.Domain) })
 	return out
@@ -165,19 +294,67 @@ func (t *Table) Sessions() []Status {
 
 // Session tells how it stands with one peer. The error is fail.NotFound.
 func (t *Table) Session(domain string) (Status, error) {
-	for _, s := range t.Sessions() {
-		if s.Peer.Domain == domain {
-			return s, nil
-		}
+	e := t.entry(domain)
+	if e == nil {
+		return Status{}, noPeer("peers.Session", domain)
 	}
-	return Status{}, noPeer("peers.Session", domain)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.status(), nil
 }
 
 // Retry asks for a session with a peer at once, where there is none and it has a URL. The
 // error is fail.NotFound.
 func (t *Table) Retry(domain string) error {
-	if _, err := t.Session(domain); err != nil {
-		return err
+	e := t.entry(domain)
+	if e == nil {
+		return noPeer("peers.Retry", domain)
 	}
+	e.locked(func() {
+		e.tries = 0
+		e.open()
+	})
 	return nil
+}
+
+// answer answers a request of the other side. The error is a *wire.Fault, or becomes one.
+func (t *Table) answer(ctx context.Context, who Sender, request wire.Message) (wire.Message, error) {
+	open, _ := request.(*wire.Open)
+	name := ""
+	if open != nil {
+		name = open.Session
+	} else if f := frameOf(request); f != nil {
+		name = f.Session
+	}
+	t.mu.RLock()
+	e, owner, runs, closing := t.entries[who.Domain], t.sessions[name], t.start != nil, t.closing
+	t.mu.RUnlock()
+	fault := func(code wire.FaultCode, sentence string) (wire.Message, error) {
+		return nil, &wire.Fault{Code: code, Session: name, Sentence: wire.Sentence(sentence)}
+	}
+	if owner != nil && owner.domain != who.Domain {
+		return fault(wire.NotTrusted, "the session is of another domain than the message, which is of "+who.Domain)
+	}
+	if e == nil && (owner == nil || open != nil) {
+		return fault(wire.NotTrusted, who.Domain+" is no peer of "+t.o.Domain+": its administrator must add it")
+	}
+	if open == nil && owner != nil {
+		e = owner
+	}
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		c.entry = e
+	}
+	switch {
+	case !runs:
+		return nil, busy(name, "this gateway does not keep sessions now: come again", 5*time.Second)
+	case open != nil && open.Domain != who.Domain:
+		return fault(wire.NotTrusted, "the message is of "+who.Domain+" and speaks for "+open.Domain)
+	case open != nil && closing:
+		return nil, busy(name, "this gateway is about to stop: come again", drainTime)
+	case open != nil:
+		return e.accept(open, owner != nil && owner != e)
+	case owner == nil:
+		return fault(wire.UnknownSession, "the session is not known here: open another")
+	}
+	return e.answer(ctx, request)
 }

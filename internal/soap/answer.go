@@ -2,6 +2,7 @@ package soap
 
 import (
 	"bytes"
+	"context"
 	"net/http"
 	"strconv"
 	"time"
@@ -154,7 +155,17 @@ func (x *exchange) send(status int, m *message) {
 	x.status = status
 	buf := buffers.Get().(*bytes.Buffer)
 	defer putBuffer(buf)
-	buf.Write(m.append(buf.AvailableBuffer())) // keeps the grown memory for the next
+	var sign func(context.Context, *etree.Element) error
+	if x.e.Signer != nil {
+		sign = x.e.Signer(x.sender)
+	}
+	envelope, err := m.bytes(x.r.Context(), sign, buf.AvailableBuffer())
+	if err != nil {
+		x.e.log().Error("an answer could not be signed", "remote", x.r.RemoteAddr, "err", err)
+		x.plain(http.StatusInternalServerError, "the answer could not be signed")
+		return
+	}
+	buf.Write(envelope) // keeps the grown memory for the next
 	b := buf.Bytes()
 	h := x.w.Header()
 	h.Set("Content-Type", m.version.ContentType())

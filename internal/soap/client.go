@@ -39,6 +39,12 @@ type Client struct {
 	UserAgent  string            // "portolan" unless set
 	// Headers are header blocks for every request, each declaring its prefixes.
 	Headers []*etree.Element
+	// Sign adds to a request's envelope what shows whom it is of; nil adds nothing. The call
+	// fails with its error.
+	Sign func(ctx context.Context, envelope *etree.Element) error
+	// Check is asked of each answer and fault before it is heeded; nil takes all. The call
+	// fails with its error, as if there were no answer.
+	Check func(ctx context.Context, answer *Parsed, resp *http.Response) error
 
 	once sync.Once
 	http *retryablehttp.Client
@@ -176,14 +182,18 @@ func (c *Client) Call(ctx context.Context, action string, body *etree.Element, o
 		return nil, c.unanswered(err, o.idempotent || !sent.Load())
 	}
 	defer resp.Body.Close()
-	return c.answer(resp, m.id, o.idempotent)
+	return c.answer(ctx, resp, m.id, o.idempotent)
 }
 
 func (c *Client) request(ctx context.Context, m *message, action string, idempotent bool) (*retryablehttp.Request, *atomic.Bool, error) {
 	sent := new(atomic.Bool)
 	ctx = context.WithValue(ctx, idempotentKey{}, idempotent)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
-	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodPost, c.URL, m.append(nil))
+	envelope, err := m.bytes(ctx, c.Sign, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodPost, c.URL, envelope)
 	if err != nil {
 		return nil, nil, fail.Errorf("soap.Call", fail.Invalid, c.URL, "%s is not the address of an endpoint", bounded(c.URL)).Because(err)
 	}
@@ -244,7 +254,7 @@ func (c *Client) uncertain(cause error, format string, args ...any) error {
 
 // answer reads what came back. Only the body tells whether it is a fault: some
 // servers send faults with HTTP 200.
-func (c *Client) answer(resp *http.Response, id string, idempotent bool) (*Reply, error) {
+func (c *Client) answer(ctx context.Context, resp *http.Response, id string, idempotent bool) (*Reply, error) {
 	limits := c.Limits.EnsureDefaults()
 	var buf bytes.Buffer
 	if _, err := buf.ReadFrom(io.LimitReader(resp.Body, limits.Bytes+1)); err != nil {
@@ -277,6 +287,11 @@ func (c *Client) answer(resp *http.Response, id string, idempotent bool) (*Reply
 	}
 	if kids := p.Body.ChildElements(); len(kids) > 0 {
 		p.Payload = kids[0] // some servers put more behind: multiRef
+	}
+	if c.Check != nil {
+		if err := c.Check(ctx, p, resp); err != nil {
+			return nil, err
+		}
 	}
 	if p.Payload != nil && xmldoc.Is(p.Payload, p.Version.Namespace(), "Fault") {
 		return nil, decodeFault(p, resp)

@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/beevik/etree"
+
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 )
@@ -56,6 +58,10 @@ type Endpoint struct {
 	// Understands names header blocks, beyond those of WS-Addressing and of the
 	// Verifier, that operations process. May be nil.
 	Understands func(xmldoc.Name) bool
+	// Signer gives what adds to an answer's envelope what shows whom it is of: for who is
+	// asking, or the zero Principal where that could not be established. Nil, as it is or as
+	// it gives, adds nothing.
+	Signer func(to Principal) func(ctx context.Context, envelope *etree.Element) error
 	// Strict holds clients to the letter of WS-Addressing: a MessageID on every
 	// request, an action that agrees with the body and with SOAPAction.
 	Strict bool
@@ -162,8 +168,9 @@ type exchange struct {
 	version Version
 	parsed  *Parsed // nil until there is an envelope
 	op      *Operation
-	status  int   // that was sent
-	held    int64 // bytes counted in e.held
+	sender  Principal // once it is established
+	status  int       // that was sent
+	held    int64     // bytes counted in e.held
 }
 
 // serve is the processing order of SOAP 1.2 part 1 §2.6: nothing has an effect
@@ -203,6 +210,7 @@ func (x *exchange) serve() {
 	if !ok {
 		return
 	}
+	x.sender = v.Principal
 	if f := x.find(); f != nil {
 		x.fault(f, nil)
 		return

@@ -70,6 +70,7 @@ func (s *step) end(reason wire.CloseReason, sentence string) {
 	s.closing, s.goodbyes = wire.Ended, 0
 	s.turn(Closed, string(reason)+": "+sentence)
 	s.full = false
+	s.queue, s.sizes, s.taken, s.held = nil, nil, nil, 0 // nothing more is sent, or done with
 }
 
 // owesGoodbye reports whether the other side is still to be told of the end.

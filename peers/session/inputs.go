@@ -21,6 +21,8 @@ type (
 		ID      uint64
 		Message wire.Message
 	}
+	// Gone says that nobody waits for the answer to a Request any more.
+	Gone struct{ ID uint64 }
 	// Response answers an Ask.
 	Response struct {
 		ID      uint64
@@ -46,6 +48,7 @@ type (
 func (Put) input()      {}
 func (Done) input()     {}
 func (Request) input()  {}
+func (Gone) input()     {}
 func (Response) input() {}
 func (Failed) input()   {}
 func (Tick) input()     {}

@@ -6,6 +6,9 @@ import (
 
 // read takes in a frame. It is false where the frame ended the session.
 func (s *step) read(f *wire.Frame) bool {
+	if s.phase == Closed {
+		return false // of which nothing is kept
+	}
 	if f.Number > s.heard {
 		switch {
 		case f.Got > s.sent || f.Heard > s.number:
@@ -60,7 +63,7 @@ func (s *step) take(f *wire.Frame) {
 // doneWith lets go of items, and gives credit for as many.
 func (s *step) doneWith(upto uint64) {
 	n := int(min(upto, s.got)) - int(s.done)
-	if n <= 0 {
+	if n <= 0 || s.phase == Closed {
 		return
 	}
 	for _, size := range s.taken[:n] {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
@@ -86,6 +87,9 @@ func New(c Config, a Agreement, now time.Time) State {
 // Phase gives the phase, why, and since when.
 func (s State) Phase() (Phase, string, time.Time) { return s.phase, s.reason, s.since }
 
+// End gives why the session is over, for whom that has closed.
+func (s State) End() (wire.CloseReason, string) { return s.closeReason, s.closeSentence }
+
 // Agreement gives what the session was opened under.
 func (s State) Agreement() Agreement { return s.agreement }
 
@@ -132,6 +136,8 @@ func (s *step) heed(in Input) {
 		s.doneWith(in.Upto)
 	case Request:
 		s.request(in)
+	case Gone:
+		s.waiting = slices.DeleteFunc(slices.Clone(s.waiting), func(w waiting) bool { return w.id == in.ID })
 	case Response:
 		s.response(in)
 	case Failed:

@@ -248,3 +248,40 @@ func validToken(s string) bool {
 	}
 	return true
 }
+
+// headroom is what a message takes beside one large item.
+const headroom = 64 << 10
+
+// Sendable reports whether an item can be sent: it keeps to its bounds, and goes into a
+// message. The error is fail.Invalid.
+func Sendable(m Message) error {
+	if !Item(m) {
+		return fail.Errorf("wire.Sendable", fail.Invalid, bodyName(m), "a %T does not travel as an item", m)
+	}
+	e, err := Encode(m)
+	if err != nil {
+		return err
+	}
+	if Size(m) < MaxMessage/8 { // escapes make at most six bytes of one
+		return nil
+	}
+	if n := len(xmldoc.Marshal(e)); n > MaxMessage-headroom {
+		return fail.Errorf("wire.Sendable", fail.Invalid, bodyName(m), "the %s takes %d bytes; a message takes %d: say it in several", bodyName(m), n, MaxMessage-headroom)
+	}
+	return nil
+}
+
+// Answers reports whether m is the answer that a request has.
+func Answers(request, m Message) bool {
+	return !Item(request) && bodyName(m) == bodyName(request)+"Response"
+}
+
+// Requests gives the elements of the requests that are bodies of SOAP messages; that of an
+// answer has "Response" behind it.
+func Requests() []string {
+	names := make([]string, len(operations))
+	for i, o := range operations {
+		names[i] = o.name
+	}
+	return names
+}

@@ -1,0 +1,351 @@
+package peers
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/peers/session"
+	"github.com/portolan-project/portolan/peers/wire"
+)
+
+const (
+	// Closed sessions that are remembered, so that their requests are answered, and those
+	// of which only the name is known, so that it is not used again.
+	maxOld   = 4
+	maxNames = 64
+	// maxInside are requests of one peer that are being answered at once.
+	maxInside = 16
+	// Sessions that a peer may open: so many at once, and then one each openEvery.
+	openBurst = 8
+	openEvery = 2 * time.Second
+)
+
+// entry is one peer. Its methods want its lock unless they say otherwise.
+type entry struct {
+	t      *Table
+	domain string
+	count  counts
+	stream *stream
+
+	mu     sync.Mutex
+	peer   Peer
+	config session.Config
+	client *Client
+	url    string // of client
+
+	link   *link    // the session that stands
+	old    []*link  // closed ones, the last closed last
+	names  []string // of those before
+	opened int
+
+	opening *opening
+	asking  *wire.Open // the request that has no answer yet, for the next try
+	tries   int
+	nextTry time.Time
+	timer   *time.Timer // for nextTry
+	reason  string      // why there is no session
+	since   time.Time
+	trouble string
+	clock   Clock
+
+	inside  int
+	opens   *rate.Limiter
+	removed bool
+	stopped bool
+}
+
+func newEntry(t *Table, p Peer) *entry {
+	e := &entry{t: t, domain: p.Domain, stream: new(stream), peer: p, config: t.o.config(p), opens: rate.NewLimiter(rate.Every(openEvery), openBurst), since: time.Now()}
+	e.reason = e.waitsFor()
+	return e
+}
+
+func (e *entry) waitsFor() string {
+	if e.peer.URL == "" {
+		return "there is no URL to call: the peer has to open the session"
+	}
+	return "no session was opened yet"
+}
+
+// locked takes the lock for what do does.
+func (e *entry) locked(do func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	do()
+}
+
+// stream is what a handler is told about one peer, in order.
+type stream struct {
+	mu    sync.Mutex
+	queue []func(Handler)
+	busy  bool
+	ended bool
+}
+
+// tell tells the handler, after what it was told before. It takes no lock of an entry.
+func (e *entry) tell(what func(Handler)) {
+	s := e.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return
+	}
+	s.queue = append(s.queue, what)
+	if !s.busy {
+		s.busy = e.t.spawn(func(context.Context) { s.run(e.t.o.Handler) })
+	}
+}
+
+func (s *stream) run(h Handler) {
+	for {
+		s.mu.Lock()
+		if len(s.queue) == 0 || s.ended {
+			s.queue, s.busy = nil, false
+			s.mu.Unlock()
+			return
+		}
+		what := s.queue[0]
+		s.queue = s.queue[1:]
+		s.mu.Unlock()
+		what(h)
+	}
+}
+
+func (s *stream) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue, s.ended = nil, true
+}
+
+// stop leaves everything as it is, with the end of Run.
+func (e *entry) stop() {
+	e.stopped = true
+	e.stream.end()
+	e.wait(time.Time{})
+	for _, l := range e.links() {
+		l.leave()
+	}
+	if e.client != nil {
+		e.client.CloseIdle()
+	}
+}
+
+// links gives all sessions that are known.
+func (e *entry) links() []*link {
+	if e.link == nil {
+		return e.old
+	}
+	return append(e.old[:len(e.old):len(e.old)], e.link)
+}
+
+func (e *entry) find(name string) *link {
+	for _, l := range e.links() {
+		if l.name == name {
+			return l
+		}
+	}
+	return nil
+}
+
+// close begins the end of what stands, and gives what is closed when it is over and told.
+func (e *entry) close(how session.Stop) (gone []<-chan struct{}) {
+	e.wait(time.Time{})
+	e.opening, e.asking = nil, nil
+	if l := e.link; l != nil {
+		if phase, _, _ := l.state.Phase(); phase == session.Lost {
+			how.Drain = false // it can't
+		}
+		_ = l.step(how)
+	}
+	for _, l := range e.links() {
+		gone = append(gone, l.gone)
+	}
+	return gone
+}
+
+// over takes that a session was closed.
+func (e *entry) over(l *link) {
+	reason, sentence := l.state.End()
+	e.tell(func(h Handler) { h.Closed(e.domain, reason, sentence) })
+	if e.link != l {
+		return
+	}
+	e.link = nil
+	e.reason, e.since = "the last session was closed as "+string(reason)+": "+sentence, time.Now()
+	e.old = append(e.old, l)
+	if len(e.old) > maxOld {
+		e.forget(e.old[0])
+		e.old = slices.Delete(e.old, 0, 1)
+	}
+	if time.Since(l.born) > longestWait {
+		e.tries = 0
+	}
+	switch {
+	case l.anew:
+		e.tries = 0
+		e.wait(time.Now())
+	case reason == wire.Withdrawn:
+		e.later(longestWait)
+	default:
+		e.later(0)
+	}
+}
+
+// forget leaves of a closed session its name.
+func (e *entry) forget(l *link) {
+	l.leave()
+	e.t.mu.Lock()
+	delete(e.t.sessions, l.name)
+	e.t.mu.Unlock()
+	e.names = append(e.names, l.name)
+	if len(e.names) > maxNames {
+		e.names = slices.Delete(e.names, 0, 1)
+	}
+}
+
+// settle lets go of a removed peer when its session is over and told.
+func (e *entry) settle() {
+	if !e.removed || e.link != nil {
+		return
+	}
+	for _, l := range e.old {
+		if !l.isGone {
+			return
+		}
+	}
+	for _, l := range e.old {
+		e.forget(l)
+	}
+	e.old = nil
+	e.t.mu.Lock()
+	if e.t.leaving[e.domain] == e {
+		delete(e.t.leaving, e.domain)
+	}
+	e.t.mu.Unlock()
+	if e.client != nil {
+		e.client.CloseIdle()
+	}
+}
+
+// change takes other wishes.
+func (e *entry) change(p Peer) {
+	before, after := e.config, e.t.o.config(p)
+	e.peer, e.config = p, after
+	// What is shown may change in a session.
+	before.Party.Shows, before.Party.Every = after.Party.Shows, after.Party.Every
+	e.client, e.url = e.clientFor(e.url)
+	if reflect.DeepEqual(before, after) && e.link != nil {
+		return
+	}
+	e.opening, e.asking, e.tries = nil, nil, 0
+	if e.link != nil {
+		e.link.anew = true
+		_ = e.link.step(session.Stop{Reason: wire.Superseded, Sentence: "what " + e.t.o.Domain + " wants of the session changed", Drain: true, By: time.Now().Add(drainTime)})
+		return
+	}
+	e.reason, e.since = e.waitsFor(), time.Now()
+	e.open()
+}
+
+// clientFor gives what calls the peer: at its URL, or where that is not known at the
+// endpoint that it told.
+func (e *entry) clientFor(told string) (*Client, string) {
+	url := e.peer.URL
+	if url == "" {
+		url = told
+	}
+	if url == e.url && e.client != nil {
+		return e.client, e.url
+	}
+	if e.client != nil {
+		e.client.CloseIdle()
+	}
+	c := &Client{URL: url, Domain: e.domain, Trust: e.t.o.Trust, Version: e.t.o.Version, UserAgent: e.t.o.Software, count: &e.count}
+	if e.t.o.Transport != nil {
+		p := e.peer
+		p.URL = url
+		if c.Transport, c.failed = e.t.o.Transport(p); c.failed != nil {
+			c.failed = fail.Errorf("peers", fail.Unavailable, url, "there is no way to call %s", url).Because(c.failed)
+		}
+	}
+	return c, url
+}
+
+// put gives items to the session.
+func (e *entry) put(items []wire.Message) error {
+	l := e.link
+	if l == nil {
+		return fail.Errorf("peers.Put", fail.Unavailable, e.domain, "there is no session with %s: %s", e.domain, e.reason)
+	}
+	if m, feature := wire.Beyond(l.state.Agreement().Features, items); m != nil {
+		return fail.Errorf("peers.Put", fail.Unsupported, e.domain, "%s does not know %s: the session did not agree on the feature %s", e.domain, wire.Name(m).Local, feature)
+	}
+	if err := l.step(session.Put{Items: items}); err != nil {
+		return err
+	}
+	l.stamp()
+	return nil
+}
+
+// answer answers a request in a session. It takes the lock.
+func (e *entry) answer(ctx context.Context, request wire.Message) (wire.Message, error) {
+	f := frameOf(request)
+	e.mu.Lock()
+	l := e.find(f.Session)
+	var err error
+	switch {
+	case e.stopped:
+		err = errStopped(f.Session)
+	case l == nil:
+		err = &wire.Fault{Code: wire.UnknownSession, Session: f.Session, Sentence: "the session is not known here any more: open another"}
+	case e.inside >= maxInside:
+		err = busy(f.Session, fmt.Sprintf("%d requests of %s are being answered: come again when there are fewer", e.inside, e.domain), time.Second)
+	default:
+		err = l.refuse(f)
+	}
+	if err != nil {
+		e.mu.Unlock()
+		return nil, err
+	}
+	e.inside++
+	e.count.in.items.Add(uint64(len(f.Items)))
+	if e.clock.At.IsZero() && l.state.Agreement().Theirs.Endpoint == "" {
+		// It is never called, so that only this tells: of a request that was not given up
+		// on the way.
+		now := time.Now()
+		e.clock = Clock{Difference: f.Clock.Sub(now), Within: openWait, At: now}
+	}
+	id, ch := l.request(request)
+	e.mu.Unlock()
+	defer e.locked(func() { e.inside-- })
+	select {
+	case a := <-ch:
+		return a.message, a.err
+	case <-ctx.Done():
+		e.locked(func() { l.gave(id) })
+		return nil, ctx.Err()
+	}
+}
+
+func errStopped(session string) error {
+	return busy(session, "this gateway stopped: come again", 5*time.Second)
+}
+
+// status tells how it stands.
+func (e *entry) status() Status {
+	s := Status{
+		Peer: e.peer.clone(), Endpoint: e.url, Reason: e.reason, Since: e.since, Trouble: e.trouble, NextTry: e.nextTry,
+		In: e.count.in.traffic(), Out: e.count.out.traffic(), Clock: e.clock, Sessions: e.opened,
+	}
+	if l := e.link; l != nil {
+		l.status(&s)
+	}
+	return s
+}
