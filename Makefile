@@ -16,7 +16,7 @@ FUZZTIME ?= 20s
 # HTCondor comes into a folder of its own, as no package of this Debian has it (internal/testbed).
 TEST_PACKAGES := gcc libc6-dev libxml2-utils python3-zeep php-cli php-soap mono-devel mono-mcs \
   munge slurmctld slurmd slurm-client slurmdbd slurmrestd slurm-wlm-jwt-plugin mariadb-server \
-  openssh-server python3-grpcio python3-protobuf python3-cryptography protobuf-compiler libprotobuf-dev procps
+  openssh-server iproute2 python3-grpcio python3-protobuf python3-cryptography protobuf-compiler libprotobuf-dev procps
 
 .PHONY: help
 help: ## list the targets
@@ -59,8 +59,13 @@ race: ## every test under the race detector
 	go test -race -timeout 40m ./...
 
 .PHONY: sim
-sim: ## ten thousand seeded federations in virtual time; SEED=... repeats one and prints what happened
-	PORTOLAN_HANDOVER_SEED=$(SEED) PORTOLAN_HANDOVER_SEEDS=10000 go test -count 1 -v -run Federations ./peers/handover
+sim: ## ten thousand seeded federations in virtual time, with sessions, and as many with single messages; SEED=... repeats one of the first and prints what happened
+	PORTOLAN_SIM_SEED=$(SEED) PORTOLAN_SIM_SEEDS=$(or $(SEEDS),10000) go test -count 1 -v -timeout 30m -run 'TestFederations$$|TestDetails$$' ./peers/simtest
+	$(if $(SEED),,PORTOLAN_HANDOVER_SEEDS=$(or $(SEEDS),10000) go test -count 1 -v -run Federations ./peers/handover)
+
+.PHONY: federation
+federation: setup ## three domains with real managers, by themselves and as peers, under faults; needs root; SEED=... of the workload
+	PORTOLAN_FEDERATION=isolated PORTOLAN_FEDERATION_SEED=$(SEED) go test -count 1 -v -timeout 20m -run 'TestFederation$$' ./internal/e2e/federation
 
 .PHONY: bench
 bench: ## the ratios of docs/performance.md, in one run

@@ -26,6 +26,9 @@ type Job struct {
 	// Account is the local account that the owner is mapped to; "" runs the job as
 	// the account that the site is configured with.
 	Account string
+	// NotAfter is the end of the job's lease (Leaser); zero is none. A site without
+	// Properties.Lease is given no such job, and refuses it (fail.Unsupported).
+	NotAfter time.Time
 }
 
 // Placed is the outcome of submitting one job. A nil Err gives a Handle. What an
@@ -67,6 +70,9 @@ type Evidence struct {
 	NotRun     bool   // with Stopped, Cancelled or Lost: certain that the program never started
 	Started    time.Time
 	Ended      time.Time
+	// LeaseEnded, with Stopped, says that the site ended the job, or never started it, as
+	// its NotAfter had come.
+	LeaseEnded bool
 	Err        error // Phase Unknown: why nothing is known
 
 	// What some managers tell beside; the zero value is "not told".
@@ -96,6 +102,13 @@ type Properties struct {
 	Hold    bool // Holder
 	Push    bool // Watcher delivers evidence; else the broker asks Status
 	Bulk    bool // alike jobs of one Submit cost the manager about one request
+	Lease   bool // Leaser: it keeps Job.NotAfter
+	// Recallable says that Lost means more than elsewhere: whoever has the job gave it back
+	// or lost the right to run it, so that it runs there no more. It may then be run again
+	// unless its document forbids that.
+	Recallable bool
+	// Domain is the domain to which the site leads, where it is a peer; "" is our own.
+	Domain string
 	// Limits.
 	MaxBatch  int     // items in one call of Submit or Status; 0 is no bound
 	MaxJobs   int     // placements that are not final at once; 0 is no bound
@@ -255,3 +268,25 @@ type Holder interface {
 type Watcher interface {
 	Watch(ctx context.Context, emit func([]Evidence)) error
 }
+
+// Leaser is the ability Properties.Lease. A job with a NotAfter never starts after it, by
+// the clock of the machine that runs it, and has ended by then as a whole process tree,
+// though the gateway be dead, and the manager's controller too where its execute side can
+// do without. Its end is Stopped with LeaseEnded, and NotRun if it never started.
+type Leaser interface {
+	// Extend moves the NotAfter of jobs on. An earlier one than a job has is not heeded, nor
+	// is any for a job that was placed without. It is idempotent. A nil error means that the
+	// later one holds, or that the job has ended; after any other the earlier one may hold.
+	// fail.NotFound says that there is no such job.
+	Extend(context.Context, []Extension) []error
+}
+
+// Extension is a later NotAfter for a placed job.
+type Extension struct {
+	Handle   Handle
+	NotAfter time.Time
+}
+
+// AttributePath is the attribute (Evidence.Attributes) in which a site that leads to a
+// peer tells the job's way from there: see Path.
+const AttributePath = "path"

@@ -114,6 +114,12 @@ func (b *Broker) groups() (map[kindKey][]*job, map[string]bool) {
 		if j.replica() {
 			continue
 		}
+		if st.Foreign != nil { // what it may run at once is its own gateway's to say
+			if p.waits() && j.kind != nil && len(waits) <= mostKinds {
+				waits[j.kind] = true
+			}
+			continue
+		}
 		key := keyOf(j)
 		switch {
 		case p.waits():
@@ -305,12 +311,12 @@ func (b *Broker) readBags(ctx context.Context) {
 		b.mu.Unlock()
 		if k == nil {
 			var err error
-			if k, err = b.readKind(ctx, g.sample, w.key.owner); err != nil {
+			if k, err = b.readKind(ctx, &store.Job{ID: g.sample, Owner: w.key.owner}); err != nil {
 				b.cfg.Log.Debug("the document of a bag of jobs can't be read now", "job", g.sample, "cause", err)
 				continue
 			}
 		} else {
-			k = &kind{def: k.def, request: k.request, unfit: k.unfit, why: k.why}
+			k = k.again()
 		}
 		k.key = w.key
 		k.examine(r, epoch)
@@ -427,7 +433,7 @@ func (b *Broker) bearOne(ctx context.Context, n birth, of store.Job, doc []byte)
 		b.stillborn(n.id)
 		return
 	}
-	rec, _, err := b.create(ctx, store.NewJob{
+	rec, _, err := b.create(ctx, "broker.replicate", store.NewJob{
 		ID: n.id, Owner: replicaOwner, Name: of.Name, Document: doc, Submitted: now, Status: st, Event: *line,
 	})
 	if err != nil {

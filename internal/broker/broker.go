@@ -55,6 +55,8 @@ type Broker struct {
 	sched    *schedule.Scheduler
 	unread   jobHeap // jobs that wait to be brought to the scheduler
 	dues     dues    // jobs that are too late at a time
+	leases   dues    // jobs of peers, by the end of their leases
+	watches  map[*watch]struct{}
 	kinds    map[kindKey]*kind
 	epoch    uint64 // grows when adapters are to be asked again what they can run
 	revision int64  // of the model that the scheduler has
@@ -116,6 +118,8 @@ type job struct {
 	writing  bool               // the committer has it
 	early    *adapters.Evidence // overtook the handle
 	waiters  map[chan struct{}]struct{}
+	leased   time.Time // of a peer's: the end of its lease as it is known here; zero: none
+	dated    bool      // among those that have a lease
 }
 
 // New makes a Broker; Run starts it.
@@ -142,6 +146,7 @@ func New(cfg Config) (*Broker, error) {
 		policies:     &policyRecord{},
 		creating:     map[string]bool{},
 		doubtful:     map[string]time.Time{},
+		watches:      map[*watch]struct{}{},
 	}
 	for _, l := range []**policy.Ledger{&b.own, &b.others} {
 		var err error
@@ -261,7 +266,7 @@ func (b *Broker) reset() {
 	b.owners = map[string]int{}
 	b.live = 0
 	b.kinds, b.unread, b.fed, b.busy = map[kindKey]*kind{}, jobHeap{}, map[string]bool{}, false
-	b.dues = nil
+	b.dues, b.leases = nil, nil
 	b.copies, b.outlasted, b.moved = map[string][]*job{}, map[string]*job{}, map[string]string{}
 	b.bags, b.births, b.passed = map[kindKey]*bag{}, nil, time.Time{}
 	b.newScheduler()

@@ -125,6 +125,9 @@ func (b *Broker) file(p *plan) {
 	if p.do != 0 {
 		s.todo(p.j, p.do)
 	}
+	if st := &p.after; st.Foreign != nil && st.Placement != nil && st.Placement.Handle != nil && (p.before.Placement == nil || p.before.Placement.Handle == nil) {
+		s.toExtend(p.j) // it may have been extended since it was handed over
+	}
 	// What became of it between the hand-over and the site's being listened to was told to
 	// nobody, and no audit asks about a job without a handle. When a placement of another's was
 	// handed over is not known.
@@ -241,6 +244,9 @@ func (b *Broker) take(bt *batch, p *plan, f fact, now time.Time) error {
 	}
 	p.do |= do
 	p.after = next
+	if line != nil && p.j.leased.After(p.after.NotAfter) {
+		p.after.NotAfter = p.j.leased // it costs nothing now
+	}
 	p.hear(f.told, line != nil, now, b.cfg.ToldInterval)
 	if ph := Phase(next.Phase); p.j.replica() && (ph == Requeued || ph == Withheld) {
 		return b.take(bt, p, fact{event: Withdrawn, at: now, reason: next.Reason + "; a replica is not placed again"}, now)

@@ -15,6 +15,7 @@ type conn struct {
 	holder  adapters.Holder    // nil: it can't
 	suspend adapters.Suspender // nil: it can't
 	watcher adapters.Watcher   // nil: it is polled
+	leaser  adapters.Leaser    // nil: it can't
 
 	// use is read-held by calls that are none of the site's loops, and held for
 	// good by whoever closes the adapter.
@@ -31,6 +32,9 @@ func newConn(a adapters.Adapter) *conn {
 	}
 	if c.props.Push {
 		c.watcher, _ = a.(adapters.Watcher)
+	}
+	if c.props.Lease {
+		c.leaser, _ = a.(adapters.Leaser)
 	}
 	return c
 }

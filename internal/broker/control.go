@@ -106,6 +106,12 @@ func (b *Broker) ask(ctx context.Context, activities []soap.EPR, r request) ([]b
 			out[i].Err = r.onFinal(&recs[i])
 			continue
 		}
+		r := r
+		if recs[i].Status.Foreign != nil {
+			if r, out[i].Err = b.ofForeign(ctx, r, &recs[i]); out[i].Err != nil {
+				continue
+			}
+		}
 		if r.possible != nil {
 			if out[i].Err = r.possible(&recs[i]); out[i].Err != nil {
 				continue

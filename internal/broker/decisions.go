@@ -193,7 +193,9 @@ func (b *Broker) learn(p *plan) {
 			if e == Rerun {
 				b.charge(p, &p.before, l.Time)
 			}
-		case Accepted, Chosen, Placed, Uncertain, Deferred, Refused, Absent, GaveUp, Waiting, HeldThere, HeldAgain, Paused,
+		case Returned: // that a peer gave it back says nothing against it
+			b.charge(p, &p.before, l.Time)
+		case Moved, Expired, Extended, GiveBack, Accepted, Chosen, Placed, Uncertain, Deferred, Refused, Absent, GaveUp, Waiting, HeldThere, HeldAgain, Paused,
 			Started, Exited, Stopped, Ended, Cancel, Suspend, Resume, Unable, Abandon,
 			Copied, Outlived, Lapsed, Won, Swapped, Retired, Withdrawn:
 		}

@@ -58,6 +58,9 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 	if late := b.passDeadlines(now); late > 0 && (wait == 0 || late < wait) {
 		wait = late
 	}
+	if due := b.passLeases(now); due > 0 && (wait == 0 || due < wait) {
+		wait = due
+	}
 	ins := b.tend()
 	r := b.roster.Load()
 	chosen, believed := b.sched.Round(now, roundBudget), b.believed()
@@ -105,7 +108,7 @@ func (b *Broker) placing(j *job, st *store.Status, d *schedule.Decision) []fact 
 		return nil
 	}
 	return []fact{{
-		event: Chosen, place: d.Place, rerunnable: j.kind.rerunnable(), cpus: max(1, j.kind.request.Need.CPUs), gateway: b.cfg.Replica,
+		event: Chosen, place: d.Place, rerunnable: j.kind.rerunnable(), recallable: b.recallable(d.Place.Site) && !j.kind.onceOnly(), cpus: max(1, j.kind.request.Need.CPUs), gateway: b.cfg.Replica,
 		reason: "chosen: " + b.chosenBecause(d), tag: adapters.Tag(fmt.Sprintf("%s-%d", j.rec.ID, st.Attempt+1)),
 	}}
 }

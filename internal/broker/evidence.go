@@ -85,7 +85,7 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 	j.held = e.Phase == adapters.Held || e.Phase == adapters.Unknown && j.held
 	f := fact{
 		told: told(e), reason: e.Reason, handle: e.Handle, exitStatus: e.ExitStatus, signal: e.Signal,
-		started: e.Started, ended: e.Ended,
+		started: e.Started, ended: e.Ended, path: wayOf(st, e),
 	}
 	say := func(general string) {
 		if f.reason == "" {
@@ -146,6 +146,13 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 	case adapters.Stopped:
 		f.event = Stopped
 		say("ended by the site " + s.name)
+		if e.LeaseEnded && st.Foreign != nil {
+			f.event = Expired
+			if neverRan {
+				f.started = time.Time{}
+			}
+			break
+		}
 		if neverRan {
 			f.started = time.Time{}
 			switch {
@@ -157,8 +164,15 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 			}
 		}
 	case adapters.Lost:
-		f.event = Vanished
+		f.event, f.unrun = Vanished, neverRan
 		switch {
+		case st.Placement != nil && st.Placement.Recallable:
+			// It runs there no more, and whether it did is no matter: its document allows that.
+			f.event, f.started, f.notBefore = Returned, time.Time{}, b.later(st.Attempt)
+			say("the site " + s.name + " gave it back")
+			if !st.Cancel {
+				f.reason += "; it is placed again"
+			}
 		case neverRan && st.Lost < b.cfg.Retry.Lost || neverRan && st.Cancel:
 			f.event, f.started, f.notBefore = Unrun, time.Time{}, b.later(st.Lost+1)
 			say("lost by the site " + s.name + " before it ran" + again(st))
@@ -181,11 +195,38 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 	if phase == Placing && !placed {
 		fs = append(fs, fact{event: Placed, handle: e.Handle, reason: "the site " + s.name + " took it"})
 	}
-	began := f.event == Exited || f.event == Stopped || f.event == Vanished || f.event == Paused || f.event == HeldThere
+	if f.path != "" && st.Placement.Path != f.path && !e.Phase.Final() {
+		at := "at " + strings.ReplaceAll(f.path, "@", " since ")
+		from := phase
+		if from == Placing { // it is known to be there by now
+			from = AtSite
+		}
+		if phaseTells(from, f.event) {
+			f.reason += " (" + at + ")"
+		} else {
+			fs = append(fs, fact{event: Moved, path: f.path, reason: at})
+		}
+	}
+	began := f.event == Exited || f.event == Stopped || f.event == Vanished || f.event == Expired || f.event == Paused || f.event == HeldThere
 	if began && st.Started.IsZero() && !e.Started.IsZero() && !neverRan && phase != Cancelling {
 		fs = append(fs, fact{event: Started, started: e.Started, reason: "running at the site " + s.name})
 	}
 	return append(fs, f)
+}
+
+// wayOf gives the way that evidence of a peer tells; "" where there is none.
+func wayOf(st *store.Status, e *adapters.Evidence) string {
+	way := e.Attributes[adapters.AttributePath]
+	if st.Placement == nil || way == "" {
+		return ""
+	}
+	return adapters.JoinHops(adapters.SplitHops(way))
+}
+
+// phaseTells reports whether the history gets a line for the event anyway.
+func phaseTells(from Phase, e Event) bool {
+	t, ok := transitions[from][e]
+	return !ok || t.to != from
 }
 
 // hear posts evidence; asOf, when given, is the newest line of each job when the

@@ -79,11 +79,16 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 			ins = append(ins, input{id: t.id, tag: t.tag, facts: one(fact{event: Absent, reason: "it had not been given to the site " + s.name})})
 			continue
 		}
+		if late := j.leased; !late.IsZero() && !late.After(now) {
+			ins = append(ins, input{id: t.id, tag: t.tag, facts: one(fact{event: Absent, reason: "its lease was over before it could be given to the site " + s.name})})
+			continue
+		}
 		jobs = append(jobs, adapters.Job{
 			Tag:        adapters.Tag(t.tag),
 			Definition: s.inShare(j.kind.forSite(s.name, r, now), j.rec.Status.Placement.Share),
 			Owner:      j.rec.Owner,
-			Account:    s.accountOf(j.rec.Owner),
+			Account:    s.accountFor(j),
+			NotAfter:   j.leased,
 		})
 		ids = append(ids, t.id)
 		j.handed = time.Now()
@@ -162,6 +167,15 @@ func (s *site) inShare(def *jsdl.JobDefinition, share string) *jsdl.JobDefinitio
 	res.Placement = p
 	d.Description.Resources = res
 	return &d
+}
+
+// accountFor gives the account of a job: that to which its peer's user was mapped, or that of
+// its owner. The caller holds the lock.
+func (s *site) accountFor(j *job) string {
+	if f := j.rec.Status.Foreign; f != nil && f.Account != "" {
+		return f.Account
+	}
+	return s.accountOf(j.rec.Owner)
 }
 
 // accountOf gives the local account that a principal's jobs run as; "" is the

@@ -47,6 +47,9 @@ func (b *Broker) settle(j *job) {
 	}
 	b.count(j, at, phase)
 	b.leaveLimit(j)
+	if st.Foreign != nil {
+		b.settleForeign(j)
+	}
 	switch {
 	case st.Final:
 		b.forget(j)
@@ -128,16 +131,16 @@ func (b *Broker) siteOf(st *store.Status) *site {
 }
 
 // reserve counts a job that is about to be created, or says why there may be no more.
-func (b *Broker) reserve(owner, id string) error {
+func (b *Broker) reserve(op, owner, id string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch l := b.cfg.Limits; {
 	case !b.serving:
 		return errStarting
 	case b.live >= l.Live:
-		return fail.Errorf("broker.CreateActivity", fail.NotAccepting, "", "the gateway holds %d unfinished activities, as many as it may; try again when some have ended", b.live)
+		return fail.Errorf(op, fail.NotAccepting, "", "the gateway holds %d unfinished activities, as many as it may; try again when some have ended", b.live)
 	case b.owners[owner] >= l.LivePerOwner:
-		return fail.Errorf("broker.CreateActivity", fail.NotAccepting, owner, "you have %d unfinished activities, as many as one may have here; wait for some to end or terminate some", b.owners[owner])
+		return fail.Errorf(op, fail.NotAccepting, owner, "you have %d unfinished activities, as many as one may have here; wait for some to end or terminate some", b.owners[owner])
 	}
 	b.live++
 	b.owners[owner]++

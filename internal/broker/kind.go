@@ -8,6 +8,7 @@ import (
 
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/jsdl"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
@@ -20,6 +21,7 @@ type kind struct {
 	refs    int
 	def     *jsdl.JobDefinition
 	request *resourcemodel.Request
+	foreign *store.Foreign    // of the first that came this way; nil for one of our own
 	unfit   bool              // the document can't be read, or asks for what can't be
 	why     string            // the sentence of that
 	barred  map[string]string // sites whose adapters refuse it, with why
@@ -30,6 +32,7 @@ type kind struct {
 type kindKey struct {
 	sum   [32]byte
 	owner string
+	way   string // of a peer's: its VO and the way that it came (wayKey), as these bar places
 }
 
 // queue gives the share that the document names, "" if none.
@@ -45,6 +48,13 @@ func (k *kind) queue() string {
 func (k *kind) rerunnable() bool {
 	r := k.def.Description.Resources
 	return r != nil && r.Placement != nil && r.Placement.Rerunnable != nil && *r.Placement.Rerunnable
+}
+
+// onceOnly reports whether the document forbids that a job is run again that ran and is
+// lost.
+func (k *kind) onceOnly() bool {
+	r := k.def.Description.Resources
+	return r != nil && r.Placement != nil && r.Placement.Rerunnable != nil && !*r.Placement.Rerunnable
 }
 
 // compile reads what a definition asks of a place. The VO is that of the document,
@@ -77,6 +87,10 @@ func (k *kind) examine(r *roster, epoch uint64) {
 	}
 	barred, keeps := map[string]string{}, map[string]bool{}
 	for _, s := range r.sites {
+		if why := s.barsForeign(k.foreign); why != "" {
+			barred[s.name] = why
+			continue
+		}
 		kept, err := s.checkKept(k.def, r)
 		if err != nil && !fail.Is(err, fail.Unavailable) {
 			barred[s.name] = fail.Sentence(err)
@@ -122,7 +136,11 @@ func (b *Broker) dropKind(j *job) {
 }
 
 // keyOf gives the key of a job's kind.
-func keyOf(j *job) kindKey { return kindKey{j.rec.DocumentSum, j.rec.Owner} }
+func keyOf(j *job) kindKey { return keyOfRecord(&j.rec) }
+
+func keyOfRecord(rec *store.Job) kindKey {
+	return kindKey{rec.DocumentSum, rec.Owner, wayKey(rec.Status.Foreign, rec.Status.VO)}
+}
 
 // against says what stands against each site that could not run a job of the kind, in
 // the order of the roster, and whether any could. One that has not told what it has
@@ -196,7 +214,7 @@ func (b *Broker) readKinds(ctx context.Context) (more bool, err error) {
 	b.mu.Lock()
 	r, epoch := b.roster.Load(), b.epoch
 	var jobs []*job
-	byKey := map[kindKey]string{} // the first job of each kind: others may change its record meanwhile
+	byKey := map[kindKey]store.Job{} // the first job of each kind: others may change its record meanwhile
 	known := map[kindKey]*kind{}
 	for b.unread.Len() > 0 && len(jobs) < most {
 		j := b.unread.first()
@@ -204,8 +222,8 @@ func (b *Broker) readKinds(ctx context.Context) (more bool, err error) {
 		j.queued = reading
 		k := keyOf(j)
 		jobs = append(jobs, j)
-		if byKey[k] == "" {
-			byKey[k] = j.rec.ID
+		if byKey[k].ID == "" {
+			byKey[k] = j.rec
 		}
 		if have := b.kinds[k]; have != nil {
 			known[k] = have
@@ -217,16 +235,16 @@ func (b *Broker) readKinds(ctx context.Context) (more bool, err error) {
 		return false, nil
 	}
 	made := make(map[kindKey]*kind, len(byKey))
-	for key, id := range byKey {
+	for key, first := range byKey {
 		k := known[key]
 		switch {
 		case k != nil && k.epoch == epoch:
 			made[key] = k
 			continue
 		case k != nil:
-			k = &kind{def: k.def, request: k.request, unfit: k.unfit, why: k.why}
+			k = k.again()
 		default:
-			k, err = b.readKind(ctx, id, key.owner)
+			k, err = b.readKind(ctx, &first)
 		}
 		if err != nil {
 			break
@@ -262,9 +280,14 @@ func (b *Broker) readKinds(ctx context.Context) (more bool, err error) {
 	return more || b.unread.Len() > 0, err
 }
 
+// again gives the kind as it is before adapters are asked.
+func (k *kind) again() *kind {
+	return &kind{def: k.def, request: k.request, foreign: k.foreign, unfit: k.unfit, why: k.why}
+}
+
 // readKind reads a job's document.
-func (b *Broker) readKind(ctx context.Context, id, owner string) (*kind, error) {
-	doc, err := b.cfg.Store.Document(ctx, id)
+func (b *Broker) readKind(ctx context.Context, rec *store.Job) (*kind, error) {
+	doc, err := b.cfg.Store.Document(ctx, rec.ID)
 	if fail.Is(err, fail.NotFound) {
 		return unfitKind(err), nil
 	}
@@ -275,10 +298,15 @@ func (b *Broker) readKind(ctx context.Context, id, owner string) (*kind, error) 
 	if err := judge(def, problems); err != nil {
 		return unfitKind(err), nil
 	}
-	k, err := compile(def, resourcemodel.Subject{User: owner})
+	subject := resourcemodel.Subject{User: rec.Owner}
+	if rec.Status.Foreign != nil {
+		subject.VO = rec.Status.VO // ours, and not that of the document
+	}
+	k, err := compile(def, subject)
 	if err != nil {
 		return unfitKind(err), nil
 	}
+	k.foreign = rec.Status.Foreign
 	return k, nil
 }
 

@@ -65,6 +65,10 @@ func (b *Broker) recover(ctx context.Context, sess store.Session) (int64, error)
 	default:
 		close(b.ready)
 	}
+	for w := range b.watches {
+		w.fresh = true
+		nudge(w.wake)
+	}
 	nudge(b.wakeDispatch)
 	nudge(b.wakeFeed)
 	return revision, nil
@@ -139,6 +143,7 @@ func (b *Broker) resume(j *job) {
 		return
 	}
 	s.todo(j, steer(*st))
+	s.toExtend(j)
 	nudge(s.wakeAudit)
 }
 

@@ -77,31 +77,42 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 	if err != nil {
 		return nil, err
 	}
-	if err := b.reserve(who.Name, id); err != nil {
+	cpus := max(1, k.request.Need.CPUs)
+	st, line, _, err := step(store.Status{VO: k.request.Subject.VO, Gateway: b.cfg.Replica, CPUs: cpus}, fact{event: Accepted, at: time.Now(), reason: "accepted from " + who.Name})
+	if err != nil {
 		return nil, err
 	}
-	cpus := max(1, k.request.Need.CPUs)
-	release, err := b.reserveShared(ctx, limits.Use{User: who.Name, VO: k.request.Subject.VO, CPUs: cpus})
+	rec, created, err := b.admit(ctx, op, k, limits.Use{User: who.Name, VO: k.request.Subject.VO, CPUs: cpus}, store.NewJob{
+		ID: id, Owner: who.Name, Name: def.Name(), SubmissionID: req.SubmissionID,
+		Document: req.Document, Submitted: line.Time, Status: st, Event: *line,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if created && b.cfg.Hooks.Submitted != nil {
+		b.cfg.Hooks.Submitted(r.pinned(k))
+	}
+	return &bes.CreateActivityResponse{Activity: b.reference(rec.ID)}, nil
+}
+
+// admit makes a job of the kind durable and ours, if the limits allow it.
+func (b *Broker) admit(ctx context.Context, op string, k *kind, use limits.Use, n store.NewJob) (rec store.Job, created bool, err error) {
+	if err := b.reserve(op, n.Owner, n.ID); err != nil {
+		return rec, false, err
+	}
+	release, err := b.reserveShared(ctx, use)
 	if err != nil {
 		b.mu.Lock()
-		b.unreserve(who.Name, id)
+		b.unreserve(n.Owner, n.ID)
 		b.mu.Unlock()
-		return nil, err
+		return rec, false, err
 	}
-	now := time.Now()
-	st, line, _, err := step(store.Status{VO: k.request.Subject.VO, Gateway: b.cfg.Replica, CPUs: cpus}, fact{event: Accepted, at: now, reason: "accepted from " + who.Name})
-	if err != nil {
-		return nil, err
-	}
-	rec, created, err := b.create(ctx, store.NewJob{
-		ID: id, Owner: who.Name, Name: def.Name(), SubmissionID: req.SubmissionID,
-		Document: req.Document, Submitted: now, Status: st, Event: *line,
-	})
+	rec, created, err = b.create(ctx, op, n)
 	kept := fail.Is(err, fail.Uncertain) // it may be there: it counts until that is known
 	b.mu.Lock()
-	b.unreserve(who.Name, id)
+	b.unreserve(n.Owner, n.ID)
 	if err == nil && created && b.serving {
-		k.key = kindKey{rec.DocumentSum, rec.Owner}
+		k.key = keyOfRecord(&rec)
 		if old := b.kinds[k.key]; old == nil || old.epoch < k.epoch {
 			b.kinds[k.key] = k // it is taken by the job that is adopted, or by nobody
 		}
@@ -116,13 +127,7 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 	if !kept {
 		release()
 	}
-	if err != nil {
-		return nil, err
-	}
-	if created && b.cfg.Hooks.Submitted != nil {
-		b.cfg.Hooks.Submitted(r.pinned(k))
-	}
-	return &bes.CreateActivityResponse{Activity: b.reference(rec.ID)}, nil
+	return rec, created, err
 }
 
 // pinned gives the site that alone is allowed; "" if there is a choice.
@@ -148,8 +153,7 @@ func judge(def *jsdl.JobDefinition, problems jsdl.Problems) error {
 }
 
 // create writes a job. An answer that was lost is settled by reading back.
-func (b *Broker) create(ctx context.Context, n store.NewJob) (store.Job, bool, error) {
-	const op = "broker.CreateActivity"
+func (b *Broker) create(ctx context.Context, op string, n store.NewJob) (store.Job, bool, error) {
 	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTime)
 	defer cancel()
 	rec, created, err := b.cfg.Store.Create(wctx, n)
@@ -349,6 +353,7 @@ func statusOf(rec *store.Job) bes.Status {
 		d.Progress, d.Hosts, d.Attributes = t.Progress, t.Hosts, t.Attributes
 		d.Usage = bes.Usage{CPU: t.CPU, Memory: t.Memory}
 	}
+	showForeign(rec, d)
 	return bes.Status{State: p.State(), SubStates: p.SubStates(), Details: d}
 }
 

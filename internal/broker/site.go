@@ -61,11 +61,12 @@ type site struct {
 	submit     []ticket  // jobs to be handed over
 	listening  time.Time // since when it tells by itself what becomes of jobs
 
-	find  map[string]string // tag by job: was it placed?
-	steer map[string]Action // DoCancel, DoSuspend or DoResume by job
-	drop  []adapters.Handle // to be forgotten
+	find   map[string]string // tag by job: was it placed?
+	steer  map[string]Action // DoCancel, DoSuspend or DoResume by job
+	drop   []adapters.Handle // to be forgotten
+	extend map[string]bool   // jobs of which it is to be told a later end of the lease
 
-	wakeSubmit, wakeFind, wakeSteer, wakeAudit, wakeLease, wakeFence, wakePurge chan struct{}
+	wakeExtend, wakeSubmit, wakeFind, wakeSteer, wakeAudit, wakeLease, wakeFence, wakePurge chan struct{}
 
 	loops       sync.WaitGroup
 	quit, abort context.CancelFunc // of the loops: no further chore; no further answer
@@ -83,7 +84,7 @@ type forgetting struct {
 func newSite(b *Broker, name string) *site {
 	c := func() chan struct{} { return make(chan struct{}, 1) }
 	s := &site{
-		b: b, name: name, wakeSubmit: c(), wakeFind: c(), wakeSteer: c(), wakeAudit: c(), wakeLease: c(),
+		b: b, name: name, wakeExtend: c(), wakeSubmit: c(), wakeFind: c(), wakeSteer: c(), wakeAudit: c(), wakeLease: c(),
 		wakeFence: c(), wakePurge: c(),
 		quit: func() {}, abort: func() {},
 	}
@@ -98,7 +99,7 @@ func (s *site) reset() {
 	s.running, s.coming = map[spot]taken{}, map[spot]int{}
 	s.shown, s.stale = nil, true
 	s.submit, s.drop = nil, nil
-	s.find, s.steer = map[string]string{}, map[string]Action{}
+	s.find, s.steer, s.extend = map[string]string{}, map[string]Action{}, map[string]bool{}
 }
 
 // start starts the loops of the site; Broker.ops is held.
@@ -119,6 +120,11 @@ func (s *site) start(ctx context.Context) {
 	s.loops.Go(func() {
 		s.loop(ctx, calls, s.wakeSteer, func(cc context.Context) (bool, error) { return s.steerSome(cc, c) })
 	})
+	if c.leaser != nil {
+		s.loops.Go(func() {
+			s.loop(ctx, calls, s.wakeExtend, func(cc context.Context) (bool, error) { return s.extendSome(cc, c) })
+		})
+	}
 	s.loops.Go(func() { s.auditLoop(ctx, c) })
 	s.loops.Go(func() { s.leaseLoop(ctx) })
 	s.loops.Go(func() { s.fenceLoop(ctx) })
@@ -126,7 +132,7 @@ func (s *site) start(ctx context.Context) {
 	if c.watcher != nil {
 		s.loops.Go(func() { s.watchLoop(ctx, c) })
 	}
-	for _, wake := range []chan struct{}{s.wakeSubmit, s.wakeFind, s.wakeSteer} {
+	for _, wake := range []chan struct{}{s.wakeExtend, s.wakeSubmit, s.wakeFind, s.wakeSteer} {
 		nudge(wake) // what was filed before
 	}
 }

@@ -21,6 +21,10 @@ type fact struct {
 	reason     string              // a sentence
 	place      resourcemodel.Place // Chosen
 	rerunnable bool                // Chosen: the job allows it
+	recallable bool                // Chosen: once it is lost there, it may be run elsewhere
+	unrun      bool                // Vanished: it certainly never ran
+	path       string              // evidence of a peer: the job's way from there
+	notAfter   time.Time           // Extended
 	cpus       int                 // Chosen
 	gateway    string              // Chosen: the replica that did
 	tag        adapters.Tag
@@ -61,10 +65,11 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 		st.Attempt++
 		st.Placement = &store.Placement{
 			Tag: string(f.tag), Site: f.place.Site, Share: f.place.Share, Environment: f.place.Environment, Rerunnable: f.rerunnable, CPUs: f.cpus, Gateway: f.gateway,
+			Recallable: f.recallable,
 		}
 		st.NotBefore = time.Time{}
 		line.Site, line.Attempt = f.place.Site, st.Attempt
-	case Deferred, Absent, Refused, GaveUp, Unrun, Rerun:
+	case Deferred, Absent, Refused, GaveUp, Unrun, Rerun, Returned:
 		st.NotBefore = f.notBefore
 		if f.event != Refused && f.event != GaveUp {
 			st.Class = lostClass
@@ -76,7 +81,7 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 		if f.event == Unrun || f.event == Rerun {
 			st.Lost++
 		}
-		if f.event == Rerun {
+		if f.event == Rerun || f.event == Returned {
 			st.Started = time.Time{} // the history has it
 		}
 	case Uncertain:
@@ -96,7 +101,7 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 			line.Time = f.started
 			tell = true
 		}
-	case Exited, Stopped, Vanished, Ended:
+	case Exited, Stopped, Vanished, Ended, Expired:
 		st.ExitStatus, st.Signal = f.exitStatus, f.signal
 		if st.Started.IsZero() {
 			st.Started = f.started
@@ -107,6 +112,15 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 	case Unable:
 		tell = tell || st.Suspend
 		st.Suspend = false
+	case Moved:
+		tell = true
+	case Extended:
+		if f.notAfter.After(st.NotAfter) {
+			st.NotAfter = f.notAfter
+		}
+	case GiveBack:
+		tell = tell || !st.Return
+		st.Return = true
 	case Copied, Lapsed:
 		if from == "" { // it is the replica, which begins
 			st.Attempt = 1
@@ -146,7 +160,13 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 	if st.Suspend && t.to == Running && (from == Placing || from == AtSite) {
 		do |= DoSuspend // the site could not keep it from starting
 	}
+	if f.path != "" && st.Placement != nil && st.Placement.Path != f.path {
+		p := *st.Placement
+		p.Path = f.path
+		st.Placement = &p
+	}
 	if st.Final {
+		st.Gone = st.Foreign != nil && resultless(st, f)
 		st.NotBefore, st.Verdict = time.Time{}, nil
 		if st.Ended = f.ended; st.Ended.IsZero() {
 			st.Ended = f.at
@@ -155,6 +175,9 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 	switch {
 	case t.to == Requeued && st.Placement != nil:
 		// The placement is over. What the user asked for meanwhile still holds.
+		if st.Foreign != nil {
+			st.Spent += max(cpuOf(st.Told), cpuOf(f.told))
+		}
 		st.Placement, st.Told = nil, nil
 		if st.Suspend {
 			held := string(transitions[Requeued][Suspend].to)
@@ -173,6 +196,29 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 		return old, nil, do, nil
 	}
 	return st, nil, do, nil
+}
+
+// resultless reports whether the fact that ends a job of a peer leaves no result: the copy
+// is dead, and what becomes of the job is the peer's to say.
+func resultless(st store.Status, f fact) bool {
+	switch f.event {
+	case Exited, Stopped, Won:
+		return false
+	case Vanished:
+		return f.unrun
+	case Ended:
+		return st.Cancel // else somebody at the site ended it, as its user might have
+	case Abandon:
+		return !f.at.Before(st.NotAfter) // before, it may live there
+	}
+	return true
+}
+
+func cpuOf(t *store.Told) time.Duration {
+	if t == nil {
+		return 0
+	}
+	return t.CPU
 }
 
 // tellsWhy reports whether the event's reason replaces the status's though the
@@ -203,5 +249,6 @@ func same(a, b store.Status) bool {
 	return a.Phase == b.Phase && a.Final == b.Final && a.Reason == b.Reason && a.Attempt == b.Attempt &&
 		a.Lost == b.Lost && a.Class == b.Class && len(a.Refused) == len(b.Refused) && a.Placement == b.Placement &&
 		a.ExitStatus == b.ExitStatus && a.Signal == b.Signal && a.Started.Equal(b.Started) &&
-		a.Ended.Equal(b.Ended) && a.NotBefore.Equal(b.NotBefore) && a.Cancel == b.Cancel && a.Suspend == b.Suspend && a.Told == b.Told && a.Verdict == b.Verdict
+		a.Ended.Equal(b.Ended) && a.NotBefore.Equal(b.NotBefore) && a.Cancel == b.Cancel && a.Suspend == b.Suspend && a.Told == b.Told && a.Verdict == b.Verdict &&
+		a.NotAfter.Equal(b.NotAfter) && a.Return == b.Return && a.Gone == b.Gone && a.Spent == b.Spent
 }

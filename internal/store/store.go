@@ -33,29 +33,45 @@ type Job struct {
 
 // Status is a job's mutable part. The store keeps it and reads only Final.
 type Status struct {
-	Phase      string     `json:"phase"` // of the broker's state table
-	Final      bool       `json:"final,omitempty"`
-	Reason     string     `json:"reason,omitempty"`
-	Attempt    int        `json:"attempt,omitempty"`
-	Lost       int        `json:"lost,omitempty"`    // placements lost before they ran, or that it may be run again after
-	VO         string     `json:"vo,omitempty"`      // for which it runs
-	Gateway    string     `json:"gateway,omitempty"` // the replica that took it in, and counts it
-	CPUs       int        `json:"cpus,omitempty"`    // that it asks for; 0 is 1
-	Class      int        `json:"class,omitempty"`   // of the queue: one whose place was lost is of a higher one than 0
-	Refused    []string   `json:"refused,omitempty"` // sites that refused it for good; never changed in place
-	Placement  *Placement `json:"placement,omitempty"`
-	ExitStatus *int       `json:"exitStatus,omitempty"`
-	Signal     string     `json:"signal,omitempty"`
-	Started    time.Time  `json:"started,omitzero"`
-	Ended      time.Time  `json:"ended,omitzero"`
-	NotBefore  time.Time  `json:"notBefore,omitzero"` // a retry waits until then
-	Cancel     bool       `json:"cancel,omitempty"`   // its end was asked for
-	Suspend    bool       `json:"suspend,omitempty"`  // it is to be kept from running
-	Of         string     `json:"of,omitempty"`       // the job that it is a replica of; "" for a job of its own
-	For        string     `json:"for,omitempty"`      // who owns that one
-	Verdict    *Verdict   `json:"verdict,omitempty"`  // its end, unless a replica does better; never changed in place
-	Told       *Told      `json:"told,omitempty"`     // what the site tells beside; never changed in place
-	Sequence   int        `json:"sequence"`           // of the newest history line; set by the store
+	Phase      string        `json:"phase"` // of the broker's state table
+	Final      bool          `json:"final,omitempty"`
+	Reason     string        `json:"reason,omitempty"`
+	Attempt    int           `json:"attempt,omitempty"`
+	Lost       int           `json:"lost,omitempty"`    // placements lost before they ran, or that it may be run again after
+	VO         string        `json:"vo,omitempty"`      // for which it runs
+	Gateway    string        `json:"gateway,omitempty"` // the replica that took it in, and counts it
+	CPUs       int           `json:"cpus,omitempty"`    // that it asks for; 0 is 1
+	Class      int           `json:"class,omitempty"`   // of the queue: one whose place was lost is of a higher one than 0
+	Refused    []string      `json:"refused,omitempty"` // sites that refused it for good; never changed in place
+	Placement  *Placement    `json:"placement,omitempty"`
+	ExitStatus *int          `json:"exitStatus,omitempty"`
+	Signal     string        `json:"signal,omitempty"`
+	Started    time.Time     `json:"started,omitzero"`
+	Ended      time.Time     `json:"ended,omitzero"`
+	NotBefore  time.Time     `json:"notBefore,omitzero"` // a retry waits until then
+	Cancel     bool          `json:"cancel,omitempty"`   // its end was asked for
+	Suspend    bool          `json:"suspend,omitempty"`  // it is to be kept from running
+	Of         string        `json:"of,omitempty"`       // the job that it is a replica of; "" for a job of its own
+	For        string        `json:"for,omitempty"`      // who owns that one
+	Verdict    *Verdict      `json:"verdict,omitempty"`  // its end, unless a replica does better; never changed in place
+	Told       *Told         `json:"told,omitempty"`     // what the site tells beside; never changed in place
+	Foreign    *Foreign      `json:"foreign,omitempty"`  // a job of a peer; nil for one of our own; never changed in place
+	NotAfter   time.Time     `json:"notAfter,omitzero"`  // the end of its lease, as it was last written down
+	Return     bool          `json:"return,omitempty"`   // an administrator wants it given back to the peer
+	Spent      time.Duration `json:"spent,omitempty"`    // of a peer's: CPU time of placements that are over, nanoseconds
+	Gone       bool          `json:"gone,omitempty"`     // it ended without a result: the copy is dead, and the peer may place it elsewhere
+	Sequence   int           `json:"sequence"`           // of the newest history line; set by the store
+}
+
+// Foreign is whose a job is that a peer handed over.
+type Foreign struct {
+	From    string   `json:"from"`              // the domain that handed it over
+	Origin  string   `json:"origin"`            // the domain where it was submitted
+	ID      string   `json:"id"`                // its id there
+	Path    []string `json:"path,omitempty"`    // domains that hold it: the origin first, From last
+	Hops    int      `json:"hops,omitempty"`    // that it may make from here
+	Account string   `json:"account,omitempty"` // the local account as which it runs; "" is that of its owner
+	Trace   string   `json:"trace,omitempty"`   // the trace id, where it does not follow from ID
 }
 
 // Verdict is how a job ended that waits for its replicas.
@@ -83,6 +99,8 @@ type Placement struct {
 	CPUs        int    `json:"cpus,omitempty"`       // that it has there
 	Gateway     string `json:"gateway,omitempty"`    // the replica that placed it, and counts it there
 	Rerunnable  bool   `json:"rerunnable,omitempty"` // the job may be run again though it ran
+	Recallable  bool   `json:"recallable,omitempty"` // once it is lost there it runs there no more
+	Path        string `json:"path,omitempty"`       // the job's way from there, as the site last told it
 	Handle      []byte `json:"handle,omitzero"`      // nil until the site answered; an empty one is an answer
 }
 

@@ -41,6 +41,11 @@ func keep(dir string) (release func() error, err error) {
 	}, nil
 }
 
+// Keep has what runs below a directory ended, and the directory removed, when this process is
+// gone, however it goes, or when release is called: for who brings managers up without a
+// test of their own, by NewSlurm or NewCondor and Up.
+func Keep(dir string) (release func() error, err error) { return keep(dir) }
+
 // reap ends what runs below the directory, which stays.
 func reap(dir string) error {
 	return exec.Command("/bin/sh", "-c", reaper, "reap", "end", dir).Run() //nolint:noctx // it is carried through

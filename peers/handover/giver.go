@@ -20,6 +20,12 @@ func (s *stepper) forward(in Forward) error {
 	if err := MayForward(j, s.self, in.To); err != nil {
 		return err
 	}
+	if err := checkDigest(j.Key, in.Digest); err != nil {
+		return err
+	}
+	if in.Digest != "" && in.Digest != j.Digest && j.Taken != nil {
+		return invalid(j.Key, "what is routed must stay as the origin %s sent it", j.Key.Origin)
+	}
 	recallBy := s.now.Add(in.Terms.Lease)
 	hops := min(max(in.Hops, 0), MaxPath-len(j.Path(s.self)))
 	if t := j.Taken; t != nil {
@@ -34,6 +40,9 @@ func (s *stepper) forward(in Forward) error {
 	}
 	if err := s.attempt(); err != nil {
 		return err
+	}
+	if in.Digest != "" {
+		j.Digest = in.Digest
 	}
 	j.Gave = &Gave{To: in.To, Token: j.Token(), Routed: recallBy, RecallBy: recallBy, Hops: hops, Terms: in.Terms, Asked: Asked{Want: Run}}
 	return s.move(handed)

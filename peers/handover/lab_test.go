@@ -32,6 +32,8 @@ type letter struct {
 	handover.Send
 }
 
+var start = time.Date(2026, 3, 1, 14, 0, 0, 0, time.UTC)
+
 var (
 	terms = handover.Terms{Lease: 10 * time.Minute, Skew: 5 * time.Second, StopWithin: 30 * time.Second, Resend: 10 * time.Second, Keep: time.Hour}
 	key   = handover.Key{Origin: "a", ID: "j1"}
@@ -192,3 +194,8 @@ func last[M handover.Message](l *lab, from string) M {
 }
 
 var success = &handover.Result{Outcome: handover.Finished}
+
+func tokenOf(m handover.Message) handover.Token {
+	_, t := m.About()
+	return t
+}

@@ -189,14 +189,22 @@ func (m Route) Check() error {
 		return invalid(m.Key, "the path has %d domains and %d hops are left; there must be one domain at least, and %d at most with those hops", len(m.Path), m.Hops, MaxPath)
 	case m.Path[0] != m.Key.Origin:
 		return invalid(m.Key, "the path begins with %q, and the key's origin is %q: they must be the same", m.Path[0], m.Key.Origin)
-	case len(m.Digest) > MaxDigest || !printable(m.Digest):
-		return invalid(m.Key, "the digest must be at most %d printable bytes", MaxDigest)
 	case len(m.Token.numbers()) != len(m.Path):
 		return invalid(m.Key, "the token %s must have one number for each of the path's %d domains", m.Token, len(m.Path))
 	case m.RecallBy.IsZero():
 		return invalid(m.Key, "the route needs a recall deadline")
 	}
+	if err := checkDigest(m.Key, m.Digest); err != nil {
+		return err
+	}
 	return checkDomains(m.Key, m.Path)
+}
+
+func checkDigest(k Key, digest string) error {
+	if len(digest) > MaxDigest || !printable(digest) {
+		return invalid(k, "the digest must be at most %d printable bytes", MaxDigest)
+	}
+	return nil
 }
 
 // sentence reports whether it may be shown and logged as it is.

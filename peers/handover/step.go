@@ -16,18 +16,22 @@ type Input interface{ input() }
 
 // The inputs.
 type (
-	// Submit begins a job at its origin.
+	// Submit begins a job at its origin. Attempts is how many placements were made of it
+	// before there was a record, so that the tokens of this one are higher.
 	Submit struct {
-		Key    Key
-		Digest string
+		Key      Key
+		Digest   string
+		Attempts uint32
 	}
 	// PlaceHere gives a waiting job to a site of this gateway's own.
 	PlaceHere struct{}
-	// Forward gives a waiting job to a peer, which may make Hops hops more.
+	// Forward gives a waiting job to a peer, which may make Hops hops more. Digest is of what
+	// is routed, where that is another than before; at the origin only.
 	Forward struct {
-		To    string
-		Terms Terms
-		Hops  int
+		To     string
+		Terms  Terms
+		Hops   int
+		Digest string
 	}
 	// Wish says what the user wants; at the origin only.
 	Wish struct{ Want Want }
@@ -289,10 +293,10 @@ func (s *stepper) submit(in Submit) error {
 	if in.Key.Origin != s.self {
 		return fail.Errorf("handover.Step", fail.Invalid, in.Key.String(), "a job of the domain %s must be submitted there, and this is %s", in.Key.Origin, s.self)
 	}
-	if len(in.Digest) > MaxDigest || !printable(in.Digest) {
-		return invalid(in.Key, "the digest must be at most %d printable bytes", MaxDigest)
+	if err := checkDigest(in.Key, in.Digest); err != nil {
+		return err
 	}
-	s.job = &Job{Key: in.Key, Digest: in.Digest, Want: Run}
+	s.job = &Job{Key: in.Key, Digest: in.Digest, Want: Run, Attempts: in.Attempts}
 	if err := s.move(submitted); err != nil {
 		return err
 	}

@@ -50,6 +50,10 @@ var items = []struct {
 	{"Query", "Giver to taker: asks for a Report. One that does not know the copy answers with the status returned.", func() Message { return new(Query) }},
 	{"Read", "Giver to taker: asks for output.", func() Message { return new(Read) }},
 	{"Output", "Taker to giver: output.", func() Message { return new(Output) }},
+	{"Account", "How far an account of the favour ledger goes at the sender; asks for what follows.", func() Message { return new(Account) }},
+	{"Statements", "What follows the receiver's account, in order.", func() Message { return new(Statements) }},
+	{"Verdicts", "Consumer to provider: what it says to statements.", func() Message { return new(Verdicts) }},
+	{"Probe", "Two accounts are not alike: finds the first statement that differs.", func() Message { return new(Probe) }},
 }
 
 // Item reports whether m may travel in a frame.
@@ -86,6 +90,14 @@ func itemName(m Message) string {
 		return "Read"
 	case *Output:
 		return "Output"
+	case *Account:
+		return "Account"
+	case *Statements:
+		return "Statements"
+	case *Verdicts:
+		return "Verdicts"
+	case *Probe:
+		return "Probe"
 	}
 	return ""
 }

@@ -4,7 +4,7 @@
 // It is a package of its own below peers, as the pure parts need the messages too (the
 // session, the exchange of resources), and must not see what serves and dials.
 //
-//   - session.go, resources.go, jobs.go: the three groups of messages
+//   - session.go, resources.go, jobs.go, ledger.go: the four groups of messages
 //   - visit.go: how a message tells its fields, once, with type, bound and meaning; all else
 //     follows from that: write.go, read.go, weigh.go, and describe.go for the schema and the
 //     tables of the document

@@ -203,6 +203,27 @@ func settle(t *rapid.T, e *etree.Element) {
 		}
 	case "Output":
 		setAttr(e, "kind", "")
+	case "Account", "Statements", "Verdicts", "Probe":
+		setAttr(e, "provider", "north")
+		setAttr(e, "consumer", "south")
+		if e.Tag == "Probe" {
+			setAttr(e, "same", "3")
+			setAttr(e, "differs", "9")
+			for i, c := range e.SelectElements("At") {
+				setAttr(c, "number", strconv.Itoa(4+i))
+			}
+		}
+		if e.Tag == "Account" {
+			setAttr(e, "number", "")
+			if d := e.SelectElement("Digest"); d != nil {
+				setAttr(e, "number", "7")
+				d.SetText(base64Of(make([]byte, 32)))
+			}
+		}
+	case "Said":
+		if e.SelectAttrValue("verdict", "") == "contested" && !has(e, "reason") {
+			setAttr(e, "verdict", "agreed")
+		}
 	}
 }
 

@@ -1,4 +1,4 @@
-package handover_test
+package simtest
 
 import (
 	"slices"
@@ -10,7 +10,7 @@ import (
 
 // before breaks a rule in front of the step: what the step would look at is changed so
 // that the rule has nothing to say.
-func (f faults) before(w *world, g *gateway, j *handover.Job, in handover.Input) (*handover.Job, handover.Input) {
+func (f Faults) before(w *World, g *gateway, j *handover.Job, in handover.Input) (*handover.Job, handover.Input) {
 	edit := func() *handover.Job {
 		c := *j
 		if j.Taken != nil {
@@ -26,20 +26,20 @@ func (f faults) before(w *world, g *gateway, j *handover.Job, in handover.Input)
 	if j == nil {
 		return j, in
 	}
-	if f.takerIgnoresDeadline && j.Taken != nil && !j.Taken.Lapsed {
+	if f.TakerIgnoresDeadline && j.Taken != nil && !j.Taken.Lapsed {
 		j = edit()
 		j.Taken.RecallBy = g.clock().Add(j.Taken.Terms.Lease)
 	}
-	if f.giverIgnoresDeadline && j.Phase == handover.Given && w.chance(0.05) {
+	if f.GiverIgnoresDeadline && j.Phase == handover.Given && w.chance(0.05) {
 		j = edit()
 		j.Gave.RecallBy = g.clock().Add(-time.Hour)
 	}
 	r, ok := in.(handover.Received)
 	if !ok {
-		if _, ok := in.(handover.Forward); ok && f.pathNotChecked {
+		if _, ok := in.(handover.Forward); ok && f.PathNotChecked {
 			j = unpath(edit())
 		}
-		if _, ok := in.(handover.Forward); ok && f.hopsNotCounted && j.Taken != nil {
+		if _, ok := in.(handover.Forward); ok && f.HopsNotCounted && j.Taken != nil {
 			j = edit()
 			j.Taken.Hops = maxHops
 		}
@@ -47,17 +47,17 @@ func (f faults) before(w *world, g *gateway, j *handover.Job, in handover.Input)
 	}
 	switch m := r.Message.(type) {
 	case handover.Route:
-		if f.tokenNotCompared && j.Taken != nil && (j.Phase == handover.Released || j.Phase == handover.Over) {
+		if f.TokenNotCompared && j.Taken != nil && (j.Phase == handover.Released || j.Phase == handover.Over) {
 			return nil, in // as if nothing were known
 		}
-		if f.refusalForgotten && j.Taken != nil && j.Taken.Refused {
+		if f.RefusalForgotten && j.Taken != nil && j.Taken.Refused {
 			return nil, in
 		}
-		if f.recallForgotten && j.Taken != nil && len(j.Taken.Path) == 0 {
+		if f.RecallForgotten && j.Taken != nil && len(j.Taken.Path) == 0 {
 			return nil, in
 		}
 	case handover.Report:
-		if f.lateEndHeeded && m.Status == handover.IsEnded && j.Taken == nil && j.Phase != handover.Over && j.Phase != handover.Waiting {
+		if f.LateEndHeeded && m.Status == handover.IsEnded && j.Taken == nil && j.Phase != handover.Over && j.Phase != handover.Waiting {
 			// As if no place had been made since.
 			j = edit()
 			j.Phase, j.Gave = handover.Waiting, &handover.Gave{To: r.From, Token: j.Token(), Terms: r.Terms, Over: true}
@@ -65,7 +65,7 @@ func (f faults) before(w *world, g *gateway, j *handover.Job, in handover.Input)
 			r.Message = m
 			return j, r
 		}
-		if f.resultTwice && j.Gave != nil && j.Gave.To == r.From && m.Status.Final() {
+		if f.ResultTwice && j.Gave != nil && j.Gave.To == r.From && m.Status.Final() {
 			m.Token = j.Gave.Token
 			r.Message = m
 			return j, r
@@ -83,8 +83,8 @@ func unpath(j *handover.Job) *handover.Job {
 }
 
 // sent breaks a rule behind the step.
-func (f faults) sent(m handover.Message) handover.Message {
-	if r, ok := m.(handover.Route); ok && f.pathNotChecked {
+func (f Faults) sent(m handover.Message) handover.Message {
+	if r, ok := m.(handover.Route); ok && f.PathNotChecked {
 		r.Path = disguise(r.Path, 1, len(r.Path)-1)
 		return r
 	}
