@@ -3,6 +3,8 @@ package wssec
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/asn1"
 	"io"
 	"math/big"
@@ -42,6 +44,36 @@ func (r rawECDSA) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) 
 	n.R.FillBytes(out[:p256])
 	n.S.FillBytes(out[p256:])
 	return out, nil
+}
+
+// SignDigest signs a SHA-256 digest in the form of XML signatures, which is that of ES256 and RS256 of
+// JSON Web Signatures too. A key that is not allowed is fail.Unsupported.
+func SignDigest(key crypto.Signer, digest []byte) ([]byte, error) {
+	method, err := methodOf(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	if method == algorithmECDSA {
+		key = rawECDSA{key}
+	}
+	return key.Sign(rand.Reader, digest, crypto.SHA256)
+}
+
+// VerifyDigest reports whether SignDigest made the signature with the key's private part.
+func VerifyDigest(key crypto.PublicKey, digest, signature []byte) bool {
+	if _, err := methodOf(key); err != nil {
+		return false
+	}
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		if len(signature) != 2*p256 {
+			return false
+		}
+		return ecdsa.Verify(k, digest, new(big.Int).SetBytes(signature[:p256]), new(big.Int).SetBytes(signature[p256:]))
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(k, crypto.SHA256, digest, signature) == nil
+	}
+	return false
 }
 
 // signing gives goxmldsig's context for a key.

@@ -2,12 +2,9 @@ package wssec
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
-	"math/big"
 	"time"
 
 	"github.com/beevik/etree"
@@ -228,15 +225,5 @@ func (h *header) signedBy(key crypto.PublicKey) bool {
 	}
 	sum := sha256.New()
 	c14n.Hash(sum, h.info, h.prefixes...)
-	hashed := sum.Sum(nil)
-	switch k := key.(type) {
-	case *ecdsa.PublicKey:
-		if len(h.value) != 2*p256 {
-			return false
-		}
-		return ecdsa.Verify(k, hashed, new(big.Int).SetBytes(h.value[:p256]), new(big.Int).SetBytes(h.value[p256:]))
-	case *rsa.PublicKey:
-		return rsa.VerifyPKCS1v15(k, crypto.SHA256, hashed, h.value) == nil
-	}
-	return false
+	return VerifyDigest(key, sum.Sum(nil), h.value)
 }

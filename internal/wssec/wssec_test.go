@@ -310,7 +310,10 @@ func TestAttacks(t *testing.T) {
 		{"another header", func(r *etree.Element) { find(r, "To").SetText("https://evil") }, "not what was signed"},
 		{"another time", func(r *etree.Element) { find(r, "Expires").SetText("2026-06-01T12:06:00Z") }, "not what was signed"},
 		{"text around the request", func(r *etree.Element) { body(r).CreateText("x") }, "not what was signed"},
-		{"another prefix of the same namespace", func(r *etree.Element) { find(r, "Exchange").Space = "q"; find(r, "Exchange").CreateAttr("xmlns:q", "u") }, "not what was signed"},
+		{"another prefix of the same namespace", func(r *etree.Element) {
+			find(r, "Exchange").Space = "q"
+			find(r, "Exchange").CreateAttr("xmlns:q", "u")
+		}, "not what was signed"},
 		// What the signature says of itself.
 		{"no signature", func(r *etree.Element) { detach(find(r, "Signature")) }, "not signed"},
 		{"no timestamp", func(r *etree.Element) { detach(find(r, "Timestamp")) }, "no wsu:Timestamp"},
@@ -417,7 +420,10 @@ func TestAttacks(t *testing.T) {
 		{"a token that is too long", func(r *etree.Element) {
 			find(r, "BinarySecurityToken").SetText(strings.Repeat("QUJD", maxToken/4+1))
 		}, "longer"},
-		{"a user name beside", func(r *etree.Element) { detach(find(r, "Timestamp")); find(r, "Security").CreateElement("wsse:UsernameToken") }, "holds UsernameToken"},
+		{"a user name beside", func(r *etree.Element) {
+			detach(find(r, "Timestamp"))
+			find(r, "Security").CreateElement("wsse:UsernameToken")
+		}, "holds UsernameToken"},
 		{"two timestamps", func(r *etree.Element) { detach(find(r, "BinarySecurityToken")); again(find(r, "Timestamp")) }, "twice"},
 		{"text in the header", func(r *etree.Element) { find(r, "Security").CreateText("x") }, "text"},
 		{"two Createds", func(r *etree.Element) { detach(find(r, "Expires")); again(find(r, "Created")) }, "one Created"},
