@@ -163,7 +163,7 @@ func (r *reader) fetch() error {
 	}
 	e.mu.Lock()
 	p := e.peer(r.h.to)
-	open, able := e.term != nil && p.open, slices.Contains(p.features, wire.OutputFeature)
+	open, able := e.term != nil && p.open, slices.Contains(p.features, wire.FeatureOutput)
 	e.mu.Unlock()
 	switch {
 	case !open:
