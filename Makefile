@@ -60,7 +60,7 @@ race: ## every test under the race detector
 
 .PHONY: sim
 sim: ## ten thousand seeded federations in virtual time, with sessions, and as many with single messages; SEED=... repeats one of the first and prints what happened
-	PORTOLAN_SIM_SEED=$(SEED) PORTOLAN_SIM_SEEDS=$(or $(SEEDS),10000) go test -count 1 -v -timeout 30m -run 'TestFederations$$' ./peers/simtest
+	PORTOLAN_SIM_SEED=$(SEED) PORTOLAN_SIM_SEEDS=$(or $(SEEDS),10000) go test -count 1 -v -timeout 30m -run 'TestFederations$$|TestDetails$$' ./peers/simtest
 	$(if $(SEED),,PORTOLAN_HANDOVER_SEEDS=$(or $(SEEDS),10000) go test -count 1 -v -run Federations ./peers/handover)
 
 .PHONY: federation

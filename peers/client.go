@@ -7,20 +7,15 @@ import (
 	"sync"
 	"time"
 
-
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
-const (
-	// longestCall bounds a call whose context has no deadline: a poll is held for up to the
-	// longest beat.
-	longestCall = wire.MaxBeat + time.Minute
-	// openRetries are for OpenSession only: requests of a session are repeated by its rules.
-	openRetries = 2
-)
+// longestCall bounds a call whose context has no deadline: a poll is held for up to the
+// longest beat.
+const longestCall = wire.MaxBeat + time.Minute
 
 // Client calls the endpoint of one peer. Its fields are set before the first call. It is
 // safe for concurrent use.
@@ -35,10 +30,10 @@ type Client struct {
 	Version   soap.Version // 1.1 unless set
 	UserAgent string       // "portolan" unless set
 
-	once          sync.Once
-	failed        error // of the set-up
-	frames, opens *soap.Client
-	count         *counts // the Table's, of the peer
+	once   sync.Once
+	failed error // of the set-up
+	soap   *soap.Client
+	count  *counts // the Table's, of the peer
 }
 
 func (c *Client) init() {
@@ -60,13 +55,11 @@ func (c *Client) init() {
 		base = t
 	}
 	rt := &encoder{base: base, in: &c.count.in.bytes, out: &c.count.out.bytes}
-	one := func(retries int) *soap.Client {
-		return &soap.Client{
-			URL: c.URL, Version: c.Version, Addressing: true, Limits: limits, Transport: rt, Timeout: longestCall, Retries: retries,
-			UserAgent: c.UserAgent, Sign: c.Trust.Signer(c.Domain), Check: c.check,
-		}
+	c.soap = &soap.Client{
+		URL: c.URL, Version: c.Version, Addressing: true, Limits: limits, Transport: rt, Timeout: longestCall, UserAgent: c.UserAgent,
+		Retries: -1, // what has no answer is repeated by the rules of sessions, as a new frame
+		Sign:    c.Trust.Signer(c.Domain), Check: c.check,
 	}
-	c.frames, c.opens = one(-1), one(openRetries)
 }
 
 // limits of a message.
@@ -81,7 +74,7 @@ func (c *Client) check(ctx context.Context, m *soap.Parsed, resp *http.Response)
 func (c *Client) CloseIdle() {
 	c.once.Do(c.init)
 	if c.failed == nil {
-		c.frames.CloseIdle()
+		c.soap.CloseIdle()
 	}
 }
 
@@ -106,12 +99,8 @@ func (c *Client) Call(ctx context.Context, request wire.Message) (wire.Message, 
 	if err != nil {
 		return nil, err
 	}
-	client, opts := c.frames, []soap.CallOption{soap.WithHeaders(trace)}
-	if _, ok := request.(*wire.Open); ok {
-		client, opts = c.opens, append(opts, soap.Idempotent)
-	}
 	c.count.out.messages.Add(1)
-	reply, err := client.Call(ctx, wire.Action(request), body, opts...)
+	reply, err := c.soap.Call(ctx, wire.Action(request), body, soap.WithHeaders(trace))
 	if err != nil {
 		return nil, c.refused(err)
 	}

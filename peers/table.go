@@ -140,22 +140,40 @@ const goodbyeTime = 2 * time.Second
 func (t *Table) Close(ctx context.Context) error {
 	t.mu.Lock()
 	t.closing = true
+	runs := t.start != nil
 	t.mu.Unlock()
+	if !runs {
+		return nil
+	}
 	var gone []<-chan struct{}
 	for _, e := range t.all() {
-		e.locked(func() { gone = append(gone, e.close(session.Stop{Reason: wire.Shutdown, Sentence: "the gateway stops", Drain: true})...) })
+		e.locked(func() {
+			gone = append(gone, e.close(session.Stop{Reason: wire.Shutdown, Sentence: "the gateway stops", Drain: true})...)
+		})
 	}
 	err := t.wait(ctx, gone)
 	if err == nil {
-		return nil
+		return t.wait(ctx, t.told())
 	}
 	for _, e := range t.all() {
-		e.locked(func() { e.close(session.Stop{Reason: wire.Shutdown, Sentence: "the gateway stops and was given no time to drain the session"}) })
+		e.locked(func() {
+			e.close(session.Stop{Reason: wire.Shutdown, Sentence: "the gateway stops and was given no time to drain the session"})
+		})
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTime)
 	defer cancel()
-	_ = t.wait(last, gone) // who does not hear of it finds out
+	_ = t.wait(last, append(gone, t.told()...)) // who does not hear of it finds out
 	return err
+}
+
+// told gives what is closed when the handler was told all that there was.
+func (t *Table) told() (told []<-chan struct{}) {
+	for _, e := range t.all() {
+		ch := make(chan struct{})
+		told = append(told, ch)
+		e.tell(func(Handler) { close(ch) })
+	}
+	return told
 }
 
 func (t *Table) wait(ctx context.Context, gone []<-chan struct{}) error {

@@ -44,6 +44,7 @@ func newWorld(t *testing.T, out bool) *world {
 	w.a = peertest.NewGateway(t, w.net, w.keys, domA)
 	w.b = peertest.NewGateway(t, w.net, w.keys, domB)
 	t.Cleanup(w.net.Wait)
+	synctest.Wait() // until they run
 	ofB, ofA := pair(out)
 	must(t, w.b.Table.Add(ofA))
 	must(t, w.a.Table.Add(ofB))

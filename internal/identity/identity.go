@@ -38,6 +38,7 @@ type Credential struct {
 	Key   crypto.Signer
 	Chain []*x509.Certificate // the gateway's own first; without the CA where that is made here
 	tls   tls.Certificate
+	head  string // of assertions
 }
 
 // Leaf gives the gateway's own certificate.
@@ -296,6 +297,7 @@ func newCredential(domain string, key crypto.Signer, chain []*x509.Certificate) 
 	for _, x := range chain {
 		c.tls.Certificate = append(c.tls.Certificate, x.Raw)
 	}
+	c.head = encodeHead(c)
 	return c, nil
 }
 

@@ -61,6 +61,7 @@ type Trust struct {
 	mu      sync.RWMutex
 	anchors map[string]*anchor // by domain
 	known   map[[sha256.Size]byte]verdict
+	heads   heads
 }
 
 // anchor is an Anchor in use.

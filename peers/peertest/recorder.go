@@ -19,6 +19,7 @@ type Recorder struct {
 	mu      sync.Mutex
 	events  []string
 	items   map[string][]wire.Message
+	begins  map[string][]int
 	held    []func()
 	opened  map[string]session.Agreement
 	changed chan struct{}
@@ -55,6 +56,10 @@ func (r *Recorder) Opened(domain string, a session.Agreement) {
 		r.opened = map[string]session.Agreement{}
 	}
 	r.opened[domain] = a
+	if r.begins == nil {
+		r.begins = map[string][]int{}
+	}
+	r.begins[domain] = append(r.begins[domain], len(r.items[domain]))
 	r.mu.Unlock()
 	r.note("%s: opened", domain)
 }
@@ -118,6 +123,21 @@ func (r *Recorder) Items(domain string) []wire.Message {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.items[domain])
+}
+
+// Sessions gives what a domain sent, session by session.
+func (r *Recorder) Sessions(domain string) [][]wire.Message {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out [][]wire.Message
+	for i, from := range r.begins[domain] {
+		to := len(r.items[domain])
+		if i+1 < len(r.begins[domain]) {
+			to = r.begins[domain][i+1]
+		}
+		out = append(out, slices.Clone(r.items[domain][from:to]))
+	}
+	return out
 }
 
 // Agreement gives that of the last session with a domain.

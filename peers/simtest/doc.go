@@ -6,7 +6,7 @@
 //   - gateway.go: a gateway: it steps handover records, commits, acts, dies and restarts
 //   - site.go: where jobs run, gateway dead or alive
 //   - truth.go: what really happened, and what must hold
-//   - books.go: the favour ledgers of all pairs
+//   - books.go: the favour ledgers of all pairs; audit.go: they travel over sessions
 //   - wires.go: messages that are thrown at each other one by one
 //   - sessions.go: the same over sessions; opening.go: how these come to be
 //   - resources.go: what gateways show each other, and whether it is what there is

@@ -47,13 +47,13 @@ func TestFederations(t *testing.T) {
 	}
 	t.Logf("%d federations: %d jobs, %d handed over, at most %d hops; %d crashes, %d cuts, %d placed elsewhere at the deadline, %d run again after an end that came too late, %d cancelled, %d charges, %d never claimed",
 		seeds, all.Jobs, all.Hops, all.Deepest, all.Crashes, all.Cuts, all.Late, all.Reruns, all.Cancelled, all.Charges, all.Unclaimed)
-	t.Logf("%d sides of sessions, %d lost, %d resumed, %d closed; %d requests, %d messages through the XML, %d about jobs, of which %d found no room; %d changes of sites, %d pulls, %d messages of resources, %d repairs",
-		all.Opened, all.Lost, all.Resumed, all.Closed, all.Requests, all.Weighed, all.Messages, all.Unsent, all.Changes, all.Pulls, all.Resources, all.Compares)
+	t.Logf("%d sides of sessions, %d lost, %d resumed, %d closed; %d requests, %d messages through the XML, %d about jobs, of which %d found no room; %d changes of sites, %d pulls, %d messages of resources, %d repairs; %d statements told",
+		all.Opened, all.Lost, all.Resumed, all.Closed, all.Requests, all.Weighed, all.Messages, all.Unsent, all.Changes, all.Pulls, all.Resources, all.Compares, all.Statements)
 	if seeds >= 200 {
 		for what, n := range map[string]int{
 			"hand-overs": all.Hops, "crashes": all.Crashes, "cuts": all.Cuts, "deadlines": all.Late, "recalls": all.Recalls, "refusals": all.Refused, "cancels": all.Cancelled, "charges": all.Charges,
 			"hops": all.Deepest / simtest.MaxHops, "lost sessions": all.Lost, "resumed sessions": all.Resumed, "closed sessions": all.Closed, "full sessions": all.Unsent,
-			"pushes": all.Resources - all.Pulls, "repairs": all.Compares, "messages through the XML": all.Weighed,
+			"pushes": all.Resources - all.Pulls, "repairs": all.Compares, "statements": all.Statements, "messages through the XML": all.Weighed,
 		} {
 			if n <= 0 {
 				t.Errorf("the worlds are too dull: no %s", what)
@@ -116,6 +116,7 @@ func TestBreachesAreFound(t *testing.T) {
 		{"a late end is heeded though the job has another place", simtest.Faults{LateEndHeeded: true}, ""},
 		{"changes are not pushed", simtest.Faults{ChangesNotPushed: true}, "do not come to rest"},
 		{"what was shown is forgotten, and digests are not compared", simtest.Faults{ResourcesForgotten: true}, "do not come to rest"},
+		{"what is owed is not told", simtest.Faults{LedgerNotTold: true}, "the books of"},
 		{"a session that ended is not opened again", simtest.Faults{SessionsNotOpened: true}, "do not come to rest"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -204,6 +204,7 @@ func (g *gateway) charge(s handover.Step) {
 		if _, err := g.book.Earn(*s.Earn, g.clock()); err != nil {
 			g.w.breach("%s: %v", g.g.Domain, err)
 		}
+		g.w.carrier.earned(g.i, s.Earn.Consumer)
 	}
 }
 

@@ -146,7 +146,7 @@ func (x *side) pushSoon() {
 	})
 }
 
-// verifying sends digests from time to time.
+// verifying sends digests, and how far accounts go, from time to time.
 func (x *side) verifying(epoch int) {
 	w := x.g.w
 	w.after(w.between(9*time.Minute, 10*time.Minute), func() {
@@ -156,12 +156,15 @@ func (x *side) verifying(epoch int) {
 		if len(x.rest) == 0 && !w.options.Faults.ResourcesForgotten {
 			x.add(x.exporter.Verify()...)
 		}
+		if len(x.rest) == 0 && !w.options.Faults.LedgerNotTold {
+			x.add(x.accounts()...)
+		}
 		x.verifying(epoch)
 	})
 }
 
-// resource takes an item about resources.
-func (x *side) resource(m wire.Message) {
+// thing takes an item that is about no job.
+func (x *side) thing(m wire.Message) {
 	w := x.g.w
 	switch m := m.(type) {
 	case *wire.Pull:
@@ -176,6 +179,8 @@ func (x *side) resource(m wire.Message) {
 		w.counters.Compares++
 		x.show()
 		x.add(x.exporter.Compare(m)...)
+	case *wire.Account, *wire.Statements, *wire.Verdicts:
+		x.audit(m)
 	default:
 		if _, ok := m.(*wire.Resources); ok {
 			w.counters.Resources++
@@ -233,8 +238,11 @@ func (x *side) restless() string {
 	}
 	phase, why, _ := x.s.Phase()
 	sent, acked, _, _ := x.s.Cursors()
-	if phase != session.Alive || sent != acked || len(x.rest) > 0 || x.pushing {
+	if phase != session.Alive || sent != acked || len(x.rest) > 0 || x.pushing || x.auditing {
 		return fmt.Sprintf("%s's session with %s is %s (%s), %d of %d items are done with, and %d wait", me, they, phase, why, acked, sent, len(x.rest))
+	}
+	if why := x.unlike(); why != "" {
+		return why
 	}
 	if seen := [2]*resourcemodel.Snapshot{x.g.model, x.peer.model}; x.seen != seen {
 		x.seen, x.wrong = seen, x.differs(o.importer, x.peer.model)

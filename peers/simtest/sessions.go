@@ -46,6 +46,7 @@ type side struct {
 	exporter *exchange.Exporter
 	importer *exchange.Importer
 	pushing  bool
+	auditing bool
 
 	seen  [2]*resourcemodel.Snapshot // by differs, with what it said
 	wrong string
@@ -72,7 +73,7 @@ func newSessions(w *World) *sessions {
 					role = wire.Child
 				}
 				x.config = session.Config{
-					Party: wire.Party{Domain: x.g.g.Domain, Role: role, Shows: wire.Full, Provides: true, Consumes: true}, Features: []string{"digests"},
+					Party: wire.Party{Domain: x.g.g.Domain, Role: role, Shows: wire.Full, Provides: true, Consumes: true}, Features: []string{"digests", wire.FeatureLedger},
 					Beat: w.between(time.Second, 30*time.Second).Truncate(time.Second), Lost: w.between(time.Second, 5*time.Minute).Truncate(time.Second), Window: 1 + w.rng.IntN(40), Terms: termsOf(l.terms),
 				}
 				if hidden != k {
@@ -137,6 +138,9 @@ func (x *side) start(a session.Agreement) {
 	x.exporter.Begin()
 	x.step(session.Tick{})
 	x.add(x.importer.Pull())
+	if !w.options.Faults.LedgerNotTold {
+		x.add(x.accounts()...)
+	}
 	if w.now.Before(w.calm) && w.chance(0.05) {
 		epoch := x.epoch
 		w.after(w.between(time.Second, 10*time.Minute), func() {
@@ -150,7 +154,7 @@ func (x *side) start(a session.Agreement) {
 
 // end: what the session had under way is lost.
 func (x *side) end() {
-	x.open, x.working, x.pushing = false, false, false
+	x.open, x.working, x.pushing, x.auditing = false, false, false, false
 	x.epoch++
 	x.inbox, x.rest, x.wake = nil, nil, time.Time{}
 }
@@ -277,7 +281,7 @@ func (x *side) work() {
 		if h := fromItem(m); h != nil {
 			x.g.receive(x.peer, w.links[[2]int{x.peer.i, x.g.i}].terms, h)
 		} else {
-			x.resource(m)
+			x.thing(m)
 		}
 		if x.epoch != epoch {
 			return // it died of it, or the session did
@@ -296,7 +300,18 @@ func (c *sessions) carry(from, to int, m handover.Message) {
 	x.step(session.Put{Items: []wire.Message{toItem(m)}})
 }
 
-// add puts items about resources behind those that wait for room, and what there is room
+// books: they go over sessions.
+func (c *sessions) books(float64) {}
+
+func (c *sessions) earned(i int, consumer string) {
+	for _, x := range c.of(c.w.gates[i]) {
+		if x.peer.g.Domain == consumer {
+			x.auditSoon()
+		}
+	}
+}
+
+// add puts items about resources and accounts behind those that wait for room, and what there is room
 // for into the session.
 func (x *side) add(items ...wire.Message) {
 	x.rest = append(x.rest, items...)

@@ -38,6 +38,7 @@ type Faults struct {
 	ResourcesForgotten bool // some are done with and were not heeded, and digests are not compared
 	ChangesNotPushed   bool // nothing is shown beyond what was pulled
 	SessionsNotOpened  bool // after one that ended
+	LedgerNotTold      bool
 }
 
 // Counters tell that the worlds are not dull.
@@ -70,6 +71,8 @@ type Counters struct {
 	Changes   int // of sites
 	Resources int // items that brought some
 	Compares  int // repairs
+
+	Statements int // of ledgers that were told, repetitions too
 
 	Moves map[Move]int // of phases of jobs
 }
@@ -120,6 +123,7 @@ func (c *Counters) Add(o Counters) {
 		{&c.Changes, o.Changes},
 		{&c.Resources, o.Resources},
 		{&c.Compares, o.Compares},
+		{&c.Statements, o.Statements},
 	} {
 		*p.to += p.of
 	}

@@ -14,6 +14,10 @@ type carrier interface {
 	// begin is told when a gateway began or restarted, and crashed when it died.
 	begin(i int)
 	crashed(i int)
+	// earned is told when a gateway has a new statement for another.
+	earned(i int, consumer string)
+	// books makes the ledgers alike, where nothing else does.
+	books(loss float64)
 	// restless tells why what is under way is not at its end; "" if it is.
 	restless() string
 }
@@ -89,6 +93,27 @@ func (c wires) carry(from, to int, m handover.Message) {
 	})
 }
 
-func (wires) begin(int)        {}
-func (wires) crashed(int)      {}
-func (wires) restless() string { return "" }
+func (wires) begin(int)          {}
+func (wires) crashed(int)        {}
+func (wires) earned(int, string) {}
+func (wires) restless() string   { return "" }
+
+// books reconciles a pair, or all at the end, by calls, some of which are lost.
+func (c wires) books(loss float64) {
+	w := c.w
+	if loss == 0 {
+		for _, a := range w.gates {
+			for _, i := range a.peers {
+				if b := w.gates[i]; !a.lost && !b.lost {
+					w.reconcile(a, b, 0)
+				}
+			}
+		}
+		return
+	}
+	a := w.gates[w.rng.IntN(len(w.gates))]
+	b := w.gates[a.peers[w.rng.IntN(len(a.peers))]]
+	if a.up && b.up {
+		w.reconcile(a, b, loss)
+	}
+}

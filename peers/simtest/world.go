@@ -29,7 +29,8 @@ type World struct {
 	skew     time.Duration
 	wrong    []string // what was against the promises
 	trace    []string
-	version  uint64 // of the last record of a site
+	looked   time.Time // whether all is still
+	version  uint64    // of the last record of a site
 	jobs     []handover.Key
 	truth    map[handover.Key]*truth
 	counters Counters
@@ -276,14 +277,13 @@ func (w *World) Run() []string {
 			w.breach("the gateways talk for ever: %d steps", w.counters.Steps)
 		}
 		if w.chance(0.01) {
-			a := w.gates[w.rng.IntN(len(w.gates))]
-			b := w.gates[a.peers[w.rng.IntN(len(a.peers))]]
-			if a.up && b.up {
-				w.reconcile(a, b, 0.3)
-			}
+			w.carrier.books(0.3)
 		}
-		if w.still() {
-			break
+		if w.now.Sub(w.looked) >= time.Second {
+			w.looked = w.now
+			if w.still() {
+				break
+			}
 		}
 	}
 	if len(w.wrong) > 0 {
