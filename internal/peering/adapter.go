@@ -28,11 +28,12 @@ var (
 	_ adapters.Watcher   = (*site)(nil)
 	_ adapters.Suspender = (*site)(nil)
 	_ adapters.Holder    = (*site)(nil)
+	_ adapters.Leaser    = (*site)(nil)
 )
 
 // Properties implements adapters.Adapter.
 func (s *site) Properties() adapters.Properties {
-	return adapters.Properties{Type: "peer", ManagerURI: ManagerURI, Version: "1", Suspend: true, Hold: true, Push: true, Bulk: true, Recall: true, Domain: s.domain}
+	return adapters.Properties{Type: "peer", ManagerURI: ManagerURI, Version: "1", Suspend: true, Hold: true, Push: true, Bulk: true, Lease: true, Recallable: true, Recall: true, Domain: s.domain}
 }
 
 // Check implements adapters.Adapter.
@@ -91,6 +92,12 @@ func (s *site) Hold(ctx context.Context, handles []adapters.Handle) []error {
 // Release implements adapters.Holder.
 func (s *site) Release(ctx context.Context, handles []adapters.Handle) []error {
 	return s.e.want(ctx, "peering.Release", handles, handover.Run, func(*entry) error { return nil })
+}
+
+// Extend implements adapters.Leaser: that no copy outlives the lease of the copy that a peer
+// gave is seen to by the recall deadlines.
+func (s *site) Extend(_ context.Context, extensions []adapters.Extension) []error {
+	return make([]error, len(extensions))
 }
 
 // Output implements adapters.Adapter.

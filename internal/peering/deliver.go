@@ -165,11 +165,14 @@ func (e *Engine) receive(from string, m handover.Message, c cargo, v verdict) *e
 	if r, ok := m.(handover.Route); ok {
 		// What is known of the copy is there before the step that acts on it.
 		if v.err == nil && v.asked && e.begins(x, from, r) {
-			e.carry(x, c, v)
+			e.carry(x, token, c, v)
 		}
 	}
 	err := e.step(x, in)
 	x.cause = nil
+	if x.taken() && live(x.job) && x.Activity != "" {
+		e.acts[x.Activity] = x
+	}
 	if err != nil {
 		if _, ok := m.(handover.Query); ok && fail.Is(err, fail.NotFound) && !held {
 			e.post(from, letter{item: &wire.Report{
@@ -195,14 +198,13 @@ func (e *Engine) begins(x *entry, from string, r handover.Route) bool {
 }
 
 // carry keeps what came with a route.
-func (e *Engine) carry(x *entry, c cargo, v verdict) {
-	if e.acts[x.Activity] == x {
-		delete(e.acts, x.Activity)
-	}
-	x.meta = meta{Owner: v.admitted.Owner, Account: v.admitted.Account, VO: c.VO, Deadline: c.Deadline, Trace: c.Trace}
+func (e *Engine) carry(x *entry, token handover.Token, c cargo, v verdict) {
+	e.unname(x)
+	x.meta = meta{Since: now(), Owner: v.admitted.Owner, Account: v.admitted.Account, VO: c.VO, Deadline: c.Deadline, Trace: c.Trace}
 	x.LocalVO = v.admitted.VO
 	x.freight = &freight{Document: c.Document, Assertion: c.Assertion}
 	x.packed = v.packed
+	x.Activity = e.o.Jobs.Activity(Copy{x.key, token}, x.Since)
 	x.worker.reset()
 }
 

@@ -114,7 +114,6 @@ type Engine struct {
 	term   *term // nil: another replica is the engine, or the records are being read
 	jobs   map[handover.Key]*entry
 	acts   map[string]*entry // jobs of peers by the broker's name
-	unsure map[*entry]bool   // the same that may have a name which is not known
 	here   map[string]int    // live jobs of each peer
 	peers  map[string]*peer
 	write  []*entry // whose records are to be written
@@ -177,7 +176,6 @@ func (e *Engine) forgetAll() {
 		}
 	}
 	e.jobs, e.acts, e.here = map[handover.Key]*entry{}, map[string]*entry{}, map[string]int{}
-	e.unsure = map[*entry]bool{}
 	e.write, e.later, e.timers, e.todo = nil, nil, nil, nil
 	e.owing = map[owed]bool{}
 	for _, p := range e.peers {
@@ -376,8 +374,6 @@ func (e *Engine) load(t *term) error {
 			}
 			if x.Activity != "" {
 				e.acts[x.Activity] = x
-			} else if live(x.job) {
-				e.unsure[x] = true
 			}
 		}
 		e.schedule(x)

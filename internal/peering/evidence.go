@@ -34,7 +34,7 @@ func (x *entry) end(j *handover.Job, now time.Time) *ending {
 	switch {
 	case report != nil && report.Status == handover.IsEnded && j.Result != nil:
 		r := j.Result
-		f.Reason, f.NotRun = r.Reason, r.Token == "" && !x.Ran
+		f.Reason, f.NotRun = r.Reason, r.Token == "" && report.Used == 0 && !x.Ran
 		switch r.Outcome {
 		case handover.Finished:
 			code := r.ExitCode
@@ -120,7 +120,14 @@ func (e *Engine) told(x *entry, j *handover.Job) map[string]string {
 		}
 		m["peer.accepted"] = strconv.FormatBool(j.Gave.Accepted)
 	}
-	m[attributePath] = strings.Join(way, " > ")
+	hops := make([]adapters.Hop, len(way))
+	for i, d := range way {
+		hops[i].Domain = d
+	}
+	if j != nil {
+		hops[0].At = j.Gave.Routed.Add(-j.Gave.Terms.Lease)
+	}
+	m[adapters.AttributePath] = adapters.JoinHops(hops)
 	if x.Site != "" {
 		m["peer.site"] = x.Site
 	}
@@ -142,9 +149,6 @@ type handle struct {
 	token handover.Token
 	to    string
 }
-
-// attributePath is the attribute that tells the way to the job from here.
-const attributePath = "path"
 
 const handlePrefix = "peer/1 "
 

@@ -87,20 +87,16 @@ func (e *Engine) submit(ctx context.Context, to string, jobs []adapters.Job) []a
 	for i, j := range jobs {
 		parcels[i] = pack(j)
 	}
-	keys, err := e.foreign(ctx, parcels)
 	left := &waitGroup{n: 1, done: make(chan struct{})}
 	waits := make([]*submission, len(jobs))
 	e.mu.Lock()
 	for i, j := range jobs {
 		p := &parcels[i]
-		if p.err == nil && err != nil {
-			p.err = err
-		}
 		if p.err != nil {
 			out[i].Err = p.err
 			continue
 		}
-		waits[i], out[i].Err = e.hand(to, string(j.Tag), p, keys[p.id], left)
+		waits[i], out[i].Err = e.hand(to, string(j.Tag), p, left)
 	}
 	if left.n--; left.n == 0 {
 		close(left.done)
@@ -120,7 +116,7 @@ func (e *Engine) submit(ctx context.Context, to string, jobs []adapters.Job) []a
 			continue
 		}
 		if !w.over {
-			x := e.jobs[keyFor(e.o.Domain, parcels[i].id, keys)]
+			x := e.entryFor(parcels[i].id)
 			if x == nil || x.dirty == handover.SaveFirst || x.flying || x.Token != w.token {
 				w.settle(x, adapters.Placed{Err: fail.Errorf("peering.Submit", fail.Uncertain, string(jobs[i].Tag), "the record of the hand-over is not written yet")})
 			} else {
@@ -132,64 +128,22 @@ func (e *Engine) submit(ctx context.Context, to string, jobs []adapters.Job) []a
 	return out
 }
 
-func keyFor(domain, id string, keys map[string]handover.Key) handover.Key {
-	if k, ok := keys[id]; ok {
-		return k
+// entryFor gives the entry of a job of the broker, nil if there is none; the caller holds the
+// lock.
+func (e *Engine) entryFor(id string) *entry {
+	if x := e.acts[id]; x != nil {
+		return x
 	}
-	return handover.Key{Origin: domain, ID: id}
-}
-
-// foreign gives the keys of those jobs that peers gave to us.
-func (e *Engine) foreign(ctx context.Context, parcels []parcel) (map[string]handover.Key, error) {
-	keys := map[string]handover.Key{}
-	e.mu.Lock()
-	if e.term == nil {
-		e.mu.Unlock()
-		return nil, errNoTerm("peering.Submit", fail.Unavailable)
-	}
-	unsure := len(e.unsure) > 0
-	var ask []string
-	for _, p := range parcels {
-		if x := e.acts[p.id]; x != nil {
-			keys[p.id] = x.key
-		} else if p.err == nil {
-			ask = append(ask, p.id)
-		}
-	}
-	e.mu.Unlock()
-	if !unsure || len(ask) == 0 {
-		return keys, nil
-	}
-	// The broker may place a job of a peer before it has told us its name.
-	recs, err := e.o.Store.Get(ctx, ask...)
-	if err != nil {
-		return nil, fail.E("peering.Submit", fail.Unavailable, "", err)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for x := range e.unsure {
-		if !x.taken() {
-			continue
-		}
-		for id, rec := range recs {
-			if rec.SubmissionID == x.copyOf().Submission() && rec.Owner == x.Owner {
-				keys[id] = x.key
-			}
-		}
-	}
-	return keys, nil
+	return e.jobs[handover.Key{Origin: e.o.Domain, ID: id}]
 }
 
 // hand gives one job to a peer; the caller holds the lock.
-func (e *Engine) hand(to, tag string, p *parcel, key handover.Key, left *waitGroup) (*submission, error) {
-	own := key == handover.Key{}
-	if own {
-		key = handover.Key{Origin: e.o.Domain, ID: p.id}
-		if err := key.Check(); err != nil {
-			return nil, err
-		}
+func (e *Engine) hand(to, tag string, p *parcel, left *waitGroup) (*submission, error) {
+	key := handover.Key{Origin: e.o.Domain, ID: p.id}
+	if err := key.Check(); err != nil {
+		return nil, err
 	}
-	x := e.jobs[key]
+	x := e.entryFor(p.id)
 	if x != nil && x.job != nil && x.Tag == tag && x.Peer == to {
 		return e.wait(x, left), nil // the same again
 	}
@@ -202,10 +156,10 @@ func (e *Engine) hand(to, tag string, p *parcel, key handover.Key, left *waitGro
 	case !q.provides:
 		return nil, fail.Errorf("peering.Submit", fail.Denied, to, "the domain %s takes no jobs of this one", to)
 	}
-	if own {
-		return e.handOwn(x, key, q, tag, p, left)
+	if x != nil && e.acts[p.id] == x {
+		return e.handOn(x, q, tag, left)
 	}
-	return e.handOn(x, key, q, tag, left)
+	return e.handOwn(x, key, q, tag, p, left)
 }
 
 // handOwn gives a job of our own to a peer.
@@ -243,9 +197,9 @@ func (e *Engine) handOwn(x *entry, key handover.Key, q *peer, tag string, p *par
 }
 
 // handOn gives a job that came from a peer to another.
-func (e *Engine) handOn(x *entry, key handover.Key, q *peer, tag string, left *waitGroup) (*submission, error) {
-	if x == nil || !x.taken() || x.job.Phase != handover.Here {
-		return nil, fail.Errorf("peering.Submit", fail.Unavailable, key.String(), "the job is being taken back, or is somewhere else; it is given to no other domain now")
+func (e *Engine) handOn(x *entry, q *peer, tag string, left *waitGroup) (*submission, error) {
+	if !x.taken() || x.job.Phase != handover.Here {
+		return nil, fail.Errorf("peering.Submit", fail.Unavailable, x.key.String(), "the job is being taken back, or is somewhere else; it is given to no other domain now")
 	}
 	if err := handover.MayForward(x.job, e.o.Domain, q.domain); err != nil {
 		return nil, err
@@ -266,7 +220,7 @@ func (e *Engine) handOn(x *entry, key handover.Key, q *peer, tag string, left *w
 			e.place(x) // the broker has it, as before
 		}
 		if fail.Is(err, fail.Conflict) { // so little is left of the deadline, or it is recalled
-			err = fail.E("peering.Submit", fail.Unavailable, key.String(), err)
+			err = fail.E("peering.Submit", fail.Unavailable, x.key.String(), err)
 		}
 		return nil, err
 	}
@@ -333,16 +287,9 @@ func (e *Engine) find(to string, tags []adapters.Tag) (map[adapters.Tag]adapters
 		if i := strings.LastIndexByte(id, '-'); i > 0 {
 			id = id[:i]
 		}
-		for _, x := range []*entry{e.acts[id], e.jobs[handover.Key{Origin: e.o.Domain, ID: id}], e.jobs[handover.Key{Origin: e.o.Domain, ID: string(tag)}]} {
+		for _, x := range []*entry{e.entryFor(id), e.entryFor(string(tag))} {
 			if x != nil && x.job != nil && x.Tag == string(tag) && x.Peer == to {
 				found[tag] = x.handle().encode()
-			}
-		}
-		if _, ok := found[tag]; !ok && len(e.unsure) > 0 {
-			for x := range e.unsure {
-				if x.job != nil && x.Tag == string(tag) && x.Peer == to {
-					found[tag] = x.handle().encode()
-				}
 			}
 		}
 	}

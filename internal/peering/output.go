@@ -13,9 +13,6 @@ import (
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
-// featureOutput is the part of the protocol that Read and Output are.
-const featureOutput = "output"
-
 const (
 	// pieceSize is how much output is asked of a peer at once.
 	pieceSize = 256 << 10
@@ -166,7 +163,7 @@ func (r *reader) fetch() error {
 	}
 	e.mu.Lock()
 	p := e.peer(r.h.to)
-	open, able := e.term != nil && p.open, slices.Contains(p.features, featureOutput)
+	open, able := e.term != nil && p.open, slices.Contains(p.features, wire.FeatureOutput)
 	e.mu.Unlock()
 	switch {
 	case !open:

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/peers/handover"
@@ -57,6 +58,7 @@ type meta struct {
 	Deadline time.Time `json:"deadline,omitzero"`
 	Trace    string    `json:"trace,omitempty"`
 	Activity string    `json:"activity,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
 	// Closed says that the broker's job has ended.
 	Closed bool `json:"closed,omitempty"`
 }
@@ -124,17 +126,20 @@ func digestOf(document, vo string, deadline time.Time) string {
 	return "sha-256:" + hex.EncodeToString(h.Sum(nil))
 }
 
-// traceOf gives the trace of a message about a job. Its trace id is the one that the origin
-// made of the key, or with which the job came; the span is of the gateway and the token.
-func traceOf(k handover.Key, came, domain string, token handover.Token) string {
-	id := sha256.Sum256([]byte(k.String()))
-	trace := hex.EncodeToString(id[:16])
+// traceID gives the trace id of a job: that with which it came, or the one that its origin
+// made of its id, as the broker has it.
+func traceID(k handover.Key, came string) string {
 	if parts := strings.Split(came, "-"); len(parts) == 4 {
-		trace = parts[1]
+		return parts[1]
 	}
+	return broker.TraceID(&store.Job{ID: k.ID})
+}
+
+// traceOf gives the trace of a message about a job: the span is of the gateway and the token.
+func traceOf(k handover.Key, came, domain string, token handover.Token) string {
 	span := sha256.Sum256([]byte(k.String() + "#" + string(token) + " " + domain))
 	span[0] |= 1 // not all zero
-	return "00-" + trace + "-" + hex.EncodeToString(span[:8]) + "-01"
+	return "00-" + traceID(k, came) + "-" + hex.EncodeToString(span[:8]) + "-01"
 }
 
 // encode gives the entry's record.

@@ -184,9 +184,14 @@ func (e *Engine) perform(x *entry, do []effect) {
 	}
 	if x.job == nil && !x.flying && x.dirty == handover.SaveNothing && e.jobs[x.key] == x {
 		delete(e.jobs, x.key)
-		if e.acts[x.Activity] == x {
-			delete(e.acts, x.Activity)
-		}
+		e.unname(x)
+	}
+}
+
+// unname forgets the broker's name of a job.
+func (e *Engine) unname(x *entry) {
+	if e.acts[x.Activity] == x {
+		delete(e.acts, x.Activity)
 	}
 }
 

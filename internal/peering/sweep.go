@@ -16,6 +16,8 @@ const (
 	sweepInterval = time.Minute
 	// keptInterval is the same of those that tell where output is.
 	keptInterval = time.Hour
+	// strayTime is how long the record is kept of a job that the store does not know.
+	strayTime = time.Hour
 	// mostSwept bounds the jobs that the store is asked about at once.
 	mostSwept = 500
 )
@@ -66,8 +68,12 @@ func (e *Engine) sweep(t *term) error {
 		e.mu.Lock()
 		for _, id := range some {
 			x := e.jobs[handover.Key{Origin: e.o.Domain, ID: id}]
-			if rec, ok := recs[id]; ok && !rec.Status.Final || x == nil || x.job == nil || x.job.Phase == handover.Given || x.dirty != handover.SaveNothing || x.flying {
+			rec, there := recs[id]
+			if there && !rec.Status.Final || x == nil || x.job == nil || x.job.Phase == handover.Given || x.dirty != handover.SaveNothing || x.flying {
 				continue
+			}
+			if !there && (x.Final == nil || time.Since(x.Final.Ended) < strayTime) {
+				continue // its submission is on the way, or the store is behind
 			}
 			e.drop(x)
 		}

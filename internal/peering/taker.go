@@ -20,49 +20,56 @@ func (c Copy) Submission() string { return "peer:" + c.Key.String() + "#" + stri
 // Given is a job of a peer for the broker.
 type Given struct {
 	Copy
-	From     string   // who handed it over
-	Path     []string // the domains that hold it, the origin first, From last
-	Hops     int      // that it may make from here
-	Admitted          // for whom it runs
+	Since    time.Time // when it came, as the record has it
+	From     string    // who handed it over
+	Path     []string  // the domains that hold it, the origin first, From last
+	Hops     int       // that it may make from here
+	Admitted           // for whom it runs
 	Document string
 	NotAfter time.Time // see adapters.Job
-	Held     bool      // it is not to run until it is let go on
-	Trace    string    // traceparent
+	Trace    string    // trace id
 }
 
-// Jobs is the broker's side of jobs that peers gave. It is safe for concurrent use; calls
-// about one copy come one after the other.
+// Jobs is the broker's side of jobs that peers gave: see OfBroker. It is safe for concurrent
+// use; calls about one copy come one after the other.
 type Jobs interface {
-	// Start takes the job in, or finds it where the copy was taken in before, and tells how
-	// it stands. An error of kind Unavailable, Uncertain, Exhausted, NotAccepting or Internal
+	// Activity gives the name that the broker has for a copy that came at a moment, before it
+	// has it and after.
+	Activity(c Copy, since time.Time) string
+	// Start takes the job in, or finds it where it was taken in before, and tells how it
+	// stands. An error of kind Unavailable, Uncertain, Exhausted, NotAccepting or Internal
 	// has it tried again; after any other the copy is given back.
 	Start(ctx context.Context, g Given) (State, error)
 	// Stop ends the job. It is idempotent; the end comes as a State. fail.NotFound says that
-	// the copy was never taken in.
-	Stop(ctx context.Context, c Copy) error
+	// it was never taken in.
+	Stop(ctx context.Context, activity, reason string) error
 	// Hold keeps the job from running for now, or lets it go on.
-	Hold(ctx context.Context, c Copy, held bool) error
+	Hold(ctx context.Context, activity string, held bool) error
 	// Extend moves NotAfter on.
-	Extend(ctx context.Context, c Copy, notAfter time.Time) error
+	Extend(ctx context.Context, activity string, notAfter time.Time) error
+	// States tells how jobs stand, live or ended; those that are not there are left out.
+	States(ctx context.Context, activities ...string) ([]State, error)
 	// Output reads a piece of a stream of the activity from an offset, at most so many bytes;
 	// more says that the job may still write.
 	Output(ctx context.Context, activity, stream string, offset int64, most int) (data []byte, more bool, err error)
-	// Watch calls emit with how jobs of peers stand, first all that have not ended and then
-	// each change, until ctx ends.
+	// Watch calls emit with how jobs of peers stand, all that have not ended and then each
+	// change, until ctx ends. Once all are told it calls emit with none: others that the
+	// caller knows have ended.
 	Watch(ctx context.Context, emit func([]State)) error
 }
 
 // State is how a job of a peer stands in the broker.
 type State struct {
-	Copy
-	Activity string // the broker's name of it; without blanks
+	Activity string
+	Revision int64 // grows with each change
 	Status   handover.Status
 	Site     string
-	// Of IsEnded and IsReturned, which is an end without a result: the copy is dead here.
-	Result *handover.Result // of IsEnded; its Token is not looked at
-	Reason string
-	Used   handover.CPUTime
-	Began  bool // it was started, now or before
+	Result   *handover.Result // of IsEnded; its Token is not looked at
+	Reason   string
+	Used     handover.CPUTime
+	Began    bool // it was started, now or before
+	// Return says that an administrator wants it given back to the peer.
+	Return bool
 }
 
 // worker is what was told to the broker's side about an entry. The goroutine that has the
@@ -74,6 +81,8 @@ type worker struct {
 	stopped  bool
 	held     bool
 	notAfter time.Time
+	revision int64 // of the newest state
+	turn     int   // of the watch that told of it last
 	timer    *time.Timer
 }
 
@@ -177,31 +186,34 @@ type deed func(ctx context.Context, t *term) error
 // for nothing. The caller holds the lock.
 func (e *Engine) task(x *entry) deed {
 	j, w := x.job, &x.worker
-	if j == nil || j.Taken == nil || j.Taken.Refused || x.Closed {
+	if j == nil || j.Taken == nil || j.Taken.Refused || x.Closed || x.Activity == "" {
 		return nil
 	}
-	c := x.copyOf()
 	if !live(j) && x.Final != nil && x.Token == j.Token() {
 		return nil // its end at the peer is that of the broker's job too
 	}
+	c, id := x.copyOf(), x.Activity
 	if !live(j) || j.Phase == handover.Stopping {
-		if w.stopped || !live(j) && x.Activity == "" && !w.started && !e.unsure[x] {
+		if w.stopped {
 			return nil
 		}
-		return func(ctx context.Context, _ *term) error { return e.stop(ctx, x, c) }
+		why := j.Reason
+		if j.Want == handover.Cancel {
+			why = "its domain asked for its end"
+		}
+		if why == "" {
+			why = "the domain " + j.Taken.From + " wants it back"
+		}
+		return func(ctx context.Context, _ *term) error { return e.stop(ctx, x, c, id, why) }
 	}
 	if !w.started {
 		// Of one that is at a peer it is asked, after a restart, how it stands.
 		if j.Phase != handover.Here && j.Phase != handover.Given {
 			return nil
 		}
-		e.unsure[x] = x.Activity == ""
-		if x.Activity != "" {
-			delete(e.unsure, x)
-		}
 		g := Given{
-			Copy: c, From: j.Taken.From, Path: j.Taken.Path, Hops: j.Taken.Hops, Admitted: Admitted{x.Owner, x.Account, x.LocalVO},
-			NotAfter: j.Taken.Terms.NotAfter(j.Taken.RecallBy), Held: j.Want == handover.Suspend, Trace: traceOf(x.key, x.Trace, e.o.Domain, c.Token),
+			Copy: c, Since: x.Since, From: j.Taken.From, Path: j.Taken.Path, Hops: j.Taken.Hops, Admitted: Admitted{x.Owner, x.Account, x.LocalVO},
+			NotAfter: j.Taken.Terms.NotAfter(j.Taken.RecallBy), Trace: traceID(x.key, x.Trace),
 		}
 		if x.freight != nil {
 			g.Document = x.freight.Document
@@ -210,12 +222,12 @@ func (e *Engine) task(x *entry) deed {
 	}
 	if at := j.Taken.Terms.NotAfter(j.Taken.RecallBy); at.After(w.notAfter) {
 		return func(ctx context.Context, _ *term) error {
-			return e.heard(x, c, e.o.Jobs.Extend(ctx, c, at), func() { w.notAfter = at })
+			return e.heard(x, c, e.o.Jobs.Extend(ctx, id, at), func() { w.notAfter = at })
 		}
 	}
 	if held := j.Want == handover.Suspend; held != w.held && j.Phase == handover.Here {
 		return func(ctx context.Context, _ *term) error {
-			return e.heard(x, c, e.o.Jobs.Hold(ctx, c, held), func() { w.held = held })
+			return e.heard(x, c, e.o.Jobs.Hold(ctx, id, held), func() { w.held = held })
 		}
 	}
 	return nil
@@ -272,7 +284,7 @@ func (e *Engine) begin(ctx context.Context, t *term, x *entry, g Given) error {
 	if !x.taken() || x.copyOf() != g.Copy {
 		return nil
 	}
-	x.worker.started, x.worker.held, x.worker.notAfter = true, g.Held, g.NotAfter
+	x.worker.started, x.worker.notAfter = true, g.NotAfter
 	if x.freighted && x.packed == nil {
 		x.freight = nil // it is in the store
 	}
@@ -288,15 +300,21 @@ func (e *Engine) giveUp(x *entry, c Copy, err error) {
 		return
 	}
 	x.worker.started = true
-	delete(e.unsure, x)
-	e.apply(x, State{Copy: c, Status: handover.IsReturned, Reason: "the domain " + e.o.Domain + " can't run it: " + fail.Sentence(err)})
+	e.apply(x, State{Status: handover.IsReturned, Reason: "the domain " + e.o.Domain + " can't run it: " + fail.Sentence(err)})
 }
 
 // stop has the broker end the job.
-func (e *Engine) stop(ctx context.Context, x *entry, c Copy) error {
-	err := e.o.Jobs.Stop(ctx, c)
-	if err != nil && again(err) {
+func (e *Engine) stop(ctx context.Context, x *entry, c Copy, activity, why string) error {
+	err := e.o.Jobs.Stop(ctx, activity, why)
+	gone := fail.Is(err, fail.NotFound)
+	if err != nil && !gone && again(err) {
 		return err
+	}
+	var states []State
+	if !gone { // it may have ended before
+		if states, err = e.o.Jobs.States(ctx, activity); err != nil {
+			return err
+		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -304,27 +322,27 @@ func (e *Engine) stop(ctx context.Context, x *entry, c Copy) error {
 		return nil
 	}
 	x.worker.stopped = true
-	if fail.Is(err, fail.NotFound) {
-		delete(e.unsure, x)
-		e.apply(x, State{Copy: c, Status: handover.IsReturned, Reason: "it had not been given to a site"})
+	if gone {
+		e.apply(x, State{Status: handover.IsReturned, Reason: "it had not been given to a site"})
+	}
+	for _, st := range states {
+		e.apply(x, st)
 	}
 	return nil
 }
 
 // watchJobs hears from the broker how jobs of peers stand.
 func (e *Engine) watchJobs(t *term) error {
-	for failures := 0; ; failures++ {
+	for failures, turn := 0, 1; ; failures++ {
 		err := e.o.Jobs.Watch(t.ctx, func(states []State) {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			if e.term != t {
+			if len(states) == 0 {
+				e.missing(t, turn)
+				turn++
 				return
 			}
-			for _, st := range states {
-				if x := e.jobs[st.Key]; x != nil && x.taken() && x.copyOf() == st.Copy {
-					e.apply(x, st)
-				}
-			}
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.hear(t, turn, states)
 		})
 		if t.ctx.Err() != nil {
 			return nil
@@ -336,17 +354,48 @@ func (e *Engine) watchJobs(t *term) error {
 	}
 }
 
-// apply steps a job for how it stands in the broker; the caller holds the lock.
-func (e *Engine) apply(x *entry, st State) {
-	if x.Closed {
+// hear takes states in; the caller holds the lock.
+func (e *Engine) hear(t *term, turn int, states []State) {
+	if e.term != t {
 		return
 	}
-	if st.Activity != "" && x.Activity != st.Activity {
-		x.Activity = st.Activity
-		e.acts[st.Activity] = x
-		delete(e.unsure, x)
-		e.saveLater(x)
+	for _, st := range states {
+		if x := e.acts[st.Activity]; x != nil && x.taken() && x.Activity == st.Activity {
+			x.worker.turn = turn
+			e.apply(x, st)
+		}
 	}
+}
+
+// missing asks about the jobs of which the broker did not tell though it told of all.
+func (e *Engine) missing(t *term, turn int) {
+	var ask []string
+	e.mu.Lock()
+	for id, x := range e.acts {
+		if x.taken() && x.worker.started && !x.Closed && x.worker.turn != turn {
+			ask = append(ask, id)
+		}
+	}
+	e.mu.Unlock()
+	if len(ask) == 0 {
+		return
+	}
+	states, err := e.o.Jobs.States(t.ctx, ask...)
+	if err != nil {
+		e.o.Log.Warn("it can't be seen now how jobs of peers ended", "cause", err)
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.hear(t, turn, states)
+}
+
+// apply steps a job for how it stands in the broker; the caller holds the lock.
+func (e *Engine) apply(x *entry, st State) {
+	if x.Closed || st.Revision != 0 && st.Revision < x.worker.revision {
+		return
+	}
+	x.worker.revision = max(x.worker.revision, st.Revision)
 	if x.job.Phase != handover.Given {
 		x.Site = st.Site
 	}
@@ -362,24 +411,19 @@ func (e *Engine) apply(x *entry, st State) {
 		ev.Used = max(ev.Used, 1) // 0 says that it never began
 	}
 	switch st.Status {
-	case handover.IsRunning:
-		if ev.Shows = handover.HasStarted; here {
+	case handover.IsWaiting, handover.IsPlaced, handover.IsRunning, handover.IsSuspended:
+		if here {
+			ev.Shows = shows[st.Status]
 			do(ev)
 		}
-	case handover.IsSuspended:
-		if ev.Shows = handover.HasPaused; here {
-			do(ev)
-		}
-	case handover.IsWaiting, handover.IsPlaced:
-		if ev.Shows = handover.HasQueued; here {
-			do(ev)
+		if st.Return && live(x.job) && x.job.Taken.Recall != handover.Running {
+			do(handover.Return{Running: true, Reason: "an administrator of the domain " + e.o.Domain + " gave it back"})
 		}
 	case handover.IsEnded, handover.IsReturned:
 		x.Closed = true
-		delete(e.unsure, x)
 		e.saveLater(x)
 		switch {
-		case here && st.Status == handover.IsEnded && st.Result != nil && e.counts(j, st):
+		case here && st.Status == handover.IsEnded && st.Result != nil:
 			r := *st.Result
 			ev.Shows, ev.Result = handover.HasEnded, &r
 			do(ev)
@@ -394,12 +438,9 @@ func (e *Engine) apply(x *entry, st State) {
 	}
 }
 
-// counts reports whether an end is the job's, or only that of a copy which was wanted back.
-func (e *Engine) counts(j *handover.Job, st State) bool {
-	if st.Result.Outcome == handover.Cancelled {
-		return j.Want == handover.Cancel
-	}
-	return true
+// shows is what a job that has not ended shows at our own sites.
+var shows = map[handover.Status]handover.Shows{
+	handover.IsWaiting: handover.HasQueued, handover.IsPlaced: handover.HasQueued, handover.IsRunning: handover.HasStarted, handover.IsSuspended: handover.HasPaused,
 }
 
 func now() time.Time { return time.Now().UTC().Round(0) }

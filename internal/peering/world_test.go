@@ -2,7 +2,6 @@ package peering
 
 import (
 	"context"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/store/mem"
@@ -63,7 +63,10 @@ func newWorld(t testing.TB, domains ...string) *world {
 }
 
 // start starts the engine of a domain, and waits until it serves.
-func (g *gate) start() {
+func (g *gate) start() { <-g.launch() }
+
+// launch starts it, and gives what is closed when it serves.
+func (g *gate) launch() <-chan struct{} {
 	g.w.t.Helper()
 	serving := make(chan struct{})
 	var once sync.Once
@@ -82,8 +85,9 @@ func (g *gate) start() {
 	g.w.mu.Lock()
 	g.Engine, g.cancel, g.done = e, cancel, make(chan error, 1)
 	g.w.mu.Unlock()
-	go func() { g.done <- e.Run(ctx) }()
-	<-serving
+	done := g.done
+	go func() { done <- e.Run(ctx) }()
+	return serving
 }
 
 // stop ends it as kindly as an engine ends.
@@ -297,7 +301,6 @@ type brokerTwin struct {
 	jobs    map[string]*twinJob // by submission
 	starts  map[string]int      // how often each copy was begun to run
 	watch   map[int]chan []State
-	last    int
 	onward  func(activity string, g Given) bool // the broker places it elsewhere
 	outputs map[string]string
 	trouble func(op string) error
@@ -336,9 +339,8 @@ func (b *brokerTwin) Start(_ context.Context, g Given) (State, error) {
 	if m == nil || strings.Contains(m[1], "unfit") {
 		return State{}, fail.Errorf("twin.Start", fail.Unsupported, "", "no site can run it")
 	}
-	b.last++
 	j := &twinJob{g: g, script: m[1], notAfter: g.NotAfter}
-	j.st = State{Copy: g.Copy, Activity: fmt.Sprintf("act%d", b.last), Status: handover.IsPlaced, Site: "local"}
+	j.st = State{Activity: b.Activity(g.Copy, g.Since), Status: handover.IsPlaced, Site: "local"}
 	b.jobs[g.Submission()] = j
 	for f := range strings.FieldsSeq(strings.ReplaceAll(m[1], ";", " ")) {
 		if d, err := time.ParseDuration(f); err == nil {
@@ -350,11 +352,7 @@ func (b *brokerTwin) Start(_ context.Context, g Given) (State, error) {
 		j.away = true
 		return j.st, nil
 	}
-	if g.Held {
-		j.st.Status = handover.IsSuspended
-	} else {
-		b.run(j)
-	}
+	b.run(j)
 	return j.st, nil
 }
 
@@ -421,25 +419,48 @@ func (b *brokerTwin) expire(j *twinJob) {
 	b.end(j, handover.IsReturned, nil, "its lease is over")
 }
 
-func (b *brokerTwin) Stop(_ context.Context, c Copy) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	j := b.jobs[c.Submission()]
-	if j == nil {
-		return fail.Errorf("twin.Stop", fail.NotFound, "", "it is not here")
-	}
-	if j.st.Began {
-		b.end(j, handover.IsEnded, &handover.Result{Outcome: handover.Cancelled}, "terminated as asked")
-	} else {
-		b.end(j, handover.IsReturned, nil, "it had not begun")
+func (b *brokerTwin) Activity(c Copy, since time.Time) string {
+	return broker.ForeignID(since, c.Submission())
+}
+
+func (b *brokerTwin) job(activity string) *twinJob {
+	for _, j := range b.jobs {
+		if j.st.Activity == activity {
+			return j
+		}
 	}
 	return nil
 }
 
-func (b *brokerTwin) Hold(_ context.Context, c Copy, held bool) error {
+func (b *brokerTwin) States(_ context.Context, ids ...string) ([]State, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	j := b.jobs[c.Submission()]
+	var out []State
+	for _, id := range ids {
+		if j := b.job(id); j != nil {
+			out = append(out, j.st)
+		}
+	}
+	return out, nil
+}
+
+func (b *brokerTwin) Stop(_ context.Context, activity, _ string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	j := b.job(activity)
+	if j == nil {
+		return fail.Errorf("twin.Stop", fail.NotFound, "", "it is not here")
+	}
+	if !j.away {
+		b.end(j, handover.IsReturned, nil, "terminated as asked")
+	}
+	return nil
+}
+
+func (b *brokerTwin) Hold(_ context.Context, activity string, held bool) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	j := b.job(activity)
 	switch {
 	case j == nil:
 		return fail.Errorf("twin.Hold", fail.NotFound, "", "it is not here")
@@ -461,10 +482,10 @@ func (b *brokerTwin) Hold(_ context.Context, c Copy, held bool) error {
 	return nil
 }
 
-func (b *brokerTwin) Extend(_ context.Context, c Copy, at time.Time) error {
+func (b *brokerTwin) Extend(_ context.Context, activity string, at time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if j := b.jobs[c.Submission()]; j != nil && at.After(j.notAfter) {
+	if j := b.job(activity); j != nil && at.After(j.notAfter) {
 		j.notAfter = at
 	}
 	return nil
@@ -502,7 +523,10 @@ func (b *brokerTwin) Watch(ctx context.Context, emit func([]State)) error {
 		defer b.mu.Unlock()
 		delete(b.watch, n)
 	}()
-	emit(all)
+	if len(all) > 0 {
+		emit(all)
+	}
+	emit(nil)
 	for {
 		select {
 		case <-ctx.Done():
