@@ -63,7 +63,10 @@ func newWorld(t testing.TB, domains ...string) *world {
 }
 
 // start starts the engine of a domain, and waits until it serves.
-func (g *gate) start() {
+func (g *gate) start() { <-g.launch() }
+
+// launch starts it, and gives what is closed when it serves.
+func (g *gate) launch() <-chan struct{} {
 	g.w.t.Helper()
 	serving := make(chan struct{})
 	var once sync.Once
@@ -82,8 +85,9 @@ func (g *gate) start() {
 	g.w.mu.Lock()
 	g.Engine, g.cancel, g.done = e, cancel, make(chan error, 1)
 	g.w.mu.Unlock()
-	go func() { g.done <- e.Run(ctx) }()
-	<-serving
+	done := g.done
+	go func() { done <- e.Run(ctx) }()
+	return serving
 }
 
 // stop ends it as kindly as an engine ends.
