@@ -192,6 +192,9 @@ func (f *Favours) hearAccount(ctx context.Context, _ string, t *talk, m *wire.Ac
 	copy(h.Digest[:], m.Digest)
 	own := f.book.Head(p)
 	if h.Number > own.Number {
+		if p.Consumer == f.o.Domain && m.Heard < own.Number {
+			f.sayVerdicts(t, p, m.Heard)
+		}
 		t.say(f.account(p))
 		return nil
 	}
