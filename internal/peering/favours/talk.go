@@ -386,6 +386,9 @@ func (f *Favours) probe(t *talk, p ledger.Pair, same, differs uint64) {
 func (f *Favours) hearProbe(_ string, t *talk, m *wire.Probe) error {
 	p := ledger.Pair(m.Pair)
 	same, differs := m.Same, m.Differs
+	if n := f.book.Head(p).Number; differs > n {
+		return fail.Errorf("favours", fail.Invalid, p.String(), "it says that statement %d differs, and here are %d", differs, n)
+	}
 	numbers := make([]uint64, len(m.List))
 	for i := range m.List {
 		numbers[i] = m.List[i].Number
