@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/xmldoc"

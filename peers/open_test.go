@@ -217,7 +217,7 @@ func TestFeatures(t *testing.T) {
 		w := &world{net: new(peertest.Network), keys: peertest.NewKeys(domA, domB), put: map[string]int{}}
 		w.a, w.b = peertest.NewGateway(t, w.net, w.keys, domA), peertest.NewGateway(t, w.net, w.keys, domB)
 		ofB, ofA := pair(false)
-		ofA.Features = []string{wire.QuotasFeature}
+		ofA.Features = []string{wire.FeatureQuotas}
 		must(t, w.b.Table.Add(ofA))
 		must(t, w.a.Table.Add(ofB))
 		pass(10 * time.Second)

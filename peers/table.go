@@ -147,14 +147,18 @@ func (t *Table) Close(ctx context.Context) error {
 	}
 	var gone []<-chan struct{}
 	for _, e := range t.all() {
-		e.locked(func() { gone = append(gone, e.close(session.Stop{Reason: wire.Shutdown, Sentence: "the gateway stops", Drain: true})...) })
+		e.locked(func() {
+			gone = append(gone, e.close(session.Stop{Reason: wire.Shutdown, Sentence: "the gateway stops", Drain: true})...)
+		})
 	}
 	err := t.wait(ctx, gone)
 	if err == nil {
 		return t.wait(ctx, t.told())
 	}
 	for _, e := range t.all() {
-		e.locked(func() { e.close(session.Stop{Reason: wire.Shutdown, Sentence: "the gateway stops and was given no time to drain the session"}) })
+		e.locked(func() {
+			e.close(session.Stop{Reason: wire.Shutdown, Sentence: "the gateway stops and was given no time to drain the session"})
+		})
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTime)
 	defer cancel()

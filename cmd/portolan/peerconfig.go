@@ -377,7 +377,7 @@ func (c *peerConfig) checkMembers(domain string, bad complain) {
 		if endpoint == "" && c.Listen != "" {
 			endpoint = "https://" + c.Listen + "/peer"
 		}
-		if err := (handover.Terms(m.Terms)).EnsureDefaults().Check(); err != nil {
+		if err := handover.Terms(m.Terms).EnsureDefaults().Check(); err != nil {
 			bad(at("terms"), "peers: %s: terms: %s", name, sentence(err))
 			continue
 		}

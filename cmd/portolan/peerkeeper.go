@@ -238,7 +238,7 @@ func (k *peerKeeper) follow(ctx context.Context) error {
 // close ends what openPeers began.
 func (k *peerKeeper) close() {
 	if k != nil && k.listener != nil {
-		k.listener.Close() //nolint:errcheck // servePeers may have closed it
+		k.listener.Close() // servePeers may have closed it
 	}
 }
 

@@ -242,8 +242,18 @@ func (s *stepper) control(in Received, m Control) error {
 }
 
 func (s *stepper) query(in Received, m Query) error {
-	if !s.taken(in.From, m.Token) {
-		return fail.Errorf("handover.Query", fail.NotFound, m.Key.String(), "there is no copy under the token %s of %s here", m.Token, in.From)
+	j := s.job
+	switch {
+	case j != nil && j.Taken == nil:
+		return fail.Errorf("handover.Query", fail.Denied, m.Key.String(), "the job is this domain's own")
+	case j == nil || m.Token.Compare(j.Taken.Token) > 0:
+		// Nothing keeps its route from being taken when it comes, so that nothing can be said.
+		return fail.Errorf("handover.Query", fail.NotFound, m.Key.String(), "there is no copy under the token %s of %s here yet", m.Token, in.From)
+	case m.Token.Compare(j.Taken.Token) < 0: // a higher token is taken only when copies under lower ones are dead
+		s.send(in.From, Report{Key: m.Key, Token: m.Token, Revision: 1, Status: IsReturned, Where: []string{s.self}, Reason: "the job was handed over again since"})
+		return nil
+	case j.Taken.From != in.From:
+		return fail.Errorf("handover.Query", fail.Denied, m.Key.String(), "the copy is of the domain %s", j.Taken.From)
 	}
 	if s.job.Phase == Given {
 		s.send(s.job.Gave.To, Query{s.job.Key, s.job.Gave.Token}) // what it says is reported on

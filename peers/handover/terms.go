@@ -3,7 +3,7 @@ package handover
 import (
 	"time"
 
-	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/peers/wire"
 )
 
 // Terms are what two gateways agree on when they open their session, and what each job is
@@ -38,31 +38,14 @@ func (t Terms) EnsureDefaults() Terms {
 	return t
 }
 
-// Bounds of Terms.
+// Bounds of Terms, as they stand in the protocol.
 const (
-	MaxLease = 7 * 24 * time.Hour
-	MaxKeep  = 365 * 24 * time.Hour
+	MaxLease = wire.MaxLease
+	MaxKeep  = wire.MaxKeep
 )
 
 // Check gives fail.Invalid for terms under which no job could be held.
-func (t Terms) Check() error {
-	bad := func(format string, args ...any) error {
-		return fail.Errorf("handover.Terms", fail.Invalid, "", format, args...)
-	}
-	switch {
-	case t.Skew < 0 || t.StopWithin < 0:
-		return bad("the bound of the clocks' error and the time to stop a job must not be negative")
-	case t.Lease <= 0 || t.Lease > MaxLease:
-		return bad("the recall deadline must be above zero and at most %s ahead", MaxLease)
-	case t.Resend <= 0 || t.Resend > t.Lease/4:
-		return bad("the time after which a message is repeated must be above zero and at most a quarter of the %s to the recall deadline", t.Lease)
-	case t.Skew > t.Lease/8 || t.StopWithin > t.Lease/4:
-		return bad("the clocks' error must be at most an eighth, and the time to stop a job a quarter, of the %s to the recall deadline, else a copy would end before it could be renewed", t.Lease)
-	case t.Keep < 0 || t.Keep > MaxKeep:
-		return bad("results must be kept at least no time and at most %s", MaxKeep)
-	}
-	return nil
-}
+func (t Terms) Check() error { return wire.Terms(t).Check() }
 
 // lapse is when, by its own clock, a taker gives a copy up.
 func (t Terms) lapse(recallBy time.Time) time.Time { return recallBy.Add(-t.Skew - t.StopWithin) }

@@ -71,7 +71,7 @@ func fits(mine, theirs *wire.Party, session, version string, terms wire.Terms) e
 		return refused(wire.TermsRefused, session, "neither side can be reached: one of them needs an endpoint")
 	case version == "":
 		return refused(wire.NoVersion, session, "there is no version of the protocol that both sides speak")
-	case terms.Lease < 8*terms.Skew || terms.Lease < 4*terms.StopWithin || terms.Lease < 4*terms.Resend:
+	case terms.Check() != nil:
 		return refused(wire.TermsRefused, session, "the shorter lease must be at least 8 times the longer skew and 4 times the longer stopWithin and resend: agree on other terms")
 	}
 	return nil

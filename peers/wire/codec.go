@@ -47,7 +47,7 @@ var items = []struct {
 	{"Grant", "Giver to taker: a later recall deadline.", func() Message { return new(Grant) }},
 	{"Control", "Giver to taker: cancel, suspend, resume, recall. Answered with Report.", func() Message { return new(Control) }},
 	{"Settle", "Giver to taker: the copy may be forgotten.", func() Message { return new(Settle) }},
-	{"Query", "Giver to taker: asks for a Report. One that does not know the copy answers with the status returned.", func() Message { return new(Query) }},
+	{"Query", "Giver to taker: asks for a Report. A copy that never runs again is returned; one that is not known is not spoken of, as its route may still come.", func() Message { return new(Query) }},
 	{"Read", "Giver to taker: asks for output.", func() Message { return new(Read) }},
 	{"Output", "Taker to giver: output.", func() Message { return new(Output) }},
 	{"Account", "How far an account of the favour ledger goes at the sender; asks for what follows.", func() Message { return new(Account) }},

@@ -2,26 +2,30 @@ package wire
 
 import "slices"
 
-// The optional features of version 1. Their items are sent only in sessions that agreed on
-// them.
+// The optional features of version 1, FeatureLedger beside them. Their items are sent only in
+// sessions that agreed on them.
 const (
-	OutputFeature  = "output"  // Read and Output
-	DigestsFeature = "digests" // Digests and Compare
-	QuotasFeature  = "quotas"  // Quotas
+	FeatureOutput  = "output"  // Read and Output
+	FeatureDigests = "digests" // Digests and Compare
+	FeatureQuotas  = "quotas"  // Quotas
 )
 
 // Features gives those that this package knows, sorted by bytes.
-func Features() []string { return []string{DigestsFeature, OutputFeature, QuotasFeature} }
+func Features() []string {
+	return []string{FeatureDigests, FeatureLedger, FeatureOutput, FeatureQuotas}
+}
 
 // Feature gives the feature that an item belongs to; "" for one that every session has.
 func Feature(m Message) string {
 	switch m.(type) {
 	case *Read, *Output:
-		return OutputFeature
+		return FeatureOutput
 	case *Digests, *Compare:
-		return DigestsFeature
+		return FeatureDigests
 	case *Quotas:
-		return QuotasFeature
+		return FeatureQuotas
+	case *Account, *Statements, *Verdicts, *Probe:
+		return FeatureLedger
 	}
 	return ""
 }

@@ -79,21 +79,6 @@ func partyFields(v *visit, p *Party) {
 	words(v, "VO", &p.VOs, 0, MaxVOs, MaxID, line, "a VO whose users the sender vouches for, or serves")
 }
 
-// Terms are those under which jobs are handed over: see docs/peer-protocol.md, Handing over.
-type Terms struct {
-	Lease, Skew, StopWithin, Resend, Keep time.Duration
-}
-
-func termsFields(v *visit, t *Terms) {
-	span(v, "lease", &t.Lease, time.Second, 7*24*time.Hour, "the longest time that a recall deadline is ahead when it is promised")
-	span(v, "skew", &t.Skew, 0, 24*time.Hour, "bound of the error of each side's clock against true time")
-	span(v, "stopWithin", &t.StopWithin, 0, 48*time.Hour, "how long a site may take to end a job")
-	span(v, "resend", &t.Resend, time.Millisecond, 48*time.Hour, "time between a message about a job and its repetition")
-	span(v, "keep", &t.Keep, 0, 365*24*time.Hour, "how long after its recall deadline a result waits for a giver that is not heard of")
-	v.check(t.Resend <= t.Lease/4, "@resend", "must be at most a quarter of lease")
-	v.check(t.Skew <= t.Lease/8 && t.StopWithin <= t.Lease/4, "@lease", "must be at least 8 times skew and 4 times stopWithin: a copy would end before it could be renewed")
-}
-
 // Open asks for a session.
 type Open struct {
 	Session  string
