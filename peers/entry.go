@@ -142,7 +142,7 @@ func (e *entry) links() []*link {
 	if e.link == nil {
 		return e.old
 	}
-	return append(e.old[:len(e.old):len(e.old)], e.link)
+	return append(slices.Clip(e.old), e.link)
 }
 
 func (e *entry) find(name string) *link {

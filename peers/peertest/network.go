@@ -105,7 +105,7 @@ func (r *route) RoundTrip(req *http.Request) (*http.Response, error) {
 			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 			defer cancel()
 			if pause(late, f.Delay+time.Second) == nil {
-				carry(late, h, req, body)
+				_ = carry(late, h, req, body).Body.Close()
 			}
 		})
 	}
