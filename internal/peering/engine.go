@@ -386,6 +386,9 @@ func (e *Engine) load(t *term) error {
 		e.release(x)
 	}
 	nudge(e.wakeTimer)
+	for _, p := range e.peers {
+		p.turned() // what was missed is asked for
+	}
 	return nil
 }
 

@@ -34,6 +34,8 @@ type world struct {
 	terms wire.Terms
 	bg    sync.WaitGroup
 	quit  chan struct{}
+
+	unchecked bool // whether what is sent can be written
 }
 
 // gate is one domain: its store and its broker outlive its engine.
@@ -208,12 +210,14 @@ func newLink(w *world, from, to string) *link {
 func (l *link) put(items []wire.Message) error {
 	// What can't be written must not be sent.
 	for i, m := range items {
-		b, err := wire.Encode(&wire.Exchange{Frame: wire.Frame{Session: "s", Number: 1, Sent: 1, Clock: time.Unix(1, 0), First: 1, Items: items[i : i+1]}})
+		if l.w.unchecked {
+			break
+		}
+		_, err := wire.Encode(&wire.Exchange{Frame: wire.Frame{Session: "s", Number: 1, Sent: 1, Clock: time.Unix(1, 0), First: 1, Items: items[i : i+1]}})
 		if err != nil {
 			l.w.t.Errorf("%s sends to %s what can't be written: %#v: %v", l.from, l.to, m, err)
 			return err
 		}
-		_ = b
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
