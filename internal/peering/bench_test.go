@@ -53,7 +53,7 @@ func BenchmarkJobs(b *testing.B) {
 				if len(n) == 0 {
 					break
 				}
-				time.Sleep(5 * time.Millisecond)
+				time.Sleep(50 * time.Millisecond)
 			}
 			b.StopTimer()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "jobs/s")
