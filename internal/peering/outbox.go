@@ -228,7 +228,7 @@ func (e *Engine) seal(t *term, to string, l letter, c cargo) wire.Message {
 		e.mu.Lock()
 		owner := l.about.Owner
 		e.mu.Unlock()
-		a, err := e.o.Voucher.Vouch(t.ctx, to, r.Key, owner, c.VO, came)
+		a, err := e.o.Voucher.Vouch(t.ctx, to, r.Key, owner, c.VO, c.Document, r.RecallBy, came)
 		if err != nil {
 			e.o.Log.Warn("the owner of a job can't be vouched for; it is tried again", "job", r.Key.String(), "cause", err)
 			return nil

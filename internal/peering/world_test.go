@@ -74,7 +74,7 @@ func (g *gate) launch() <-chan struct{} {
 	var once sync.Once
 	e, err := New(Options{
 		Domain: g.domain, Store: g.store, Link: sender{g.w, g.domain}, Jobs: g.jobs, Gate: g, Book: g.book,
-		Serve: func(ctx context.Context) error {
+		Serve: func(ctx context.Context, _ store.Session) error {
 			once.Do(func() { close(serving) })
 			<-ctx.Done()
 			return nil
