@@ -32,7 +32,7 @@ Exit codes: 0 nothing failed; 1 a check failed; 2 wrong usage.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if list {
 				var rows [][]string
-				for _, c := range conformance.List() {
+				for _, c := range conformance.List(conformance.BES) {
 					rows = append(rows, []string{c.ID, c.Title, c.Clause})
 				}
 				return table(a.out, []string{"ID", "TITLE", "CLAUSE"}, rows)
