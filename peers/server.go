@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -110,7 +111,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(longestCall + answerTime)) // not every connection has one
 	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
 	r.Body = counter{r.Body, &c.bytes}
-	if isGzip(r.Header, "Content-Encoding") && len(r.Header.Values("Content-Encoding")) == 1 {
+	if c := r.Header.Values("Content-Encoding"); len(c) == 1 && strings.EqualFold(strings.TrimSpace(c[0]), "gzip") {
 		r.Header.Del("Content-Encoding")
 		r.Body, r.ContentLength = &unzipper{from: r.Body}, -1
 	}

@@ -49,6 +49,9 @@ type Harness struct {
 	Pace time.Duration
 	// WallTime is the shortest WallTimeLimit that the manager keeps; 0 is a second.
 	WallTime time.Duration
+	// Lease is how long a lease is in which a job begins at a site that is free and is seen to
+	// run; 0 is three times Pace.
+	Lease time.Duration
 	// Starts gives how often a tag was really started, where the site knows.
 	Starts func(site any, tag adapters.Tag) int
 	// Seen gives the job as it reached the manager, where the site can tell. It is
@@ -171,6 +174,9 @@ func (h *Harness) ensureDefaults() {
 	}
 	if h.Pace == 0 {
 		h.Pace = time.Second
+	}
+	if h.Lease == 0 {
+		h.Lease = 3 * h.Pace
 	}
 	if h.WallTime == 0 {
 		h.WallTime = time.Second

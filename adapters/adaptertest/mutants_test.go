@@ -36,6 +36,7 @@ type mutant struct {
 	suspend    func([]adapters.Handle) []error
 	resume     func([]adapters.Handle) []error
 	watch      func(context.Context, func([]adapters.Evidence)) error
+	extend     func([]adapters.Extension) []error
 }
 
 func (m *mutant) Properties() adapters.Properties {
@@ -145,6 +146,13 @@ func (m *mutant) Resume(ctx context.Context, handles []adapters.Handle) []error 
 	return m.Adapter.(adapters.Suspender).Resume(ctx, handles)
 }
 
+func (m *mutant) Extend(ctx context.Context, xs []adapters.Extension) []error {
+	if m.extend != nil {
+		return m.extend(xs)
+	}
+	return m.Adapter.(adapters.Leaser).Extend(ctx, xs)
+}
+
 func (m *mutant) Watch(ctx context.Context, emit func([]adapters.Evidence)) error {
 	if m.watch != nil {
 		return m.watch(ctx, emit)
@@ -210,6 +218,20 @@ var mutants = []struct {
 	}},
 	{"gives no sentence", "Missing TimeOut", func(m *mutant, _ *fake.World) {
 		m.evidence = func(e adapters.Evidence) adapters.Evidence { e.Reason = ""; return e }
+	}},
+	{"forgets the ends of leases", "Lease/Ends", func(m *mutant, _ *fake.World) {
+		m.submit = func(jobs []adapters.Job) []adapters.Placed {
+			for i := range jobs {
+				jobs[i].NotAfter = time.Time{}
+			}
+			return m.Adapter.Submit(bg, jobs)
+		}
+	}},
+	{"extends no lease, and says that it did", "Lease/Extend", func(m *mutant, _ *fake.World) {
+		m.extend = func(xs []adapters.Extension) []error { return make([]error, len(xs)) }
+	}},
+	{"says nothing of why a job ended with its lease", "Lease/Ends", func(m *mutant, _ *fake.World) {
+		m.evidence = func(e adapters.Evidence) adapters.Evidence { e.LeaseEnded = false; return e }
 	}},
 	{"makes an empty job fail", "Nothing", func(m *mutant, _ *fake.World) {
 		m.evidence = func(e adapters.Evidence) adapters.Evidence {

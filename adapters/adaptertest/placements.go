@@ -27,6 +27,9 @@ func testProperties(b *bench) {
 	if _, ok := b.a.(adapters.Holder); ok != p.Hold {
 		b.Errorf("Hold is claimed %v and implemented %v", p.Hold, ok)
 	}
+	if _, ok := b.a.(adapters.Leaser); p.Lease && !ok {
+		b.Errorf("Lease is claimed and not implemented")
+	}
 	if p.MaxBatch < 0 || p.MaxJobs < 0 || p.Requests < 0 || p.MaxOutput < 0 {
 		b.Errorf("a bound is negative: %+v", p)
 	}

@@ -23,6 +23,9 @@ type Options struct {
 	NoPush      bool // hide Watch
 	NoSuspend   bool // hide Suspend and Resume
 	NoHold      bool // hide Hold and Release
+	NoLease     bool // hide Extend's ability, and refuse jobs with a NotAfter
+	Recallable  bool // claim that what is lost runs there no more, as a peer does
+	Domain      string
 	Bulk        bool // claim that alike jobs cost one request, which they do
 	MaxBatch    int
 	MaxJobs     int                  // placements that are not final at once
@@ -140,7 +143,8 @@ func (a *base) Properties() adapters.Properties {
 	o := a.options
 	return adapters.Properties{
 		Type: "fake", ManagerURI: "urn:portolan:manager:fake", Version: "1",
-		Suspend: !o.NoSuspend, Hold: !o.NoHold, Push: !o.NoPush, Bulk: o.Bulk,
+		Suspend: !o.NoSuspend, Hold: !o.NoHold, Push: !o.NoPush, Bulk: o.Bulk, Lease: !o.NoLease,
+		Recallable: o.Recallable, Domain: o.Domain,
 		MaxBatch: o.MaxBatch, MaxJobs: o.MaxJobs, Requests: o.Requests,
 	}
 }
@@ -257,6 +261,9 @@ func (a *base) submit(ctx context.Context, spec adapters.Job) adapters.Placed {
 	}
 	if err := placement(spec.Definition); err != nil {
 		return adapters.Placed{Err: err}
+	}
+	if a.options.NoLease && !spec.NotAfter.IsZero() {
+		return adapters.Placed{Err: fail.Errorf("fake.Submit", fail.Unsupported, string(spec.Tag), "the site can't end a job by itself when its lease is over")}
 	}
 	w := a.world
 	w.mu.Lock()
@@ -377,6 +384,34 @@ func (a *base) Cancel(ctx context.Context, handles []adapters.Handle) []error {
 	return a.each(ctx, "cancel", handles, func(w *World, j *job) error {
 		if !j.phase.Final() {
 			w.end(j, adapters.Evidence{Phase: adapters.Cancelled})
+		}
+		return nil
+	})
+}
+
+// Extend moves the ends of leases on.
+func (a *base) Extend(ctx context.Context, extensions []adapters.Extension) []error {
+	handles := make([]adapters.Handle, len(extensions))
+	for i, x := range extensions {
+		handles[i] = x.Handle
+	}
+	if a.options.NoLease {
+		errs := make([]error, len(extensions))
+		for i := range errs {
+			errs[i] = fail.Errorf("fake.extend", fail.Unsupported, "", "the site keeps no leases")
+		}
+		return errs
+	}
+	until := map[string]time.Time{} // the latest of each, as one may be named twice
+	for _, x := range extensions {
+		if x.NotAfter.After(until[string(x.Handle)]) {
+			until[string(x.Handle)] = x.NotAfter
+		}
+	}
+	return a.each(ctx, "extend", handles, func(w *World, j *job) error {
+		if at := until[string(j.handle())]; !j.phase.Final() && !j.notAfter.IsZero() && at.After(j.notAfter) {
+			j.notAfter = at
+			w.lapseLater(j)
 		}
 		return nil
 	})

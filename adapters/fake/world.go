@@ -46,6 +46,8 @@ type job struct {
 	id       int
 	spec     adapters.Job
 	limit    *time.Timer // of its wall time
+	notAfter time.Time   // the end of its lease; zero: none
+	lease    *time.Timer
 	steps    []step
 	next     int // the step to be done
 	phase    adapters.Phase
@@ -64,7 +66,7 @@ func NewWorld(slots int) *World {
 
 // Inject sets the faults: f is asked once for each job of each call, with op one
 // of "check", "submit", "find", "status", "cancel", "output", "forget",
-// "resources", "suspend", "resume", "hold", "release" ("check" and "resources" have no tag). Nil ends them.
+// "resources", "suspend", "resume", "hold", "release", "extend" ("check" and "resources" have no tag). Nil ends them.
 func (w *World) Inject(f func(op string, tag adapters.Tag) Fault) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -190,6 +192,12 @@ func (w *World) place(spec adapters.Job, steps []step) *job {
 	j.evidence = adapters.Evidence{Tag: spec.Tag, Handle: j.handle()}
 	w.jobs[spec.Tag], w.ids[j.id] = j, j
 	w.live++
+	if j.notAfter = spec.NotAfter; !j.notAfter.IsZero() {
+		w.set(j, adapters.Queued)
+		if w.lapseLater(j); j.phase.Final() {
+			return j
+		}
+	}
 	if len(steps) > 0 && steps[0].verb == "hold" {
 		j.next++
 		j.evidence.Reason = steps[0].arg
@@ -239,6 +247,25 @@ func (w *World) fill() {
 		w.limit(j)
 		w.advance(j)
 	}
+}
+
+// lapseLater ends the job at the end of its lease, whoever is there.
+func (w *World) lapseLater(j *job) {
+	if j.lease != nil {
+		j.lease.Stop()
+	}
+	left := time.Until(j.notAfter)
+	if left <= 0 {
+		w.end(j, adapters.Evidence{Phase: adapters.Stopped, LeaseEnded: true, Reason: "the job's lease ended at " + j.notAfter.UTC().Format(time.RFC3339)})
+		return
+	}
+	j.lease = time.AfterFunc(left, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !j.phase.Final() && !j.notAfter.After(time.Now()) {
+			w.lapseLater(j)
+		}
+	})
 }
 
 // limit keeps the WallTimeLimit (GFD.56 §8.1.9): real time from the start.
@@ -330,8 +357,11 @@ func (w *World) end(j *job, e adapters.Evidence) {
 	if j.limit != nil {
 		j.limit.Stop()
 	}
+	if j.lease != nil {
+		j.lease.Stop()
+	}
 	w.live--
-	if j.phase == adapters.Queued {
+	if j.phase == adapters.Queued || j.phase == adapters.Held {
 		w.dequeue(j)
 	}
 	ran := j.phase == adapters.Running || j.phase == adapters.Suspended

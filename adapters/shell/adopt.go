@@ -95,9 +95,11 @@ func (a *Adapter) takeOver() error {
 	for _, w := range queue {
 		a.active[w.tag] = w.job
 		a.queue = append(a.queue, w.job)
+		a.watchLease(w.job, w.until)
 	}
 	for _, j := range begunJobs {
 		a.active[j.tag] = j
+		a.watchLease(j, j.until)
 		a.hold(j)
 		a.wg.Go(func() { a.settle(j) })
 	}

@@ -234,6 +234,15 @@ func (a *agent) obey(ctx context.Context, c *call) answer {
 			errs[i] = a.shell.Forget(ctx, h)
 		}
 		return each(errs)
+	case hostExtend:
+		if len(c.Until) != len(c.Tags) {
+			return failed(fail.Errorf("shell.Extend", fail.Invalid, "", "each lease needs its end"))
+		}
+		xs := make([]adapters.Extension, len(handles))
+		for i, h := range handles {
+			xs[i] = adapters.Extension{Handle: h, NotAfter: c.Until[i]}
+		}
+		return each(a.shell.Extend(ctx, xs))
 	case hostFree:
 		return answer{Facts: a.shell.facts()}
 	case hostRead, hostExtent:

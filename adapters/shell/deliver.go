@@ -55,6 +55,9 @@ func (s *Hosts) deliver(h *host, parcels []parcel) {
 		c := call{Do: hostPlace}
 		for _, p := range chunk {
 			r := p.job.request
+			s.mu.Lock()
+			r.NotAfter = p.job.notAfter
+			s.mu.Unlock()
 			r.Part = p.part.Part
 			c.Jobs = append(c.Jobs, r)
 		}

@@ -36,6 +36,7 @@ type call struct {
 	Tags    []adapters.Tag  `json:"tags,omitzero"`
 	Stream  adapters.Stream `json:"stream,omitzero"`
 	Offset  int64           `json:"offset,omitzero"`
+	Until   []time.Time     `json:"until,omitzero"`   // of hostExtend, one for each of Tags
 	Partial bool            `json:"partial,omitzero"` // a last line without its end counts
 }
 
@@ -51,6 +52,7 @@ const (
 	hostRead    = "read"
 	hostExtent  = "extent"
 	hostForget  = "forget"
+	hostExtend  = "extend"
 	hostFree    = "free"
 	hostPing    = "ping"
 )
@@ -96,10 +98,11 @@ type hostJob struct {
 	Program   jsdl.Program `json:"program"`
 	Resources []byte       `json:"resources,omitzero"`
 	Part      *part        `json:"part,omitzero"`
+	NotAfter  time.Time    `json:"notAfter,omitzero"` // the end of its lease
 }
 
 func hostJobOf(j *adapters.Job) hostJob {
-	h := hostJob{Tag: j.Tag, Owner: j.Owner, Account: j.Account, Program: j.Definition.Program()}
+	h := hostJob{Tag: j.Tag, Owner: j.Owner, Account: j.Account, Program: j.Definition.Program(), NotAfter: j.NotAfter.UTC().Round(0)}
 	if id := j.Definition.Description.Identification; id != nil {
 		h.Name, h.Projects = id.JobName, id.Projects
 	}
@@ -111,7 +114,7 @@ func hostJobOf(j *adapters.Job) hostJob {
 
 // wanted gives the job back.
 func (h *hostJob) wanted() (wanted, error) {
-	w := wanted{definition: &jsdl.JobDefinition{}, program: h.Program, tag: h.Tag, account: h.Account, part: h.Part}
+	w := wanted{definition: &jsdl.JobDefinition{}, program: h.Program, tag: h.Tag, account: h.Account, part: h.Part, notAfter: h.NotAfter}
 	if len(h.Resources) > 0 {
 		d, problems := jsdl.Parse(h.Resources, jsdl.Options{Lenient: true})
 		if bad := problems.Invalid(); len(bad) > 0 || d == nil {
@@ -246,6 +249,7 @@ type facts struct {
 	Free      int64             `json:"free"` // bytes of memory that are free
 	Remarks   []string          `json:"remarks,omitzero"`
 	Start     string            `json:"start,omitzero"` // of the machine
+	Lease     bool              `json:"lease,omitzero"` // it keeps leases
 }
 
 func (a *Adapter) facts() *facts {
@@ -253,7 +257,7 @@ func (a *Adapter) facts() *facts {
 		OS: a.os, OSVersion: a.osVersion, Arch: a.arch, CPUs: a.cpus, Speed: a.speed, Memory: a.memory, Virtual: a.virtual, Names: a.names,
 		ArgMax: a.argMax, User: a.account.user, Group: a.account.group, Home: a.account.home, UID: a.account.uid, GID: a.account.gid,
 		Track: a.track, Accounts: a.confinement.accounts, Lacking: a.lacking, Launchers: a.launchers, Slots: a.options.Slots,
-		Free: meminfo()["MemAvailable"], Remarks: a.remarks(), Start: a.boot,
+		Free: meminfo()["MemAvailable"], Remarks: a.remarks(), Start: a.boot, Lease: true,
 	}
 	f.Disk, _ = diskFree(a.jobs)
 	return f

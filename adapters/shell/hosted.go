@@ -29,6 +29,8 @@ type hostedJob struct {
 	cancel    bool
 	reason    string // why it waits
 	over      bool
+	notAfter  time.Time // the end of its lease, the latest that was told; zero: none
+	lease     *time.Timer
 	made      chan struct{} // closed once it is on disk, or will not be; nil: it is
 }
 
@@ -49,7 +51,7 @@ type hostPart struct {
 
 func newHostedJob(h hostJob) *hostedJob {
 	return &hostedJob{
-		tag: h.Tag, request: h, plans: map[*host]planned{}, avoid: map[*host]time.Time{}, refused: map[*host]string{},
+		tag: h.Tag, request: h, notAfter: h.NotAfter, plans: map[*host]planned{}, avoid: map[*host]time.Time{}, refused: map[*host]string{},
 	}
 }
 
@@ -140,6 +142,7 @@ func (s *Hosts) takeOver() error {
 			continue
 		}
 		s.active[tag] = j
+		s.watchLease(j)
 		if len(j.parts) == 0 {
 			if j.cancel {
 				s.finish(j, adapters.Evidence{Phase: adapters.Cancelled, NotRun: true, Ended: time.Now()})
@@ -168,7 +171,7 @@ func (s *Hosts) read(tag adapters.Tag) (*hostedJob, error) {
 		return nil, fmt.Errorf("it is of version %d for the tag %q", r.Version, r.Job.Tag)
 	}
 	j := newHostedJob(r.Job)
-	j.submitted = r.Submitted
+	j.submitted, j.notAfter = r.Submitted, s.hostedLease(&r.Job)
 	if j.wanted, err = j.request.wanted(); err != nil {
 		return nil, err
 	}
@@ -246,6 +249,9 @@ func (s *Hosts) finish(j *hostedJob, e adapters.Evidence) {
 		return
 	}
 	j.over = true
+	if j.lease != nil {
+		j.lease.Stop()
+	}
 	e.Tag, e.Handle = j.tag, handleOf(j.tag)
 	data, err := json.Marshal(hosted(e))
 	if err == nil {

@@ -38,6 +38,7 @@ type Hosts struct {
 	contact  atomic.Int64 // of the last answer, in nanoseconds since 1970
 	opened   time.Time
 	placing  sync.RWMutex // as Adapter's
+	leasing  sync.Mutex   // the same
 	outputs  sync.Mutex   // held while an order of lines is made
 	wg       sync.WaitGroup
 	stop     context.CancelFunc
@@ -152,7 +153,7 @@ func (s *Hosts) setup(h *host, dir string) *hostSetup {
 func (s *Hosts) Properties() adapters.Properties {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := adapters.Properties{Type: Type, ManagerURI: managerURI, Suspend: true, Push: true}
+	p := adapters.Properties{Type: Type, ManagerURI: managerURI, Suspend: true, Push: true, Lease: true}
 	for _, h := range s.hosts {
 		if h.facts != nil {
 			p.Version = h.facts.OSVersion
@@ -236,6 +237,7 @@ func (s *Hosts) Submit(_ context.Context, jobs []adapters.Job) []adapters.Placed
 	for _, j := range fresh {
 		if s.active[j.tag] == j {
 			s.queue = append(s.queue, j)
+			s.watchLease(j)
 		}
 	}
 	s.dispatch()
@@ -264,7 +266,7 @@ func (s *Hosts) place(spec *adapters.Job) (*hostedJob, error) {
 	}
 	j := newHostedJob(hostJobOf(spec))
 	j.wanted = want(spec.Definition, spec.Tag)
-	j.wanted.account = spec.Account
+	j.wanted.account, j.wanted.notAfter = spec.Account, j.notAfter
 	j.submitted = time.Now()
 	if err := s.check(j); err != nil {
 		return nil, err

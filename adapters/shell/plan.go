@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -34,6 +35,7 @@ type wanted struct {
 	tag        adapters.Tag
 	account    string // that its owner is mapped to
 	part       *part  // of a job over several hosts
+	notAfter   time.Time
 }
 
 func want(d *jsdl.JobDefinition, tag adapters.Tag) wanted {
@@ -86,6 +88,7 @@ func (m *site) plan(w wanted) (*spec, error) {
 	}
 	p := &planner{site: m, w: w, program: w.program, r: d.Description.Resources, s: &spec{
 		Version: recordVersion, Tag: w.tag, Boot: m.boot, Need: 1, Umask: *m.options.Umask, Grace: m.options.Grace, Shares: m.options.CPUShares,
+		NotAfter: w.notAfter.UTC().Round(0),
 	}}
 	if p.r == nil {
 		p.r = &jsdl.Resources{}

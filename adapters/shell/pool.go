@@ -147,6 +147,9 @@ func (a *Adapter) finish(j *job, e adapters.Evidence) {
 		return
 	}
 	j.evidence = e
+	if j.lease != nil {
+		j.lease.Stop()
+	}
 	delete(a.active, j.tag)
 	if i := slices.Index(a.queue, j); i >= 0 {
 		a.queue = slices.Delete(a.queue, i, i+1)

@@ -51,6 +51,7 @@ type spec struct {
 	HostFile    string            `json:"hostFile,omitzero"` // content of the launcher's list of hosts
 	Umask       int               `json:"umask"`
 	Grace       time.Duration     `json:"grace"`
+	NotAfter    time.Time         `json:"notAfter,omitzero"` // the end of its lease, unless a file has a later one
 
 	blind bool // planned from afar, with something that was not looked at
 }
@@ -95,6 +96,7 @@ type ended struct {
 	Signal     string         `json:"signal,omitzero"`
 	Reason     string         `json:"reason,omitzero"`
 	NotRun     bool           `json:"notRun,omitzero"`
+	LeaseEnded bool           `json:"leaseEnded,omitzero"`
 	Started    time.Time      `json:"started,omitzero"` // of the program, more exactly than begun
 	Ended      time.Time      `json:"ended"`
 }
@@ -103,7 +105,7 @@ type ended struct {
 func (e *ended) evidence(tag adapters.Tag) adapters.Evidence {
 	return adapters.Evidence{
 		Tag: tag, Handle: handleOf(tag), Phase: e.Phase, ExitStatus: e.ExitStatus, Signal: e.Signal,
-		Reason: e.Reason, NotRun: e.NotRun, Started: e.Started, Ended: e.Ended,
+		Reason: e.Reason, NotRun: e.NotRun, LeaseEnded: e.LeaseEnded, Started: e.Started, Ended: e.Ended,
 	}
 }
 

@@ -43,6 +43,7 @@ type Adapter struct {
 	// placing is held for reading by Submit: who has held it for writing knows that
 	// no earlier Submit is still under way.
 	placing sync.RWMutex
+	leasing sync.Mutex // held while ends of leases are written
 	wg      sync.WaitGroup
 
 	mu      sync.Mutex
@@ -66,6 +67,8 @@ type job struct {
 	cancel   bool          // asked for: repeated to whoever gets the job
 	deaths   int           // of supervisors before it began
 	made     chan struct{} // closed once it is on disk, or will not be; nil: it is
+	until    time.Time     // the end of its lease when it was taken in
+	lease    *time.Timer   // nil: it has none
 }
 
 // Open makes the adapter on its directory and takes over what it finds there: jobs
@@ -150,7 +153,7 @@ func (a *Adapter) open() error {
 // Properties gives what the adapter claims.
 func (a *Adapter) Properties() adapters.Properties {
 	return adapters.Properties{
-		Type: Type, ManagerURI: managerURI, Version: a.osVersion, Suspend: true, Push: true,
+		Type: Type, ManagerURI: managerURI, Version: a.osVersion, Suspend: true, Push: true, Lease: true,
 	}
 }
 
@@ -195,6 +198,7 @@ func (a *Adapter) submit(n int, place func(int) (*job, error)) {
 	for _, j := range fresh {
 		if a.active[j.tag] == j { // else it was cancelled already
 			a.queue = append(a.queue, j)
+			a.watchLease(j, j.until)
 		}
 	}
 	a.dispatch()
@@ -206,7 +210,7 @@ func (a *Adapter) place(spec *adapters.Job) (*job, error) {
 		return nil, err
 	}
 	w := want(spec.Definition, spec.Tag)
-	w.account = spec.Account
+	w.account, w.notAfter = spec.Account, spec.NotAfter
 	return a.placePlanned(w, spec.Owner)
 }
 
@@ -286,7 +290,8 @@ func (a *Adapter) admit() error {
 
 func newJob(s *spec) *job {
 	return &job{
-		tag: s.Tag, need: s.Need, ready: make(chan struct{}),
+		until: s.NotAfter,
+		tag:   s.Tag, need: s.Need, ready: make(chan struct{}),
 		evidence: adapters.Evidence{Tag: s.Tag, Handle: handleOf(s.Tag), Phase: adapters.Queued},
 	}
 }

@@ -41,6 +41,9 @@ func (s *Hosts) plan(j *hostedJob, h *host) planned {
 			w.part = &part{Size: 1, Count: 1, Hosts: []string{h.Name + ":1"}, Need: min(max(w.program.SPMD.Threads, 1), maxSlots)}
 		}
 		spec, err := h.facts.site(s.options).plan(w)
+		if err == nil && !w.notAfter.IsZero() && !h.facts.Lease {
+			err = fail.Errorf("shell.Check", fail.Unsupported, "", "the agent on %s is too old to end a job with its lease", h.Name)
+		}
 		if p.err = err; err == nil {
 			p.need, p.blind = spec.Need, spec.blind
 		}

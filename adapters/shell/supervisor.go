@@ -74,6 +74,7 @@ type life struct {
 	began     time.Time // as it is in the state
 	suspended bool
 	cause     cause
+	grace     time.Duration // when set, instead of the spec's
 	over      chan struct{} // closed when the tree is gone
 }
 
@@ -85,6 +86,7 @@ const (
 	causeCancel
 	causeWallTime
 	causeFileSize // of what several processes wrote together
+	causeLease    // its lease is over
 	causeRank     // one of several processes failed
 )
 
@@ -232,8 +234,17 @@ func (v *supervisor) terminate(l *life, c cause) {
 		_ = v.tree.thaw()
 		l.suspended = false
 	}
+	grace := l.spec.Grace
+	if l.grace > 0 {
+		grace = l.grace
+	}
+	v.killAfter(l, grace)
+}
+
+// killAfter kills what is left of a job's tree after a while.
+func (v *supervisor) killAfter(l *life, patience time.Duration) {
 	go func() {
-		grace := time.NewTimer(l.spec.Grace)
+		grace := time.NewTimer(patience)
 		defer grace.Stop()
 		select {
 		case <-l.over:
@@ -291,6 +302,8 @@ func (v *supervisor) live(d jobDir, l *life) report {
 	switch {
 	case err != nil:
 		e = ended{Phase: adapters.Stopped, NotRun: true, Reason: "the job's description can't be read back: " + err.Error()}
+	case leaseIsOver(d.leaseOf(s)):
+		e = leaseOver(d.leaseOf(s), true)
 	case s.Executable == "":
 		e = ended{Phase: adapters.Exited, Reason: "there was nothing to run"}
 	default:
@@ -356,6 +369,7 @@ func (v *supervisor) execute(d jobDir, l *life) ended {
 		timer := time.AfterFunc(wall, func() { v.cut(l, causeWallTime) })
 		defer timer.Stop()
 	}
+	defer v.keepLease(d, l)()
 	ws, cpu := v.await(l, run.pids)
 	v.mu.Lock()
 	l.running = false
@@ -370,6 +384,11 @@ func (v *supervisor) execute(d jobDir, l *life) ended {
 		_ = v.tree.thaw()
 	}
 	v.tree.reset(l.spec)
+	if why == causeLease {
+		e := leaseOver(d.leaseOf(l.spec), false)
+		e.Started = l.began
+		return e
+	}
 	e := outcome(l.spec, why, ws, cpu, oom)
 	if e.ExitStatus != nil && *e.ExitStatus != 0 && e.Reason == "" && diskFull(string(d)) {
 		e.Reason = "when the program ended, the disk was full that holds the site's job directory"
@@ -392,7 +411,7 @@ func outcome(s *spec, why cause, ws syscall.WaitStatus, cpu time.Duration, oom b
 		return ended{Phase: adapters.Stopped, Reason: fmt.Sprintf("%s: the program was stopped because it ran longer than %d %s", limitWallTime, n, unit)}
 	case causeFileSize:
 		return ended{Phase: adapters.Stopped, Reason: fmt.Sprintf("%s: the job was stopped because its processes wrote more than %d bytes", limitFileSize, s.Limits[limitFileSize])}
-	case causeNone, causeRank:
+	case causeNone, causeRank, causeLease:
 	}
 	if !ws.Signaled() {
 		status := ws.ExitStatus()

@@ -21,6 +21,7 @@ const module = "github.com/portolan-project/portolan"
 var layers = [][]string{
 	{"cmd/portolan"},
 	{"internal/console", "internal/sim", "conformance"},
+	{"internal/peering"},
 	{"internal/broker"},
 	{
 		"adapters/shell", "adapters/slurm", "adapters/condor", "adapters/boinc", "adapters/plugin", "adapters/fake",

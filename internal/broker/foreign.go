@@ -154,9 +154,9 @@ func (f *Foreign) check(limit int) error {
 	return nil
 }
 
-// foreignID gives the id of a copy: a UUIDv7 (RFC 9562 §5.7) whose random part is the
+// ForeignID gives the id of a copy: a UUIDv7 (RFC 9562 §5.7) whose random part is the
 // digest of its name, so that it is the same each time, and ordered among ours.
-func foreignID(since time.Time, submission string) string {
+func ForeignID(since time.Time, submission string) string {
 	sum := sha256.Sum256([]byte(submission))
 	id := uuid.UUID(sum[:16])
 	var ms [8]byte
@@ -177,7 +177,7 @@ func (b *Broker) TakeIn(ctx context.Context, jobs ...Foreign) []TakenIn {
 	out := make([]TakenIn, len(jobs))
 	ids := make([]string, 0, len(jobs))
 	for i := range jobs {
-		out[i].ID = foreignID(jobs[i].Since, jobs[i].SubmissionID)
+		out[i].ID = ForeignID(jobs[i].Since, jobs[i].SubmissionID)
 		ids = append(ids, out[i].ID)
 	}
 	known, err := b.foreigners(ctx, ids)

@@ -20,7 +20,8 @@ type LeaseExtension struct {
 // says that it holds here, or that the job has ended, and that its site will be told, in
 // batches; a site that can't be told ends the job sooner. It is written down only as often as
 // keeps what is written ahead of the time: who starts anew may know an earlier one, and
-// forgets no later one that matters. fail.NotFound says that there is no such job.
+// forgets no later one that matters. After an error the later one may hold or not.
+// fail.NotFound says that there is no such job.
 func (b *Broker) ExtendLease(ctx context.Context, extensions ...LeaseExtension) []error {
 	const op = "broker.ExtendLease"
 	errs := make([]error, len(extensions))

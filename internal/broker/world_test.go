@@ -330,6 +330,16 @@ func (m mortal) Resume(ctx context.Context, hs []adapters.Handle) []error {
 	return m.Adapter.(adapters.Suspender).Resume(ctx, hs)
 }
 
+func (m mortal) Extend(ctx context.Context, xs []adapters.Extension) (errs []error) {
+	if err := m.life.deed(func() { errs = m.Adapter.(adapters.Leaser).Extend(ctx, xs) }); err != nil {
+		errs = make([]error, len(xs))
+		for i := range errs {
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
 func (m mortal) Output(ctx context.Context, h adapters.Handle, s adapters.Stream, off int64) (io.ReadCloser, error) {
 	return m.Adapter.Output(ctx, h, s, off)
 }

@@ -44,6 +44,11 @@ func (s *stepper) evidence(in Evidence) error {
 			j.Started, j.Paused = true, false
 			s.changed()
 		}
+	case HasQueued:
+		if j.Paused {
+			j.Paused = false
+			s.changed()
+		}
 	case HasPaused:
 		if !j.Paused {
 			j.Paused = true
@@ -77,7 +82,7 @@ func (s *stepper) evidence(in Evidence) error {
 			s.do(Place{})
 		}
 	default:
-		return invalid(j.Key, "evidence shows %q, which is none of started, paused, resumed, ended, not run", in.Shows)
+		return invalid(j.Key, "evidence shows %q, which is none of queued, started, paused, resumed, ended, not run", in.Shows)
 	}
 	return nil
 }

@@ -87,6 +87,7 @@ type Shows string
 
 // What evidence shows; the last two are its end there.
 const (
+	HasQueued  Shows = "queued" // it is not kept from running any more, and waits to
 	HasStarted Shows = "started"
 	HasPaused  Shows = "paused" // stopped for now, whether it had begun or not
 	HasResumed Shows = "resumed"

@@ -22,7 +22,7 @@ func (s *State) answerTime(m wire.Message) time.Duration {
 	d := min(max(s.agreement.Beat/2, 2*time.Second), 20*time.Second)
 	if x, ok := m.(*wire.Exchange); ok && len(x.Items) > 0 {
 		from := x.First - s.acked - 1
-		for _, size := range s.sizes[from : from+uint64(len(x.Items))] {
+		for _, size := range s.sizes.s[from : from+uint64(len(x.Items))] {
 			d += time.Duration(size) * time.Second / slowest
 		}
 	}

@@ -40,7 +40,7 @@ func (s *step) theyClose(c wire.Closing) {
 	}
 	if c == wire.Ended {
 		reason := s.closeReason
-		if len(s.queue) == 0 && s.done == s.theirSent {
+		if s.queue.len() == 0 && s.done == s.theirSent {
 			reason = wire.Drained
 		} else if reason == "" {
 			reason = wire.Withdrawn
@@ -53,7 +53,7 @@ func (s *step) theyClose(c wire.Closing) {
 func (s *step) finish() {
 	switch {
 	case s.phase == Closed || s.closing == "":
-	case s.theirs != "" && len(s.queue) == 0 && s.done == s.theirSent:
+	case s.theirs != "" && s.queue.len() == 0 && s.done == s.theirSent:
 		s.end(wire.Drained, "all items of both sides are done with")
 	case !s.closeBy.IsZero() && !s.now.Before(s.closeBy):
 		s.end(orElse(s.closeReason == "", wire.Withdrawn, s.closeReason), "the session was not drained in time")
@@ -70,7 +70,7 @@ func (s *step) end(reason wire.CloseReason, sentence string) {
 	s.closing, s.goodbyes = wire.Ended, 0
 	s.turn(Closed, string(reason)+": "+sentence)
 	s.full = false
-	s.queue, s.sizes, s.taken, s.held = nil, nil, nil, 0 // nothing more is sent, or done with
+	s.queue, s.sizes, s.taken, s.held = fifo[wire.Message]{}, fifo[int]{}, nil, 0 // nothing more is sent, or done with
 }
 
 // owesGoodbye reports whether the other side is still to be told of the end.

@@ -18,7 +18,7 @@ func (s *step) put(items []wire.Message) {
 		s.rejected(fail.Exhausted, "the session has room for %d items and not for %d: wait until it is free", s.Room(), len(items))
 		return
 	}
-	sizes := s.sizes[:len(s.sizes):len(s.sizes)]
+	sizes := make([]int, 0, len(items))
 	for _, m := range items {
 		if !wire.Item(m) {
 			s.rejected(fail.Invalid, "a %T does not travel as an item", m)
@@ -26,8 +26,7 @@ func (s *step) put(items []wire.Message) {
 		}
 		sizes = append(sizes, wire.Size(m))
 	}
-	s.queue = append(s.queue[:len(s.queue):len(s.queue)], items...)
-	s.sizes = sizes
+	s.queue, s.sizes = s.queue.push(items...), s.sizes.push(sizes...)
 	s.sent += uint64(len(items))
 }
 
@@ -47,11 +46,11 @@ func (s *step) load(f *wire.Frame) {
 	}
 	from := int(s.next - s.acked - 1)
 	to, bytes := from, 0
-	for to < from+int(n) && (to == from || bytes+s.sizes[to] <= s.config.Frame) {
-		bytes += s.sizes[to]
+	for to < from+int(n) && (to == from || bytes+s.sizes.s[to] <= s.config.Frame) {
+		bytes += s.sizes.s[to]
 		to++
 	}
-	f.First, f.Items = s.next, s.queue[from:to:to]
+	f.First, f.Items = s.next, s.queue.s[from:to:to]
 	s.next += uint64(to - from)
 	s.carried, s.carriedAt = f.Number, s.now
 }
@@ -80,11 +79,8 @@ func (s *step) acknowledged(f *wire.Frame) {
 		s.theirGot, s.again = f.Got, 0
 	}
 	if n := int(f.Done - s.acked); n > 0 {
-		s.queue, s.sizes = s.queue[n:], s.sizes[n:]
+		s.queue, s.sizes = s.queue.pop(n), s.sizes.pop(n)
 		s.acked = f.Done
-		if len(s.queue) == 0 {
-			s.queue, s.sizes = nil, nil // the memory goes too
-		}
 		if s.full && s.Room() > 0 {
 			s.full = false
 			s.out(Free{})

@@ -39,8 +39,8 @@ type State struct {
 	heard   uint64 // the highest number of their frames
 	heardAt time.Time
 
-	queue     []wire.Message // not yet done with by the other side; the first has the number acked + 1
-	sizes     []int
+	queue     fifo[wire.Message] // not yet done with by the other side; the first has the number acked + 1
+	sizes     fifo[int]
 	acked     uint64
 	sent      uint64 // number of the last item that was put
 	theirGot  uint64
@@ -104,7 +104,7 @@ func (s State) Room() int {
 	if s.closing != "" || s.phase == Closed {
 		return 0
 	}
-	return max(0, s.config.Queue-len(s.queue))
+	return max(0, s.config.Queue-s.queue.len())
 }
 
 // step is a state on its way to the next.

@@ -388,7 +388,7 @@ func TestPure(t *testing.T) {
 	}
 	s = put(s, 0)
 	x, y := put(s, 1), put(s, 2)
-	if a, b := x.queue[1].(*wire.Query).ID, y.queue[1].(*wire.Query).ID; a != "1" || b != "2" {
+	if a, b := x.queue.s[1].(*wire.Query).ID, y.queue.s[1].(*wire.Query).ID; a != "1" || b != "2" {
 		t.Errorf("one step changed what another was made of: %s, %s", a, b)
 	}
 	if !reflect.DeepEqual(put(s, 1), x) {

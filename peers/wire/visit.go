@@ -48,6 +48,18 @@ const (
 )
 
 func (f form) takes(s string) bool {
+	for i := range len(s) { // ASCII, as nearly all is, needs no decoding
+		switch c := s[i]; {
+		case c > ' ' && c < 0x7f && (c != '/' || f != domain):
+		case c == ' ' && (f == line || f == free), (c == '\t' || c == '\n' || c == '\r') && f == free:
+		default:
+			return f.takesRunes(s)
+		}
+	}
+	return true
+}
+
+func (f form) takesRunes(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
 		switch f {
 		case word:

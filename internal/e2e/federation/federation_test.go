@@ -17,7 +17,7 @@ import (
 //
 //	PORTOLAN_FEDERATION=1       runs it; "isolated" leaves out what has peers
 //	PORTOLAN_FEDERATION_SEED=n  of the workload; 1
-//	PORTOLAN_FEDERATION_PHASE=d how long each domain is overloaded; 30s
+//	PORTOLAN_FEDERATION_PHASE=d how long each domain is overloaded; 25s
 func TestFederation(t *testing.T) {
 	if os.Getenv("PORTOLAN_FEDERATION") == "" {
 		t.Skip("set PORTOLAN_FEDERATION=1, as `make federation` does, to run the experiment: it takes minutes")
@@ -25,7 +25,7 @@ func TestFederation(t *testing.T) {
 	if err := missing(); err != nil {
 		testenv.Missing(t, "the experiment can't run here: %v", err)
 	}
-	l := load{seed: 1, domains: []string{"bsc", "fiu", "ibm"}, slots: slots, phase: 30 * time.Second, over: 2, rest: 0.25, mean: 4 * time.Second}
+	l := load{seed: 1, domains: []string{"bsc", "fiu", "ibm"}, slots: slots, phase: 25 * time.Second, over: 2, rest: 0.25, mean: 3500 * time.Millisecond}
 	if s := os.Getenv("PORTOLAN_FEDERATION_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {

@@ -1,0 +1,226 @@
+package peering
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/peers/handover"
+	"github.com/portolan-project/portolan/peers/wire"
+)
+
+// Takes reports whether an item is about jobs, and so for Deliver.
+func Takes(m wire.Message) bool {
+	switch m.(type) {
+	case *wire.Route, *wire.Answer, *wire.Report, *wire.Grant, *wire.Control, *wire.Settle, *wire.Query, *wire.Read, *wire.Output:
+		return true
+	}
+	return false
+}
+
+// Deliver hears what a peer says of jobs: peers.Handler. Done is called when what it caused
+// is durable and what answers it was put. Items of which Takes says no are passed over.
+func (e *Engine) Deliver(from string, items []wire.Message, done func()) {
+	verdicts := e.judge(from, items)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t := e.term
+	if t == nil {
+		// Jobs repeat what is not answered.
+		if done != nil {
+			done()
+		}
+		return
+	}
+	var left atomic.Int64
+	left.Store(1)
+	// The last one tells the session, after all that was put before: from within release,
+	// with the lock held.
+	finish := func() {
+		if left.Add(-1) == 0 && done != nil {
+			e.post(from, letter{done: done})
+		}
+	}
+	for i, item := range items {
+		switch m := item.(type) {
+		case *wire.Read:
+			e.read(t, from, m)
+			continue
+		case *wire.Output:
+			e.reads.hear(from, m)
+			continue
+		}
+		m, c, ok := fromWire(item)
+		if !ok {
+			continue
+		}
+		if x := e.receive(from, m, c, verdicts[i]); x != nil {
+			left.Add(1)
+			e.durable(x, finish)
+		}
+	}
+	finish()
+}
+
+// verdict is what the gate says of a route.
+type verdict struct {
+	admitted Admitted
+	err      error
+	packed   []byte
+	asked    bool
+}
+
+// judge asks the gate about the routes that are new.
+func (e *Engine) judge(from string, items []wire.Message) map[int]verdict {
+	type question struct {
+		i    int
+		r    *wire.Route
+		here int
+	}
+	var ask []question
+	e.mu.Lock()
+	here := e.here[from]
+	for i, item := range items {
+		r, ok := item.(*wire.Route)
+		if !ok {
+			continue
+		}
+		if x := e.jobs[keyOf(r.About)]; x != nil && x.taken() && string(x.job.Taken.Token) == r.Token {
+			continue // it was answered before
+		}
+		ask = append(ask, question{i, r, here})
+		here++
+	}
+	e.mu.Unlock()
+	if len(ask) == 0 {
+		return nil
+	}
+	out := make(map[int]verdict, len(ask))
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for part := range min(runtime.GOMAXPROCS(0), len(ask)) {
+		all.Go(func() {
+			for n := part; n < len(ask); n += runtime.GOMAXPROCS(0) {
+				v := e.admit(from, ask[n].r, ask[n].here)
+				mu.Lock()
+				out[ask[n].i] = v
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	return out
+}
+
+// admit judges one route. What is wrong with it for every gateway is found first.
+func (e *Engine) admit(from string, r *wire.Route, here int) verdict {
+	v := verdict{asked: true}
+	refuse := func(kind fail.Kind, format string, args ...any) verdict {
+		v.err = fail.Errorf("peering.admit", kind, r.Origin+"/"+r.ID, format, args...)
+		return v
+	}
+	if r.Digest != digestOf(r.Document, r.VO, r.Deadline) {
+		return refuse(fail.Invalid, "the digest of the route is not that of its document, VO and deadline: send it again as it was")
+	}
+	if e.o.Gate == nil {
+		return refuse(fail.NotAccepting, "the domain %s takes no jobs of peers", e.o.Domain)
+	}
+	e.mu.Lock()
+	t := e.term
+	e.mu.Unlock()
+	if t == nil {
+		return refuse(fail.Unavailable, "the gateway of %s is starting; try again in a moment", e.o.Domain)
+	}
+	f := freight{Document: r.Document, Assertion: r.Assertion}
+	if v.packed, v.err = f.encode(); v.err != nil {
+		return v
+	}
+	v.admitted, v.err = e.o.Gate.Admit(t.ctx, from, r, here)
+	return v
+}
+
+// receive steps a job for a message and gives its entry; nil if there is nothing to wait for.
+// The caller holds the lock.
+func (e *Engine) receive(from string, m handover.Message, c cargo, v verdict) *entry {
+	key, token := m.About()
+	x := e.entryOf(key)
+	in := handover.Received{From: from, Message: m, Terms: e.peer(from).terms, Owed: e.owes(from, key, token)}
+	switch m := m.(type) {
+	case handover.Route:
+		if !v.asked && (!x.taken() || x.job.Taken.Token != token) {
+			return nil // what was known of it is gone meanwhile; it comes again
+		}
+		in.Refuse = v.err
+	case handover.Answer:
+		if !m.Accepted {
+			x.cause = &cause{refusal: &m}
+		}
+	case handover.Report:
+		x.cause = &cause{report: &m}
+		e.learn(x, from, &m, c)
+	case handover.Control, handover.Settle, handover.Query, handover.Granted:
+	}
+	held := x.taken() && m != nil && x.job.Taken.Token == token
+	if r, ok := m.(handover.Route); ok {
+		// What is known of the copy is there before the step that acts on it.
+		if v.err == nil && v.asked && e.begins(x, from, r) {
+			e.carry(x, token, c, v)
+		}
+	}
+	err := e.step(x, in)
+	x.cause = nil
+	if x.taken() && live(x.job) && x.Activity != "" {
+		e.acts[x.Activity] = x
+	}
+	if err != nil {
+		if _, ok := m.(handover.Query); ok && fail.Is(err, fail.NotFound) && !held {
+			e.post(from, letter{item: &wire.Report{
+				About: wire.About{Origin: key.Origin, ID: key.ID, Token: string(token)}, Status: wire.IsReturned, Where: []string{e.o.Domain}, Reason: "the job is not known here",
+			}})
+			return nil
+		}
+		e.o.Log.Debug("what a peer says of a job is not heeded", "peer", from, "job", key.String(), "cause", err)
+	}
+	return x
+}
+
+// begins reports whether a route begins a copy, if it is accepted: where it does not, the
+// step leaves all as it is.
+func (e *Engine) begins(x *entry, from string, r handover.Route) bool {
+	switch {
+	case x.job == nil:
+		return true
+	case !x.taken() || live(x.job):
+		return false
+	}
+	return r.Token.Compare(x.job.Taken.Token) > 0 && (x.job.Taken.Settled || x.job.Taken.Refused || x.job.Used == 0 || x.job.Taken.From != from)
+}
+
+// carry keeps what came with a route.
+func (e *Engine) carry(x *entry, token handover.Token, c cargo, v verdict) {
+	e.unname(x)
+	x.meta = meta{Since: now(), Owner: v.admitted.Owner, Account: v.admitted.Account, VO: c.VO, Deadline: c.Deadline, Trace: c.Trace}
+	x.LocalVO = v.admitted.VO
+	x.freight = &freight{Document: c.Document, Assertion: c.Assertion}
+	x.packed = v.packed
+	x.Activity = e.o.Jobs.Activity(Copy{x.key, token}, x.Since)
+	x.worker.reset()
+}
+
+// learn takes in what a report tells beside the handover.
+func (e *Engine) learn(x *entry, from string, r *handover.Report, c cargo) {
+	j := x.job
+	if j == nil || j.Phase != handover.Given || j.Gave.To != from || j.Gave.Token != r.Token || r.Revision < j.Gave.Revision {
+		return
+	}
+	if c.Site != "" {
+		x.Site = c.Site
+	}
+	if r.Status == handover.IsRunning && !x.Ran {
+		x.Ran, x.Started = true, c.At
+		if x.Started.IsZero() {
+			x.Started = now()
+		}
+	}
+}

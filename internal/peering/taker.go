@@ -1,0 +1,446 @@
+package peering
+
+import (
+	"context"
+	"time"
+
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/peers/handover"
+)
+
+// Copy names a copy of a job that a peer gave: its key, and the token under which it came.
+type Copy struct {
+	Key   handover.Key
+	Token handover.Token
+}
+
+// Submission is the copy as the SubmissionID of the broker's job.
+func (c Copy) Submission() string { return "peer:" + c.Key.String() + "#" + string(c.Token) }
+
+// Given is a job of a peer for the broker.
+type Given struct {
+	Copy
+	Since    time.Time // when it came, as the record has it
+	From     string    // who handed it over
+	Path     []string  // the domains that hold it, the origin first, From last
+	Hops     int       // that it may make from here
+	Admitted           // for whom it runs
+	Document string
+	NotAfter time.Time // see adapters.Job
+	Trace    string    // trace id
+}
+
+// Jobs is the broker's side of jobs that peers gave: see OfBroker. It is safe for concurrent
+// use; calls about one copy come one after the other.
+type Jobs interface {
+	// Activity gives the name that the broker has for a copy that came at a moment, before it
+	// has it and after.
+	Activity(c Copy, since time.Time) string
+	// Start takes the job in, or finds it where it was taken in before, and tells how it
+	// stands. An error of kind Unavailable, Uncertain, Exhausted, NotAccepting or Internal
+	// has it tried again; after any other the copy is given back.
+	Start(ctx context.Context, g Given) (State, error)
+	// Stop ends the job. It is idempotent; the end comes as a State. fail.NotFound says that
+	// it was never taken in.
+	Stop(ctx context.Context, activity, reason string) error
+	// Hold keeps the job from running for now, or lets it go on.
+	Hold(ctx context.Context, activity string, held bool) error
+	// Extend moves NotAfter on.
+	Extend(ctx context.Context, activity string, notAfter time.Time) error
+	// States tells how jobs stand, live or ended; those that are not there are left out.
+	States(ctx context.Context, activities ...string) ([]State, error)
+	// Output reads a piece of a stream of the activity from an offset, at most so many bytes;
+	// more says that the job may still write.
+	Output(ctx context.Context, activity, stream string, offset int64, most int) (data []byte, more bool, err error)
+	// Watch calls emit with how jobs of peers stand, all that have not ended and then each
+	// change, until ctx ends. Once all are told it calls emit with none: others that the
+	// caller knows have ended.
+	Watch(ctx context.Context, emit func([]State)) error
+}
+
+// State is how a job of a peer stands in the broker.
+type State struct {
+	Activity string
+	Revision int64 // grows with each change
+	Status   handover.Status
+	Site     string
+	Result   *handover.Result // of IsEnded; its Token is not looked at
+	Reason   string
+	Used     handover.CPUTime
+	Began    bool // it was started, now or before
+	// Return says that an administrator wants it given back to the peer.
+	Return bool
+}
+
+// worker is what was told to the broker's side about an entry. The goroutine that has the
+// entry in hand writes it, under the lock.
+type worker struct {
+	busy     bool
+	failures int
+	started  bool
+	stopped  bool
+	held     bool
+	notAfter time.Time
+	revision int64 // of the newest state
+	turn     int   // of the watch that told of it last
+	timer    *time.Timer
+}
+
+func (w *worker) reset() {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	*w = worker{busy: w.busy}
+}
+
+// mostWorkers is how many calls of the broker's side are under way at once.
+const mostWorkers = 64
+
+// work files an entry for which there may be something to do; the caller holds the lock.
+func (e *Engine) work(x *entry) {
+	if x.worker.busy || e.task(x) == nil {
+		return // who has it in hand looks again
+	}
+	x.worker.busy = true
+	e.todo = append(e.todo, x)
+	nudge(e.wakeWork)
+}
+
+// workLoop does what is to be done at the broker's side.
+func (e *Engine) workLoop(t *term) error {
+	slots := make(chan struct{}, mostWorkers)
+	for {
+		e.mu.Lock()
+		var x *entry
+		if len(e.todo) > 0 && e.term == t {
+			x = e.todo[0]
+			e.todo[0] = nil
+			e.todo = e.todo[1:]
+		}
+		e.mu.Unlock()
+		if x == nil {
+			select {
+			case <-t.ctx.Done():
+				return nil
+			case <-e.wakeWork:
+			}
+			continue
+		}
+		select {
+		case <-t.ctx.Done():
+			return nil
+		case slots <- struct{}{}:
+		}
+		t.bg.Go(func() {
+			defer func() { <-slots }()
+			e.labour(t, x)
+		})
+	}
+}
+
+// labour does all that is to be done for an entry, one thing after the other.
+func (e *Engine) labour(t *term, x *entry) {
+	for {
+		e.mu.Lock()
+		do := e.task(x)
+		if do == nil || e.term != t {
+			x.worker.busy = false
+			e.mu.Unlock()
+			return
+		}
+		e.mu.Unlock()
+		ctx, cancel := context.WithTimeout(t.ctx, callTime)
+		err := do(ctx, t)
+		cancel()
+		if err == nil {
+			e.mu.Lock()
+			x.worker.failures = 0
+			e.mu.Unlock()
+			continue
+		}
+		if t.ctx.Err() != nil {
+			return
+		}
+		e.o.Log.Warn("the broker can't do at present what a peer wants of its job; it is tried again", "job", x.key.String(), "cause", err)
+		e.mu.Lock()
+		x.worker.failures++
+		x.worker.busy = false
+		x.worker.timer = time.AfterFunc(backoff(x.worker.failures), func() {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if e.term == t && e.jobs[x.key] == x {
+				e.work(x)
+			}
+		})
+		e.mu.Unlock()
+		return
+	}
+}
+
+// callTime bounds one call of the broker's side.
+const callTime = time.Minute
+
+type deed func(ctx context.Context, t *term) error
+
+// task gives what is to be done next at the broker's side for an entry, by its record; nil
+// for nothing. The caller holds the lock.
+func (e *Engine) task(x *entry) deed {
+	j, w := x.job, &x.worker
+	if j == nil || j.Taken == nil || j.Taken.Refused || x.Closed || x.Activity == "" {
+		return nil
+	}
+	if !live(j) && x.Final != nil && x.Token == j.Token() {
+		return nil // its end at the peer is that of the broker's job too
+	}
+	c, id := x.copyOf(), x.Activity
+	if !live(j) || j.Phase == handover.Stopping {
+		if w.stopped {
+			return nil
+		}
+		why := j.Reason
+		if j.Want == handover.Cancel {
+			why = "its domain asked for its end"
+		}
+		if why == "" {
+			why = "the domain " + j.Taken.From + " wants it back"
+		}
+		return func(ctx context.Context, _ *term) error { return e.stop(ctx, x, c, id, why) }
+	}
+	if !w.started {
+		// Of one that is at a peer it is asked, after a restart, how it stands.
+		if j.Phase != handover.Here && j.Phase != handover.Given {
+			return nil
+		}
+		g := Given{
+			Copy: c, Since: x.Since, From: j.Taken.From, Path: j.Taken.Path, Hops: j.Taken.Hops, Admitted: Admitted{x.Owner, x.Account, x.LocalVO},
+			NotAfter: j.Taken.Terms.NotAfter(j.Taken.RecallBy), Trace: traceID(x.key, x.Trace),
+		}
+		if x.freight != nil {
+			g.Document = x.freight.Document
+		}
+		return func(ctx context.Context, t *term) error { return e.begin(ctx, t, x, g) }
+	}
+	if at := j.Taken.Terms.NotAfter(j.Taken.RecallBy); at.After(w.notAfter) {
+		return func(ctx context.Context, _ *term) error {
+			return e.heard(x, c, e.o.Jobs.Extend(ctx, id, at), func() { w.notAfter = at })
+		}
+	}
+	if held := j.Want == handover.Suspend; held != w.held && j.Phase == handover.Here {
+		return func(ctx context.Context, _ *term) error {
+			return e.heard(x, c, e.o.Jobs.Hold(ctx, id, held), func() { w.held = held })
+		}
+	}
+	return nil
+}
+
+// heard notes that the broker was told something, unless it must be told again.
+func (e *Engine) heard(x *entry, c Copy, err error, note func()) error {
+	if err != nil && again(err) {
+		return err
+	}
+	// It has ended, or can't do this: its state tells.
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if x.taken() && x.copyOf() == c {
+		note()
+	}
+	return nil
+}
+
+// again reports whether a call that failed may succeed later.
+func again(err error) bool {
+	switch fail.KindOf(err) {
+	case fail.Internal, fail.NotAccepting, fail.Unavailable, fail.Exhausted, fail.Uncertain:
+		return true
+	case fail.Invalid, fail.Unsupported, fail.Unauthenticated, fail.Denied, fail.NotFound, fail.Conflict:
+	}
+	return false
+}
+
+// begin has the broker take the job in.
+func (e *Engine) begin(ctx context.Context, t *term, x *entry, g Given) error {
+	if g.Document == "" {
+		f, err := e.readFreight(t, g.Key)
+		if err != nil {
+			return err
+		}
+		if f == nil {
+			err = fail.Errorf("peering.begin", fail.Invalid, g.Key.String(), "what was routed with the job is gone from the store; restore it from a backup")
+			e.giveUp(x, g.Copy, err)
+			return nil
+		}
+		g.Document = f.Document
+	}
+	st, err := e.o.Jobs.Start(ctx, g)
+	if err != nil {
+		if again(err) {
+			return err
+		}
+		e.giveUp(x, g.Copy, err)
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !x.taken() || x.copyOf() != g.Copy {
+		return nil
+	}
+	x.worker.started, x.worker.notAfter = true, g.NotAfter
+	if x.freighted && x.packed == nil {
+		x.freight = nil // it is in the store
+	}
+	e.apply(x, st)
+	return nil
+}
+
+// giveUp gives a copy back that the broker does not take.
+func (e *Engine) giveUp(x *entry, c Copy, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !x.taken() || x.copyOf() != c {
+		return
+	}
+	x.worker.started = true
+	e.apply(x, State{Status: handover.IsReturned, Reason: "the domain " + e.o.Domain + " can't run it: " + fail.Sentence(err)})
+}
+
+// stop has the broker end the job.
+func (e *Engine) stop(ctx context.Context, x *entry, c Copy, activity, why string) error {
+	err := e.o.Jobs.Stop(ctx, activity, why)
+	gone := fail.Is(err, fail.NotFound)
+	if err != nil && !gone && again(err) {
+		return err
+	}
+	var states []State
+	if !gone { // it may have ended before
+		if states, err = e.o.Jobs.States(ctx, activity); err != nil {
+			return err
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !x.taken() || x.copyOf() != c {
+		return nil
+	}
+	x.worker.stopped = true
+	if gone {
+		e.apply(x, State{Status: handover.IsReturned, Reason: "it had not been given to a site"})
+	}
+	for _, st := range states {
+		e.apply(x, st)
+	}
+	return nil
+}
+
+// watchJobs hears from the broker how jobs of peers stand.
+func (e *Engine) watchJobs(t *term) error {
+	for failures, turn := 0, 1; ; failures++ {
+		err := e.o.Jobs.Watch(t.ctx, func(states []State) {
+			if len(states) == 0 {
+				e.missing(t, turn)
+				turn++
+				return
+			}
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.hear(t, turn, states)
+		})
+		if t.ctx.Err() != nil {
+			return nil
+		}
+		e.o.Log.Warn("the broker does not tell how jobs of peers stand; it is asked again", "cause", err)
+		if !sleep(t.ctx, backoff(failures)) {
+			return nil
+		}
+	}
+}
+
+// hear takes states in; the caller holds the lock.
+func (e *Engine) hear(t *term, turn int, states []State) {
+	if e.term != t {
+		return
+	}
+	for _, st := range states {
+		if x := e.acts[st.Activity]; x != nil && x.taken() && x.Activity == st.Activity {
+			x.worker.turn = turn
+			e.apply(x, st)
+		}
+	}
+}
+
+// missing asks about the jobs of which the broker did not tell though it told of all.
+func (e *Engine) missing(t *term, turn int) {
+	var ask []string
+	e.mu.Lock()
+	for id, x := range e.acts {
+		if x.taken() && x.worker.started && !x.Closed && x.worker.turn != turn {
+			ask = append(ask, id)
+		}
+	}
+	e.mu.Unlock()
+	if len(ask) == 0 {
+		return
+	}
+	states, err := e.o.Jobs.States(t.ctx, ask...)
+	if err != nil {
+		e.o.Log.Warn("it can't be seen now how jobs of peers ended", "cause", err)
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.hear(t, turn, states)
+}
+
+// apply steps a job for how it stands in the broker; the caller holds the lock.
+func (e *Engine) apply(x *entry, st State) {
+	if x.Closed || st.Revision != 0 && st.Revision < x.worker.revision {
+		return
+	}
+	x.worker.revision = max(x.worker.revision, st.Revision)
+	if x.job.Phase != handover.Given {
+		x.Site = st.Site
+	}
+	do := func(in handover.Input) {
+		if err := e.step(x, in); err != nil {
+			e.o.Log.Debug("how a job of a peer stands is not heeded", "job", x.key.String(), "cause", err)
+		}
+	}
+	j := x.job
+	here := j.Phase == handover.Here || j.Phase == handover.Stopping
+	ev := handover.Evidence{Token: j.Token(), Used: min(max(st.Used, 0), maxUsed), Reason: st.Reason}
+	if st.Began {
+		ev.Used = max(ev.Used, 1) // 0 says that it never began
+	}
+	switch st.Status {
+	case handover.IsWaiting, handover.IsPlaced, handover.IsRunning, handover.IsSuspended:
+		if here {
+			ev.Shows = shows[st.Status]
+			do(ev)
+		}
+		if st.Return && live(x.job) && x.job.Taken.Recall != handover.Running {
+			do(handover.Return{Running: true, Reason: "an administrator of the domain " + e.o.Domain + " gave it back"})
+		}
+	case handover.IsEnded, handover.IsReturned:
+		x.Closed = true
+		e.saveLater(x)
+		switch {
+		case here && st.Status == handover.IsEnded && st.Result != nil:
+			r := *st.Result
+			ev.Shows, ev.Result = handover.HasEnded, &r
+			do(ev)
+		case here:
+			ev.Shows = handover.NotRun
+			do(ev) // what follows from it gives the copy back
+		case j.Phase == handover.Given:
+			do(handover.TakeBack{Running: true})
+		case j.Phase == handover.Waiting:
+			do(handover.Return{Running: true, Reason: st.Reason})
+		}
+	}
+}
+
+// shows is what a job that has not ended shows at our own sites.
+var shows = map[handover.Status]handover.Shows{
+	handover.IsWaiting: handover.HasQueued, handover.IsPlaced: handover.HasQueued, handover.IsRunning: handover.HasStarted, handover.IsSuspended: handover.HasPaused,
+}
+
+func now() time.Time { return time.Now().UTC().Round(0) }
