@@ -26,6 +26,7 @@ type message struct {
 	anyVersion bool // the answer may be in either version
 	client     *http.Client
 	patience   time.Duration
+	sign       func([]byte) []byte // the text; nil leaves it as it is
 }
 
 func versionName(v soap.Version) string {
@@ -62,6 +63,9 @@ func (m message) request() request {
 	r := request{header: m.header.Clone(), body: []byte(m.text()), contentType: m.media, client: m.client, patience: m.patience}
 	if r.header == nil {
 		r.header = http.Header{}
+	}
+	if m.sign != nil {
+		r.body = m.sign(r.body)
 	}
 	if m.version == soap.V12 {
 		if r.contentType == "" {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/beevik/etree"
 	"github.com/google/uuid"
 
 	"github.com/portolan-project/portolan/internal/fail"
@@ -27,13 +28,16 @@ type Guest struct {
 	Domain string    // that the kit speaks for; required
 	Role   wire.Role // what the kit is to the endpoint; wire.Peer if ""
 	VO     string    // that jobs run for
-	// Vouch makes the assertion about the user of a job, for the domain that is to run it;
-	// nil sends none.
-	Vouch func(audience string) ([]byte, error)
+	// Vouch makes the assertion about the user of a job with an id and a document, for the
+	// domain that is to run it; nil sends none.
+	Vouch func(audience, job, document string) ([]byte, error)
 	// Nobody shows no certificate, and Other that of another domain that is trusted too; a
 	// nil one skips what needs it.
 	Nobody, Other *http.Client
 	OtherDomain   string
+	// Sign makes an envelope show whom it is of, and OtherSign that it is of OtherDomain; nil
+	// leaves that to the certificate. What is no XML is sent as it is.
+	Sign, OtherSign func(ctx context.Context, envelope *etree.Element) error
 }
 
 func (g *Guest) validate() error {
@@ -67,8 +71,32 @@ const peerPort = wire.NS + "/PeerPortType/"
 // carrying gives a SOAP message around the text of an operation, addressed as the protocol
 // asks.
 func (p *probe) carrying(operation, text string) message {
-	m := p.addressed(message{action: peerPort + operation, body: text}, "urn:uuid:"+uuid.NewString())
+	m := p.identified(operation, text, "urn:uuid:"+uuid.NewString())
 	return m.under(wsaHeader("ReplyTo", "", address(soap.Anonymous)))
+}
+
+// identified is that with a MessageID that the caller knows, and without a ReplyTo.
+func (p *probe) identified(operation, text, id string) message {
+	m := p.addressed(message{action: peerPort + operation, body: text}, id)
+	m.sign = signing(p.opts.Guest.Sign)
+	return m
+}
+
+// signing gives what signs the text of an envelope.
+func signing(sign func(context.Context, *etree.Element) error) func([]byte) []byte {
+	if sign == nil {
+		return nil
+	}
+	return func(b []byte) []byte {
+		doc, err := xmldoc.ReadBytes(b, replyLimits)
+		if err != nil {
+			return b
+		}
+		if err := sign(context.Background(), doc.Root()); err != nil {
+			return b // the endpoint says that it is not signed
+		}
+		return xmldoc.Marshal(doc.Root())
+	}
 }
 
 // refusal is a fault that is no wire.Fault.

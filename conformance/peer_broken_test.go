@@ -21,10 +21,10 @@ import (
 // spoiler stands between the kit and a host and breaks one thing. What it does not say is
 // passed on as it is.
 type spoiler struct {
-	ask    func(wire.Message)                // changes a request
+	ask    func(wire.Message)                 // changes a request
 	answer func(request, answer wire.Message) // changes its answer
-	fault  func(*wire.Fault)                 // or the fault
-	raw    func(asked, *answer)              // changes what goes over HTTP, last
+	fault  func(*wire.Fault)                  // or the fault
+	raw    func(asked, *answer)               // changes what goes over HTTP, last
 }
 
 var soapBody = regexp.MustCompile(`(?s)(<\w+:Body[^>]*>)(.*)(</\w+:Body>)`)
@@ -501,6 +501,7 @@ func chatty() spoiler {
 // TestEveryPeerCheckCanFail: each check fails against a host that breaks what it proves, in
 // its own subject, and not because nothing worked.
 func TestEveryPeerCheckCanFail(t *testing.T) {
+	t.Parallel()
 	all := List(Peer)
 	got := make([]Check, len(all))
 	var wg sync.WaitGroup

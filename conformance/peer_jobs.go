@@ -56,14 +56,18 @@ func (v *visit) route(document string) (*wire.Route, error) {
 		About: wire.About{Origin: g.Domain, ID: v.p.fresh("job"), Token: "1"}, RecallBy: time.Now().UTC().Add(v.opened.Terms.Lease * 9 / 10).Truncate(time.Millisecond),
 		Hops: 2, VO: g.VO, Path: []string{g.Domain}, Document: document,
 	}
-	if g.Vouch != nil {
-		var err error
-		if r.Assertion, err = g.Vouch(v.opened.Domain); err != nil {
-			return nil, fmt.Errorf("the kit can't vouch for its user: %w", err)
+	return r, v.vouch(r)
+}
+
+// vouch adds what goes with the document: the assertion about its user, and the digest.
+func (v *visit) vouch(r *wire.Route) (err error) {
+	r.Digest = digestOf(r)
+	if vouch := v.p.opts.Guest.Vouch; vouch != nil {
+		if r.Assertion, err = vouch(v.opened.Domain, r.ID, r.Document); err != nil {
+			return fmt.Errorf("the kit can't vouch for its user: %w", err)
 		}
 	}
-	r.Digest = digestOf(r)
-	return r, nil
+	return nil
 }
 
 func digestOf(r *wire.Route) string {
@@ -131,6 +135,9 @@ func (p *probe) turnedDown(ctx context.Context, change func(*visit, *wire.Route)
 		return "", err
 	}
 	change(v, r)
+	if err := v.vouch(r); err != nil {
+		return "", err
+	}
 	a, err := v.place(ctx, r)
 	if f, ok := errors.AsType[*wire.Fault](err); ok && f.Code == wire.BadMessage {
 		p.visit = nil
@@ -210,7 +217,9 @@ func conflicting(ctx context.Context, p *probe) (string, error) {
 	defer v.drop(r.About)
 	other := *r
 	other.Document = p.documentFor(p.opts.Programs.True)
-	other.Digest = digestOf(&other)
+	if err := v.vouch(&other); err != nil {
+		return "", err
+	}
 	a, err := v.place(ctx, &other)
 	if err != nil {
 		return "", err
@@ -307,13 +316,6 @@ func higherToken(ctx context.Context, p *probe) (string, error) {
 	}
 	next := *r
 	next.Token = "2"
-	if next.Assertion != nil {
-		fresh, err := v.route(r.Document)
-		if err != nil {
-			return "", err
-		}
-		next.Assertion = fresh.Assertion
-	}
 	a, err := v.place(ctx, &next)
 	if err != nil {
 		return "", err
@@ -326,10 +328,7 @@ func higherToken(ctx context.Context, p *probe) (string, error) {
 }
 
 func badDocument(ctx context.Context, p *probe) (string, error) {
-	return p.turnedDown(ctx, func(_ *visit, r *wire.Route) {
-		r.Document = "<nothing/>"
-		r.Digest = digestOf(r)
-	}, wire.Invalid, wire.Unsupported)
+	return p.turnedDown(ctx, func(_ *visit, r *wire.Route) { r.Document = "<nothing/>" }, wire.Invalid, wire.Unsupported)
 }
 
 func tooLate(ctx context.Context, p *probe) (string, error) {

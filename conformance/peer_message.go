@@ -277,7 +277,7 @@ func peerHeader(local string) probeFunc {
 			return "", err
 		}
 		id := "urn:uuid:" + uuid.NewString()
-		m := p.addressed(message{action: peerPort + "Heartbeat", body: text}, id)
+		m := p.identified("Heartbeat", text, id)
 		rep, err := p.ask(ctx, m)
 		if err != nil {
 			return "", err
@@ -309,7 +309,7 @@ func peerFaultHeaders(ctx context.Context, p *probe) (string, error) {
 		return "", err
 	}
 	id := "urn:uuid:" + uuid.NewString()
-	rep, err := p.ask(ctx, p.addressed(message{action: peerPort + "Heartbeat", body: text}, id))
+	rep, err := p.ask(ctx, p.identified("Heartbeat", text, id))
 	if err != nil {
 		return "", err
 	}
@@ -339,7 +339,7 @@ func peerElsewhere(local string) probeFunc {
 		if err != nil {
 			return "", err
 		}
-		m := p.addressed(message{action: peerPort + "Heartbeat", body: text}, "urn:uuid:"+uuid.NewString()).under(wsaHeader(local, "", address("http://elsewhere.invalid/")))
+		m := p.identified("Heartbeat", text, "urn:uuid:"+uuid.NewString()).under(wsaHeader(local, "", address("http://elsewhere.invalid/")))
 		rep, err := p.ask(ctx, m)
 		if err != nil {
 			return "", err
@@ -365,7 +365,7 @@ func traced(parent string, code wire.FaultCode) probeFunc {
 		if err != nil {
 			return "", err
 		}
-		block := `<p:Trace xmlns:p="` + wire.NS + `" s:mustUnderstand="1" traceparent="` + parent + `"/>`
+		block := `<p:Trace xmlns:p="` + wire.NS + `" xmlns:s="` + soap.NS11 + `" s:mustUnderstand="1" traceparent="` + parent + `"/>`
 		m, err := p.say(ctx, p.carrying("Heartbeat", text).under(block))
 		return wantCode(m, err, code)
 	}

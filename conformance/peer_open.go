@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
@@ -134,7 +133,9 @@ func agreedTerms(ctx context.Context, p *probe) (string, error) {
 
 // unfitTerms wants a skew that only the kit's own long lease has room for.
 func unfitTerms(ctx context.Context, p *probe) (string, error) {
-	m, err := p.patient(ctx, p.offer(func(o *wire.Open) { o.Terms = wire.Terms{Lease: 168 * time.Hour, Skew: 21 * time.Hour, Resend: time.Second} }))
+	m, err := p.patient(ctx, p.offer(func(o *wire.Open) {
+		o.Terms = wire.Terms{Lease: 168 * time.Hour, Skew: 21 * time.Hour, Resend: time.Second}
+	}))
 	if a, ok := m.(*wire.Opened); ok && err == nil && a.Terms.Lease == 168*time.Hour && a.Terms.Skew == 21*time.Hour {
 		p.visit = nil
 		return "", skip("the endpoint's own lease is as long as there is")
@@ -259,7 +260,7 @@ func nobody(ctx context.Context, p *probe) (string, error) {
 		return "", err
 	}
 	m := p.carrying("OpenSession", text)
-	m.client = p.opts.Guest.Nobody
+	m.client, m.sign = p.opts.Guest.Nobody, nil
 	return p.shutOut(ctx, m)
 }
 
@@ -302,7 +303,7 @@ func otherDomain(ctx context.Context, p *probe) (string, error) {
 		return "", err
 	}
 	m := p.carrying("Heartbeat", text)
-	m.client = p.opts.Guest.Other
+	m.client, m.sign = p.opts.Guest.Other, signing(p.opts.Guest.OtherSign)
 	saw, err := p.shutOut(ctx, m)
 	if err != nil {
 		return "", err
@@ -312,4 +313,3 @@ func otherDomain(ctx context.Context, p *probe) (string, error) {
 	}
 	return saw, nil
 }
-

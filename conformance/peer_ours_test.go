@@ -44,8 +44,10 @@ func (byHeader) Sender(_ context.Context, m *soap.Parsed) (peers.Sender, error) 
 }
 
 func (byHeader) Answer(context.Context, string, *soap.Parsed, *tls.ConnectionState) error { return nil }
-func (byHeader) Signer(string) peers.Signer                                             { return nil }
-func (byHeader) ClientTLS(string) (*tls.Config, error)                                  { return nil, nil } //nolint:nilnil // as the contract has it
+
+func (byHeader) Signer(string) peers.Signer { return nil }
+
+func (byHeader) ClientTLS(string) (*tls.Config, error) { return nil, nil } //nolint:nilnil // as the contract has it
 
 // as is a client that says it is of a domain.
 func as(domain string) *http.Client {
@@ -363,6 +365,7 @@ func hosted(t testing.TB, around func(http.Handler) http.Handler) Options {
 // TestOurOwnPeer: the table of sessions that ships passes wholly. The chapters are judged at
 // once, each with a host of its own, as a host lets nobody open sessions without end.
 func TestOurOwnPeer(t *testing.T) {
+	t.Parallel()
 	chapters := map[string]bool{}
 	for _, c := range List(Peer) {
 		name := strings.Join(strings.Split(c.ID, "-")[:2], "-")
@@ -395,4 +398,3 @@ func TestOurOwnPeer(t *testing.T) {
 	}
 	t.Logf("%d checks", total)
 }
-

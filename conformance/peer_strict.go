@@ -10,7 +10,6 @@ import (
 
 const strictness = "Messages: Strictness"
 
-
 var peerStrictChecks = []check{
 	{"PEER-STR-1", chapter(strictness), "an attribute that is not in the tables is refused", badOpening(` window="64"`, ` window="64" colour="blue"`)},
 	{"PEER-STR-2", chapter(strictness), "an element of the namespace that is not in the tables is refused", badOpening(`</p:OpenSession>`, `<p:Colour>blue</p:Colour></p:OpenSession>`)},
