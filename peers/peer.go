@@ -70,7 +70,7 @@ func (o *Options) config(p Peer) session.Config {
 
 // validate gives fail.Invalid for what can't be a peer of this gateway.
 func (o *Options) validate(p Peer) error {
-	refuse := func(format string, args ...any) error {
+	refuse := func(format string, args ...any) *fail.Error {
 		return fail.Errorf("peers.Peer", fail.Invalid, p.Domain, format, args...)
 	}
 	switch {
@@ -83,7 +83,7 @@ func (o *Options) validate(p Peer) error {
 	}
 	if p.URL != "" {
 		if err := checkURL(p.URL); err != nil {
-			return refuse("the URL of %s is %q; it must be an absolute http or https URL with a host", p.Domain, p.URL).(*fail.Error).Because(err)
+			return refuse("the URL of %s is %q; it must be an absolute http or https URL with a host", p.Domain, p.URL).Because(err)
 		}
 	}
 	c := o.config(p)

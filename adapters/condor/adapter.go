@@ -243,7 +243,7 @@ func (a *Adapter) install() (string, error) {
 func (a *Adapter) Properties() adapters.Properties {
 	return adapters.Properties{
 		Type: Type, ManagerURI: "https://htcondor.org/", Version: a.Health().Version,
-		Suspend: true, Hold: true, Push: true, Bulk: true, Requests: a.settings.RequestsPerSecond,
+		Suspend: true, Hold: true, Push: true, Bulk: true, Lease: a.keepsLeases(), Requests: a.settings.RequestsPerSecond,
 	}
 }
 
@@ -340,5 +340,8 @@ func (a *Adapter) Forget(_ context.Context, h adapters.Handle) error {
 func (a *Adapter) Close() error {
 	a.stop()
 	a.running.Wait()
+	a.book.mu.Lock()
+	defer a.book.mu.Unlock()
+	a.book.closed = true // no timer of a lease does anything any more
 	return nil
 }

@@ -34,6 +34,8 @@ type book struct {
 	newest  map[int]int         // number of the newest log by uid
 	// removals are jobs that are to leave the queue.
 	removals map[ids]adapters.Tag
+	leasing  sync.Mutex // held while ends of leases are written
+	closed   bool
 	strays   []ids // at HTCondor but of no job here
 	damaged  int   // records that could not be read
 	doubt    bool  // something may have been missed: an audit is due
@@ -186,6 +188,9 @@ func (b *book) read() error {
 // add takes a job in; the caller holds the lock, or is alone.
 func (b *book) add(j *job) {
 	b.jobs[j.tag] = j
+	if j.end == nil {
+		b.watchLease(j, j.spec.notAfter)
+	}
 	j.spec.uid = 0
 	if x := b.batches[j.spec.batch]; x != nil {
 		x.left++

@@ -30,6 +30,7 @@ type job struct {
 	end      *adapters.Evidence // final
 	stopping bool               // a removal is on its way for a reason of ours
 	missing  int                // how many audits found no trace of it
+	lease    *time.Timer
 }
 
 // ids are a job's number at its schedd.
@@ -43,12 +44,13 @@ type brief struct {
 	uid        int
 	rerunnable bool
 	deadline   time.Time
+	notAfter   time.Time // the end of its lease when it was placed; zero: none
 	wall       string
 	submitted  time.Time
 }
 
 func (s *spec) brief() brief {
-	return brief{batch: s.Batch, uid: s.UID, rerunnable: s.Rerunnable, deadline: s.Program.Deadline, wall: s.Wall, submitted: s.Submitted}
+	return brief{batch: s.Batch, uid: s.UID, rerunnable: s.Rerunnable, deadline: s.Program.Deadline, notAfter: s.Program.NotAfter, wall: s.Wall, submitted: s.Submitted}
 }
 
 // handleVersion begins every handle.
@@ -230,6 +232,9 @@ func (j *job) finish(e adapters.Evidence) {
 	// Times are kept as they will be read again.
 	e.Started, e.Ended = e.Started.Round(0).UTC(), e.Ended.Round(0).UTC()
 	j.phase, j.end = e.Phase, &e
+	if j.lease != nil {
+		j.lease.Stop()
+	}
 	if data, err := json.Marshal(keep(e)); err == nil {
 		_ = writeFile(j.dir.path(nameFinal), data, 0o600) // else it is concluded again
 	}
@@ -243,6 +248,7 @@ type kept struct {
 	Signal     string            `json:"signal,omitzero"`
 	Reason     string            `json:"reason,omitzero"`
 	NotRun     bool              `json:"notRun,omitzero"`
+	LeaseEnded bool              `json:"leaseEnded,omitzero"`
 	Started    time.Time         `json:"started"`
 	Ended      time.Time         `json:"ended"`
 	Hosts      []string          `json:"hosts,omitzero"`
@@ -252,7 +258,7 @@ type kept struct {
 
 func keep(e adapters.Evidence) kept {
 	return kept{
-		Version: version, Phase: e.Phase, Status: e.ExitStatus, Signal: e.Signal, Reason: e.Reason, NotRun: e.NotRun,
+		Version: version, Phase: e.Phase, Status: e.ExitStatus, Signal: e.Signal, Reason: e.Reason, NotRun: e.NotRun, LeaseEnded: e.LeaseEnded,
 		Started: e.Started, Ended: e.Ended, Hosts: e.Hosts, Usage: e.Usage, Attributes: e.Attributes,
 	}
 }
@@ -264,7 +270,7 @@ func (d jobDir) final(tag adapters.Tag) *adapters.Evidence {
 		return nil
 	}
 	return &adapters.Evidence{
-		Tag: tag, Handle: handle(tag), Phase: k.Phase, ExitStatus: k.Status, Signal: k.Signal, Reason: k.Reason, NotRun: k.NotRun,
+		Tag: tag, Handle: handle(tag), Phase: k.Phase, ExitStatus: k.Status, Signal: k.Signal, Reason: k.Reason, NotRun: k.NotRun, LeaseEnded: k.LeaseEnded,
 		Started: k.Started, Ended: k.Ended, Hosts: k.Hosts, Usage: k.Usage, Attributes: k.Attributes,
 	}
 }
@@ -282,6 +288,7 @@ func (j *job) own() (*adapters.Evidence, *ended) {
 	switch {
 	case end.Reason != "":
 		e.Phase, e.Reason, e.NotRun = adapters.Stopped, end.Reason, end.NotRun
+		e.LeaseEnded = end.LeaseEnded
 	case end.Status != nil:
 		e.Phase, e.ExitStatus = adapters.Exited, end.Status
 	case end.Signal != "":

@@ -67,12 +67,16 @@ func (h *host) Submit(ctx context.Context, jobs []adapters.Job) []adapters.Place
 			placed[i].Err = err
 			continue
 		}
+		if !j.NotAfter.IsZero() && !h.claims.Lease {
+			placed[i].Err = fail.Errorf("plugin.Submit", fail.Unsupported, string(j.Tag), "the site can't end a job by itself when its lease is over")
+			continue
+		}
 		d, err := definition(j.Definition)
 		if err != nil {
 			placed[i].Err = err
 			continue
 		}
-		wire = append(wire, &proto.Job{Tag: string(j.Tag), Definition: d, Owner: clip(j.Owner, maxWord), Account: j.Account})
+		wire = append(wire, &proto.Job{Tag: string(j.Tag), Definition: d, Owner: clip(j.Owner, maxWord), Account: j.Account, NotAfter: stamp(j.NotAfter)})
 		at = append(at, i)
 	}
 	for _, cut := range batches(len(wire), h.most(submitItems), func(i int) int { return goproto.Size(wire[i]) }) {
@@ -335,6 +339,37 @@ func (o holder) Hold(ctx context.Context, all []adapters.Handle) []error {
 // Release lets them start.
 func (o holder) Release(ctx context.Context, all []adapters.Handle) []error {
 	return o.h.act(ctx, "Release", all, proto.AdapterClient.Release)
+}
+
+// Extend moves the ends of leases on.
+func (h *host) Extend(ctx context.Context, extensions []adapters.Extension) []error {
+	all := make([]adapters.Handle, len(extensions))
+	for i, x := range extensions {
+		all[i] = x.Handle
+	}
+	out := make([]error, len(extensions))
+	if !h.claims.Lease {
+		for i := range out {
+			out[i] = fail.Errorf("plugin.Extend", fail.Unsupported, h.site, "the plug-in keeps no leases")
+		}
+		return out
+	}
+	h.split(all, func(i int, err error) { out[i] = err }, func(some []adapters.Handle, at []int) {
+		req := &proto.ExtendRequest{}
+		for i, handle := range some {
+			req.Extensions = append(req.Extensions, &proto.Extension{Handle: handle, NotAfter: stamp(extensions[at[i]].NotAfter)})
+		}
+		r, err := call(ctx, h, "Extend", fail.Unavailable, req, proto.AdapterClient.Extend)
+		if err == nil && len(r.Outcomes) != len(some) {
+			err = fail.Errorf("plugin.Extend", fail.Internal, h.site, "the plug-in answers %d of %d handles", len(r.Outcomes), len(some))
+		}
+		for i := range some {
+			if out[at[i]] = err; err == nil {
+				out[at[i]] = failure("Extend", r.Outcomes[i].GetProblem())
+			}
+		}
+	})
+	return out
 }
 
 // Forget drops a job that ended.

@@ -38,7 +38,7 @@ func moment(t *timestamppb.Timestamp) time.Time {
 
 func evidence(e *adapters.Evidence) *proto.Evidence {
 	out := &proto.Evidence{
-		Tag: string(e.Tag), Handle: e.Handle, Phase: phases[e.Phase], Signal: clip(e.Signal, maxWord), Reason: clip(e.Reason, maxSentence), NotRun: e.NotRun,
+		Tag: string(e.Tag), Handle: e.Handle, Phase: phases[e.Phase], Signal: clip(e.Signal, maxWord), Reason: clip(e.Reason, maxSentence), NotRun: e.NotRun, LeaseEnded: e.LeaseEnded,
 		Started: stamp(e.Started), Ended: stamp(e.Ended), Problem: problem(e.Err), Progress: e.Progress, Memory: e.Usage.Memory,
 		Hosts: valid(e.Hosts[:min(len(e.Hosts), maxList)]),
 	}
@@ -100,6 +100,7 @@ func readEvidence(p *proto.Evidence, h adapters.Handle) adapters.Evidence {
 		return e
 	}
 	e.Signal, e.Reason, e.NotRun = clip(p.Signal, maxWord), clip(p.Reason, maxSentence), p.NotRun
+	e.LeaseEnded = p.LeaseEnded && e.Phase == adapters.Stopped
 	e.Started, e.Ended = moment(p.Started), moment(p.Ended)
 	if p.ExitStatus != nil {
 		status := int(*p.ExitStatus)
@@ -154,7 +155,7 @@ func doubt(e adapters.Evidence, format string, args ...any) adapters.Evidence {
 func properties(p adapters.Properties) *proto.Properties {
 	return &proto.Properties{
 		Type: clip(p.Type, maxWord), ManagerUri: clip(p.ManagerURI, maxWord), Version: clip(p.Version, maxWord),
-		Suspend: p.Suspend, Hold: p.Hold, Push: p.Push, Bulk: p.Bulk,
+		Suspend: p.Suspend, Hold: p.Hold, Push: p.Push, Bulk: p.Bulk, Lease: p.Lease,
 		MaxBatch: int64(p.MaxBatch), MaxJobs: int64(p.MaxJobs), Requests: p.Requests, MaxOutput: p.MaxOutput,
 	}
 }
@@ -162,7 +163,7 @@ func properties(p adapters.Properties) *proto.Properties {
 func readProperties(p *proto.Properties) adapters.Properties {
 	out := adapters.Properties{
 		Type: clip(p.GetType(), maxWord), ManagerURI: clip(p.GetManagerUri(), maxWord), Version: clip(p.GetVersion(), maxWord),
-		Suspend: p.GetSuspend(), Hold: p.GetHold(), Push: p.GetPush(), Bulk: p.GetBulk(),
+		Suspend: p.GetSuspend(), Hold: p.GetHold(), Push: p.GetPush(), Bulk: p.GetBulk(), Lease: p.GetLease(),
 		MaxBatch: int(max(p.GetMaxBatch(), 0)), MaxJobs: int(max(p.GetMaxJobs(), 0)), MaxOutput: max(p.GetMaxOutput(), 0),
 	}
 	if r := p.GetRequests(); r > 0 && !math.IsInf(r, 1) {

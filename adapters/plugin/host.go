@@ -189,7 +189,7 @@ func (h *host) up(s *session, props adapters.Properties) {
 
 // claimsDiffer says what a plug-in claims otherwise than when the site was opened.
 func claimsDiffer(before, now adapters.Properties) string {
-	if before.Suspend == now.Suspend && before.Hold == now.Hold && before.Push == now.Push {
+	if before.Suspend == now.Suspend && before.Hold == now.Hold && before.Push == now.Push && before.Lease == now.Lease {
 		return ""
 	}
 	return "the plug-in claims other abilities than when the site was opened: open the site again to use them"

@@ -175,7 +175,7 @@ func (s *server) Submit(ctx context.Context, r *proto.SubmitRequest) (*proto.Sub
 			out.Placed[i] = &proto.Placed{Problem: problem(err)}
 			continue
 		}
-		jobs = append(jobs, adapters.Job{Tag: adapters.Tag(j.Tag), Definition: d, Owner: j.Owner, Account: j.Account})
+		jobs = append(jobs, adapters.Job{Tag: adapters.Tag(j.Tag), Definition: d, Owner: j.Owner, Account: j.Account, NotAfter: moment(j.NotAfter)})
 		at = append(at, i)
 	}
 	if len(jobs) == 0 {
@@ -258,6 +258,26 @@ func (s *server) act(ctx context.Context, r *proto.HandlesRequest, ability strin
 
 func (s *server) Cancel(ctx context.Context, r *proto.HandlesRequest) (*proto.OutcomesReply, error) {
 	return s.act(ctx, r, "Cancel", func(a adapters.Adapter) func(context.Context, []adapters.Handle) []error { return a.Cancel })
+}
+
+func (s *server) Extend(ctx context.Context, r *proto.ExtendRequest) (*proto.OutcomesReply, error) {
+	a, err := s.get()
+	if err != nil {
+		return nil, err
+	}
+	l, ok := a.(adapters.Leaser)
+	if !ok || !a.Properties().Lease {
+		return nil, statusOf(fail.Errorf("plugin.Lease", fail.Unsupported, "", "the adapter does not claim the ability Lease"))
+	}
+	xs := make([]adapters.Extension, len(r.Extensions))
+	for i, x := range r.Extensions {
+		xs[i] = adapters.Extension{Handle: x.GetHandle(), NotAfter: moment(x.GetNotAfter())}
+	}
+	out := &proto.OutcomesReply{}
+	for _, err := range l.Extend(ctx, xs) {
+		out.Outcomes = append(out.Outcomes, &proto.Outcome{Problem: problem(err)})
+	}
+	return out, nil
 }
 
 func (s *server) Suspend(ctx context.Context, r *proto.HandlesRequest) (*proto.OutcomesReply, error) {

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/adapters/internal/program"
 	"github.com/portolan-project/portolan/internal/fail"
 )
 
@@ -18,58 +18,23 @@ import (
 // knows has come: the supervisor of a job that was begun, and else the gateway, which the
 // supervisor does not need. Nobody begins a job whose lease is over.
 
-const nameLease = "notafter"
-
-// leaseTick is how often at least a clock that may be set is looked at.
-const leaseTick = 5 * time.Second
-
-// readLease gives the later of what the file says and what is known.
-func readLease(path string, known time.Time) time.Time {
-	data, err := readBounded(path, 64)
-	if err != nil {
-		return known
-	}
-	var t time.Time
-	if t.UnmarshalText(data) != nil || t.Before(known) {
-		return known
-	}
-	return t
-}
-
-// writeLease moves an end on; false if it is not later than what is there.
-func writeLease(path string, known, until time.Time) (bool, error) {
-	until = until.UTC().Round(0)
-	if !until.After(readLease(path, known)) {
-		return false, nil
-	}
-	text, err := until.MarshalText()
-	if err != nil {
-		return false, err
-	}
-	return true, replace(path, text, false)
-}
-
 // leaseOf gives the end of a job's lease as the disk has it; zero is none.
 func (d jobDir) leaseOf(s *spec) time.Time {
 	if s.NotAfter.IsZero() {
 		return s.NotAfter
 	}
-	return readLease(d.path(nameLease), s.NotAfter)
+	return program.ReadLease(d.path(program.NameLease), s.NotAfter, os.Geteuid())
 }
 
 // leaseOver says that a lease ended.
 func leaseOver(until time.Time, notRun bool) ended {
 	return ended{
 		Phase: adapters.Stopped, NotRun: notRun, LeaseEnded: true, Ended: time.Now(),
-		Reason: "the job's lease ended at " + until.UTC().Format(time.RFC3339),
+		Reason: program.LeaseReason(until),
 	}
 }
 
-// leaseIsOver reports whether nothing may begin any more.
-func leaseIsOver(until time.Time) bool {
-	return !until.IsZero() && !time.Now().Before(until.Add(-leaseMargin))
-}
-
+// errExtend says that an extension does not hold.
 func errExtend(tag adapters.Tag, err error) error {
 	return fail.Errorf("shell.Extend", fail.Unavailable, string(tag), "the end of the job's lease could not be written: %s", why(err)).Because(err)
 }
@@ -107,7 +72,7 @@ func (a *Adapter) extend(x adapters.Extension) error {
 	if s.NotAfter.IsZero() {
 		return nil
 	}
-	if _, err := writeLease(d.path(nameLease), s.NotAfter, x.NotAfter); err != nil {
+	if err := program.WriteLease(d.path(program.NameLease), s.NotAfter, x.NotAfter); err != nil {
 		return errExtend(tag, err)
 	}
 	return nil
@@ -119,10 +84,10 @@ func (a *Adapter) watchLease(j *job, known time.Time) {
 	if known.IsZero() {
 		return
 	}
-	j.lease = time.AfterFunc(min(max(time.Until(known), 0), leaseTick), func() {
+	j.lease = time.AfterFunc(min(max(time.Until(known), 0), program.LeaseTick), func() {
 		until := known
 		if !until.After(time.Now()) {
-			until = readLease(a.path(j.tag).path(nameLease), known)
+			until = program.ReadLease(a.path(j.tag).path(program.NameLease), known, os.Geteuid())
 		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -161,33 +126,10 @@ func (v *supervisor) keepLease(d jobDir, l *life) (stop func()) {
 		return func() {}
 	}
 	done := make(chan struct{})
-	go func() {
-		until := l.spec.NotAfter
-		for {
-			notice := min(l.spec.Grace, max(until.Sub(l.began), 0)/4)
-			left := time.Until(until.Add(-notice - leaseMargin))
-			if left <= 0 {
-				if later := d.leaseOf(l.spec); later.After(until) {
-					until = later
-					continue
-				}
-				v.cutWithin(l, causeLease, time.Until(until.Add(-leaseMargin)))
-				return
-			}
-			t := time.NewTimer(min(left, leaseTick))
-			select {
-			case <-done:
-				t.Stop()
-				return
-			case <-t.C:
-			}
-		}
-	}()
+	lease := program.Lease{Read: func() time.Time { return d.leaseOf(l.spec) }, Began: l.began, Grace: l.spec.Grace}
+	go lease.Keep(done, func(within time.Duration) { v.cutWithin(l, causeLease, within) })
 	return func() { close(done) }
 }
-
-// leaseMargin is how long before the end of its lease what is left of a tree is killed.
-const leaseMargin = 200 * time.Millisecond
 
 // cutWithin ends a job that has so long to end by itself.
 func (v *supervisor) cutWithin(l *life, c cause, grace time.Duration) {
@@ -195,11 +137,11 @@ func (v *supervisor) cutWithin(l *life, c cause, grace time.Duration) {
 	defer v.mu.Unlock()
 	if l.cause != causeNone { // it is being ended, with a grace that may be too long
 		if l.running {
-			v.killAfter(l, max(grace, 0))
+			v.killAfter(l, grace)
 		}
 		return
 	}
-	l.grace = max(grace, time.Millisecond)
+	l.grace = grace
 	v.terminate(l, c)
 }
 
@@ -274,7 +216,7 @@ func (s *Hosts) extend(j *hostedJob, until time.Time) error {
 	if known.IsZero() || over || !until.After(known) {
 		return nil
 	}
-	if _, err := writeLease(s.path(j.tag, nameLease), known, until); err != nil {
+	if err := program.WriteLease(s.path(j.tag, program.NameLease), known, until); err != nil {
 		return errExtend(j.tag, err)
 	}
 	s.mu.Lock()
@@ -289,7 +231,7 @@ func (s *Hosts) watchLease(j *hostedJob) {
 	if j.notAfter.IsZero() {
 		return
 	}
-	j.lease = time.AfterFunc(min(max(time.Until(j.notAfter), 0), leaseTick), func() {
+	j.lease = time.AfterFunc(min(max(time.Until(j.notAfter), 0), program.LeaseTick), func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.closed || s.active[j.tag] != j {
@@ -310,5 +252,5 @@ func (s *Hosts) hostedLease(h *hostJob) time.Time {
 	if h.NotAfter.IsZero() {
 		return h.NotAfter
 	}
-	return readLease(filepath.Join(s.path(h.Tag), nameLease), h.NotAfter)
+	return program.ReadLease(s.path(h.Tag, program.NameLease), h.NotAfter, os.Geteuid())
 }

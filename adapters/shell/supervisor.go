@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portolan-project/portolan/adapters"
+	"github.com/portolan-project/portolan/adapters/internal/program"
 )
 
 // setting is what the gateway tells a supervisor on its command line.
@@ -302,7 +303,7 @@ func (v *supervisor) live(d jobDir, l *life) report {
 	switch {
 	case err != nil:
 		e = ended{Phase: adapters.Stopped, NotRun: true, Reason: "the job's description can't be read back: " + err.Error()}
-	case leaseIsOver(d.leaseOf(s)):
+	case program.LeaseOver(d.leaseOf(s)):
 		e = leaseOver(d.leaseOf(s), true)
 	case s.Executable == "":
 		e = ended{Phase: adapters.Exited, Reason: "there was nothing to run"}

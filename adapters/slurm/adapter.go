@@ -36,6 +36,7 @@ type Adapter struct {
 	loops    sync.WaitGroup
 	stop     context.CancelFunc
 	poke     chan struct{}     // look soon
+	leasing  sync.Mutex        // held while ends of leases are written
 	cache    flight[*siteInfo] // of nodes and partitions
 	queue    flight[[]record]  // of jobs
 
@@ -76,6 +77,8 @@ type member struct {
 	sign     time.Time // the last sign of life of the runner that was seen, by its clock
 	heard    time.Time // when that was seen first
 	slurm    string    // the state that Slurm gave last
+	notAfter time.Time // the end of its lease when it was placed; zero: none
+	lease    *time.Timer
 }
 
 // batch is what was submitted at once.
@@ -343,6 +346,10 @@ func (a *Adapter) remember(b *batch, index int, tag adapters.Tag) *member {
 		m.cancel = true
 	}
 	a.live++
+	if s, err := a.readSpec(tag); err == nil {
+		m.notAfter = s.NotAfter
+		a.watchLease(m, m.notAfter)
+	}
 	a.observe(m)
 	return m
 }
@@ -361,7 +368,7 @@ func (a *Adapter) Properties() adapters.Properties {
 	defer a.mu.Unlock()
 	return adapters.Properties{
 		Type: Type, ManagerURI: "http://portolan-project.org/ns/2026/manager/slurm", Version: a.health.Version,
-		Hold: true, Push: true, Bulk: a.settings.Fold != 1, Requests: a.settings.RequestsPerSecond,
+		Hold: true, Push: true, Lease: true, Bulk: a.settings.Fold != 1, Requests: a.settings.RequestsPerSecond,
 	}
 }
 

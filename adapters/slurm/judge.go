@@ -272,6 +272,7 @@ func (a *Adapter) runnerEvidence(m *member, e *ended) adapters.Evidence {
 	}
 	if e.Reason != "" {
 		out.Phase, out.ExitStatus, out.Signal, out.Reason, out.NotRun = adapters.Stopped, nil, "", e.Reason, e.NotRun
+		out.LeaseEnded = e.LeaseEnded
 	}
 	if e.NotRun {
 		out.Started = time.Time{}
@@ -491,6 +492,9 @@ func (a *Adapter) publish(m *member, e adapters.Evidence) {
 			a.log.Warn("the end of a job can't be written down", "tag", m.tag, "error", err)
 		}
 		a.live--
+		if m.lease != nil {
+			m.lease.Stop()
+		}
 	} else if reflect.DeepEqual(e, m.evidence) {
 		return
 	}
@@ -506,6 +510,7 @@ type finalRecord struct {
 	Signal  string            `json:"signal,omitzero"`
 	Reason  string            `json:"reason,omitzero"`
 	NotRun  bool              `json:"notRun,omitzero"`
+	Lease   bool              `json:"leaseEnded,omitzero"`
 	Started time.Time         `json:"started,omitzero"`
 	Ended   time.Time         `json:"ended,omitzero"`
 	Hosts   []string          `json:"hosts,omitzero"`
@@ -519,7 +524,7 @@ func (d jobDir) writeFinal(e *adapters.Evidence) error {
 	// What is told now is told again after a restart: to the nanosecond, in the same zone.
 	e.Started, e.Ended = e.Started.Round(0), e.Ended.Round(0)
 	data, err := json.Marshal(finalRecord{
-		Version: specVersion, Phase: e.Phase, Status: e.ExitStatus, Signal: e.Signal, Reason: e.Reason, NotRun: e.NotRun,
+		Version: specVersion, Phase: e.Phase, Status: e.ExitStatus, Signal: e.Signal, Reason: e.Reason, NotRun: e.NotRun, Lease: e.LeaseEnded,
 		Started: e.Started, Ended: e.Ended, Hosts: e.Hosts[:min(len(e.Hosts), 100)], CPU: e.Usage.CPU, Memory: e.Usage.Memory, Own: e.Attributes,
 	})
 	if err != nil {
@@ -543,7 +548,7 @@ func (d jobDir) final() (*adapters.Evidence, error) {
 	}
 	tag := adapters.Tag(d[strings.LastIndexByte(string(d), '/')+1:])
 	return &adapters.Evidence{
-		Tag: tag, Handle: handleOf(tag), Phase: f.Phase, ExitStatus: f.Status, Signal: f.Signal, Reason: f.Reason, NotRun: f.NotRun,
+		Tag: tag, Handle: handleOf(tag), Phase: f.Phase, ExitStatus: f.Status, Signal: f.Signal, Reason: f.Reason, NotRun: f.NotRun, LeaseEnded: f.Lease,
 		Started: f.Started, Ended: f.Ended, Hosts: f.Hosts, Usage: adapters.Usage{CPU: f.CPU, Memory: f.Memory}, Attributes: f.Own,
 	}, nil
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portolan-project/portolan/adapters/internal/program"
 )
 
 // RunWord is the program's first argument where it runs a job: its main calls RunMain
@@ -219,6 +221,9 @@ func (r *runner) run() int {
 	// Orphans of the job become this process's children, so that both the manager, where
 	// it has no cgroups, and this process find them.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	if until := r.dir.leaseOf(r.spec.NotAfter); program.LeaseOver(until) {
+		return r.record(ended{Reason: program.LeaseReason(until), NotRun: true, LeaseEnded: true})
+	}
 	r.spool.tell(r.event, eventStart)
 	if r.spec.Executable == "" {
 		return r.record(ended{Status: new(int)})
@@ -240,9 +245,17 @@ func (r *runner) run() int {
 			case <-over:
 			case <-time.After(max(limit-time.Since(r.began), 0)):
 				close(wall)
-				r.end(pid, over)
+				r.end(pid, over, r.spec.Grace)
 			}
 		}()
+	}
+	lapsed := make(chan struct{})
+	if !r.spec.NotAfter.IsZero() {
+		lease := program.Lease{Read: func() time.Time { return r.dir.leaseOf(r.spec.NotAfter) }, Began: r.began, Grace: r.spec.Grace}
+		go lease.Keep(over, func(within time.Duration) {
+			close(lapsed)
+			r.end(pid, over, within)
+		})
 	}
 	go r.heed(pid, over)
 	ws, usage := await(pid)
@@ -253,6 +266,9 @@ func (r *runner) run() int {
 	e.CPU = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	e.MaxRSS = usage.Maxrss << 10
 	select {
+	case <-lapsed:
+		e.Reason, e.LeaseEnded = program.LeaseReason(r.dir.leaseOf(r.spec.NotAfter)), true
+		return r.record(e)
 	case <-wall:
 		e.Reason = r.spec.over(limitWallTime, "it ran for", "seconds")
 		return r.record(e)
@@ -292,12 +308,12 @@ func await(pid int) (syscall.WaitStatus, syscall.Rusage) {
 }
 
 // end ends the program, politely at first.
-func (r *runner) end(pid int, over <-chan struct{}) {
+func (r *runner) end(pid int, over <-chan struct{}, grace time.Duration) {
 	_ = unix.Kill(-pid, unix.SIGTERM)
 	_ = unix.Kill(-pid, unix.SIGCONT)
 	select {
 	case <-over:
-	case <-time.After(r.spec.Grace):
+	case <-time.After(grace):
 		_ = unix.Kill(-pid, unix.SIGKILL)
 	}
 }
@@ -329,7 +345,7 @@ func (r *runner) heed(pid int, over <-chan struct{}) {
 		}
 		if _, err := os.Stat(r.dir.path(nameCancel)); err == nil {
 			r.told.Store(true)
-			r.end(pid, over)
+			r.end(pid, over, r.spec.Grace)
 			return
 		}
 	}

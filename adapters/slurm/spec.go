@@ -32,7 +32,8 @@ type spec struct {
 	Make        []string      `json:"make,omitzero"` // directories below the job's own
 	Umask       int           `json:"umask"`
 	Rerunnable  bool          `json:"rerunnable,omitzero"`
-	Grace       time.Duration `json:"grace"` // between SIGTERM and SIGKILL
+	NotAfter    time.Time     `json:"notAfter,omitzero"` // the end of its lease, unless a file has a later one
+	Grace       time.Duration `json:"grace"`             // between SIGTERM and SIGKILL
 	// Limits by element. Memory is the manager's to keep; it is here to name what ended a program.
 	Limits map[string]uint64 `json:"limits,omitzero"`
 	// MemoryFrom is the element that the memory limit comes from.
@@ -129,6 +130,8 @@ type ended struct {
 	Signal  string `json:"signal,omitzero"`
 	Reason  string `json:"reason,omitzero"` // with it the program was stopped, or could not be started
 	NotRun  bool   `json:"notRun,omitzero"`
+	// LeaseEnded says that it was for the end of the job's lease.
+	LeaseEnded bool `json:"leaseEnded,omitzero"`
 	// Told says that the manager asked the job to end (SIGTERM) before the program had:
 	// why, only the manager knows.
 	Told    bool          `json:"told,omitzero"`

@@ -144,7 +144,7 @@ func (a *Adapter) submit(ctx context.Context, jobs []adapters.Job, which []int, 
 			placed[i].Err = err
 			continue
 		}
-		p.spec.Owner = jobs[i].Owner
+		p.spec.Owner, p.spec.NotAfter = jobs[i].Owner, jobs[i].NotAfter.UTC().Round(0)
 		plans[i] = p
 		key := p.request.key()
 		if groups[key] == nil {
@@ -281,6 +281,14 @@ func (a *Adapter) submitBatch(ctx context.Context, runner string, plans []*plan)
 		return all(fail.Errorf("slurm.Submit", kind, b.name, "the job could not be written to the site's spool: %s", why(err)).Because(err))
 	}
 	a.adopt(b)
+	a.mu.Lock()
+	for _, p := range plans {
+		if m := a.members[p.spec.Tag]; m != nil && m.batch == b && !p.spec.NotAfter.IsZero() {
+			m.notAfter = p.spec.NotAfter
+			a.watchLease(m, m.notAfter)
+		}
+	}
+	a.mu.Unlock()
 	err = a.send(ctx, way, runner, b)
 	switch {
 	case err == nil:
@@ -309,6 +317,10 @@ func (a *Adapter) adopt(b *batch) {
 	for i, tag := range b.tags {
 		m := &member{tag: tag, batch: b, index: i}
 		m.evidence = adapters.Evidence{Tag: tag, Handle: handleOf(tag), Phase: adapters.Queued}
+		if old := a.members[tag]; old != nil { // it is submitted again
+			m.notAfter = old.notAfter
+			a.watchLease(m, m.notAfter)
+		}
 		a.members[tag] = m
 		a.live++
 	}

@@ -701,7 +701,7 @@ func (s scenario) playForeign(t *testing.T, leases []time.Duration, wishes []str
 	ids := make([]string, len(s.jobs))
 	for i := range jobs {
 		jobs[i] = handed(i, leases[i], s.jobs[i].script)
-		ids[i] = foreignID(jobs[i].Since, jobs[i].SubmissionID)
+		ids[i] = ForeignID(jobs[i].Since, jobs[i].SubmissionID)
 	}
 	until := slices.Clone(leases)
 	began := time.Now()

@@ -16,13 +16,15 @@ type watcher struct {
 	signals chan os.Signal
 	over    chan struct{} // closed when the program has ended
 	told    atomic.Bool
+	lease   chan time.Duration // the lease is about to be over: what is left
+	lapsed  atomic.Bool
 	limit   atomic.Pointer[string] // which limit ended it
 }
 
 // listen takes the signals by which managers steer a job: SIGTERM asks for its end.
 // Those that would end this process are taken as well, as it must see the end.
 func listen() *watcher {
-	w := &watcher{signals: make(chan os.Signal, 8), over: make(chan struct{})}
+	w := &watcher{signals: make(chan os.Signal, 8), over: make(chan struct{}), lease: make(chan time.Duration, 1)}
 	signal.Notify(w.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGXCPU)
 	return w
 }
@@ -69,6 +71,12 @@ func (p *Program) guard(w *watcher, pids []int, began time.Time) {
 			reason := fmt.Sprintf("Deadline: the program was stopped because it had not ended by %s", p.Deadline.UTC().Format(time.RFC3339))
 			w.limit.CompareAndSwap(nil, &reason)
 			end()
+		case within := <-w.lease:
+			if kill == nil { // else it is being ended for another reason
+				w.lapsed.Store(true)
+			}
+			end()
+			kill = time.After(min(within, p.Grace))
 		case <-kill:
 			p.signal(pids, unix.SIGKILL)
 			for _, pid := range descendants(os.Getpid()) {

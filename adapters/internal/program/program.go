@@ -29,6 +29,9 @@ type Program struct {
 	Limits map[string]uint64 `json:"limits,omitzero"`
 	// Deadline is when the program is stopped at the latest.
 	Deadline time.Time `json:"deadline,omitzero"`
+	// NotAfter is the end of the job's lease, unless the file NameLease has a later one; zero
+	// is none.
+	NotAfter time.Time `json:"notAfter,omitzero"`
 	// Processes is how many are started of an SPMD program; 0 is one of another.
 	Processes int `json:"processes,omitzero"`
 	Threads   int `json:"threads,omitzero"` // that each of them makes; 0 was not said
@@ -50,6 +53,8 @@ type End struct {
 	Signal string `json:"signal,omitzero"`
 	Reason string `json:"reason,omitzero"` // with it the program was stopped, or could not be started
 	NotRun bool   `json:"notRun,omitzero"`
+	// LeaseEnded says that it was for the end of the job's lease.
+	LeaseEnded bool `json:"leaseEnded,omitzero"`
 	// Told says that the manager asked for the end (SIGTERM) before the program had ended.
 	Told   bool          `json:"told,omitzero"`
 	CPU    time.Duration `json:"cpu,omitzero"`
@@ -67,6 +72,9 @@ func (p *Program) Run(home string) End {
 	defer watch.stop()
 	// Orphans of the job become this process's children, so that it finds them.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	if until := p.LeaseEnd(home); LeaseOver(until) {
+		return End{Reason: LeaseReason(until), NotRun: true, LeaseEnded: true}
+	}
 	if p.Executable == "" {
 		return End{Status: new(int)}
 	}
@@ -75,6 +83,10 @@ func (p *Program) Run(home string) End {
 	if err != nil {
 		killDescendants()
 		return End{Reason: err.Error(), NotRun: len(pids) == 0}
+	}
+	if !p.NotAfter.IsZero() {
+		lease := Lease{Read: func() time.Time { return p.LeaseEnd(home) }, Began: began, Grace: p.Grace}
+		go lease.Keep(watch.over, func(within time.Duration) { watch.lease <- within })
 	}
 	go p.guard(watch, pids, began)
 	ws, usage := await(pids)
@@ -90,6 +102,8 @@ func (p *Program) Run(home string) End {
 	}
 	cpu := time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	switch {
+	case watch.lapsed.Load():
+		e.Reason, e.LeaseEnded = LeaseReason(p.LeaseEnd(home)), true
 	case ended != nil:
 		e.Reason = *ended
 	case p.verdict(ws, cpu) != "":
@@ -101,6 +115,14 @@ func (p *Program) Run(home string) End {
 		e.Status = &status
 	}
 	return e
+}
+
+// LeaseEnd gives the end of the job's lease, the newest; zero is none.
+func (p *Program) LeaseEnd(home string) time.Time {
+	if p.NotAfter.IsZero() {
+		return p.NotAfter
+	}
+	return ReadLease(filepath.Join(home, NameLease), p.NotAfter, -1)
 }
 
 // SignalName gives a signal its name, SIG and a number where it has none.

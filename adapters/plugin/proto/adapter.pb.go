@@ -554,10 +554,12 @@ type Properties struct {
 	Push    bool `protobuf:"varint,6,opt,name=push,proto3" json:"push,omitempty"`       // Watch; else the gateway asks Status
 	Bulk    bool `protobuf:"varint,7,opt,name=bulk,proto3" json:"bulk,omitempty"`       // alike jobs of one Submit cost the manager about one request
 	// Limits; 0 is none.
-	MaxBatch      int64   `protobuf:"varint,8,opt,name=max_batch,json=maxBatch,proto3" json:"max_batch,omitempty"`     // items in one call of Submit, Status and the like
-	MaxJobs       int64   `protobuf:"varint,9,opt,name=max_jobs,json=maxJobs,proto3" json:"max_jobs,omitempty"`        // placements that are not final at once
-	Requests      float64 `protobuf:"fixed64,10,opt,name=requests,proto3" json:"requests,omitempty"`                   // budget: requests a second to the manager that are never exceeded
-	MaxOutput     int64   `protobuf:"varint,11,opt,name=max_output,json=maxOutput,proto3" json:"max_output,omitempty"` // bytes of one stream that can be read back
+	MaxBatch  int64   `protobuf:"varint,8,opt,name=max_batch,json=maxBatch,proto3" json:"max_batch,omitempty"`     // items in one call of Submit, Status and the like
+	MaxJobs   int64   `protobuf:"varint,9,opt,name=max_jobs,json=maxJobs,proto3" json:"max_jobs,omitempty"`        // placements that are not final at once
+	Requests  float64 `protobuf:"fixed64,10,opt,name=requests,proto3" json:"requests,omitempty"`                   // budget: requests a second to the manager that are never exceeded
+	MaxOutput int64   `protobuf:"varint,11,opt,name=max_output,json=maxOutput,proto3" json:"max_output,omitempty"` // bytes of one stream that can be read back
+	// An ability: Job.not_after is kept, and Extend. A site without is given no jobs of peers.
+	Lease         bool `protobuf:"varint,12,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -669,6 +671,13 @@ func (x *Properties) GetMaxOutput() int64 {
 	return 0
 }
 
+func (x *Properties) GetLease() bool {
+	if x != nil {
+		return x.Lease
+	}
+	return false
+}
+
 type CloseRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -753,7 +762,12 @@ type Job struct {
 	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
 	// The local account to run as; "" is the account that the site is configured with.
 	// Refuse an account that can't be had: never run as another.
-	Account       string `protobuf:"bytes,4,opt,name=account,proto3" json:"account,omitempty"`
+	Account string `protobuf:"bytes,4,opt,name=account,proto3" json:"account,omitempty"`
+	// The end of the job's lease; absent is none. By the clock of the machine that runs it, the
+	// job never starts after that, and has ended by then as a whole process tree, though both
+	// the gateway and the plug-in be dead. Its end is STOPPED with lease_ended. Only with
+	// Properties.lease.
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -816,6 +830,110 @@ func (x *Job) GetAccount() string {
 	return ""
 }
 
+func (x *Job) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+// Extension is a later end of a job's lease.
+type Extension struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Handle        []byte                 `protobuf:"bytes,1,opt,name=handle,proto3" json:"handle,omitempty"`
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Extension) Reset() {
+	*x = Extension{}
+	mi := &file_adapter_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Extension) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Extension) ProtoMessage() {}
+
+func (x *Extension) ProtoReflect() protoreflect.Message {
+	mi := &file_adapter_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Extension.ProtoReflect.Descriptor instead.
+func (*Extension) Descriptor() ([]byte, []int) {
+	return file_adapter_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Extension) GetHandle() []byte {
+	if x != nil {
+		return x.Handle
+	}
+	return nil
+}
+
+func (x *Extension) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+type ExtendRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Extensions    []*Extension           `protobuf:"bytes,1,rep,name=extensions,proto3" json:"extensions,omitempty"` // the reply has an outcome for each, in order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExtendRequest) Reset() {
+	*x = ExtendRequest{}
+	mi := &file_adapter_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExtendRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExtendRequest) ProtoMessage() {}
+
+func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_adapter_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
+func (*ExtendRequest) Descriptor() ([]byte, []int) {
+	return file_adapter_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ExtendRequest) GetExtensions() []*Extension {
+	if x != nil {
+		return x.Extensions
+	}
+	return nil
+}
+
 // Definition is a JSDL document and a view of it that is easier to use.
 type Definition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -846,7 +964,7 @@ type Definition struct {
 
 func (x *Definition) Reset() {
 	*x = Definition{}
-	mi := &file_adapter_proto_msgTypes[8]
+	mi := &file_adapter_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +976,7 @@ func (x *Definition) String() string {
 func (*Definition) ProtoMessage() {}
 
 func (x *Definition) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[8]
+	mi := &file_adapter_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +989,7 @@ func (x *Definition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Definition.ProtoReflect.Descriptor instead.
 func (*Definition) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{8}
+	return file_adapter_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Definition) GetJsdl() []byte {
@@ -940,7 +1058,7 @@ type Text struct {
 
 func (x *Text) Reset() {
 	*x = Text{}
-	mi := &file_adapter_proto_msgTypes[9]
+	mi := &file_adapter_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1070,7 @@ func (x *Text) String() string {
 func (*Text) ProtoMessage() {}
 
 func (x *Text) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[9]
+	mi := &file_adapter_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1083,7 @@ func (x *Text) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Text.ProtoReflect.Descriptor instead.
 func (*Text) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{9}
+	return file_adapter_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Text) GetValue() string {
@@ -999,7 +1117,7 @@ type Variable struct {
 
 func (x *Variable) Reset() {
 	*x = Variable{}
-	mi := &file_adapter_proto_msgTypes[10]
+	mi := &file_adapter_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1129,7 @@ func (x *Variable) String() string {
 func (*Variable) ProtoMessage() {}
 
 func (x *Variable) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[10]
+	mi := &file_adapter_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1142,7 @@ func (x *Variable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Variable.ProtoReflect.Descriptor instead.
 func (*Variable) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{10}
+	return file_adapter_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Variable) GetName() string {
@@ -1068,7 +1186,7 @@ type Program struct {
 
 func (x *Program) Reset() {
 	*x = Program{}
-	mi := &file_adapter_proto_msgTypes[11]
+	mi := &file_adapter_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1080,7 +1198,7 @@ func (x *Program) String() string {
 func (*Program) ProtoMessage() {}
 
 func (x *Program) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[11]
+	mi := &file_adapter_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1093,7 +1211,7 @@ func (x *Program) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Program.ProtoReflect.Descriptor instead.
 func (*Program) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{11}
+	return file_adapter_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Program) GetExecutable() *Text {
@@ -1197,7 +1315,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_adapter_proto_msgTypes[12]
+	mi := &file_adapter_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1327,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[12]
+	mi := &file_adapter_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1340,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{12}
+	return file_adapter_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Limits) GetWallTime() uint64 {
@@ -1331,7 +1449,7 @@ type SPMD struct {
 
 func (x *SPMD) Reset() {
 	*x = SPMD{}
-	mi := &file_adapter_proto_msgTypes[13]
+	mi := &file_adapter_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1461,7 @@ func (x *SPMD) String() string {
 func (*SPMD) ProtoMessage() {}
 
 func (x *SPMD) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[13]
+	mi := &file_adapter_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1474,7 @@ func (x *SPMD) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SPMD.ProtoReflect.Descriptor instead.
 func (*SPMD) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{13}
+	return file_adapter_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SPMD) GetProcesses() int64 {
@@ -1432,7 +1550,7 @@ type Needs struct {
 
 func (x *Needs) Reset() {
 	*x = Needs{}
-	mi := &file_adapter_proto_msgTypes[14]
+	mi := &file_adapter_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1562,7 @@ func (x *Needs) String() string {
 func (*Needs) ProtoMessage() {}
 
 func (x *Needs) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[14]
+	mi := &file_adapter_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1575,7 @@ func (x *Needs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Needs.ProtoReflect.Descriptor instead.
 func (*Needs) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{14}
+	return file_adapter_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Needs) GetCandidateHosts() []string {
@@ -1610,7 +1728,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_adapter_proto_msgTypes[15]
+	mi := &file_adapter_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1740,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[15]
+	mi := &file_adapter_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1753,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{15}
+	return file_adapter_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Range) GetIntervals() []*Interval {
@@ -1658,7 +1776,7 @@ type Interval struct {
 
 func (x *Interval) Reset() {
 	*x = Interval{}
-	mi := &file_adapter_proto_msgTypes[16]
+	mi := &file_adapter_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1788,7 @@ func (x *Interval) String() string {
 func (*Interval) ProtoMessage() {}
 
 func (x *Interval) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[16]
+	mi := &file_adapter_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1801,7 @@ func (x *Interval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interval.ProtoReflect.Descriptor instead.
 func (*Interval) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{16}
+	return file_adapter_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Interval) GetLower() float64 {
@@ -1727,7 +1845,7 @@ type FileSystem struct {
 
 func (x *FileSystem) Reset() {
 	*x = FileSystem{}
-	mi := &file_adapter_proto_msgTypes[17]
+	mi := &file_adapter_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +1857,7 @@ func (x *FileSystem) String() string {
 func (*FileSystem) ProtoMessage() {}
 
 func (x *FileSystem) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[17]
+	mi := &file_adapter_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +1870,7 @@ func (x *FileSystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileSystem.ProtoReflect.Descriptor instead.
 func (*FileSystem) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{17}
+	return file_adapter_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FileSystem) GetName() string {
@@ -1806,7 +1924,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_adapter_proto_msgTypes[18]
+	mi := &file_adapter_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +1936,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[18]
+	mi := &file_adapter_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +1949,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{18}
+	return file_adapter_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Placement) GetShare() string {
@@ -1942,7 +2060,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_adapter_proto_msgTypes[19]
+	mi := &file_adapter_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2072,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[19]
+	mi := &file_adapter_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2085,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{19}
+	return file_adapter_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Device) GetType() string {
@@ -1994,7 +2112,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_adapter_proto_msgTypes[20]
+	mi := &file_adapter_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2124,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[20]
+	mi := &file_adapter_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2137,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{20}
+	return file_adapter_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Token) GetName() string {
@@ -2046,7 +2164,7 @@ type Attribute struct {
 
 func (x *Attribute) Reset() {
 	*x = Attribute{}
-	mi := &file_adapter_proto_msgTypes[21]
+	mi := &file_adapter_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2176,7 @@ func (x *Attribute) String() string {
 func (*Attribute) ProtoMessage() {}
 
 func (x *Attribute) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[21]
+	mi := &file_adapter_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2189,7 @@ func (x *Attribute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attribute.ProtoReflect.Descriptor instead.
 func (*Attribute) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{21}
+	return file_adapter_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Attribute) GetName() string {
@@ -2103,7 +2221,7 @@ type Staging struct {
 
 func (x *Staging) Reset() {
 	*x = Staging{}
-	mi := &file_adapter_proto_msgTypes[22]
+	mi := &file_adapter_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2233,7 @@ func (x *Staging) String() string {
 func (*Staging) ProtoMessage() {}
 
 func (x *Staging) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[22]
+	mi := &file_adapter_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2246,7 @@ func (x *Staging) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Staging.ProtoReflect.Descriptor instead.
 func (*Staging) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{22}
+	return file_adapter_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Staging) GetFileName() string {
@@ -2182,7 +2300,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_adapter_proto_msgTypes[23]
+	mi := &file_adapter_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2194,7 +2312,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[23]
+	mi := &file_adapter_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2207,7 +2325,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{23}
+	return file_adapter_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CheckRequest) GetDefinition() *Definition {
@@ -2226,7 +2344,7 @@ type CheckReply struct {
 
 func (x *CheckReply) Reset() {
 	*x = CheckReply{}
-	mi := &file_adapter_proto_msgTypes[24]
+	mi := &file_adapter_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2238,7 +2356,7 @@ func (x *CheckReply) String() string {
 func (*CheckReply) ProtoMessage() {}
 
 func (x *CheckReply) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[24]
+	mi := &file_adapter_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2251,7 +2369,7 @@ func (x *CheckReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReply.ProtoReflect.Descriptor instead.
 func (*CheckReply) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{24}
+	return file_adapter_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CheckReply) GetProblem() *Problem {
@@ -2270,7 +2388,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_adapter_proto_msgTypes[25]
+	mi := &file_adapter_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2400,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[25]
+	mi := &file_adapter_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2413,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{25}
+	return file_adapter_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SubmitRequest) GetJobs() []*Job {
@@ -2314,7 +2432,7 @@ type SubmitReply struct {
 
 func (x *SubmitReply) Reset() {
 	*x = SubmitReply{}
-	mi := &file_adapter_proto_msgTypes[26]
+	mi := &file_adapter_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2444,7 @@ func (x *SubmitReply) String() string {
 func (*SubmitReply) ProtoMessage() {}
 
 func (x *SubmitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[26]
+	mi := &file_adapter_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2457,7 @@ func (x *SubmitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitReply.ProtoReflect.Descriptor instead.
 func (*SubmitReply) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{26}
+	return file_adapter_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SubmitReply) GetPlaced() []*Placed {
@@ -2362,7 +2480,7 @@ type Placed struct {
 
 func (x *Placed) Reset() {
 	*x = Placed{}
-	mi := &file_adapter_proto_msgTypes[27]
+	mi := &file_adapter_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2374,7 +2492,7 @@ func (x *Placed) String() string {
 func (*Placed) ProtoMessage() {}
 
 func (x *Placed) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[27]
+	mi := &file_adapter_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2387,7 +2505,7 @@ func (x *Placed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placed.ProtoReflect.Descriptor instead.
 func (*Placed) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{27}
+	return file_adapter_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Placed) GetHandle() []byte {
@@ -2413,7 +2531,7 @@ type FindRequest struct {
 
 func (x *FindRequest) Reset() {
 	*x = FindRequest{}
-	mi := &file_adapter_proto_msgTypes[28]
+	mi := &file_adapter_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2543,7 @@ func (x *FindRequest) String() string {
 func (*FindRequest) ProtoMessage() {}
 
 func (x *FindRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[28]
+	mi := &file_adapter_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2556,7 @@ func (x *FindRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindRequest.ProtoReflect.Descriptor instead.
 func (*FindRequest) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{28}
+	return file_adapter_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FindRequest) GetTags() []string {
@@ -2457,7 +2575,7 @@ type FindReply struct {
 
 func (x *FindReply) Reset() {
 	*x = FindReply{}
-	mi := &file_adapter_proto_msgTypes[29]
+	mi := &file_adapter_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2469,7 +2587,7 @@ func (x *FindReply) String() string {
 func (*FindReply) ProtoMessage() {}
 
 func (x *FindReply) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[29]
+	mi := &file_adapter_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2482,7 +2600,7 @@ func (x *FindReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindReply.ProtoReflect.Descriptor instead.
 func (*FindReply) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{29}
+	return file_adapter_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FindReply) GetFound() []*Found {
@@ -2502,7 +2620,7 @@ type Found struct {
 
 func (x *Found) Reset() {
 	*x = Found{}
-	mi := &file_adapter_proto_msgTypes[30]
+	mi := &file_adapter_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2514,7 +2632,7 @@ func (x *Found) String() string {
 func (*Found) ProtoMessage() {}
 
 func (x *Found) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[30]
+	mi := &file_adapter_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2527,7 +2645,7 @@ func (x *Found) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Found.ProtoReflect.Descriptor instead.
 func (*Found) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{30}
+	return file_adapter_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Found) GetTag() string {
@@ -2553,7 +2671,7 @@ type HandlesRequest struct {
 
 func (x *HandlesRequest) Reset() {
 	*x = HandlesRequest{}
-	mi := &file_adapter_proto_msgTypes[31]
+	mi := &file_adapter_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2565,7 +2683,7 @@ func (x *HandlesRequest) String() string {
 func (*HandlesRequest) ProtoMessage() {}
 
 func (x *HandlesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[31]
+	mi := &file_adapter_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2578,7 +2696,7 @@ func (x *HandlesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandlesRequest.ProtoReflect.Descriptor instead.
 func (*HandlesRequest) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{31}
+	return file_adapter_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *HandlesRequest) GetHandles() [][]byte {
@@ -2597,7 +2715,7 @@ type OutcomesReply struct {
 
 func (x *OutcomesReply) Reset() {
 	*x = OutcomesReply{}
-	mi := &file_adapter_proto_msgTypes[32]
+	mi := &file_adapter_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +2727,7 @@ func (x *OutcomesReply) String() string {
 func (*OutcomesReply) ProtoMessage() {}
 
 func (x *OutcomesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[32]
+	mi := &file_adapter_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2622,7 +2740,7 @@ func (x *OutcomesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomesReply.ProtoReflect.Descriptor instead.
 func (*OutcomesReply) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{32}
+	return file_adapter_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *OutcomesReply) GetOutcomes() []*Outcome {
@@ -2641,7 +2759,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_adapter_proto_msgTypes[33]
+	mi := &file_adapter_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2653,7 +2771,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[33]
+	mi := &file_adapter_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2666,7 +2784,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{33}
+	return file_adapter_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Outcome) GetProblem() *Problem {
@@ -2693,18 +2811,20 @@ type Evidence struct {
 	Ended   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=ended,proto3" json:"ended,omitempty"`      // with a final phase
 	Problem *Problem               `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"` // with UNKNOWN
 	// What some managers tell beside; absent is "not told".
-	Progress      float64              `protobuf:"fixed64,11,opt,name=progress,proto3" json:"progress,omitempty"`                                                                             // of the work, 0 to 1
-	Hosts         []string             `protobuf:"bytes,12,rep,name=hosts,proto3" json:"hosts,omitempty"`                                                                                     // where it runs or ran; at most 4096
-	Cpu           *durationpb.Duration `protobuf:"bytes,13,opt,name=cpu,proto3" json:"cpu,omitempty"`                                                                                         // user and system, of all its processes
-	Memory        int64                `protobuf:"varint,14,opt,name=memory,proto3" json:"memory,omitempty"`                                                                                  // bytes, the most that was resident at once
-	Attributes    map[string]string    `protobuf:"bytes,15,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // the manager's own, by its own names; at most 64
+	Progress   float64              `protobuf:"fixed64,11,opt,name=progress,proto3" json:"progress,omitempty"`                                                                             // of the work, 0 to 1
+	Hosts      []string             `protobuf:"bytes,12,rep,name=hosts,proto3" json:"hosts,omitempty"`                                                                                     // where it runs or ran; at most 4096
+	Cpu        *durationpb.Duration `protobuf:"bytes,13,opt,name=cpu,proto3" json:"cpu,omitempty"`                                                                                         // user and system, of all its processes
+	Memory     int64                `protobuf:"varint,14,opt,name=memory,proto3" json:"memory,omitempty"`                                                                                  // bytes, the most that was resident at once
+	Attributes map[string]string    `protobuf:"bytes,15,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // the manager's own, by its own names; at most 64
+	// With STOPPED: it was ended, or never started, as its lease was over.
+	LeaseEnded    bool `protobuf:"varint,16,opt,name=lease_ended,json=leaseEnded,proto3" json:"lease_ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_adapter_proto_msgTypes[34]
+	mi := &file_adapter_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +2836,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[34]
+	mi := &file_adapter_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +2849,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{34}
+	return file_adapter_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Evidence) GetTag() string {
@@ -2837,6 +2957,13 @@ func (x *Evidence) GetAttributes() map[string]string {
 	return nil
 }
 
+func (x *Evidence) GetLeaseEnded() bool {
+	if x != nil {
+		return x.LeaseEnded
+	}
+	return false
+}
+
 type EvidenceReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Evidence      []*Evidence            `protobuf:"bytes,1,rep,name=evidence,proto3" json:"evidence,omitempty"` // of Status: one for each handle, in order
@@ -2846,7 +2973,7 @@ type EvidenceReply struct {
 
 func (x *EvidenceReply) Reset() {
 	*x = EvidenceReply{}
-	mi := &file_adapter_proto_msgTypes[35]
+	mi := &file_adapter_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2858,7 +2985,7 @@ func (x *EvidenceReply) String() string {
 func (*EvidenceReply) ProtoMessage() {}
 
 func (x *EvidenceReply) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[35]
+	mi := &file_adapter_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2871,7 +2998,7 @@ func (x *EvidenceReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvidenceReply.ProtoReflect.Descriptor instead.
 func (*EvidenceReply) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{35}
+	return file_adapter_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *EvidenceReply) GetEvidence() []*Evidence {
@@ -2889,7 +3016,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_adapter_proto_msgTypes[36]
+	mi := &file_adapter_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2901,7 +3028,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[36]
+	mi := &file_adapter_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2914,7 +3041,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{36}
+	return file_adapter_proto_rawDescGZIP(), []int{38}
 }
 
 type OutputRequest struct {
@@ -2928,7 +3055,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_adapter_proto_msgTypes[37]
+	mi := &file_adapter_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +3067,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[37]
+	mi := &file_adapter_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +3080,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{37}
+	return file_adapter_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *OutputRequest) GetHandle() []byte {
@@ -2986,7 +3113,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_adapter_proto_msgTypes[38]
+	mi := &file_adapter_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2998,7 +3125,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[38]
+	mi := &file_adapter_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3011,7 +3138,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{38}
+	return file_adapter_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *OutputChunk) GetData() []byte {
@@ -3030,7 +3157,7 @@ type ForgetRequest struct {
 
 func (x *ForgetRequest) Reset() {
 	*x = ForgetRequest{}
-	mi := &file_adapter_proto_msgTypes[39]
+	mi := &file_adapter_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3042,7 +3169,7 @@ func (x *ForgetRequest) String() string {
 func (*ForgetRequest) ProtoMessage() {}
 
 func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[39]
+	mi := &file_adapter_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3055,7 +3182,7 @@ func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetRequest.ProtoReflect.Descriptor instead.
 func (*ForgetRequest) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{39}
+	return file_adapter_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ForgetRequest) GetHandle() []byte {
@@ -3073,7 +3200,7 @@ type ForgetReply struct {
 
 func (x *ForgetReply) Reset() {
 	*x = ForgetReply{}
-	mi := &file_adapter_proto_msgTypes[40]
+	mi := &file_adapter_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3212,7 @@ func (x *ForgetReply) String() string {
 func (*ForgetReply) ProtoMessage() {}
 
 func (x *ForgetReply) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[40]
+	mi := &file_adapter_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3225,7 @@ func (x *ForgetReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetReply.ProtoReflect.Descriptor instead.
 func (*ForgetReply) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{40}
+	return file_adapter_proto_rawDescGZIP(), []int{42}
 }
 
 type ResourcesRequest struct {
@@ -3109,7 +3236,7 @@ type ResourcesRequest struct {
 
 func (x *ResourcesRequest) Reset() {
 	*x = ResourcesRequest{}
-	mi := &file_adapter_proto_msgTypes[41]
+	mi := &file_adapter_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3121,7 +3248,7 @@ func (x *ResourcesRequest) String() string {
 func (*ResourcesRequest) ProtoMessage() {}
 
 func (x *ResourcesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[41]
+	mi := &file_adapter_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3134,7 +3261,7 @@ func (x *ResourcesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourcesRequest.ProtoReflect.Descriptor instead.
 func (*ResourcesRequest) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{41}
+	return file_adapter_proto_rawDescGZIP(), []int{43}
 }
 
 // ResourcesReply is shaped as GLUE 2.0: shares over environments.
@@ -3150,7 +3277,7 @@ type ResourcesReply struct {
 
 func (x *ResourcesReply) Reset() {
 	*x = ResourcesReply{}
-	mi := &file_adapter_proto_msgTypes[42]
+	mi := &file_adapter_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3162,7 +3289,7 @@ func (x *ResourcesReply) String() string {
 func (*ResourcesReply) ProtoMessage() {}
 
 func (x *ResourcesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[42]
+	mi := &file_adapter_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3175,7 +3302,7 @@ func (x *ResourcesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourcesReply.ProtoReflect.Descriptor instead.
 func (*ResourcesReply) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{42}
+	return file_adapter_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ResourcesReply) GetStatic() uint64 {
@@ -3232,7 +3359,7 @@ type Environment struct {
 
 func (x *Environment) Reset() {
 	*x = Environment{}
-	mi := &file_adapter_proto_msgTypes[43]
+	mi := &file_adapter_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3371,7 @@ func (x *Environment) String() string {
 func (*Environment) ProtoMessage() {}
 
 func (x *Environment) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[43]
+	mi := &file_adapter_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3384,7 @@ func (x *Environment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Environment.ProtoReflect.Descriptor instead.
 func (*Environment) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{43}
+	return file_adapter_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Environment) GetId() string {
@@ -3394,7 +3521,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_adapter_proto_msgTypes[44]
+	mi := &file_adapter_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +3533,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[44]
+	mi := &file_adapter_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +3546,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{44}
+	return file_adapter_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Share) GetId() string {
@@ -3514,7 +3641,7 @@ type HealthRequest struct {
 
 func (x *HealthRequest) Reset() {
 	*x = HealthRequest{}
-	mi := &file_adapter_proto_msgTypes[45]
+	mi := &file_adapter_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3526,7 +3653,7 @@ func (x *HealthRequest) String() string {
 func (*HealthRequest) ProtoMessage() {}
 
 func (x *HealthRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[45]
+	mi := &file_adapter_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3539,7 +3666,7 @@ func (x *HealthRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthRequest.ProtoReflect.Descriptor instead.
 func (*HealthRequest) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{45}
+	return file_adapter_proto_rawDescGZIP(), []int{47}
 }
 
 type HealthReply struct {
@@ -3559,7 +3686,7 @@ type HealthReply struct {
 
 func (x *HealthReply) Reset() {
 	*x = HealthReply{}
-	mi := &file_adapter_proto_msgTypes[46]
+	mi := &file_adapter_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3571,7 +3698,7 @@ func (x *HealthReply) String() string {
 func (*HealthReply) ProtoMessage() {}
 
 func (x *HealthReply) ProtoReflect() protoreflect.Message {
-	mi := &file_adapter_proto_msgTypes[46]
+	mi := &file_adapter_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3584,7 +3711,7 @@ func (x *HealthReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthReply.ProtoReflect.Descriptor instead.
 func (*HealthReply) Descriptor() ([]byte, []int) {
-	return file_adapter_proto_rawDescGZIP(), []int{46}
+	return file_adapter_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *HealthReply) GetPath() string {
@@ -3673,7 +3800,7 @@ const file_adapter_proto_rawDesc = "" +
 	"\tOpenReply\x12?\n" +
 	"\n" +
 	"properties\x18\x01 \x01(\v2\x1f.portolan.adapter.v1.PropertiesR\n" +
-	"properties\"\xa4\x02\n" +
+	"properties\"\xba\x02\n" +
 	"\n" +
 	"Properties\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x1f\n" +
@@ -3689,17 +3816,26 @@ const file_adapter_proto_rawDesc = "" +
 	"\brequests\x18\n" +
 	" \x01(\x01R\brequests\x12\x1d\n" +
 	"\n" +
-	"max_output\x18\v \x01(\x03R\tmaxOutput\"\x0e\n" +
+	"max_output\x18\v \x01(\x03R\tmaxOutput\x12\x14\n" +
+	"\x05lease\x18\f \x01(\bR\x05lease\"\x0e\n" +
 	"\fCloseRequest\"\f\n" +
 	"\n" +
-	"CloseReply\"\x88\x01\n" +
+	"CloseReply\"\xc1\x01\n" +
 	"\x03Job\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\tR\x03tag\x12?\n" +
 	"\n" +
 	"definition\x18\x02 \x01(\v2\x1f.portolan.adapter.v1.DefinitionR\n" +
 	"definition\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x18\n" +
-	"\aaccount\x18\x04 \x01(\tR\aaccount\"\x8e\x02\n" +
+	"\aaccount\x18\x04 \x01(\tR\aaccount\x127\n" +
+	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"\\\n" +
+	"\tExtension\x12\x16\n" +
+	"\x06handle\x18\x01 \x01(\fR\x06handle\x127\n" +
+	"\tnot_after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"O\n" +
+	"\rExtendRequest\x12>\n" +
+	"\n" +
+	"extensions\x18\x01 \x03(\v2\x1e.portolan.adapter.v1.ExtensionR\n" +
+	"extensions\"\x8e\x02\n" +
 	"\n" +
 	"Definition\x12\x12\n" +
 	"\x04jsdl\x18\x01 \x01(\fR\x04jsdl\x12\x12\n" +
@@ -3898,7 +4034,7 @@ const file_adapter_proto_rawDesc = "" +
 	"\rOutcomesReply\x128\n" +
 	"\boutcomes\x18\x01 \x03(\v2\x1c.portolan.adapter.v1.OutcomeR\boutcomes\"A\n" +
 	"\aOutcome\x126\n" +
-	"\aproblem\x18\x01 \x01(\v2\x1c.portolan.adapter.v1.ProblemR\aproblem\"\x8a\x05\n" +
+	"\aproblem\x18\x01 \x01(\v2\x1c.portolan.adapter.v1.ProblemR\aproblem\"\xab\x05\n" +
 	"\bEvidence\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\tR\x03tag\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\fR\x06handle\x120\n" +
@@ -3918,7 +4054,9 @@ const file_adapter_proto_rawDesc = "" +
 	"\x06memory\x18\x0e \x01(\x03R\x06memory\x12M\n" +
 	"\n" +
 	"attributes\x18\x0f \x03(\v2-.portolan.adapter.v1.Evidence.AttributesEntryR\n" +
-	"attributes\x1a=\n" +
+	"attributes\x12\x1f\n" +
+	"\vlease_ended\x18\x10 \x01(\bR\n" +
+	"leaseEnded\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0e\n" +
@@ -4021,7 +4159,7 @@ const file_adapter_proto_rawDesc = "" +
 	"\x06Stream\x12\x16\n" +
 	"\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTREAM_STDOUT\x10\x01\x12\x11\n" +
-	"\rSTREAM_STDERR\x10\x022\x96\n" +
+	"\rSTREAM_STDERR\x10\x022\xe8\n" +
 	"\n" +
 	"\aAdapter\x12H\n" +
 	"\x04Open\x12 .portolan.adapter.v1.OpenRequest\x1a\x1e.portolan.adapter.v1.OpenReply\x12K\n" +
@@ -4034,6 +4172,7 @@ const file_adapter_proto_rawDesc = "" +
 	"\x06Resume\x12#.portolan.adapter.v1.HandlesRequest\x1a\".portolan.adapter.v1.OutcomesReply\x12O\n" +
 	"\x04Hold\x12#.portolan.adapter.v1.HandlesRequest\x1a\".portolan.adapter.v1.OutcomesReply\x12R\n" +
 	"\aRelease\x12#.portolan.adapter.v1.HandlesRequest\x1a\".portolan.adapter.v1.OutcomesReply\x12P\n" +
+	"\x06Extend\x12\".portolan.adapter.v1.ExtendRequest\x1a\".portolan.adapter.v1.OutcomesReply\x12P\n" +
 	"\x06Output\x12\".portolan.adapter.v1.OutputRequest\x1a .portolan.adapter.v1.OutputChunk0\x01\x12N\n" +
 	"\x06Forget\x12\".portolan.adapter.v1.ForgetRequest\x1a .portolan.adapter.v1.ForgetReply\x12W\n" +
 	"\tResources\x12%.portolan.adapter.v1.ResourcesRequest\x1a#.portolan.adapter.v1.ResourcesReply\x12N\n" +
@@ -4054,7 +4193,7 @@ func file_adapter_proto_rawDescGZIP() []byte {
 }
 
 var file_adapter_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_adapter_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_adapter_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_adapter_proto_goTypes = []any{
 	(Kind)(0),                     // 0: portolan.adapter.v1.Kind
 	(Phase)(0),                    // 1: portolan.adapter.v1.Phase
@@ -4067,150 +4206,157 @@ var file_adapter_proto_goTypes = []any{
 	(*CloseRequest)(nil),          // 8: portolan.adapter.v1.CloseRequest
 	(*CloseReply)(nil),            // 9: portolan.adapter.v1.CloseReply
 	(*Job)(nil),                   // 10: portolan.adapter.v1.Job
-	(*Definition)(nil),            // 11: portolan.adapter.v1.Definition
-	(*Text)(nil),                  // 12: portolan.adapter.v1.Text
-	(*Variable)(nil),              // 13: portolan.adapter.v1.Variable
-	(*Program)(nil),               // 14: portolan.adapter.v1.Program
-	(*Limits)(nil),                // 15: portolan.adapter.v1.Limits
-	(*SPMD)(nil),                  // 16: portolan.adapter.v1.SPMD
-	(*Needs)(nil),                 // 17: portolan.adapter.v1.Needs
-	(*Range)(nil),                 // 18: portolan.adapter.v1.Range
-	(*Interval)(nil),              // 19: portolan.adapter.v1.Interval
-	(*FileSystem)(nil),            // 20: portolan.adapter.v1.FileSystem
-	(*Placement)(nil),             // 21: portolan.adapter.v1.Placement
-	(*Device)(nil),                // 22: portolan.adapter.v1.Device
-	(*Token)(nil),                 // 23: portolan.adapter.v1.Token
-	(*Attribute)(nil),             // 24: portolan.adapter.v1.Attribute
-	(*Staging)(nil),               // 25: portolan.adapter.v1.Staging
-	(*CheckRequest)(nil),          // 26: portolan.adapter.v1.CheckRequest
-	(*CheckReply)(nil),            // 27: portolan.adapter.v1.CheckReply
-	(*SubmitRequest)(nil),         // 28: portolan.adapter.v1.SubmitRequest
-	(*SubmitReply)(nil),           // 29: portolan.adapter.v1.SubmitReply
-	(*Placed)(nil),                // 30: portolan.adapter.v1.Placed
-	(*FindRequest)(nil),           // 31: portolan.adapter.v1.FindRequest
-	(*FindReply)(nil),             // 32: portolan.adapter.v1.FindReply
-	(*Found)(nil),                 // 33: portolan.adapter.v1.Found
-	(*HandlesRequest)(nil),        // 34: portolan.adapter.v1.HandlesRequest
-	(*OutcomesReply)(nil),         // 35: portolan.adapter.v1.OutcomesReply
-	(*Outcome)(nil),               // 36: portolan.adapter.v1.Outcome
-	(*Evidence)(nil),              // 37: portolan.adapter.v1.Evidence
-	(*EvidenceReply)(nil),         // 38: portolan.adapter.v1.EvidenceReply
-	(*WatchRequest)(nil),          // 39: portolan.adapter.v1.WatchRequest
-	(*OutputRequest)(nil),         // 40: portolan.adapter.v1.OutputRequest
-	(*OutputChunk)(nil),           // 41: portolan.adapter.v1.OutputChunk
-	(*ForgetRequest)(nil),         // 42: portolan.adapter.v1.ForgetRequest
-	(*ForgetReply)(nil),           // 43: portolan.adapter.v1.ForgetReply
-	(*ResourcesRequest)(nil),      // 44: portolan.adapter.v1.ResourcesRequest
-	(*ResourcesReply)(nil),        // 45: portolan.adapter.v1.ResourcesReply
-	(*Environment)(nil),           // 46: portolan.adapter.v1.Environment
-	(*Share)(nil),                 // 47: portolan.adapter.v1.Share
-	(*HealthRequest)(nil),         // 48: portolan.adapter.v1.HealthRequest
-	(*HealthReply)(nil),           // 49: portolan.adapter.v1.HealthReply
-	nil,                           // 50: portolan.adapter.v1.Evidence.AttributesEntry
-	nil,                           // 51: portolan.adapter.v1.Environment.GpusEntry
-	(*anypb.Any)(nil),             // 52: google.protobuf.Any
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 54: google.protobuf.Duration
+	(*Extension)(nil),             // 11: portolan.adapter.v1.Extension
+	(*ExtendRequest)(nil),         // 12: portolan.adapter.v1.ExtendRequest
+	(*Definition)(nil),            // 13: portolan.adapter.v1.Definition
+	(*Text)(nil),                  // 14: portolan.adapter.v1.Text
+	(*Variable)(nil),              // 15: portolan.adapter.v1.Variable
+	(*Program)(nil),               // 16: portolan.adapter.v1.Program
+	(*Limits)(nil),                // 17: portolan.adapter.v1.Limits
+	(*SPMD)(nil),                  // 18: portolan.adapter.v1.SPMD
+	(*Needs)(nil),                 // 19: portolan.adapter.v1.Needs
+	(*Range)(nil),                 // 20: portolan.adapter.v1.Range
+	(*Interval)(nil),              // 21: portolan.adapter.v1.Interval
+	(*FileSystem)(nil),            // 22: portolan.adapter.v1.FileSystem
+	(*Placement)(nil),             // 23: portolan.adapter.v1.Placement
+	(*Device)(nil),                // 24: portolan.adapter.v1.Device
+	(*Token)(nil),                 // 25: portolan.adapter.v1.Token
+	(*Attribute)(nil),             // 26: portolan.adapter.v1.Attribute
+	(*Staging)(nil),               // 27: portolan.adapter.v1.Staging
+	(*CheckRequest)(nil),          // 28: portolan.adapter.v1.CheckRequest
+	(*CheckReply)(nil),            // 29: portolan.adapter.v1.CheckReply
+	(*SubmitRequest)(nil),         // 30: portolan.adapter.v1.SubmitRequest
+	(*SubmitReply)(nil),           // 31: portolan.adapter.v1.SubmitReply
+	(*Placed)(nil),                // 32: portolan.adapter.v1.Placed
+	(*FindRequest)(nil),           // 33: portolan.adapter.v1.FindRequest
+	(*FindReply)(nil),             // 34: portolan.adapter.v1.FindReply
+	(*Found)(nil),                 // 35: portolan.adapter.v1.Found
+	(*HandlesRequest)(nil),        // 36: portolan.adapter.v1.HandlesRequest
+	(*OutcomesReply)(nil),         // 37: portolan.adapter.v1.OutcomesReply
+	(*Outcome)(nil),               // 38: portolan.adapter.v1.Outcome
+	(*Evidence)(nil),              // 39: portolan.adapter.v1.Evidence
+	(*EvidenceReply)(nil),         // 40: portolan.adapter.v1.EvidenceReply
+	(*WatchRequest)(nil),          // 41: portolan.adapter.v1.WatchRequest
+	(*OutputRequest)(nil),         // 42: portolan.adapter.v1.OutputRequest
+	(*OutputChunk)(nil),           // 43: portolan.adapter.v1.OutputChunk
+	(*ForgetRequest)(nil),         // 44: portolan.adapter.v1.ForgetRequest
+	(*ForgetReply)(nil),           // 45: portolan.adapter.v1.ForgetReply
+	(*ResourcesRequest)(nil),      // 46: portolan.adapter.v1.ResourcesRequest
+	(*ResourcesReply)(nil),        // 47: portolan.adapter.v1.ResourcesReply
+	(*Environment)(nil),           // 48: portolan.adapter.v1.Environment
+	(*Share)(nil),                 // 49: portolan.adapter.v1.Share
+	(*HealthRequest)(nil),         // 50: portolan.adapter.v1.HealthRequest
+	(*HealthReply)(nil),           // 51: portolan.adapter.v1.HealthReply
+	nil,                           // 52: portolan.adapter.v1.Evidence.AttributesEntry
+	nil,                           // 53: portolan.adapter.v1.Environment.GpusEntry
+	(*anypb.Any)(nil),             // 54: google.protobuf.Any
+	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 56: google.protobuf.Duration
 }
 var file_adapter_proto_depIdxs = []int32{
 	0,  // 0: portolan.adapter.v1.Problem.kind:type_name -> portolan.adapter.v1.Kind
-	52, // 1: portolan.adapter.v1.StatusDetails.details:type_name -> google.protobuf.Any
+	54, // 1: portolan.adapter.v1.StatusDetails.details:type_name -> google.protobuf.Any
 	7,  // 2: portolan.adapter.v1.OpenReply.properties:type_name -> portolan.adapter.v1.Properties
-	11, // 3: portolan.adapter.v1.Job.definition:type_name -> portolan.adapter.v1.Definition
-	14, // 4: portolan.adapter.v1.Definition.program:type_name -> portolan.adapter.v1.Program
-	17, // 5: portolan.adapter.v1.Definition.needs:type_name -> portolan.adapter.v1.Needs
-	25, // 6: portolan.adapter.v1.Definition.staging:type_name -> portolan.adapter.v1.Staging
-	12, // 7: portolan.adapter.v1.Variable.value:type_name -> portolan.adapter.v1.Text
-	12, // 8: portolan.adapter.v1.Program.executable:type_name -> portolan.adapter.v1.Text
-	12, // 9: portolan.adapter.v1.Program.arguments:type_name -> portolan.adapter.v1.Text
-	12, // 10: portolan.adapter.v1.Program.input:type_name -> portolan.adapter.v1.Text
-	12, // 11: portolan.adapter.v1.Program.output:type_name -> portolan.adapter.v1.Text
-	12, // 12: portolan.adapter.v1.Program.error:type_name -> portolan.adapter.v1.Text
-	12, // 13: portolan.adapter.v1.Program.working_directory:type_name -> portolan.adapter.v1.Text
-	13, // 14: portolan.adapter.v1.Program.environment:type_name -> portolan.adapter.v1.Variable
-	15, // 15: portolan.adapter.v1.Program.limits:type_name -> portolan.adapter.v1.Limits
-	16, // 16: portolan.adapter.v1.Program.spmd:type_name -> portolan.adapter.v1.SPMD
-	18, // 17: portolan.adapter.v1.Needs.individual_cpu_speed:type_name -> portolan.adapter.v1.Range
-	18, // 18: portolan.adapter.v1.Needs.individual_cpu_time:type_name -> portolan.adapter.v1.Range
-	18, // 19: portolan.adapter.v1.Needs.individual_cpu_count:type_name -> portolan.adapter.v1.Range
-	18, // 20: portolan.adapter.v1.Needs.individual_network_bandwidth:type_name -> portolan.adapter.v1.Range
-	18, // 21: portolan.adapter.v1.Needs.individual_physical_memory:type_name -> portolan.adapter.v1.Range
-	18, // 22: portolan.adapter.v1.Needs.individual_virtual_memory:type_name -> portolan.adapter.v1.Range
-	18, // 23: portolan.adapter.v1.Needs.individual_disk_space:type_name -> portolan.adapter.v1.Range
-	18, // 24: portolan.adapter.v1.Needs.total_cpu_time:type_name -> portolan.adapter.v1.Range
-	18, // 25: portolan.adapter.v1.Needs.total_cpu_count:type_name -> portolan.adapter.v1.Range
-	18, // 26: portolan.adapter.v1.Needs.total_physical_memory:type_name -> portolan.adapter.v1.Range
-	18, // 27: portolan.adapter.v1.Needs.total_virtual_memory:type_name -> portolan.adapter.v1.Range
-	18, // 28: portolan.adapter.v1.Needs.total_disk_space:type_name -> portolan.adapter.v1.Range
-	18, // 29: portolan.adapter.v1.Needs.total_resource_count:type_name -> portolan.adapter.v1.Range
-	20, // 30: portolan.adapter.v1.Needs.file_systems:type_name -> portolan.adapter.v1.FileSystem
-	21, // 31: portolan.adapter.v1.Needs.placement:type_name -> portolan.adapter.v1.Placement
-	19, // 32: portolan.adapter.v1.Range.intervals:type_name -> portolan.adapter.v1.Interval
-	18, // 33: portolan.adapter.v1.FileSystem.disk_space:type_name -> portolan.adapter.v1.Range
-	53, // 34: portolan.adapter.v1.Placement.deadline:type_name -> google.protobuf.Timestamp
-	53, // 35: portolan.adapter.v1.Placement.not_before:type_name -> google.protobuf.Timestamp
-	22, // 36: portolan.adapter.v1.Placement.gpus:type_name -> portolan.adapter.v1.Device
-	23, // 37: portolan.adapter.v1.Placement.licences:type_name -> portolan.adapter.v1.Token
-	24, // 38: portolan.adapter.v1.Placement.manager:type_name -> portolan.adapter.v1.Attribute
-	11, // 39: portolan.adapter.v1.CheckRequest.definition:type_name -> portolan.adapter.v1.Definition
-	3,  // 40: portolan.adapter.v1.CheckReply.problem:type_name -> portolan.adapter.v1.Problem
-	10, // 41: portolan.adapter.v1.SubmitRequest.jobs:type_name -> portolan.adapter.v1.Job
-	30, // 42: portolan.adapter.v1.SubmitReply.placed:type_name -> portolan.adapter.v1.Placed
-	3,  // 43: portolan.adapter.v1.Placed.problem:type_name -> portolan.adapter.v1.Problem
-	33, // 44: portolan.adapter.v1.FindReply.found:type_name -> portolan.adapter.v1.Found
-	36, // 45: portolan.adapter.v1.OutcomesReply.outcomes:type_name -> portolan.adapter.v1.Outcome
-	3,  // 46: portolan.adapter.v1.Outcome.problem:type_name -> portolan.adapter.v1.Problem
-	1,  // 47: portolan.adapter.v1.Evidence.phase:type_name -> portolan.adapter.v1.Phase
-	53, // 48: portolan.adapter.v1.Evidence.started:type_name -> google.protobuf.Timestamp
-	53, // 49: portolan.adapter.v1.Evidence.ended:type_name -> google.protobuf.Timestamp
-	3,  // 50: portolan.adapter.v1.Evidence.problem:type_name -> portolan.adapter.v1.Problem
-	54, // 51: portolan.adapter.v1.Evidence.cpu:type_name -> google.protobuf.Duration
-	50, // 52: portolan.adapter.v1.Evidence.attributes:type_name -> portolan.adapter.v1.Evidence.AttributesEntry
-	37, // 53: portolan.adapter.v1.EvidenceReply.evidence:type_name -> portolan.adapter.v1.Evidence
-	2,  // 54: portolan.adapter.v1.OutputRequest.stream:type_name -> portolan.adapter.v1.Stream
-	46, // 55: portolan.adapter.v1.ResourcesReply.environments:type_name -> portolan.adapter.v1.Environment
-	47, // 56: portolan.adapter.v1.ResourcesReply.shares:type_name -> portolan.adapter.v1.Share
-	51, // 57: portolan.adapter.v1.Environment.gpus:type_name -> portolan.adapter.v1.Environment.GpusEntry
-	54, // 58: portolan.adapter.v1.Share.max_wall_time:type_name -> google.protobuf.Duration
-	53, // 59: portolan.adapter.v1.HealthReply.since:type_name -> google.protobuf.Timestamp
-	53, // 60: portolan.adapter.v1.HealthReply.contact:type_name -> google.protobuf.Timestamp
-	5,  // 61: portolan.adapter.v1.Adapter.Open:input_type -> portolan.adapter.v1.OpenRequest
-	26, // 62: portolan.adapter.v1.Adapter.Check:input_type -> portolan.adapter.v1.CheckRequest
-	28, // 63: portolan.adapter.v1.Adapter.Submit:input_type -> portolan.adapter.v1.SubmitRequest
-	31, // 64: portolan.adapter.v1.Adapter.Find:input_type -> portolan.adapter.v1.FindRequest
-	34, // 65: portolan.adapter.v1.Adapter.Status:input_type -> portolan.adapter.v1.HandlesRequest
-	34, // 66: portolan.adapter.v1.Adapter.Cancel:input_type -> portolan.adapter.v1.HandlesRequest
-	34, // 67: portolan.adapter.v1.Adapter.Suspend:input_type -> portolan.adapter.v1.HandlesRequest
-	34, // 68: portolan.adapter.v1.Adapter.Resume:input_type -> portolan.adapter.v1.HandlesRequest
-	34, // 69: portolan.adapter.v1.Adapter.Hold:input_type -> portolan.adapter.v1.HandlesRequest
-	34, // 70: portolan.adapter.v1.Adapter.Release:input_type -> portolan.adapter.v1.HandlesRequest
-	40, // 71: portolan.adapter.v1.Adapter.Output:input_type -> portolan.adapter.v1.OutputRequest
-	42, // 72: portolan.adapter.v1.Adapter.Forget:input_type -> portolan.adapter.v1.ForgetRequest
-	44, // 73: portolan.adapter.v1.Adapter.Resources:input_type -> portolan.adapter.v1.ResourcesRequest
-	48, // 74: portolan.adapter.v1.Adapter.Health:input_type -> portolan.adapter.v1.HealthRequest
-	39, // 75: portolan.adapter.v1.Adapter.Watch:input_type -> portolan.adapter.v1.WatchRequest
-	8,  // 76: portolan.adapter.v1.Adapter.Close:input_type -> portolan.adapter.v1.CloseRequest
-	6,  // 77: portolan.adapter.v1.Adapter.Open:output_type -> portolan.adapter.v1.OpenReply
-	27, // 78: portolan.adapter.v1.Adapter.Check:output_type -> portolan.adapter.v1.CheckReply
-	29, // 79: portolan.adapter.v1.Adapter.Submit:output_type -> portolan.adapter.v1.SubmitReply
-	32, // 80: portolan.adapter.v1.Adapter.Find:output_type -> portolan.adapter.v1.FindReply
-	38, // 81: portolan.adapter.v1.Adapter.Status:output_type -> portolan.adapter.v1.EvidenceReply
-	35, // 82: portolan.adapter.v1.Adapter.Cancel:output_type -> portolan.adapter.v1.OutcomesReply
-	35, // 83: portolan.adapter.v1.Adapter.Suspend:output_type -> portolan.adapter.v1.OutcomesReply
-	35, // 84: portolan.adapter.v1.Adapter.Resume:output_type -> portolan.adapter.v1.OutcomesReply
-	35, // 85: portolan.adapter.v1.Adapter.Hold:output_type -> portolan.adapter.v1.OutcomesReply
-	35, // 86: portolan.adapter.v1.Adapter.Release:output_type -> portolan.adapter.v1.OutcomesReply
-	41, // 87: portolan.adapter.v1.Adapter.Output:output_type -> portolan.adapter.v1.OutputChunk
-	43, // 88: portolan.adapter.v1.Adapter.Forget:output_type -> portolan.adapter.v1.ForgetReply
-	45, // 89: portolan.adapter.v1.Adapter.Resources:output_type -> portolan.adapter.v1.ResourcesReply
-	49, // 90: portolan.adapter.v1.Adapter.Health:output_type -> portolan.adapter.v1.HealthReply
-	38, // 91: portolan.adapter.v1.Adapter.Watch:output_type -> portolan.adapter.v1.EvidenceReply
-	9,  // 92: portolan.adapter.v1.Adapter.Close:output_type -> portolan.adapter.v1.CloseReply
-	77, // [77:93] is the sub-list for method output_type
-	61, // [61:77] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	13, // 3: portolan.adapter.v1.Job.definition:type_name -> portolan.adapter.v1.Definition
+	55, // 4: portolan.adapter.v1.Job.not_after:type_name -> google.protobuf.Timestamp
+	55, // 5: portolan.adapter.v1.Extension.not_after:type_name -> google.protobuf.Timestamp
+	11, // 6: portolan.adapter.v1.ExtendRequest.extensions:type_name -> portolan.adapter.v1.Extension
+	16, // 7: portolan.adapter.v1.Definition.program:type_name -> portolan.adapter.v1.Program
+	19, // 8: portolan.adapter.v1.Definition.needs:type_name -> portolan.adapter.v1.Needs
+	27, // 9: portolan.adapter.v1.Definition.staging:type_name -> portolan.adapter.v1.Staging
+	14, // 10: portolan.adapter.v1.Variable.value:type_name -> portolan.adapter.v1.Text
+	14, // 11: portolan.adapter.v1.Program.executable:type_name -> portolan.adapter.v1.Text
+	14, // 12: portolan.adapter.v1.Program.arguments:type_name -> portolan.adapter.v1.Text
+	14, // 13: portolan.adapter.v1.Program.input:type_name -> portolan.adapter.v1.Text
+	14, // 14: portolan.adapter.v1.Program.output:type_name -> portolan.adapter.v1.Text
+	14, // 15: portolan.adapter.v1.Program.error:type_name -> portolan.adapter.v1.Text
+	14, // 16: portolan.adapter.v1.Program.working_directory:type_name -> portolan.adapter.v1.Text
+	15, // 17: portolan.adapter.v1.Program.environment:type_name -> portolan.adapter.v1.Variable
+	17, // 18: portolan.adapter.v1.Program.limits:type_name -> portolan.adapter.v1.Limits
+	18, // 19: portolan.adapter.v1.Program.spmd:type_name -> portolan.adapter.v1.SPMD
+	20, // 20: portolan.adapter.v1.Needs.individual_cpu_speed:type_name -> portolan.adapter.v1.Range
+	20, // 21: portolan.adapter.v1.Needs.individual_cpu_time:type_name -> portolan.adapter.v1.Range
+	20, // 22: portolan.adapter.v1.Needs.individual_cpu_count:type_name -> portolan.adapter.v1.Range
+	20, // 23: portolan.adapter.v1.Needs.individual_network_bandwidth:type_name -> portolan.adapter.v1.Range
+	20, // 24: portolan.adapter.v1.Needs.individual_physical_memory:type_name -> portolan.adapter.v1.Range
+	20, // 25: portolan.adapter.v1.Needs.individual_virtual_memory:type_name -> portolan.adapter.v1.Range
+	20, // 26: portolan.adapter.v1.Needs.individual_disk_space:type_name -> portolan.adapter.v1.Range
+	20, // 27: portolan.adapter.v1.Needs.total_cpu_time:type_name -> portolan.adapter.v1.Range
+	20, // 28: portolan.adapter.v1.Needs.total_cpu_count:type_name -> portolan.adapter.v1.Range
+	20, // 29: portolan.adapter.v1.Needs.total_physical_memory:type_name -> portolan.adapter.v1.Range
+	20, // 30: portolan.adapter.v1.Needs.total_virtual_memory:type_name -> portolan.adapter.v1.Range
+	20, // 31: portolan.adapter.v1.Needs.total_disk_space:type_name -> portolan.adapter.v1.Range
+	20, // 32: portolan.adapter.v1.Needs.total_resource_count:type_name -> portolan.adapter.v1.Range
+	22, // 33: portolan.adapter.v1.Needs.file_systems:type_name -> portolan.adapter.v1.FileSystem
+	23, // 34: portolan.adapter.v1.Needs.placement:type_name -> portolan.adapter.v1.Placement
+	21, // 35: portolan.adapter.v1.Range.intervals:type_name -> portolan.adapter.v1.Interval
+	20, // 36: portolan.adapter.v1.FileSystem.disk_space:type_name -> portolan.adapter.v1.Range
+	55, // 37: portolan.adapter.v1.Placement.deadline:type_name -> google.protobuf.Timestamp
+	55, // 38: portolan.adapter.v1.Placement.not_before:type_name -> google.protobuf.Timestamp
+	24, // 39: portolan.adapter.v1.Placement.gpus:type_name -> portolan.adapter.v1.Device
+	25, // 40: portolan.adapter.v1.Placement.licences:type_name -> portolan.adapter.v1.Token
+	26, // 41: portolan.adapter.v1.Placement.manager:type_name -> portolan.adapter.v1.Attribute
+	13, // 42: portolan.adapter.v1.CheckRequest.definition:type_name -> portolan.adapter.v1.Definition
+	3,  // 43: portolan.adapter.v1.CheckReply.problem:type_name -> portolan.adapter.v1.Problem
+	10, // 44: portolan.adapter.v1.SubmitRequest.jobs:type_name -> portolan.adapter.v1.Job
+	32, // 45: portolan.adapter.v1.SubmitReply.placed:type_name -> portolan.adapter.v1.Placed
+	3,  // 46: portolan.adapter.v1.Placed.problem:type_name -> portolan.adapter.v1.Problem
+	35, // 47: portolan.adapter.v1.FindReply.found:type_name -> portolan.adapter.v1.Found
+	38, // 48: portolan.adapter.v1.OutcomesReply.outcomes:type_name -> portolan.adapter.v1.Outcome
+	3,  // 49: portolan.adapter.v1.Outcome.problem:type_name -> portolan.adapter.v1.Problem
+	1,  // 50: portolan.adapter.v1.Evidence.phase:type_name -> portolan.adapter.v1.Phase
+	55, // 51: portolan.adapter.v1.Evidence.started:type_name -> google.protobuf.Timestamp
+	55, // 52: portolan.adapter.v1.Evidence.ended:type_name -> google.protobuf.Timestamp
+	3,  // 53: portolan.adapter.v1.Evidence.problem:type_name -> portolan.adapter.v1.Problem
+	56, // 54: portolan.adapter.v1.Evidence.cpu:type_name -> google.protobuf.Duration
+	52, // 55: portolan.adapter.v1.Evidence.attributes:type_name -> portolan.adapter.v1.Evidence.AttributesEntry
+	39, // 56: portolan.adapter.v1.EvidenceReply.evidence:type_name -> portolan.adapter.v1.Evidence
+	2,  // 57: portolan.adapter.v1.OutputRequest.stream:type_name -> portolan.adapter.v1.Stream
+	48, // 58: portolan.adapter.v1.ResourcesReply.environments:type_name -> portolan.adapter.v1.Environment
+	49, // 59: portolan.adapter.v1.ResourcesReply.shares:type_name -> portolan.adapter.v1.Share
+	53, // 60: portolan.adapter.v1.Environment.gpus:type_name -> portolan.adapter.v1.Environment.GpusEntry
+	56, // 61: portolan.adapter.v1.Share.max_wall_time:type_name -> google.protobuf.Duration
+	55, // 62: portolan.adapter.v1.HealthReply.since:type_name -> google.protobuf.Timestamp
+	55, // 63: portolan.adapter.v1.HealthReply.contact:type_name -> google.protobuf.Timestamp
+	5,  // 64: portolan.adapter.v1.Adapter.Open:input_type -> portolan.adapter.v1.OpenRequest
+	28, // 65: portolan.adapter.v1.Adapter.Check:input_type -> portolan.adapter.v1.CheckRequest
+	30, // 66: portolan.adapter.v1.Adapter.Submit:input_type -> portolan.adapter.v1.SubmitRequest
+	33, // 67: portolan.adapter.v1.Adapter.Find:input_type -> portolan.adapter.v1.FindRequest
+	36, // 68: portolan.adapter.v1.Adapter.Status:input_type -> portolan.adapter.v1.HandlesRequest
+	36, // 69: portolan.adapter.v1.Adapter.Cancel:input_type -> portolan.adapter.v1.HandlesRequest
+	36, // 70: portolan.adapter.v1.Adapter.Suspend:input_type -> portolan.adapter.v1.HandlesRequest
+	36, // 71: portolan.adapter.v1.Adapter.Resume:input_type -> portolan.adapter.v1.HandlesRequest
+	36, // 72: portolan.adapter.v1.Adapter.Hold:input_type -> portolan.adapter.v1.HandlesRequest
+	36, // 73: portolan.adapter.v1.Adapter.Release:input_type -> portolan.adapter.v1.HandlesRequest
+	12, // 74: portolan.adapter.v1.Adapter.Extend:input_type -> portolan.adapter.v1.ExtendRequest
+	42, // 75: portolan.adapter.v1.Adapter.Output:input_type -> portolan.adapter.v1.OutputRequest
+	44, // 76: portolan.adapter.v1.Adapter.Forget:input_type -> portolan.adapter.v1.ForgetRequest
+	46, // 77: portolan.adapter.v1.Adapter.Resources:input_type -> portolan.adapter.v1.ResourcesRequest
+	50, // 78: portolan.adapter.v1.Adapter.Health:input_type -> portolan.adapter.v1.HealthRequest
+	41, // 79: portolan.adapter.v1.Adapter.Watch:input_type -> portolan.adapter.v1.WatchRequest
+	8,  // 80: portolan.adapter.v1.Adapter.Close:input_type -> portolan.adapter.v1.CloseRequest
+	6,  // 81: portolan.adapter.v1.Adapter.Open:output_type -> portolan.adapter.v1.OpenReply
+	29, // 82: portolan.adapter.v1.Adapter.Check:output_type -> portolan.adapter.v1.CheckReply
+	31, // 83: portolan.adapter.v1.Adapter.Submit:output_type -> portolan.adapter.v1.SubmitReply
+	34, // 84: portolan.adapter.v1.Adapter.Find:output_type -> portolan.adapter.v1.FindReply
+	40, // 85: portolan.adapter.v1.Adapter.Status:output_type -> portolan.adapter.v1.EvidenceReply
+	37, // 86: portolan.adapter.v1.Adapter.Cancel:output_type -> portolan.adapter.v1.OutcomesReply
+	37, // 87: portolan.adapter.v1.Adapter.Suspend:output_type -> portolan.adapter.v1.OutcomesReply
+	37, // 88: portolan.adapter.v1.Adapter.Resume:output_type -> portolan.adapter.v1.OutcomesReply
+	37, // 89: portolan.adapter.v1.Adapter.Hold:output_type -> portolan.adapter.v1.OutcomesReply
+	37, // 90: portolan.adapter.v1.Adapter.Release:output_type -> portolan.adapter.v1.OutcomesReply
+	37, // 91: portolan.adapter.v1.Adapter.Extend:output_type -> portolan.adapter.v1.OutcomesReply
+	43, // 92: portolan.adapter.v1.Adapter.Output:output_type -> portolan.adapter.v1.OutputChunk
+	45, // 93: portolan.adapter.v1.Adapter.Forget:output_type -> portolan.adapter.v1.ForgetReply
+	47, // 94: portolan.adapter.v1.Adapter.Resources:output_type -> portolan.adapter.v1.ResourcesReply
+	51, // 95: portolan.adapter.v1.Adapter.Health:output_type -> portolan.adapter.v1.HealthReply
+	40, // 96: portolan.adapter.v1.Adapter.Watch:output_type -> portolan.adapter.v1.EvidenceReply
+	9,  // 97: portolan.adapter.v1.Adapter.Close:output_type -> portolan.adapter.v1.CloseReply
+	81, // [81:98] is the sub-list for method output_type
+	64, // [64:81] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_adapter_proto_init() }
@@ -4218,21 +4364,21 @@ func file_adapter_proto_init() {
 	if File_adapter_proto != nil {
 		return
 	}
-	file_adapter_proto_msgTypes[11].OneofWrappers = []any{}
-	file_adapter_proto_msgTypes[12].OneofWrappers = []any{}
+	file_adapter_proto_msgTypes[13].OneofWrappers = []any{}
 	file_adapter_proto_msgTypes[14].OneofWrappers = []any{}
 	file_adapter_proto_msgTypes[16].OneofWrappers = []any{}
-	file_adapter_proto_msgTypes[17].OneofWrappers = []any{}
 	file_adapter_proto_msgTypes[18].OneofWrappers = []any{}
-	file_adapter_proto_msgTypes[22].OneofWrappers = []any{}
-	file_adapter_proto_msgTypes[34].OneofWrappers = []any{}
+	file_adapter_proto_msgTypes[19].OneofWrappers = []any{}
+	file_adapter_proto_msgTypes[20].OneofWrappers = []any{}
+	file_adapter_proto_msgTypes[24].OneofWrappers = []any{}
+	file_adapter_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_adapter_proto_rawDesc), len(file_adapter_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   49,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -87,6 +87,7 @@ const (
 	Adapter_Resume_FullMethodName    = "/portolan.adapter.v1.Adapter/Resume"
 	Adapter_Hold_FullMethodName      = "/portolan.adapter.v1.Adapter/Hold"
 	Adapter_Release_FullMethodName   = "/portolan.adapter.v1.Adapter/Release"
+	Adapter_Extend_FullMethodName    = "/portolan.adapter.v1.Adapter/Extend"
 	Adapter_Output_FullMethodName    = "/portolan.adapter.v1.Adapter/Output"
 	Adapter_Forget_FullMethodName    = "/portolan.adapter.v1.Adapter/Forget"
 	Adapter_Resources_FullMethodName = "/portolan.adapter.v1.Adapter/Resources"
@@ -132,6 +133,11 @@ type AdapterClient interface {
 	// are idempotent; holding a job that has started is a CONFLICT.
 	Hold(ctx context.Context, in *HandlesRequest, opts ...grpc.CallOption) (*OutcomesReply, error)
 	Release(ctx context.Context, in *HandlesRequest, opts ...grpc.CallOption) (*OutcomesReply, error)
+	// Extend moves the ends of jobs' leases on (Job.not_after). Only with Properties.lease.
+	// An earlier end than a job has is not heeded, nor is any for a job that was placed
+	// without. It is idempotent, and no problem for a job that has ended; NOT_FOUND that
+	// there is no such job.
+	Extend(ctx context.Context, in *ExtendRequest, opts ...grpc.CallOption) (*OutcomesReply, error)
 	// Output reads a stream of a job from an offset to what is written so far. A job that
 	// has written nothing has an empty one.
 	Output(ctx context.Context, in *OutputRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[OutputChunk], error)
@@ -260,6 +266,16 @@ func (c *adapterClient) Release(ctx context.Context, in *HandlesRequest, opts ..
 	return out, nil
 }
 
+func (c *adapterClient) Extend(ctx context.Context, in *ExtendRequest, opts ...grpc.CallOption) (*OutcomesReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OutcomesReply)
+	err := c.cc.Invoke(ctx, Adapter_Extend_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adapterClient) Output(ctx context.Context, in *OutputRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[OutputChunk], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Adapter_ServiceDesc.Streams[0], Adapter_Output_FullMethodName, cOpts...)
@@ -375,6 +391,11 @@ type AdapterServer interface {
 	// are idempotent; holding a job that has started is a CONFLICT.
 	Hold(context.Context, *HandlesRequest) (*OutcomesReply, error)
 	Release(context.Context, *HandlesRequest) (*OutcomesReply, error)
+	// Extend moves the ends of jobs' leases on (Job.not_after). Only with Properties.lease.
+	// An earlier end than a job has is not heeded, nor is any for a job that was placed
+	// without. It is idempotent, and no problem for a job that has ended; NOT_FOUND that
+	// there is no such job.
+	Extend(context.Context, *ExtendRequest) (*OutcomesReply, error)
 	// Output reads a stream of a job from an offset to what is written so far. A job that
 	// has written nothing has an empty one.
 	Output(*OutputRequest, grpc.ServerStreamingServer[OutputChunk]) error
@@ -432,6 +453,9 @@ func (UnimplementedAdapterServer) Hold(context.Context, *HandlesRequest) (*Outco
 }
 func (UnimplementedAdapterServer) Release(context.Context, *HandlesRequest) (*OutcomesReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Release not implemented")
+}
+func (UnimplementedAdapterServer) Extend(context.Context, *ExtendRequest) (*OutcomesReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Extend not implemented")
 }
 func (UnimplementedAdapterServer) Output(*OutputRequest, grpc.ServerStreamingServer[OutputChunk]) error {
 	return status.Error(codes.Unimplemented, "method Output not implemented")
@@ -652,6 +676,24 @@ func _Adapter_Release_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Adapter_Extend_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExtendRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdapterServer).Extend(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Adapter_Extend_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdapterServer).Extend(ctx, req.(*ExtendRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Adapter_Output_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(OutputRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -792,6 +834,10 @@ var Adapter_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Release",
 			Handler:    _Adapter_Release_Handler,
+		},
+		{
+			MethodName: "Extend",
+			Handler:    _Adapter_Extend_Handler,
 		},
 		{
 			MethodName: "Forget",

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/portolan-project/portolan/internal/identity"
 )
 
 // serveArgs are those of the program.
@@ -19,11 +21,43 @@ func (d *domain) isolated(t *testing.T, dir string) string {
 	return write(t, filepath.Join(dir, d.name+".yaml"), "domain: "+d.name+".example\nsites:\n"+d.site)
 }
 
-// configure writes the configuration of a domain that has peers.
-func (f *federation) configure(t *testing.T, d *domain, keys, dir string) string {
+// identify makes the keys, the certificates and the CAs of the domains, each its own.
+func (f *federation) identify(t *testing.T, dir string) {
+	t.Helper()
+	for _, d := range f.domains {
+		d.keys = filepath.Join(dir, "keys-"+d.name)
+		if _, err := identity.Open(identity.Options{Domain: d.domain(), Dir: d.keys}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// configure writes the configuration of a domain that has peers. Times are by the length of
+// the experiment: sessions are lost after seconds, and a peer that is not heard of keeps a job for no
+// longer than the lease.
+func (f *federation) configure(t *testing.T, d *domain, dir string) string {
 	t.Helper()
 	var b strings.Builder
-	fmt.Fprintf(&b, "domain: %s\nsites:\n%s", d.domain(), d.site)
+	fmt.Fprintf(&b, "domain: %s\nsites:\n%speer:\n", d.domain(), d.site)
+	if url := f.endpoint(d); url != "" {
+		fmt.Fprintf(&b, "  listen: %s:%d\n  url: %s\n", d.address, port, url)
+	}
+	fmt.Fprintf(&b, "  tls: {cert: %[1]s/gateway.pem, key: %[1]s/gateway.key}\n  trust:\n", d.keys)
+	for _, o := range f.domains {
+		if o != d {
+			fmt.Fprintf(&b, "    %s: {ca: %s/ca.pem}\n", o.domain(), o.keys)
+		}
+	}
+	b.WriteString("  peers:\n")
+	for _, r := range f.relations(d) {
+		fmt.Fprintf(&b, "    - domain: %s\n", r.to.domain())
+		if r.url != "" {
+			fmt.Fprintf(&b, "      url: %s\n", r.url)
+		}
+		fmt.Fprintf(&b, "      role: %s\n      shows: categorized\n      every: 500ms\n      beat: 2s\n      lost: 12s\n      terms: {lease: 15s, skew: 1s, stopWithin: 3s, resend: 2s, keep: 10m}\n", r.role)
+	}
+	b.WriteString("  routing: {overload: 2s, recover: 500ms, hop: 500ms, typical: 3500ms}\n")
+	b.WriteString("  mapping:\n    - {account: nobody}\n")
 	return write(t, filepath.Join(dir, d.name+".yaml"), b.String())
 }
 

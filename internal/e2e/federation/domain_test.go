@@ -30,6 +30,7 @@ type domain struct {
 	address string // on the bridge
 	env     []string
 	site    string // its entry in the gateway's configuration
+	keys    string // directory of its key and certificate, and of its CA
 	slots   int
 	gateway *gateway
 }

@@ -55,6 +55,7 @@ func TestFederation(t *testing.T) {
 	jobs := l.jobs()
 
 	f := newFederation(t, hub, domains, l.phase)
+	f.identify(t, dir)
 	all := map[string]*figures{}
 	var names []string
 	// The managers stay from run to run; the gateways, and what they remember, do not.
@@ -63,7 +64,7 @@ func TestFederation(t *testing.T) {
 		defer r.stopAll()
 		for _, d := range domains {
 			if federated {
-				r.configs[d.name] = f.configure(t, d, dir, r.dir)
+				r.configs[d.name] = f.configure(t, d, r.dir)
 			} else {
 				r.configs[d.name] = d.isolated(t, r.dir)
 			}
