@@ -65,6 +65,7 @@ func TestScripts(t *testing.T) {
 			"get":          get,
 			"neighbours":   startNeighbours,
 			"peerendpoint": startPeerEndpoint,
+			"strange":      strange,
 		},
 	})
 }
@@ -139,6 +140,8 @@ func startGateway(ts *testscript.TestScript, neg bool, args []string) {
 				base := strings.TrimSuffix(value, "/bes")
 				ts.Setenv("BASE", base)
 				ts.Setenv("ADDR", strings.TrimPrefix(base, "http://"))
+			case "peer":
+				ts.Setenv("PEER", value)
 			case "ready":
 				up = true
 				ready <- true
