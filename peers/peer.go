@@ -68,6 +68,13 @@ func (o *Options) config(p Peer) session.Config {
 	return c.EnsureDefaults()
 }
 
+// Check gives fail.Invalid for what can't be a peer of the domain's gateway, which peers reach at
+// endpoint; "" is one that is outbound-only.
+func (p Peer) Check(domain, endpoint string) error {
+	o := &Options{Domain: domain, Endpoint: endpoint, Instance: "check"}
+	return o.validate(p.clone())
+}
+
 // validate gives fail.Invalid for what can't be a peer of this gateway.
 func (o *Options) validate(p Peer) error {
 	refuse := func(format string, args ...any) *fail.Error {

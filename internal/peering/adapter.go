@@ -34,7 +34,7 @@ var (
 
 // Properties implements adapters.Adapter.
 func (s *site) Properties() adapters.Properties {
-	return adapters.Properties{Type: "peer", ManagerURI: ManagerURI, Version: "1", Suspend: true, Hold: true, Push: true, Bulk: true, Lease: true, Recallable: true, Domain: s.domain}
+	return adapters.Properties{Type: "peer", ManagerURI: ManagerURI, Version: "1", Suspend: true, Hold: true, Push: true, Bulk: true, Lease: true, Recallable: true, Recall: true, Domain: s.domain}
 }
 
 // Check implements adapters.Adapter.
