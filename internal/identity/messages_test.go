@@ -79,7 +79,7 @@ func endpoint(t *testing.T, g *identity.Gateway, withTLS bool) (string, chan pee
 	return scheme + l.Addr().String() + "/peer", v.seen
 }
 
-// signs has a client sign as a gateway.
+// signs is how peers.Client has a request signed.
 func signs(g *identity.Gateway) func() func(context.Context, *etree.Element) error {
 	return func() func(context.Context, *etree.Element) error { return g.Signer("") }
 }
@@ -96,8 +96,7 @@ func call(t *testing.T, g *identity.Gateway, url, domain string, edit func(c *so
 		}
 	}
 	c := &soap.Client{
-		URL: url, Addressing: true, Transport: tr, Retries: -1, Timeout: 10 * time.Second,
-		Signer: signs(g),
+		URL: url, Addressing: true, Transport: tr, Retries: -1, Timeout: 10 * time.Second, Signer: signs(g),
 		Check: func(ctx context.Context, m *soap.Parsed, r *http.Response) error {
 			return g.Answer(ctx, domain, m, r.TLS)
 		},
@@ -147,15 +146,16 @@ func TestMessages(t *testing.T) {
 		}, "one of the two clocks", ""},
 		{"a block that is not signed", true, "", "", fiu, []identity.Anchor{byKey(fiu)}, func(c *soap.Client) {
 			sign := c.Signer()
-			spoiled := func(ctx context.Context, e *etree.Element) error {
-				err := sign(ctx, e)
-				x := etree.NewElement("wsa:From")
-				x.CreateAttr("xmlns:wsa", soap.NSWSA)
-				x.CreateElement("wsa:Address").SetText("http://x/")
-				e.SelectElement("Header").AddChild(x)
-				return err
+			c.Signer = func() func(context.Context, *etree.Element) error {
+				return func(ctx context.Context, e *etree.Element) error {
+					err := sign(ctx, e)
+					x := etree.NewElement("wsa:From")
+					x.CreateAttr("xmlns:wsa", soap.NSWSA)
+					x.CreateElement("wsa:Address").SetText("http://x/")
+					e.SelectElement("Header").AddChild(x)
+					return err
+				}
 			}
-			c.Signer = func() func(context.Context, *etree.Element) error { return spoiled }
 		}, "does not cover From", ""},
 		{"no TLS, signed and addressed", false, "", "", fiu, []identity.Anchor{byKey(fiu)}, nil, "", "signature"},
 		{"no TLS, no signature", false, identity.Off, identity.Off, fiu, []identity.Anchor{byKey(fiu)}, nil, "nobody knows", ""},
