@@ -555,7 +555,7 @@ func suspended(ctx context.Context, p *probe) (string, error) {
 		return "", err
 	}
 	defer v.drop(r.About)
-	saw := ""
+	var saw []string
 	for i, want := range []wire.Want{wire.Suspend, wire.Run} {
 		n := uint64(i + 1)
 		if _, err := v.give(ctx, &wire.Control{About: r.About, Number: n, Want: want, RecallBy: r.RecallBy}); err != nil {
@@ -568,9 +568,9 @@ func suspended(ctx context.Context, p *probe) (string, error) {
 		if final(rep) {
 			return "", fmt.Errorf("the copy was to %s, and is %s: %s", want, rep.Status, rep.Reason)
 		}
-		saw += fmt.Sprintf("%s: %s ", want, rep.Status)
+		saw = append(saw, fmt.Sprintf("%s: %s", want, rep.Status))
 	}
-	return strings.TrimSpace(saw), nil
+	return strings.Join(saw, ", "), nil
 }
 
 func controlledBefore(ctx context.Context, p *probe) (string, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -173,10 +174,8 @@ func (h *host) route(domain string, m *wire.Route, known *heldCopy) (*wire.Answe
 	no := func(kind wire.Refusal, why string) (*wire.Answer, []wire.Message) {
 		return &wire.Answer{About: m.About, Kind: kind, Reason: why}, nil
 	}
-	for _, d := range m.Path {
-		if d == hostDomain {
-			return no(wire.Invalid, "the job came through here before")
-		}
+	if slices.Contains(m.Path, hostDomain) {
+		return no(wire.Invalid, "the job came through here before")
 	}
 	if m.Path[len(m.Path)-1] != domain {
 		return no(wire.Invalid, "the path must end with who sends the job")
@@ -334,7 +333,7 @@ func hosted(t testing.TB, around func(http.Handler) http.Handler) Options {
 		t.Fatal(err)
 	}
 	h.table = table
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // it outlives t.Context in cleanups
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- table.Run(ctx) }()
 	t.Cleanup(func() {

@@ -14,7 +14,7 @@ import (
 
 	"github.com/portolan-project/portolan/conformance"
 	"github.com/portolan-project/portolan/internal/fail"
-	peerid "github.com/portolan-project/portolan/internal/identity"
+	"github.com/portolan-project/portolan/internal/identity"
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
@@ -79,7 +79,7 @@ func (g *guestFlags) fill(o *conformance.Options) error {
 	if g.domain == "" || g.cert == "" || g.key == "" {
 		return usagef("the endpoint wants to know who asks: give --domain, --cert and --key")
 	}
-	id, err := peerid.Open(peerid.Options{Domain: g.domain, Cert: g.cert, Key: g.key})
+	id, err := identity.Open(identity.Options{Domain: g.domain, Cert: g.cert, Key: g.key})
 	if err != nil {
 		return usagef("%s", sentence(err))
 	}
@@ -101,7 +101,7 @@ func (g *guestFlags) fill(o *conformance.Options) error {
 	if g.other == "" {
 		return nil
 	}
-	second, err := peerid.Open(peerid.Options{Domain: g.other, Cert: g.otherCert, Key: g.otherKey})
+	second, err := identity.Open(identity.Options{Domain: g.other, Cert: g.otherCert, Key: g.otherKey})
 	if err != nil || g.otherCert == "" {
 		return usagef("--other-domain goes with --other-cert and --other-key: %v", err)
 	}
@@ -113,35 +113,35 @@ func (g *guestFlags) fill(o *conformance.Options) error {
 }
 
 // signer gives what signs messages of an identity.
-func signer(id *peerid.Identity) (func(context.Context, *etree.Element) error, error) {
-	trust, err := peerid.NewTrust()
+func signer(id *identity.Identity) (func(context.Context, *etree.Element) error, error) {
+	trust, err := identity.NewTrust()
 	if err != nil {
 		return nil, err
 	}
-	return (&peerid.Gateway{Identity: id, Trusted: trust}).Signer(""), nil
+	return (&identity.Gateway{Identity: id, Trusted: trust}).Signer(""), nil
 }
 
 // verifier gives what knows the endpoint by its certificate.
 func (g *guestFlags) verifier() (func(tls.ConnectionState) error, error) {
 	unknown := func(c *x509.Certificate) error {
-		return fail.Errorf("conformance", fail.Denied, "", "the endpoint shows a certificate of %q with the fingerprint %s, which is not the one that --ca or --fingerprint know", c.Subject, peerid.PinOf(c))
+		return fail.Errorf("conformance", fail.Denied, "", "the endpoint shows a certificate of %q with the fingerprint %s, which is not the one that --ca or --fingerprint know", c.Subject, identity.PinOf(c))
 	}
 	switch {
 	case (g.ca == "") == (g.fingerprint == ""):
 		return nil, usagef("say how the endpoint is known, with one of --ca and --fingerprint")
 	case g.fingerprint != "":
-		pin, err := peerid.ParsePin(g.fingerprint)
+		pin, err := identity.ParsePin(g.fingerprint)
 		if err != nil {
 			return nil, usagef("--fingerprint: %s", sentence(err))
 		}
 		return func(s tls.ConnectionState) error {
-			if c := s.PeerCertificates[0]; peerid.PinOf(c) != pin {
+			if c := s.PeerCertificates[0]; identity.PinOf(c) != pin {
 				return unknown(c)
 			}
 			return nil
 		}, nil
 	}
-	cas, err := peerid.ReadCertificates(g.ca, 16)
+	cas, err := identity.ReadCertificates(g.ca, 16)
 	if err != nil {
 		return nil, usagef("--ca: %s", sentence(err))
 	}
@@ -163,7 +163,7 @@ func (g *guestFlags) verifier() (func(tls.ConnectionState) error, error) {
 }
 
 // showing is a client that shows a certificate, or none.
-func showing(c *peerid.Credential, verify func(tls.ConnectionState) error) *http.Client {
+func showing(c *identity.Credential, verify func(tls.ConnectionState) error) *http.Client {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection verifies, by key or CA and not by host
@@ -183,14 +183,14 @@ func showing(c *peerid.Credential, verify func(tls.ConnectionState) error) *http
 const vouchFor = time.Hour
 
 // vouch gives what vouches for the user.
-func (g *guestFlags) vouch(id *peerid.Identity) func(audience, job, document string) ([]byte, error) {
+func (g *guestFlags) vouch(id *identity.Identity) func(audience, job, document string) ([]byte, error) {
 	var vos []string
 	if g.vo != "" {
 		vos = []string{g.vo}
 	}
 	return func(audience, job, document string) ([]byte, error) {
 		now := time.Now().Truncate(time.Second)
-		return id.Vouch(peerid.Claims{
+		return id.Vouch(identity.Claims{
 			Issuer: g.domain, Audience: audience, Origin: g.domain, Job: job, User: g.user, VOs: vos,
 			Document: sha256.Sum256([]byte(document)), NotBefore: now.Add(-time.Minute), NotAfter: now.Add(vouchFor),
 		})

@@ -9,7 +9,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	peerid "github.com/portolan-project/portolan/internal/identity"
+	"github.com/portolan-project/portolan/internal/identity"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/peers"
 	"github.com/portolan-project/portolan/peers/session"
@@ -24,28 +24,28 @@ func startPeerEndpoint(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: peerendpoint")
 	}
-	var anchors []peerid.Anchor
-	open := func(domain string) *peerid.Identity {
+	var anchors []identity.Anchor
+	open := func(domain string) *identity.Identity {
 		dir := ts.MkAbs(domain)
 		ts.Check(os.MkdirAll(dir, 0o700))
-		id, err := peerid.Open(peerid.Options{Domain: domain, Dir: dir})
+		id, err := identity.Open(identity.Options{Domain: domain, Dir: dir})
 		ts.Check(err)
-		anchors = append(anchors, peerid.Anchor{Domain: domain, Pins: []peerid.Pin{id.Current().Pin()}})
+		anchors = append(anchors, identity.Anchor{Domain: domain, Pins: []identity.Pin{id.Current().Pin()}})
 		return id
 	}
 	host := open("host.example")
 	open("guest.example")
 	open("third.example")
-	trust, err := peerid.NewTrust(anchors...)
+	trust, err := identity.NewTrust(anchors...)
 	ts.Check(err)
-	ts.Check(os.WriteFile(ts.MkAbs("host-ca.pem"), peerid.EncodeCertificates(host.CA()), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs("host-ca.pem"), identity.EncodeCertificates(host.CA()), 0o600))
 	ts.Setenv("PIN", host.Current().Pin().String())
 
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	ts.Check(err)
 	at := "https://" + l.Addr().String() + "/peer"
 	ts.Setenv("PEER", at)
-	by := &peerid.Gateway{Identity: host, Trusted: trust, Endpoint: at}
+	by := &identity.Gateway{Identity: host, Trusted: trust, Endpoint: at}
 	h := &quiet{}
 	table, err := peers.New(peers.Options{Domain: "host.example", Endpoint: at, Trust: by, Handler: h})
 	ts.Check(err)
@@ -58,7 +58,7 @@ func startPeerEndpoint(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	server := peers.NewServer(peers.ServerOptions{Trust: by})
 	server.Serve(table)
-	srv := &http.Server{Handler: soap.NewRouter(map[string]http.Handler{"/peer": server}), TLSConfig: host.ServerTLS(trust)} //nolint:gosec // of a test
+	srv := &http.Server{Handler: soap.NewRouter(map[string]http.Handler{"/peer": server}), TLSConfig: host.ServerTLS(trust)}
 	go func() { _ = srv.Serve(tls.NewListener(l, srv.TLSConfig)) }()
 	ts.Defer(func() {
 		stop()
