@@ -102,6 +102,7 @@ type Properties struct {
 	Hold    bool // Holder
 	Push    bool // Watcher delivers evidence; else the broker asks Status
 	Bulk    bool // alike jobs of one Submit cost the manager about one request
+	Recall  bool // Recaller
 	Lease   bool // Leaser: it keeps Job.NotAfter
 	// Recallable says that Lost means more than elsewhere: whoever has the job gave it back
 	// or lost the right to run it, so that it runs there no more. It may then be run again
@@ -258,6 +259,13 @@ type Suspender interface {
 type Holder interface {
 	Hold(context.Context, []Handle) []error
 	Release(context.Context, []Handle) []error
+}
+
+// Recaller is the ability Properties.Recall: jobs that have not begun are asked back, for
+// the reason given. That it was asked is no evidence: a job that came back is Lost, with
+// the reason, and one that began meanwhile goes on.
+type Recaller interface {
+	Recall(ctx context.Context, handles []Handle, reason string) []error
 }
 
 // Watcher is the ability Properties.Push. Watch calls emit with evidence of

@@ -41,7 +41,7 @@ func (quiet) Deliver(_ string, _ []wire.Message, done func()) { done() }
 func newCrowd(b *testing.B, n int, beat time.Duration) *crowd {
 	c := &crowd{keys: peertest.NewKeys("hub.example"), net: new(peertest.Network)}
 	c.hub = peertest.NewGateway(b, c.net, c.keys, "hub.example", func(o *peers.Options) { o.Handler = quiet{&c.up} })
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // it outlives b.Context in cleanups
+	ctx, cancel := context.WithCancel(context.Background()) // it outlives the test's own
 	var wg sync.WaitGroup
 	c.stop = func() { cancel(); wg.Wait() }
 	b.Cleanup(c.stop)

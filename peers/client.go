@@ -5,7 +5,10 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/beevik/etree"
 
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
@@ -31,7 +34,8 @@ type Client struct {
 	UserAgent string       // "portolan" unless set
 
 	once   sync.Once
-	failed error // of the set-up
+	failed error       // of the set-up
+	broken atomic.Bool // failed is there: another client may fare better
 	soap   *soap.Client
 	count  *counts // the Table's, of the peer
 }
@@ -40,6 +44,9 @@ func (c *Client) init() {
 	if c.count == nil {
 		c.count = new(counts)
 	}
+	if c.failed != nil {
+		return
+	}
 	base := c.Transport
 	if base == nil {
 		t := &http.Transport{
@@ -47,6 +54,7 @@ func (c *Client) init() {
 			TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true, // encoder has it
 		}
 		if t.TLSClientConfig, c.failed = c.Trust.ClientTLS(c.Domain); c.failed != nil {
+			c.broken.Store(true)
 			return
 		}
 		if t.TLSClientConfig != nil {
@@ -58,7 +66,8 @@ func (c *Client) init() {
 	c.soap = &soap.Client{
 		URL: c.URL, Version: c.Version, Addressing: true, Limits: limits, Transport: rt, Timeout: longestCall, UserAgent: c.UserAgent,
 		Retries: -1, // what has no answer is repeated by the rules of sessions, as a new frame
-		Sign:    c.Trust.Signer(c.Domain), Check: c.check,
+		Signer:  func() func(context.Context, *etree.Element) error { return c.Trust.Signer(c.Domain) },
+		Check:   c.check,
 	}
 }
 

@@ -22,6 +22,9 @@ const (
 	maxNames = 64
 	// maxInside are requests of one peer that are being answered at once.
 	maxInside = 16
+	// Requests that a peer may make in a second, and at once: far more than the protocol needs.
+	requestRate  = 500
+	requestBurst = 1000
 	// Sessions that a peer may open: so many at once, and then one each openEvery.
 	openBurst = 8
 	openEvery = 2 * time.Second
@@ -56,13 +59,14 @@ type entry struct {
 	clock   Clock
 
 	inside  int
+	asks    *rate.Limiter
 	opens   *rate.Limiter
 	removed bool
 	stopped bool
 }
 
 func newEntry(t *Table, p Peer) *entry {
-	e := &entry{t: t, domain: p.Domain, stream: new(stream), peer: p, config: t.o.config(p), opens: rate.NewLimiter(rate.Every(openEvery), openBurst), since: time.Now()}
+	e := &entry{t: t, domain: p.Domain, stream: new(stream), peer: p, config: t.o.config(p), asks: rate.NewLimiter(requestRate, requestBurst), opens: rate.NewLimiter(rate.Every(openEvery), openBurst), since: time.Now()}
 	e.reason = e.waitsFor()
 	return e
 }
@@ -142,7 +146,7 @@ func (e *entry) links() []*link {
 	if e.link == nil {
 		return e.old
 	}
-	return append(e.old[:len(e.old):len(e.old)], e.link)
+	return append(slices.Clip(e.old), e.link)
 }
 
 func (e *entry) find(name string) *link {
@@ -225,7 +229,8 @@ func (e *entry) settle() {
 	}
 	e.old = nil
 	e.t.mu.Lock()
-	if e.t.leaving[e.domain] == e {
+	left := slices.DeleteFunc(e.t.leaving[e.domain], func(o *entry) bool { return o == e })
+	if e.t.leaving[e.domain] = left; len(left) == 0 {
 		delete(e.t.leaving, e.domain)
 	}
 	e.t.mu.Unlock()
@@ -261,7 +266,7 @@ func (e *entry) clientFor(told string) (*Client, string) {
 	if url == "" {
 		url = told
 	}
-	if url == e.url && e.client != nil {
+	if url == e.url && e.client != nil && !e.client.broken.Load() {
 		return e.client, e.url
 	}
 	if e.client != nil {
@@ -273,6 +278,7 @@ func (e *entry) clientFor(told string) (*Client, string) {
 		p.URL = url
 		if c.Transport, c.failed = e.t.o.Transport(p); c.failed != nil {
 			c.failed = fail.Errorf("peers", fail.Unavailable, url, "there is no way to call %s", url).Because(c.failed)
+			c.broken.Store(true)
 		}
 	}
 	return c, url
@@ -305,6 +311,8 @@ func (e *entry) answer(ctx context.Context, request wire.Message) (wire.Message,
 		err = errStopped(f.Session)
 	case l == nil:
 		err = &wire.Fault{Code: wire.UnknownSession, Session: f.Session, Sentence: "the session is not known here any more: open another"}
+	case !e.asks.Allow():
+		err = busy(f.Session, "there are too many requests of "+e.domain+": come again later", time.Second)
 	case e.inside >= maxInside:
 		err = busy(f.Session, fmt.Sprintf("%d requests of %s are being answered: come again when there are fewer", e.inside, e.domain), time.Second)
 	default:

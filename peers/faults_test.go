@@ -41,7 +41,7 @@ func runFaults(t *testing.T, seed uint64) {
 	var mu sync.Mutex // the network asks from many goroutines
 	faulty := false
 	w := newWorld(t, seed%3 == 0)
-	w.net.Fault = func(_, _ string, _ *http.Request) peertest.Fault {
+	w.net.Faults(func(_, _ string, _ *http.Request) peertest.Fault {
 		mu.Lock()
 		defer mu.Unlock()
 		f := peertest.Fault{Delay: time.Duration(rng.IntN(100)) * time.Millisecond, Back: time.Duration(rng.IntN(100)) * time.Millisecond}
@@ -65,7 +65,7 @@ func runFaults(t *testing.T, seed uint64) {
 			f.Back = time.Duration(rng.IntN(30)) * time.Second
 		}
 		return f
-	}
+	})
 	lot := func(n int) int {
 		mu.Lock()
 		defer mu.Unlock()

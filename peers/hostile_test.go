@@ -115,6 +115,7 @@ func TestWhoIsNotWhoItSays(t *testing.T) {
 		liar.want(beat(liar), wire.NotTrusted)
 		unsigned := w.speaker(t, domA, mute{w.keys.Trust(domA)}, domB)
 		unsigned.want(beat(unsigned), wire.NotTrusted)
+		synctest.Wait()
 		phase(t, w.b, domA, session.Alive)
 		events(t, w.b, "a.example: opened")
 		if s := status(t, w.b, domA); s.In.Messages != 1 {

@@ -204,7 +204,9 @@ func (l *link) refuse(f *wire.Frame) error {
 
 // ask sends a request; what comes of it is a step.
 func (l *link) ask(o session.Ask) {
-	e, client := l.e, l.e.client
+	e := l.e
+	e.client, e.url = e.clientFor(e.url)
+	client := e.client
 	if f := frameOf(o.Message); f != nil {
 		e.count.out.items.Add(uint64(len(f.Items)))
 	}
@@ -231,6 +233,7 @@ func (l *link) answered(id uint64, sent time.Time, m wire.Message, err error) {
 		e.count.in.items.Add(uint64(len(f.Items)))
 		e.measure(f.Clock, sent)
 		if l.refuse(f) != nil {
+			_ = l.step(session.Failed{ID: id})
 			return
 		}
 		_ = l.step(session.Response{ID: id, Message: m})

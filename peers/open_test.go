@@ -1,8 +1,11 @@
 package peers_test
 
 import (
+	"crypto/tls"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,9 +24,9 @@ func TestAtOnce(t *testing.T) {
 		t.Run(delay.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := &world{net: new(peertest.Network), keys: peertest.NewKeys(domA, domB), put: map[string]int{}}
-				w.net.Fault = func(_, _ string, r *http.Request) peertest.Fault {
+				w.net.Faults(func(_, _ string, _ *http.Request) peertest.Fault {
 					return peertest.Fault{Delay: delay, Back: delay}
-				}
+				})
 				w.a, w.b = peertest.NewGateway(t, w.net, w.keys, domA), peertest.NewGateway(t, w.net, w.keys, domB)
 				synctest.Wait()
 				ofB, ofA := pair(false)
@@ -52,12 +55,15 @@ func TestOpenedIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{net: new(peertest.Network), keys: peertest.NewKeys(domA, domB), put: map[string]int{}}
 		n := 0
-		w.net.Fault = func(_, _ string, r *http.Request) peertest.Fault {
+		var mu sync.Mutex
+		w.net.Faults(func(_, _ string, r *http.Request) peertest.Fault {
+			mu.Lock()
+			defer mu.Unlock()
 			if strings.HasSuffix(r.Header.Get("SOAPAction"), `/OpenSession"`) {
 				n++
 			}
 			return peertest.Fault{LoseAnswer: n < 3}
-		}
+		})
 		w.a, w.b = peertest.NewGateway(t, w.net, w.keys, domA), peertest.NewGateway(t, w.net, w.keys, domB)
 		synctest.Wait()
 		ofB, ofA := pair(true)
@@ -142,7 +148,7 @@ func TestChange(t *testing.T) {
 func TestRemove(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		out := !status(t, w.b, domA).Agreement.Dials
-		ofB, ofA := pair(out)
+		_, ofA := pair(out)
 		w.send(t, w.a, 5)
 		must(t, w.b.Table.Remove(domA))
 		kind(t, w.b.Table.Remove(domA), fail.NotFound)
@@ -168,11 +174,59 @@ func TestRemove(t *testing.T) {
 		pass(time.Second)
 		must(t, w.b.Table.Remove(domA))
 		must(t, w.b.Table.Add(ofA))
+		must(t, w.b.Table.Remove(domA))
+		must(t, w.b.Table.Add(ofA))
 		w.a.Seen.Release()
 		pass(2 * time.Minute)
 		w.alive(t)
-		_ = ofB
 	})
+}
+
+// late is a trust that knows nobody to call before it is told to.
+type late struct {
+	peers.Trust
+	known *atomic.Bool
+}
+
+func (l late) ClientTLS(domain string) (*tls.Config, error) {
+	if !l.known.Load() {
+		return nil, fail.Errorf("test", fail.Denied, domain, "nothing is trusted for %s", domain)
+	}
+	return l.Trust.ClientTLS(domain)
+}
+
+// Who could not be called for want of trust is called once there is some.
+func TestTrustThatComesLater(t *testing.T) {
+	keys := peertest.NewKeys(domA, domB)
+	b := newSite(t, domB, keys.Trust(domB), nil)
+	known := new(atomic.Bool)
+	a := newSite(t, domA, late{keys.Trust(domA), known}, nil)
+	ofB, ofA := pair(true)
+	ofB.URL = b.http.URL + "/peer"
+	must(t, b.table.Add(ofA))
+	must(t, a.table.Add(ofB))
+	must(t, a.table.Retry(domB))
+	if _, err := a.table.Session(domB); err != nil {
+		t.Fatal(err)
+	}
+	known.Store(true)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for { // as a person would who tries again
+			select {
+			case <-stop:
+				return
+			case <-time.After(50 * time.Millisecond):
+				if err := a.table.Retry(domB); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	until(t, a.seen, "the session is alive", isAlive(a, domB))
+	close(stop)
+	wg.Wait()
 }
 
 // A credit is kept to: who is slow is sent no more, and where the queue is full Put says so.

@@ -68,9 +68,16 @@ func (o *Options) config(p Peer) session.Config {
 	return c.EnsureDefaults()
 }
 
+// Check gives fail.Invalid for what can't be a peer of the domain's gateway, which peers reach at
+// endpoint; "" is one that is outbound-only.
+func (p Peer) Check(domain, endpoint string) error {
+	o := &Options{Domain: domain, Endpoint: endpoint, Instance: "check"}
+	return o.validate(p.clone())
+}
+
 // validate gives fail.Invalid for what can't be a peer of this gateway.
 func (o *Options) validate(p Peer) error {
-	refuse := func(format string, args ...any) error {
+	refuse := func(format string, args ...any) *fail.Error {
 		return fail.Errorf("peers.Peer", fail.Invalid, p.Domain, format, args...)
 	}
 	switch {
@@ -83,7 +90,7 @@ func (o *Options) validate(p Peer) error {
 	}
 	if p.URL != "" {
 		if err := checkURL(p.URL); err != nil {
-			return refuse("the URL of %s is %q; it must be an absolute http or https URL with a host", p.Domain, p.URL).(*fail.Error).Because(err)
+			return refuse("the URL of %s is %q; it must be an absolute http or https URL with a host", p.Domain, p.URL).Because(err)
 		}
 	}
 	c := o.config(p)

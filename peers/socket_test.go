@@ -47,7 +47,7 @@ func newSite(t *testing.T, domain string, trust peers.Trust, conf *tls.Config) *
 	var err error
 	s.table, err = peers.New(peers.Options{Domain: domain, Endpoint: s.http.URL + "/peer", Trust: trust, Handler: s.seen})
 	must(t, err)
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // it outlives t.Context in cleanups
+	ctx, cancel := context.WithCancel(context.Background()) // it outlives the test's own
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := s.table.Run(ctx); err != nil {

@@ -49,9 +49,9 @@ type Table struct {
 
 	// mu is taken after the lock of an entry, never before it.
 	mu       sync.RWMutex
-	entries  map[string]*entry // by domain
-	leaving  map[string]*entry // removed ones whose session is being drained
-	sessions map[string]*entry // by the names of sessions: those that stand, and closed ones that are remembered
+	entries  map[string]*entry   // by domain
+	leaving  map[string][]*entry // removed ones whose session is being drained, the last removed last
+	sessions map[string]*entry   // by the names of sessions: those that stand, and closed ones that are remembered
 	ran      bool
 	// start runs something until Run ends; nil before Run and after it.
 	start   func(do func(context.Context))
@@ -80,7 +80,7 @@ func New(o Options) (*Table, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Table{
-		o: o, entries: map[string]*entry{}, leaving: map[string]*entry{}, sessions: map[string]*entry{}, ended: make(chan struct{}),
+		o: o, entries: map[string]*entry{}, leaving: map[string][]*entry{}, sessions: map[string]*entry{}, ended: make(chan struct{}),
 	}, nil
 }
 
@@ -128,7 +128,11 @@ func (t *Table) spawn(do func(context.Context)) bool {
 func (t *Table) all() []*entry {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return slices.AppendSeq(slices.Collect(maps.Values(t.entries)), maps.Values(t.leaving))
+	all := slices.Collect(maps.Values(t.entries))
+	for _, l := range t.leaving {
+		all = append(all, l...)
+	}
+	return all
 }
 
 // goodbyeTime is how long Close waits for the other sides to hear of an end without drain.
@@ -208,7 +212,8 @@ func (t *Table) Add(p Peer) error {
 	var old *entry
 	if err == nil {
 		t.entries[p.Domain] = e
-		if old = t.leaving[p.Domain]; old != nil {
+		if l := t.leaving[p.Domain]; len(l) > 0 {
+			old = l[len(l)-1]
 			e.stream = old.stream // what the handler is told stays in order
 		}
 	}
@@ -251,7 +256,7 @@ func (t *Table) Remove(domain string) error {
 	e := t.entries[domain]
 	delete(t.entries, domain)
 	if e != nil {
-		t.leaving[domain] = e
+		t.leaving[domain] = append(t.leaving[domain], e)
 	}
 	t.mu.Unlock()
 	if e == nil {

@@ -37,6 +37,8 @@ type gatewayConfig struct {
 	// Policies are programs of their own that order jobs or choose places, by the name that a
 	// setting gives as plugin:NAME.
 	Policies map[string]pluginpolicy.Settings `yaml:"policies"`
+	// Peer is how the gateway works with those of other domains; nil is not at all.
+	Peer *peerConfig `yaml:"peer"`
 }
 
 // limitsConfig bounds jobs that are on their way to sites or at them; 0 is no bound.
@@ -185,6 +187,9 @@ func parseConfig(file string, b []byte) (*gatewayConfig, error) {
 		}
 	}
 	c.check(p)
+	if c.Peer != nil {
+		c.Peer.check(c.Domain, &root, p)
+	}
 	if len(p.list) > 0 {
 		return nil, p
 	}

@@ -30,6 +30,8 @@ func TestConfigurationIsDocumented(t *testing.T) {
 	describeStruct(t, &b, structs, "limitsConfig", "")
 	fmt.Fprintf(&b, "\n## An entry of policies\n\n")
 	describeStruct(t, &b, parseStructs(t, filepath.Join(root, "internal", "broker", "policy", "pluginpolicy")), "Settings", "")
+	fmt.Fprintf(&b, "\n## peer\n\n")
+	describeStruct(t, &b, structs, "peerConfig", "")
 	fmt.Fprintf(&b, "\n## An entry of sites\n\n")
 	describeStruct(t, &b, structs, "siteConfig", "")
 	for _, name := range slices.Sorted(maps.Keys(siteTypes)) {

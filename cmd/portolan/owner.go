@@ -25,7 +25,7 @@ func claim(ctx context.Context, st store.Store, data, domain string) error {
 	file := filepath.Join(data, "id")
 	_, err := os.Stat(file)
 	fresh := errors.Is(err, fs.ErrNotExist)
-	own, err := identity(file)
+	own, err := ownName(file)
 	if err != nil {
 		return refusedf("the data directory can't be used: %v", err)
 	}
@@ -68,8 +68,8 @@ func firstOwner(ctx context.Context, st store.Store, own string) ([]byte, error)
 	return records[0].Value, st.SetSetting(ctx, ownerSetting, records[0].Value)
 }
 
-// identity gives the directory's name for itself, made at first use, and where it is.
-func identity(file string) (string, error) {
+// ownName gives the directory's name for itself, made at first use, and where it is.
+func ownName(file string) (string, error) {
 	id, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		id = []byte(uuid.NewString())

@@ -62,6 +62,7 @@ func TestScripts(t *testing.T) {
 			"eventually": eventually,
 			"setline":    setLine,
 			"get":        get,
+			"strange":    strange,
 			"neighbours": startNeighbours,
 		},
 	})
@@ -137,6 +138,8 @@ func startGateway(ts *testscript.TestScript, neg bool, args []string) {
 				base := strings.TrimSuffix(value, "/bes")
 				ts.Setenv("BASE", base)
 				ts.Setenv("ADDR", strings.TrimPrefix(base, "http://"))
+			case "peer":
+				ts.Setenv("PEER", value)
 			case "ready":
 				up = true
 				ready <- true

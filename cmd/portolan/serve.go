@@ -29,6 +29,7 @@ import (
 	"github.com/portolan-project/portolan/internal/store/etcd"
 	"github.com/portolan-project/portolan/internal/telemetry"
 	"github.com/portolan-project/portolan/jsdl"
+	"github.com/portolan-project/portolan/peers"
 )
 
 // serveOptions are the flags of serve.
@@ -217,6 +218,12 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		return refusedf("%v: choose another address with --listen", err)
 	}
 	defer listener.Close()
+	peering, err := openPeers(ctx, o, config.Peer, domain, log.With("part", "peers"))
+	if err != nil {
+		return err
+	}
+	defer peering.close()
+	keeper.peers = peering
 
 	v, _ := build()
 	metrics := telemetry.NewMetrics(v)
@@ -362,16 +369,27 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		return nil
 	})
 	group.Go(func() error { return keeper.follow(working) })
+	stopPeers := func() {}
+	if peering != nil {
+		group.Go(func() error { return peering.follow(working) })
+		door := peers.NewServer(peers.ServerOptions{Trust: peering.gateway, ExternalURL: peering.url, Log: log.With("part", "peers"), Observe: metrics.Answered})
+		stopPeers = servePeers(working, group, peering, door)
+	}
 	log.Info("serving", "bes", base.String(), "data", o.data, "domain", domain, "version", v)
 	metricsURL := base
 	metricsURL.Path = "/metrics"
-	fmt.Fprintf(a.out, "bes: %s\nmetrics: %s\nready\n", &base, &metricsURL)
+	fmt.Fprintf(a.out, "bes: %s\nmetrics: %s\n", &base, &metricsURL)
+	if peering != nil && peering.url != "" {
+		fmt.Fprintf(a.out, "peer: %s\n", peering.url)
+	}
+	fmt.Fprintln(a.out, "ready")
 
 	select {
 	case <-ctx.Done():
 	case <-failing.Done():
 	}
 	log.Info("stopping")
+	stopPeers()
 	drain(server, stopRequests)
 	stopWork()
 	if err := group.Wait(); err != nil {

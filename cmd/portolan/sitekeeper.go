@@ -30,6 +30,7 @@ type siteKeeper struct {
 	flag     string // the domain that --domain names
 	domain   string // that the gateway speaks for
 	policies *policyPlugins
+	peers    *peerKeeper // nil without the section peer
 
 	mu      sync.Mutex // held while the configuration is read anew
 	broker  *broker.Broker
@@ -186,6 +187,13 @@ func (k *siteKeeper) use(c *gatewayConfig) error {
 	} else if domain != k.domain {
 		return fmt.Errorf("the gateway speaks for %s, and that can't change to %s while it has jobs: give domain back its value", inWords(k.domain), inWords(domain))
 	}
+	if (c.Peer != nil) != (k.peers != nil) {
+		return errors.New("the section peer can't come or go while the gateway runs: start the gateway again")
+	}
+	usePeers, err := k.peers.prepare(c.Peer)
+	if err != nil {
+		return err
+	}
 	change, err := k.policies.prepare(c.Policies)
 	if err != nil {
 		return err
@@ -200,6 +208,7 @@ func (k *siteKeeper) use(c *gatewayConfig) error {
 		return err
 	}
 	change.keep()
+	usePeers()
 	k.broker.SetBounds(c.Limits.forBroker())
 	if err := k.broker.SetShares(c.Entitlements); err != nil { // they were checked
 		k.log.Error("the entitlements can't be used; those before hold on", "cause", err)

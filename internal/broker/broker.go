@@ -62,6 +62,7 @@ type Broker struct {
 	revision int64  // of the model that the scheduler has
 	fed      map[string]bool
 	busy     bool // the last round left jobs that may find room
+	far      afield
 	book     *estimate.Book
 	policies *policyRecord
 	own      *policy.Ledger // what was used under this replica
@@ -225,6 +226,7 @@ func (b *Broker) term(ctx context.Context) error {
 	if b.cfg.Model == nil {
 		g.Go(func() error { return sh.model.Run(gctx) })
 	}
+	defer sh.model.Updates(b.heardFar)()
 	g.Go(func() error { return sh.limits.Run(gctx) })
 	g.Go(func() error { return b.feedLoop(gctx, sh) })
 	g.Go(func() error { return b.dispatchLoop(gctx) })

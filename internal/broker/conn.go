@@ -11,11 +11,12 @@ import (
 // conn is an open adapter of a site, with what was asked of it once.
 type conn struct {
 	adapters.Adapter
-	props   adapters.Properties
-	holder  adapters.Holder    // nil: it can't
-	suspend adapters.Suspender // nil: it can't
-	watcher adapters.Watcher   // nil: it is polled
-	leaser  adapters.Leaser    // nil: it can't
+	props    adapters.Properties
+	holder   adapters.Holder    // nil: it can't
+	suspend  adapters.Suspender // nil: it can't
+	watcher  adapters.Watcher   // nil: it is polled
+	leaser   adapters.Leaser    // nil: it can't
+	recaller adapters.Recaller  // nil: it can't
 
 	// use is read-held by calls that are none of the site's loops, and held for
 	// good by whoever closes the adapter.
@@ -32,6 +33,9 @@ func newConn(a adapters.Adapter) *conn {
 	}
 	if c.props.Push {
 		c.watcher, _ = a.(adapters.Watcher)
+	}
+	if c.props.Recall {
+		c.recaller, _ = a.(adapters.Recaller)
 	}
 	if c.props.Lease {
 		c.leaser, _ = a.(adapters.Leaser)

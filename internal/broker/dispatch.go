@@ -86,6 +86,9 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 	} else if again := b.replicate(now); again > 0 && (wait == 0 || again < wait) {
 		wait = again
 	}
+	if again := b.takeBack(now); again > 0 && (wait == 0 || again < wait) {
+		wait = again
+	}
 	if b.cfg.Hooks.Gauges != nil {
 		b.cfg.Hooks.Gauges(b.live, b.waits())
 	}
@@ -115,6 +118,9 @@ func (b *Broker) placing(j *job, st *store.Status, d *schedule.Decision) []fact 
 
 // chosenBecause says in a few words why a place was chosen.
 func (b *Broker) chosenBecause(d *schedule.Decision) string {
+	if d.Domain != "" {
+		return d.Why + "; it is given to the site " + d.Place.Site + ", which is that peer"
+	}
 	site := "the site " + d.Place.Site
 	room := "can run it and has room"
 	if len(d.Ranked) > 0 && d.Ranked[0].Place == d.Place && d.Ranked[0].Free <= 0 {

@@ -156,7 +156,11 @@ func (b *Broker) against(k *kind, refused []string) (why string, could []*site) 
 		if slices.Contains(refused, s.name) {
 			continue
 		}
-		if no := s.cannot(k.request); no != "" {
+		no := s.cannot(k.request)
+		if domain := s.domain(); domain != "" {
+			no = b.cannotFar(domain, k.request)
+		}
+		if no != "" {
 			all = append(all, "site "+s.name+": "+no)
 			continue
 		}

@@ -72,6 +72,7 @@ func (b *Broker) newScheduler() {
 	}
 	sched.SetLimits(b.cfg.Bounds)
 	b.sched = sched
+	b.far.told, b.far.domains, b.far.stale, b.far.pending, b.far.back = nil, nil, true, nil, nil
 }
 
 // derived tells the scheduler what is known of places beside the model.
@@ -293,6 +294,10 @@ func (b *Broker) feedAll(now time.Time) {
 	}
 	for _, s := range r.sites {
 		b.deal(s, now)
+		if s.domain() != "" { // what it has is told by its domain
+			gone(s.name)
+			continue
+		}
 		if s.told == nil || s.static == nil {
 			gone(s.name)
 			continue
@@ -323,6 +328,7 @@ func (b *Broker) feedAll(now time.Time) {
 		b.fed[s.name] = true
 		changes = append(changes, c)
 	}
+	b.feedFar(now)
 	if len(changes) == 0 {
 		return
 	}
@@ -337,12 +343,15 @@ func (b *Broker) feedAll(now time.Time) {
 func (b *Broker) deal(s *site, now time.Time) {
 	var to schedule.Site
 	c, conn := s.capacity.Load(), s.conn.Load()
-	if c == nil || conn == nil {
+	if conn == nil || c == nil && conn.props.Domain == "" {
 		b.sched.SetSite(s.key(), schedule.Site{Closed: true, Problem: "it has not told what it has"})
 		return
 	}
 	to.Preference = max(0, slices.Index(b.order, s.name))
-	to.Ahead = b.ahead(c, conn)
+	peer := conn.props.Domain != ""
+	if !peer {
+		to.Ahead = b.ahead(c, conn)
+	}
 	if s.model.Ahead != nil {
 		to.Ahead = max(0, *s.model.Ahead)
 	}
@@ -358,7 +367,7 @@ func (b *Broker) deal(s *site, now time.Time) {
 	if conn.props.MaxJobs > 0 {
 		bound(conn.props.MaxJobs)
 	}
-	if c.Slots <= 0 {
+	if !peer && c.Slots <= 0 {
 		to.Closed, to.Problem = true, "it has no slots"
 	}
 	if s.failures > 0 {

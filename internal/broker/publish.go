@@ -77,7 +77,7 @@ func (b *Broker) orphans(sh *shared, published map[string]bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for site := range sh.model.Snapshot().Sites() {
-		if s := b.sites[site.Key.Site]; site.Domain == "" && (s == nil || !s.configured) {
+		if s := b.sites[site.Key.Site]; site.Domain == "" && (s == nil || !s.configured || s.domain() != "") {
 			published[site.Key.Site] = true
 		}
 	}
@@ -96,7 +96,7 @@ func (b *Broker) feedModel(ctx context.Context, sh *shared, published map[string
 	b.mu.Lock()
 	r := b.roster.Load()
 	for _, s := range r.sites {
-		if !s.news || s.told == nil || s.static == nil {
+		if s.domain() != "" || !s.news || s.told == nil || s.static == nil {
 			continue
 		}
 		s.news = false
@@ -154,8 +154,8 @@ func (b *Broker) Age(k resourcemodel.Key) (time.Duration, bool) {
 	return 0, false
 }
 
-// beyond says of the places of other domains what stands against them: they are
-// known, and no job can be sent there. Most bounds the verdicts.
+// beyond says of the places of other domains what stands against them: of those with which
+// there is no session, that they are known, and no job can be sent there. Most bounds the verdicts.
 func (b *Broker) beyond(r *resourcemodel.Request, now time.Time, most int) []resourcemodel.Verdict {
 	sh := b.shared.Load()
 	if sh == nil {
@@ -171,6 +171,10 @@ func (b *Broker) beyond(r *resourcemodel.Request, now time.Time, most int) []res
 				return out
 			}
 			v := r.Judge(w.Site, w.Share, w.Environment, resourcemodel.Derived{Now: now})
+			if b.peered(site.Domain) {
+				out = append(out, v)
+				continue
+			}
 			v.Could, v.Now = false, false
 			v.Clauses = append([]resourcemodel.Clause{{
 				Element: "Domain", Asked: "a site that this gateway can send jobs to", Has: "a site of the domain " + site.Domain,

@@ -55,7 +55,7 @@ func (b *Broker) entry(j *job) schedule.Entry {
 	st, k := &j.rec.Status, j.kind
 	return schedule.Entry{
 		Job: jobOf(j.rec.ID, j.rec.Owner, j.rec.Submitted, st.Class, k), Attempt: st.Attempt + 1,
-		Queue: k.queue(), NotBefore: st.NotBefore, Avoid: k.avoid(st.Refused),
+		Queue: k.queue(), NotBefore: st.NotBefore, Avoid: k.avoid(st.Refused), Way: k.way(),
 	}
 }
 

@@ -86,6 +86,7 @@ const (
 	DoSuspend                    // ask the site to stop it for now
 	DoResume                     // ask the site to let it go on
 	DoForget                     // let the site forget the placement that is given up
+	DoRecall                     // ask the peer for a job that waits there
 )
 
 type transition struct {

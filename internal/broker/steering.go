@@ -134,6 +134,8 @@ func (s *site) steerSome(ctx context.Context, c *conn) (bool, error) {
 			b.mu.Unlock()
 		case err == nil || fail.Is(err, fail.NotFound):
 			// NotFound: it ended meanwhile, and the audit below hears of it.
+		case d.do == DoRecall:
+			b.cfg.Log.Debug("a job is not given back", "job", d.id, "site", s.name, "cause", err) // it stays where it is
 		case d.do == DoSuspend && class == adapters.Permanent:
 			ins = append(ins, input{id: d.id, tag: d.tag, facts: s.unable(err, c.suspend != nil)})
 		case fail.Is(err, fail.Conflict), d.do == DoResume && class == adapters.Permanent:
@@ -214,6 +216,10 @@ func (c *conn) way(do Action, held bool) func(context.Context, []adapters.Handle
 	switch {
 	case do == DoCancel && !held:
 		return c.Cancel
+	case do == DoRecall && held && c.recaller != nil:
+		return func(ctx context.Context, hs []adapters.Handle) []error {
+			return c.recaller.Recall(ctx, hs, "the own sites of the domain that gave it have recovered")
+		}
 	case do == DoSuspend && held && c.holder != nil:
 		return c.holder.Hold
 	case do == DoSuspend && !held && c.suspend != nil:
@@ -258,6 +264,8 @@ func stillWanted(st *store.Status, do Action) bool {
 		return st.Suspend && Phase(st.Phase) != Cancelling
 	case DoResume:
 		return !st.Suspend && Phase(st.Phase) != Cancelling
+	case DoRecall:
+		return Phase(st.Phase) == AtSite && !st.Suspend
 	case DoSubmit, DoFind, DoForget:
 	}
 	return false

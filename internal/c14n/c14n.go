@@ -32,7 +32,7 @@ func Hash(h hash.Hash, e *etree.Element, prefixes ...string) {
 	buf := pieces.Get().(*[]byte)
 	w := writer{b: (*buf)[:0], to: h}
 	w.top(e, prefixes)
-	h.Write(w.b) //nolint:errcheck // a hash never fails
+	h.Write(w.b)
 	*buf = w.b
 	pieces.Put(buf)
 }
@@ -93,9 +93,9 @@ func declared(a *etree.Attr) (binding, bool) {
 
 // find gives what a prefix is bound to; "" for nothing.
 func find(list []binding, prefix string) string {
-	for i := len(list) - 1; i >= 0; i-- {
-		if list[i].prefix == prefix {
-			return list[i].uri
+	for _, b := range slices.Backward(list) {
+		if b.prefix == prefix {
+			return b.uri
 		}
 	}
 	return ""
@@ -171,7 +171,7 @@ func (w *writer) element(e *etree.Element) {
 			w.escape(t.Data, false)
 		}
 		if w.to != nil && len(w.b) >= piece {
-			w.to.Write(w.b) //nolint:errcheck // a hash never fails
+			w.to.Write(w.b)
 			w.b = w.b[:0]
 		}
 	}

@@ -50,7 +50,7 @@ const typ = "portolan-assertion+jwt"
 // hop separates the tokens of an assertion that was passed on: the origin's first.
 const hop = "~"
 
-func claimless(format string, args ...any) error {
+func claimless(format string, args ...any) *fail.Error {
 	return fail.Errorf("identity.Assertion", fail.Unauthenticated, "", "the assertion about the user "+format, args...)
 }
 
@@ -273,7 +273,7 @@ func parseHead(s string) (*head, error) {
 		}
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
-			return nil, claimless("has what is no certificate").(*fail.Error).Because(err)
+			return nil, claimless("has what is no certificate").Because(err)
 		}
 		h.chain = append(h.chain, c)
 	}

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -326,12 +327,9 @@ func listed(names []string) string {
 	case len(names) > 4:
 		names = append(names[:4:4], "…")
 	}
-	s := ""
+	quoted := make([]string, len(names))
 	for n, x := range names {
-		if n > 0 {
-			s += ", "
-		}
-		s += shown(x)
+		quoted[n] = shown(x)
 	}
-	return s
+	return strings.Join(quoted, ", ")
 }

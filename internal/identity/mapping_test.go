@@ -81,8 +81,23 @@ func TestPatterns(t *testing.T) {
 		pattern, name string
 		want          bool
 	}{
-		{"", "x", true}, {"*", "", true}, {"a", "a", true}, {"a", "ab", false}, {"a*", "a", true}, {"a*b", "ab", true}, {"a*b", "acb", true}, {"a*b", "abc", false},
-		{"a*a", "a", false}, {"*b*", "abc", true}, {"*b*", "ac", false}, {"a*b*c", "axbxc", true}, {"a*bb*c", "abc", false}, {"*.x", "a.x", true}, {"*.x", ".x", true}, {"*.x", "x", false}, {"?", "a", false},
+		{"", "x", true},
+		{"*", "", true},
+		{"a", "a", true},
+		{"a", "ab", false},
+		{"a*", "a", true},
+		{"a*b", "ab", true},
+		{"a*b", "acb", true},
+		{"a*b", "abc", false},
+		{"a*a", "a", false},
+		{"*b*", "abc", true},
+		{"*b*", "ac", false},
+		{"a*b*c", "axbxc", true},
+		{"a*bb*c", "abc", false},
+		{"*.x", "a.x", true},
+		{"*.x", ".x", true},
+		{"*.x", "x", false},
+		{"?", "a", false},
 	} {
 		m := identity.Mapping{{User: c.pattern, Account: "x"}}
 		_, err := m.Map(&identity.Subject{User: c.name, Origin: "a", By: "a", Signed: true})

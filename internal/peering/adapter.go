@@ -3,6 +3,7 @@ package peering
 import (
 	"context"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
@@ -33,7 +34,7 @@ var (
 
 // Properties implements adapters.Adapter.
 func (s *site) Properties() adapters.Properties {
-	return adapters.Properties{Type: "peer", ManagerURI: ManagerURI, Version: "1", Suspend: true, Hold: true, Push: true, Bulk: true, Lease: true, Recallable: true, Domain: s.domain}
+	return adapters.Properties{Type: "peer", ManagerURI: ManagerURI, Version: "1", Suspend: true, Hold: true, Push: true, Bulk: true, Lease: true, Recallable: true, Recall: true, Domain: s.domain}
 }
 
 // Check implements adapters.Adapter.
@@ -137,10 +138,32 @@ func (s *site) Health() adapters.Health {
 // Close implements adapters.Adapter; jobs go on.
 func (s *site) Close() error { return nil }
 
-// Watch implements adapters.Watcher.
+// Watch implements adapters.Watcher. Each time that a session begins, it says that it is up.
 func (s *site) Watch(ctx context.Context, emit func([]adapters.Evidence)) error {
 	s.e.mu.Lock()
 	p := s.e.peer(s.domain)
 	s.e.mu.Unlock()
-	return p.feed.Watch(ctx, emit)
+	up := p.listen()
+	defer p.deafen(up)
+	var one sync.Mutex // the two that emit take turns
+	each := func(es []adapters.Evidence) {
+		one.Lock()
+		defer one.Unlock()
+		emit(es)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	all.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-up:
+				each(nil)
+			}
+		}
+	})
+	return p.feed.Watch(ctx, each)
 }

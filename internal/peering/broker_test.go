@@ -60,7 +60,7 @@ func (h *house) open(t testing.TB) {
 	serving := make(chan struct{})
 	e, err := New(Options{
 		Domain: h.domain, Store: h.store, Link: sender{h.w, h.domain}, Jobs: late, Gate: h.gate, Book: h.book, View: viewTwin{},
-		Serve: func(ctx context.Context) error {
+		Serve: func(ctx context.Context, _ store.Session) error {
 			close(serving)
 			<-ctx.Done()
 			return nil

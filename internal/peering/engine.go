@@ -49,10 +49,10 @@ type Admitted struct {
 
 // Voucher vouches for users towards peers.
 type Voucher interface {
-	// Vouch gives the assertion that goes with a job: who its owner is, for the domain to
-	// alone and for a short time. Came is the assertion with which the job came here; nil
-	// for a job of our own. nil is none.
-	Vouch(ctx context.Context, to string, key handover.Key, owner, vo string, came []byte) ([]byte, error)
+	// Vouch gives the assertion that goes with a job and its document: who its owner is, for
+	// the domain to alone and until a moment, the recall deadline of the route. Came is the
+	// assertion with which the job came here; nil for a job of our own. nil is none.
+	Vouch(ctx context.Context, to string, key handover.Key, owner, vo, document string, until time.Time, came []byte) ([]byte, error)
 }
 
 // Book is the favour ledger. Its methods are called one after the other.
@@ -89,9 +89,10 @@ type Options struct {
 	Voucher Voucher // nil vouches for nobody
 	Book    Book    // nil keeps none
 	View    View    // nil knows nothing of what peers have, so that nothing is placed there
-	// Serve runs while this replica is the engine; nil is nothing. Sessions belong here, as
-	// peers must talk to who has the records.
-	Serve func(ctx context.Context) error
+	// Serve runs while this replica is the engine, for as long as its session with the store
+	// lasts; nil is nothing. The sessions with peers belong here, as these must talk to who
+	// has the records. The term ends when it returns.
+	Serve func(ctx context.Context, session store.Session) error
 	// Hops is how many hops a job of our own may make; default 3.
 	Hops int
 	// Patience is how long a submission waits for a peer's answer, after which the answer
@@ -269,7 +270,12 @@ func (e *Engine) serve(ctx context.Context) error {
 		g.Go(func() error { return e.watchJobs(t) })
 		g.Go(func() error { return e.sweepLoop(t) })
 		if e.o.Serve != nil {
-			g.Go(func() error { return e.o.Serve(gctx) })
+			g.Go(func() error {
+				if err := e.o.Serve(gctx, session); err != nil || gctx.Err() != nil {
+					return err
+				}
+				return errLost
+			})
 		}
 		<-gctx.Done()
 		e.mu.Lock()
@@ -386,6 +392,9 @@ func (e *Engine) load(t *term) error {
 		e.release(x)
 	}
 	nudge(e.wakeTimer)
+	for _, p := range e.peers {
+		p.turned() // what was missed is asked for
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package peering
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
@@ -25,9 +26,38 @@ type peer struct {
 	consumes bool // it gives us jobs
 	provides bool // it takes ours
 
+	ears      sync.Mutex
+	listeners map[chan struct{}]struct{} // who is told that there is a session
+
 	outbox  []letter
 	sending bool // a goroutine takes from the outbox
 	full    bool // the session has no room; it says when it has
+}
+
+func (p *peer) listen() chan struct{} {
+	p.ears.Lock()
+	defer p.ears.Unlock()
+	if p.listeners == nil {
+		p.listeners = map[chan struct{}]struct{}{}
+	}
+	c := make(chan struct{}, 1)
+	p.listeners[c] = struct{}{}
+	return c
+}
+
+func (p *peer) deafen(c chan struct{}) {
+	p.ears.Lock()
+	defer p.ears.Unlock()
+	delete(p.listeners, c)
+}
+
+// turned tells that there is a session, or that there is none any more.
+func (p *peer) turned() {
+	p.ears.Lock()
+	defer p.ears.Unlock()
+	for c := range p.listeners {
+		nudge(c)
+	}
 }
 
 // letter is something for a peer: a message about a job, an item, or a word to the session
@@ -198,7 +228,7 @@ func (e *Engine) seal(t *term, to string, l letter, c cargo) wire.Message {
 		e.mu.Lock()
 		owner := l.about.Owner
 		e.mu.Unlock()
-		a, err := e.o.Voucher.Vouch(t.ctx, to, r.Key, owner, c.VO, came)
+		a, err := e.o.Voucher.Vouch(t.ctx, to, r.Key, owner, c.VO, c.Document, r.RecallBy, came)
 		if err != nil {
 			e.o.Log.Warn("the owner of a job can't be vouched for; it is tried again", "job", r.Key.String(), "cause", err)
 			return nil
@@ -228,6 +258,7 @@ func (e *Engine) Opened(domain string, a session.Agreement) {
 	p.provides, p.consumes = a.Theirs.Provides, a.Theirs.Consumes
 	p.outbox = slices.DeleteFunc(p.outbox, func(l letter) bool { return l.done == nil })
 	e.send(p)
+	p.turned()
 }
 
 // Turned takes note of a session's phase: peers.Handler.
@@ -241,6 +272,7 @@ func (e *Engine) Turned(domain string, t session.Turn) {
 		if p := e.peer(domain); !p.open {
 			p.open, p.why, p.since, p.full = true, "", time.Now(), false
 			e.send(p)
+			p.turned()
 		}
 	case session.Closed:
 	}
@@ -262,6 +294,7 @@ func (e *Engine) away(domain, why string) {
 	p.open, p.why, p.since, p.full = false, why, time.Now(), false
 	p.outbox = slices.DeleteFunc(p.outbox, func(l letter) bool { return l.done == nil })
 	e.send(p) // words to the session go
+	p.turned()
 	e.mu.Unlock()
 	e.reads.gone(domain)
 }

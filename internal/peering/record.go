@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker"
@@ -77,18 +78,36 @@ type freight struct {
 	Assertion []byte `json:"assertion,omitempty"` // with which it came
 }
 
-// encode compresses it. One that is too large is fail.Unsupported.
+// smallFreight is below what it is not worth compressing.
+const smallFreight = 4 << 10
+
+// deflated begins freight that is compressed; other begins with '{'.
+const deflated = 'z'
+
+// deflaters are costly to make.
+var deflaters = sync.Pool{New: func() any {
+	w, _ := flate.NewWriter(nil, flate.BestSpeed) // the level is one that there is
+	return w
+}}
+
+// encode gives it as it is stored, compressed if it is large. One that is too large is
+// fail.Unsupported.
 func (f *freight) encode() ([]byte, error) {
 	b, err := json.Marshal(f)
 	if err != nil {
 		return nil, fail.E("peering.freight", fail.Internal, "", err)
 	}
+	if len(b) < smallFreight {
+		return b, nil
+	}
 	var out bytes.Buffer
-	w, err := flate.NewWriter(&out, flate.BestSpeed)
-	if err == nil {
-		if _, err = w.Write(b); err == nil {
-			err = w.Close()
-		}
+	out.WriteByte(deflated)
+	w := deflaters.Get().(*flate.Writer) //nolint:forcetypeassert // the pool has no others
+	defer deflaters.Put(w)
+	w.Reset(&out)
+	_, err = w.Write(b)
+	if cerr := w.Close(); err == nil {
+		err = cerr
 	}
 	if err != nil {
 		return nil, fail.E("peering.freight", fail.Internal, "", err)
@@ -103,13 +122,16 @@ func decodeFreight(b []byte) (*freight, error) {
 	bad := func(err error) error {
 		return fail.Errorf("peering.freight", fail.Invalid, "", "what is routed with a job can't be read; restore it from a backup").Because(err)
 	}
-	const most = 8 * (wire.MaxDocument + wire.MaxAssertion)
-	plain, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(b)), most))
-	if err != nil {
-		return nil, bad(err)
+	if len(b) > 0 && b[0] == deflated {
+		const most = 8 * (wire.MaxDocument + wire.MaxAssertion)
+		plain, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(b[1:])), most))
+		if err != nil {
+			return nil, bad(err)
+		}
+		b = plain
 	}
 	f := new(freight)
-	if err := json.Unmarshal(plain, f); err != nil {
+	if err := json.Unmarshal(b, f); err != nil {
 		return nil, bad(err)
 	}
 	return f, nil

@@ -18,6 +18,7 @@ import (
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/store/mem"
 	"github.com/portolan-project/portolan/jsdl"
+	"github.com/portolan-project/portolan/peers"
 	"github.com/portolan-project/portolan/peers/handover"
 	"github.com/portolan-project/portolan/peers/session"
 	"github.com/portolan-project/portolan/peers/wire"
@@ -34,6 +35,9 @@ type world struct {
 	terms wire.Terms
 	bg    sync.WaitGroup
 	quit  chan struct{}
+
+	tables    func(domain string) *peers.Table // real ones, in place of links
+	unchecked bool                             // whether what is sent can be written
 }
 
 // gate is one domain: its store and its broker outlive its engine.
@@ -72,7 +76,7 @@ func (g *gate) launch() <-chan struct{} {
 	var once sync.Once
 	e, err := New(Options{
 		Domain: g.domain, Store: g.store, Link: sender{g.w, g.domain}, Jobs: g.jobs, Gate: g, Book: g.book,
-		Serve: func(ctx context.Context) error {
+		Serve: func(ctx context.Context, _ store.Session) error {
 			once.Do(func() { close(serving) })
 			<-ctx.Done()
 			return nil
@@ -177,6 +181,12 @@ type sender struct {
 }
 
 func (s sender) Put(to string, items ...wire.Message) error {
+	s.w.mu.Lock()
+	tables := s.w.tables
+	s.w.mu.Unlock()
+	if tables != nil {
+		return tables(s.from).Put(to, items...)
+	}
 	l := s.w.links[[2]string{s.from, to}]
 	if l == nil {
 		return fail.Errorf("test.Put", fail.NotFound, to, "there is no such peer")
@@ -208,12 +218,14 @@ func newLink(w *world, from, to string) *link {
 func (l *link) put(items []wire.Message) error {
 	// What can't be written must not be sent.
 	for i, m := range items {
-		b, err := wire.Encode(&wire.Exchange{Frame: wire.Frame{Session: "s", Number: 1, Sent: 1, Clock: time.Unix(1, 0), First: 1, Items: items[i : i+1]}})
+		if l.w.unchecked {
+			break
+		}
+		_, err := wire.Encode(&wire.Exchange{Frame: wire.Frame{Session: "s", Number: 1, Sent: 1, Clock: time.Unix(1, 0), First: 1, Items: items[i : i+1]}})
 		if err != nil {
 			l.w.t.Errorf("%s sends to %s what can't be written: %#v: %v", l.from, l.to, m, err)
 			return err
 		}
-		_ = b
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

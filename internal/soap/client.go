@@ -39,9 +39,9 @@ type Client struct {
 	UserAgent  string            // "portolan" unless set
 	// Headers are header blocks for every request, each declaring its prefixes.
 	Headers []*etree.Element
-	// Sign adds to a request's envelope what shows whom it is of; nil adds nothing. The call
-	// fails with its error.
-	Sign func(ctx context.Context, envelope *etree.Element) error
+	// Signer gives, for each call, what adds to the request's envelope what shows whom it is
+	// of. Nil, as it is or as it gives, adds nothing. The call fails with the error.
+	Signer func() func(ctx context.Context, envelope *etree.Element) error
 	// Check is asked of each answer and fault before it is heeded; nil takes all. The call
 	// fails with its error, as if there were no answer.
 	Check func(ctx context.Context, answer *Parsed, resp *http.Response) error
@@ -189,7 +189,11 @@ func (c *Client) request(ctx context.Context, m *message, action string, idempot
 	sent := new(atomic.Bool)
 	ctx = context.WithValue(ctx, idempotentKey{}, idempotent)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
-	envelope, err := m.bytes(ctx, c.Sign, nil)
+	var sign func(context.Context, *etree.Element) error
+	if c.Signer != nil {
+		sign = c.Signer()
+	}
+	envelope, err := m.bytes(ctx, sign, nil)
 	if err != nil {
 		return nil, nil, err
 	}

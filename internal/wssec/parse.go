@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 )
 
 // refuse is how whatever is wrong with a signature is told: the message is of nobody.
-func refuse(format string, args ...any) error {
+func refuse(format string, args ...any) *fail.Error {
 	return fail.Errorf("wssec.Verify", fail.Unauthenticated, "", format, args...)
 }
 
@@ -347,10 +348,10 @@ func (h *header) parseToken() error {
 	default:
 		return refuse("the BinarySecurityToken must be of the ValueType #X509v3 or #X509PKIPathv1")
 	}
-	for i := len(path) - 1; i >= 0; i-- {
-		c, err := x509.ParseCertificate(path[i].FullBytes)
+	for _, one := range slices.Backward(path) {
+		c, err := x509.ParseCertificate(one.FullBytes)
 		if err != nil {
-			return refuse("the BinarySecurityToken holds what is no certificate").(*fail.Error).Because(err)
+			return refuse("the BinarySecurityToken holds what is no certificate").Because(err)
 		}
 		h.chain = append(h.chain, c)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
+	"slices"
 	"time"
 
 	"github.com/beevik/etree"
@@ -43,12 +44,7 @@ type Signed struct {
 
 // Covers reports whether the element, of the tree that was verified, is signed with all below it.
 func (s *Signed) Covers(e *etree.Element) bool {
-	for _, c := range s.covered {
-		if c == e {
-			return true
-		}
-	}
-	return false
+	return e != nil && slices.Contains(s.covered, e)
 }
 
 // Has reports whether an envelope has a wsse:Security header that Verify would look at.

@@ -33,6 +33,64 @@ type owedRecord struct {
 	Claimed uint64          `json:"claimed,omitempty"`
 }
 
+// Owed is a charge that was noted, and the statement that claims it; 0 is none yet.
+type Owed struct {
+	Charge  handover.Charge `json:"charge"`
+	Claimed uint64          `json:"claimed,omitempty"`
+}
+
+// Kept is an account in parts, for who writes them one by one.
+type Kept struct {
+	Base   Head             `json:"base"`             // what was trimmed
+	Agreed handover.CPUTime `json:"agreed,omitempty"` // of that, what was agreed
+	Tail   []Entry          `json:"tail,omitempty"`
+	Owed   []Owed           `json:"owed,omitempty"`
+}
+
+// Restore makes a book of accounts in parts. Statements that do not follow each other are
+// fail.Invalid or fail.Conflict: they were changed.
+func Restore(domain string, accounts []Kept) (*Book, error) {
+	b := New(domain)
+	for _, k := range accounts {
+		x := accountRecord{Base: k.Base, Tail: k.Tail, Agreed: k.Agreed}
+		for _, o := range k.Owed {
+			x.Owed = append(x.Owed, owedRecord(o))
+		}
+		if err := b.restoreAccount(x); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// Base gives what was trimmed of an account, and what of it was agreed.
+func (b *Book) Base(p Pair) (Head, handover.CPUTime) {
+	if a := b.accounts[p]; a != nil {
+		return a.base, a.trimmed
+	}
+	return Head{Pair: p}, 0
+}
+
+// Entry gives a statement that is kept.
+func (b *Book) Entry(p Pair, number uint64) (Entry, bool) {
+	if a := b.accounts[p]; a != nil {
+		if e := a.entry(number); e != nil {
+			return *e, true
+		}
+	}
+	return Entry{}, false
+}
+
+// Owed gives the charge by a provider that is noted for a copy.
+func (b *Book) Owed(provider string, k handover.Key, t handover.Token) (Owed, bool) {
+	if a := b.accounts[Pair{provider, b.domain}]; a != nil {
+		if o, ok := a.owed[copyOf{k, t}]; ok {
+			return Owed{o.Charge, o.claimed}, true
+		}
+	}
+	return Owed{}, false
+}
+
 // Encode gives the book as bytes, the same for the same book.
 func (b *Book) Encode() ([]byte, error) {
 	r := bookRecord{Domain: b.domain}
@@ -69,25 +127,32 @@ func Decode(data []byte) (*Book, error) {
 	}
 	b := New(r.Domain)
 	for _, x := range r.Accounts {
-		if b.accounts[x.Base.Pair] != nil {
-			return nil, fail.Errorf(op, fail.Invalid, x.Base.Pair.String(), "the account is there twice; restore the book from a backup")
-		}
-		a, err := b.account(x.Base.Pair)
-		if err != nil {
+		if err := b.restoreAccount(x); err != nil {
 			return nil, err
-		}
-		a.base = x.Base
-		a.trimmed, a.agreed = x.Agreed, x.Agreed
-		for _, o := range x.Owed {
-			a.owed[copyOf{o.Charge.Key, o.Charge.Token}] = owed{o.Charge, o.Claimed}
-		}
-		for _, e := range x.Tail {
-			if err := a.restore(e); err != nil {
-				return nil, err
-			}
 		}
 	}
 	return b, nil
+}
+
+func (b *Book) restoreAccount(x accountRecord) error {
+	if b.accounts[x.Base.Pair] != nil {
+		return fail.Errorf("ledger.Decode", fail.Invalid, x.Base.Pair.String(), "the account is there twice; restore the book from a backup")
+	}
+	a, err := b.account(x.Base.Pair)
+	if err != nil {
+		return err
+	}
+	a.base = x.Base
+	a.trimmed, a.agreed = x.Agreed, x.Agreed
+	for _, o := range x.Owed {
+		a.owed[copyOf{o.Charge.Key, o.Charge.Token}] = owed{o.Charge, o.Claimed}
+	}
+	for _, e := range x.Tail {
+		if err := a.restore(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // restore appends a statement as it was.

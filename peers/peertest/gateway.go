@@ -50,7 +50,7 @@ func (g *Gateway) Start(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // it outlives t.Context in cleanups
+	ctx, cancel := context.WithCancel(context.Background()) // it outlives the test's own
 	g.Table, g.cancel = table, cancel
 	g.Server.Serve(table)
 	g.ended.Go(func() {

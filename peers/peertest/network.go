@@ -24,14 +24,19 @@ type Fault struct {
 
 // Network carries HTTP requests between gateways in one process, without sockets.
 type Network struct {
-	// Fault says what happens to a request; nil lets all through. It may be called at once
-	// from many goroutines.
-	Fault func(from, to string, r *http.Request) Fault
-
 	mu    sync.Mutex
+	fault func(from, to string, r *http.Request) Fault
 	hosts map[string]http.Handler
 	cut   map[[2]string]bool
 	tail  sync.WaitGroup // of what was doubled
+}
+
+// Faults says from now on what happens to each request; nil lets all through. It may be
+// called at once from many goroutines.
+func (n *Network) Faults(fault func(from, to string, r *http.Request) Fault) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.fault = fault
 }
 
 // Serve has requests to a host answered; nil lets the host be down.
@@ -83,8 +88,11 @@ func (r *route) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 	var f Fault
-	if n.Fault != nil {
-		f = n.Fault(r.from, to, req)
+	n.mu.Lock()
+	fault := n.fault
+	n.mu.Unlock()
+	if fault != nil {
+		f = fault(r.from, to, req)
 	}
 	n.mu.Lock()
 	h, cut := n.hosts[to], n.cut[[2]string{r.from, to}]
@@ -105,7 +113,7 @@ func (r *route) RoundTrip(req *http.Request) (*http.Response, error) {
 			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 			defer cancel()
 			if pause(late, f.Delay+time.Second) == nil {
-				carry(late, h, req, body)
+				_ = carry(late, h, req, body).Body.Close()
 			}
 		})
 	}

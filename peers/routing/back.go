@@ -7,18 +7,18 @@ import "time"
 // the peer by as much as it takes to send one out. left is how long it is still expected to wait at
 // the peer; known says whether anything tells. The sentence is for the history.
 func Back(s Situation, p Policy, left time.Duration, known bool) (string, bool) {
-	own := surveyOf(s.Snapshot, "", s.Request, s.Derived, p)
-	if !own.fits || !own.known || own.wait > p.Recover {
+	own := s.survey("", p)
+	if !own.Fits || !own.Known || own.Wait > p.Recover {
 		return "", false
 	}
 	// What it costs to take it back is paid in any case.
-	mine := own.wait + p.Hop
+	mine := own.Wait + p.Hop
 	switch {
 	case known && float64(mine) >= float64(left)*p.Gain:
 		return "", false
-	case !known && !own.now:
+	case !known && !own.Now:
 		return "", false
-	case own.now:
+	case own.Now:
 		return "the own sites have recovered and could start it now", true
 	}
 	return "the own sites have recovered and would have it sooner", true

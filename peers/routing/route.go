@@ -24,6 +24,9 @@ type Situation struct {
 	Hops int
 	// Refused says of domains that refused it or gave it back, not long ago, why.
 	Refused map[string]string
+	// Survey tells what a domain has, "" being our own, for those who know more of it than
+	// the snapshot does: what was given away since. Nil looks at the snapshot.
+	Survey func(domain string) Survey
 	// Overflowing is what Route said last: while it is so, jobs flow out until the own wait
 	// has fallen to Recover.
 	Overflowing bool
@@ -39,8 +42,9 @@ type Choice struct {
 	Score  float64 // of peers, 0 to 1
 	Why    string  // a sentence for the history
 	soft   float64
-	spot   resourcemodel.Spot
-	last   bool // we owe it too much
+	// Spot is the best place of a peer, as it shows it.
+	Spot resourcemodel.Spot
+	last bool // we owe it too much
 }
 
 // Excluded is a domain that can't take the job, with the reason.
@@ -63,15 +67,15 @@ const softSteps = 20
 // these refuse it. Among peers the job's soft criteria decide, in steps, and within a step
 // what is known of the peer.
 func Route(s Situation, p Policy) Decision {
-	own := surveyOf(s.Snapshot, "", s.Request, s.Derived, p)
+	own := s.survey("", p)
 	bears := p.Overload
 	if s.Overflowing {
 		bears = p.Recover
 	}
-	out := Decision{Overflowing: own.fits && !own.now && (!own.known || own.wait > bears)}
-	if !own.fits {
+	out := Decision{Overflowing: own.Fits && !own.Now && (!own.Known || own.Wait > bears)}
+	if !own.Fits {
 		out.Overflowing = s.Overflowing // it tells nothing of how full they are
-		out.Out = append(out.Out, Excluded{"", own.why})
+		out.Out = append(out.Out, Excluded{"", own.Why})
 	}
 	var peers []Choice
 	for i := range s.Peers {
@@ -83,14 +87,14 @@ func Route(s Situation, p Policy) Decision {
 	}
 	s.grade(peers)
 	slices.SortStableFunc(peers, compareChoices)
-	if !own.fits {
+	if !own.Fits {
 		out.Choices = peers
 		return out
 	}
-	home := Choice{Domain: "", Now: own.now, Sure: own.sure, Wait: own.wait, Known: own.known, Why: "its own sites come first"}
+	home := Choice{Domain: "", Now: own.Now, Sure: own.Sure, Wait: own.Wait, Known: own.Known, Why: "its own sites come first"}
 	var before, after []Choice
 	for _, c := range peers {
-		gains := c.Known && (!own.known || float64(c.Wait) < float64(own.wait)*p.Gain)
+		gains := c.Known && (!own.Known || float64(c.Wait) < float64(own.Wait)*p.Gain)
 		if out.Overflowing && gains {
 			c.Why = "the own sites are too full, and " + c.Why
 			before = append(before, c)
@@ -103,6 +107,13 @@ func Route(s Situation, p Policy) Decision {
 	}
 	out.Choices = slices.Concat(before, []Choice{home}, after)
 	return out
+}
+
+func (s *Situation) survey(domain string, p Policy) Survey {
+	if s.Survey != nil {
+		return s.Survey(domain)
+	}
+	return Look(s.Snapshot, domain, s.Request, s.Derived, p)
 }
 
 // consider looks at one peer; why says what stands against it.
@@ -121,14 +132,14 @@ func (s *Situation) consider(peer *Peer, p Policy) (c Choice, why string) {
 	case p.MostGiven > 0 && peer.Given >= p.MostGiven:
 		return c, "it has as many of our jobs as the policy allows"
 	}
-	v := surveyOf(s.Snapshot, peer.Domain, s.Request, s.Derived, p)
-	if !v.fits {
-		if v.why == "" {
-			v.why = "none of what it shows fits"
+	v := s.survey(peer.Domain, p)
+	if !v.Fits {
+		if v.Why == "" {
+			v.Why = "none of what it shows fits"
 		}
-		return c, v.why
+		return c, v.Why
 	}
-	c = Choice{Domain: peer.Domain, Now: v.now, Sure: v.sure, Wait: v.wait, Known: v.known, spot: v.spot}
+	c = Choice{Domain: peer.Domain, Now: v.Now, Sure: v.Sure, Wait: v.Wait, Known: v.Known, Spot: v.Spot}
 	// What a peer promises is held against what our jobs met with there.
 	if m := peer.Measured; m.Jobs > 0 {
 		trust := float64(m.Jobs) / float64(m.Jobs+4)
@@ -154,15 +165,15 @@ func (s *Situation) consider(peer *Peer, p Policy) (c Choice, why string) {
 }
 
 // score grades a peer between 0 and 1.
-func (s *Situation) score(peer *Peer, v survey, c Choice, p Policy) float64 {
+func (s *Situation) score(peer *Peer, v Survey, c Choice, p Policy) float64 {
 	sure := 1.0
-	if v.spot.Site != nil && v.spot.Site.Static != nil {
-		sure -= p.Doubt * float64(min(v.spot.Site.Static.Detail, resourcemodel.None))
+	if v.Spot.Site != nil && v.Spot.Site.Static != nil {
+		sure -= p.Doubt * float64(min(v.Spot.Site.Static.Detail, resourcemodel.None))
 	}
-	if !v.sure {
+	if !v.Sure {
 		sure *= 1 - p.Doubt
 	}
-	room := sure * float64(v.room) / float64(1+v.room)
+	room := sure * float64(v.Room) / float64(1+v.Room)
 	wait := 0.0
 	if c.Known {
 		wait = sure * float64(p.Typical) / float64(p.Typical+c.Wait)
@@ -201,7 +212,7 @@ func unit(x float64) float64 {
 func (s *Situation) grade(choices []Choice) {
 	spots := make([]resourcemodel.Spot, len(choices))
 	for i := range choices {
-		spots[i] = choices[i].spot
+		spots[i] = choices[i].Spot
 	}
 	for i, x := range s.Request.SoftScore(spots, s.Derived) {
 		choices[i].soft = math.Floor(unit(x)*softSteps + 1e-9)

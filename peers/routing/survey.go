@@ -6,21 +6,21 @@ import (
 	"github.com/portolan-project/portolan/resourcemodel"
 )
 
-// survey is what a domain has for one request, at its best place.
-type survey struct {
-	fits  bool // it could run it, as far as its aggregates tell
-	sure  bool // and does so whichever of the merged parts it is
-	now   bool
-	wait  time.Duration // of the best place; known says whether anything tells it
-	known bool
-	room  int // jobs like this that could start now, over all places
-	spot  resourcemodel.Spot
-	why   string // what stands against it, if it does not fit
+// Survey is what a domain has for one request, at its best place.
+type Survey struct {
+	Fits  bool // it could run it, as far as its aggregates tell
+	Sure  bool // and does so whichever of the merged parts it is
+	Now   bool
+	Wait  time.Duration // of the best place; Known says whether anything tells it
+	Known bool
+	Room  int // jobs like this that could start now, over all places
+	Spot  resourcemodel.Spot
+	Why   string // what stands against it, if it does not fit
 }
 
-// surveyOf looks at all places of a domain; "" is our own.
-func surveyOf(s *resourcemodel.Snapshot, domain string, r *resourcemodel.Request, d resourcemodel.Derived, p Policy) survey {
-	var best survey
+// Look looks at all places that a snapshot has of a domain; "" is our own.
+func Look(s *resourcemodel.Snapshot, domain string, r *resourcemodel.Request, d resourcemodel.Derived, p Policy) Survey {
+	var best Survey
 	any := false
 	for site := range s.SitesOf(domain) {
 		any = true
@@ -32,33 +32,33 @@ func surveyOf(s *resourcemodel.Snapshot, domain string, r *resourcemodel.Request
 					continue
 				}
 				if !r.Fits(wide, d) {
-					if best.why == "" && !best.fits {
+					if best.Why == "" && !best.Fits {
 						if v := r.Judge(wide.Site, wide.Share, wide.Environment, d); len(v.Clauses) > 0 {
-							best.why = v.Clauses[0].Sentence
+							best.Why = v.Clauses[0].Sentence
 						}
 					}
 					continue
 				}
-				c := survey{fits: true, spot: wide, sure: true}
+				c := Survey{Fits: true, Spot: wide, Sure: true}
 				if site.Static.Detail != resourcemodel.Full {
 					narrow, _ := spotOf(site, i, id)
-					c.sure = r.Fits(narrow, d)
+					c.Sure = r.Fits(narrow, d)
 				}
-				c.now = r.StartsIfFits(wide, d)
-				if c.now {
-					c.room = r.Room(wide, d)
+				c.Now = r.StartsIfFits(wide, d)
+				if c.Now {
+					c.Room = r.Room(wide, d)
 				}
-				c.wait, c.known = waitAt(wide, r, d, p, c.now)
-				room := best.room + c.room
-				if !best.fits || c.better(best) {
+				c.Wait, c.Known = waitAt(wide, r, d, p, c.Now)
+				room := best.Room + c.Room
+				if !best.Fits || c.Better(best) {
 					best = c
 				}
-				best.room = min(room, resourcemodel.MaxCount)
+				best.Room = min(room, resourcemodel.MaxCount)
 			}
 		}
 	}
 	if !any {
-		best.why = "it shows no resources"
+		best.Why = "it shows no resources"
 	}
 	return best
 }
@@ -69,18 +69,18 @@ func spotOf(s *resourcemodel.Site, i int, environment string) (resourcemodel.Spo
 	return resourcemodel.Spot{Site: s, Share: &s.Static.Shares[i], Environment: e}, e != nil
 }
 
-// better: who starts it now, then who is sure to have it, then the shorter wait, then the
+// Better puts two places of a domain in order: who starts it now, then who is sure to have it, then the shorter wait, then the
 // place that comes first.
-func (c survey) better(o survey) bool {
+func (c Survey) Better(o Survey) bool {
 	switch {
-	case c.now != o.now:
-		return c.now
-	case c.sure != o.sure:
-		return c.sure
-	case c.known != o.known:
-		return c.known
-	case c.wait != o.wait:
-		return c.wait < o.wait
+	case c.Now != o.Now:
+		return c.Now
+	case c.Sure != o.Sure:
+		return c.Sure
+	case c.Known != o.Known:
+		return c.Known
+	case c.Wait != o.Wait:
+		return c.Wait < o.Wait
 	}
 	return false
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
@@ -92,7 +93,7 @@ func (s *step) request(in Request) {
 		return
 	}
 	w.upto = s.got
-	s.waiting = append(s.waiting[:len(s.waiting):len(s.waiting)], w)
+	s.waiting = append(slices.Clip(s.waiting), w)
 }
 
 // resumed goes on from the cursors.

@@ -451,10 +451,17 @@ func TestAskFails(t *testing.T) {
 		reason wire.CloseReason
 	}{
 		{"", Alive, ""},
-		{wire.Busy, Alive, ""}, {wire.InternalProblem, Alive, ""}, {wire.NotTrusted, Alive, ""}, {wire.NoVersion, Alive, ""}, {wire.TermsRefused, Alive, ""},
+		{wire.Busy, Alive, ""},
+		{wire.InternalProblem, Alive, ""},
+		{wire.NotTrusted, Alive, ""},
+		{wire.NoVersion, Alive, ""},
+		{wire.TermsRefused, Alive, ""},
 		{wire.MustResume, Lost, ""},
-		{wire.UnknownSession, Closed, wire.Forgotten}, {wire.CursorMismatch, Closed, wire.Forgotten},
-		{wire.SessionClosed, Closed, wire.Withdrawn}, {wire.SessionExists, Closed, wire.Superseded}, {wire.BadMessage, Closed, wire.Broken},
+		{wire.UnknownSession, Closed, wire.Forgotten},
+		{wire.CursorMismatch, Closed, wire.Forgotten},
+		{wire.SessionClosed, Closed, wire.Withdrawn},
+		{wire.SessionExists, Closed, wire.Superseded},
+		{wire.BadMessage, Closed, wire.Broken},
 	} {
 		w := newWorld(t, 12, false)
 		s, outs := w.a.s.Step(Put{Items: []wire.Message{item("a", 0)}}, start)

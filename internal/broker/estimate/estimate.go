@@ -352,3 +352,50 @@ func (b *Book) Shares() []Share {
 	})
 	return out
 }
+
+// Summary is what is known of all places of a site together.
+type Summary struct {
+	Jobs    float64       // observations behind it, those long ago counting less
+	Success float64       // part of the jobs that it ran to their end
+	Speed   float64       // relative to where jobs of the same kinds ran; 1 where nobody knows
+	Wait    time.Duration // median of what jobs waited there
+}
+
+// Site sums up what is known of a site.
+func (b *Book) Site(k resourcemodel.Key, now time.Time) Summary {
+	out := Summary{Speed: 1}
+	var well, fast, paced float64
+	for at, p := range b.places {
+		if at.Key != k {
+			continue
+		}
+		f := decay(p.success.at, now, b.o.HalfLife)
+		out.Jobs += p.success.weight * f
+		well += p.success.sum * f
+		g := decay(p.speed.at, now, b.o.HalfLife)
+		fast += p.speed.sum * g
+		paced += p.speed.weight * g
+	}
+	if out.Jobs > 0 {
+		out.Success = well / out.Jobs
+	}
+	if paced > 0 {
+		out.Speed = math.Exp(fast / paced)
+	}
+	var all histogram
+	for at, sh := range b.shares {
+		if at.Key != k {
+			continue
+		}
+		for i := range sh.waits {
+			for j := range sh.waits[i] {
+				f := decay(sh.waits[i][j].at, now, b.o.HalfLife)
+				for n, v := range sh.waits[i][j].weight {
+					all.weight[n] += v * f
+				}
+			}
+		}
+	}
+	out.Wait = all.quantile(0.5)
+	return out
+}

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ type Entry struct {
 	Queue     string              // the share that its document names, if it names one
 	NotBefore time.Time           // as the gateway wants it; the request may have a later one
 	Avoid     []resourcemodel.Key // sites that are not to get it, in order
+	Way       *Way                // of a job of another domain; nil of our own
 }
 
 // from gives when the job may be placed at the earliest.
@@ -90,7 +92,7 @@ type classKey struct {
 // classes of their own, since one may have reached it and another not.
 func (s *Scheduler) key(e *Entry, limits []*limit) classKey {
 	k := classKey{Class: s.places.Class(e.Request)}
-	if len(e.Avoid) == 0 && len(limits) == 0 {
+	if len(e.Avoid) == 0 && len(limits) == 0 && e.Way == nil {
 		return k
 	}
 	var b strings.Builder
@@ -99,6 +101,9 @@ func (s *Scheduler) key(e *Entry, limits []*limit) classKey {
 	}
 	for _, l := range limits {
 		b.WriteString("=" + l.group + "\x00")
+	}
+	if e.Way != nil { // where it may go depends on where it was
+		b.WriteString("~" + strconv.Itoa(e.Way.Hops) + "\x00" + strings.Join(e.Way.Path, "\x00") + "\x00")
 	}
 	k.rest = b.String()
 	return k

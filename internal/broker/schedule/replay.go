@@ -27,6 +27,7 @@ const (
 	maxClass     = 1 << 10
 	maxLength    = 100 * 365 * 24 * time.Hour
 	maxName      = 1 << 10
+	maxPeers     = 1 << 12
 )
 
 // Result is what a replay found.
@@ -197,7 +198,7 @@ func (r *replay) do(e *event) error {
 	parts := 0
 	for _, there := range []bool{
 		e.Request != nil, e.Add != nil, e.Remove != "", e.Policies != nil, e.Usage != nil, e.Charge != nil, e.Model != nil, e.Delta != nil, e.Touched != nil,
-		e.Site != nil, e.Limits != nil, e.Given != nil, e.Settled != "", e.Left != "", e.Known != nil, e.Round != nil, e.End != nil,
+		e.Peers != nil, e.Far != nil, e.Site != nil, e.Limits != nil, e.Given != nil, e.Settled != "", e.Left != "", e.Known != nil, e.Round != nil, e.End != nil,
 	} {
 		if there {
 			parts++
@@ -227,6 +228,15 @@ func (r *replay) do(e *event) error {
 		return r.snapshot(e.Model)
 	case e.Delta != nil:
 		if err := s.Apply(*e.Delta); err != nil {
+			return r.because(err)
+		}
+	case e.Peers != nil:
+		if len(e.Peers.Peers) > maxPeers {
+			return r.wrong("there are more than %d peers", maxPeers)
+		}
+		s.SetPeers(e.Peers)
+	case e.Far != nil:
+		if err := s.ApplyFar(*e.Far); err != nil {
 			return r.because(err)
 		}
 	case e.Touched != nil:
@@ -288,7 +298,7 @@ func (r *replay) add(e *entryEvent) error {
 	if err != nil {
 		return err
 	}
-	r.s.Add(Entry{Job: j, Attempt: e.Attempt, Queue: e.Queue, NotBefore: e.NotBefore, Avoid: e.Avoid})
+	r.s.Add(Entry{Job: j, Attempt: e.Attempt, Queue: e.Queue, NotBefore: e.NotBefore, Avoid: e.Avoid, Way: e.Way})
 	return nil
 }
 
@@ -298,7 +308,7 @@ func (r *replay) given(e *givenEvent) error {
 		return err
 	}
 	r.s.left(j.ID)
-	r.s.give(j, e.Place, e.Ahead && !e.Settled, e.Settled)
+	r.s.giveTo(j, e.Place, e.Far, e.Ahead && !e.Settled, e.Settled)
 	return nil
 }
 
@@ -370,7 +380,12 @@ func (r *replay) snapshot(e *modelEvent) error {
 			return r.because(err)
 		}
 	}
+	far := r.begun.Far
 	r.begun = nil
+	if far {
+		r.s.ResetFar(m)
+		return nil
+	}
 	r.s.Reset(m)
 	return nil
 }

@@ -129,6 +129,11 @@ func (s *Scheduler) exhausted(v *site, now time.Time) bool {
 
 // single gives one job a place, or finds that there is none for it.
 func (s *Scheduler) single(r *run, w *waiting) (resourcemodel.Key, bool) {
+	if s.far != nil {
+		if k, gone := s.overflow(r, w); gone {
+			return k, true
+		}
+	}
 	v := s.open(r, w.class)
 	if v == nil {
 		return resourcemodel.Key{}, false
@@ -141,6 +146,14 @@ func (s *Scheduler) single(r *run, w *waiting) (resourcemodel.Key, bool) {
 	k := v.cands[ranked[0].at].Place.Key
 	s.place(r, w, v, ranked[0].at, ranked, 0)
 	return k, true
+}
+
+// overflow gives a job to a peer, if that is where it is to go.
+func (s *Scheduler) overflow(r *run, w *waiting) (resourcemodel.Key, bool) {
+	if s.limited(w.class) {
+		return resourcemodel.Key{}, false
+	}
+	return s.beyond(r, w, s.look(w.class, r.now))
 }
 
 // open gives what a class sees, if there is room for it; else it sleeps.
@@ -325,10 +338,17 @@ func (s *Scheduler) pair(r *run, l *lane) bool {
 	var window []*waiting
 	var cands [][]policy.Candidate
 	seen := map[*class][]policy.Candidate{}
+	sent := false
 	for len(window) < min(s.window, r.budget) {
 		w := b.head(l, r.now, &s.usage)
 		if w == nil {
 			break
+		}
+		if s.far != nil {
+			if _, gone := s.overflow(r, w); gone {
+				sent = true
+				continue
+			}
 		}
 		v := s.open(r, w.class)
 		if v == nil {
@@ -352,7 +372,7 @@ func (s *Scheduler) pair(r *run, l *lane) bool {
 		s.usage.add(w.Job, -charge(w.Job))
 	}
 	if len(window) == 0 {
-		return false
+		return sent
 	}
 	seed := s.chance()
 	pairs := l.pairs.Match(jobs, cands, r.now, rand.New(rand.NewPCG(seed, uint64(len(jobs))))) //nolint:gosec // it must be the same again in a replay
@@ -381,11 +401,11 @@ func (s *Scheduler) pair(r *run, l *lane) bool {
 			r.aside = append(r.aside, w)
 		}
 	}
-	l.still = !any
+	l.still = !any && !sent
 	for _, l := range b.lanes { // what they were charged by way of trial is void
 		b.weighLane(l, r.now, &s.usage)
 	}
-	return any
+	return any || sent
 }
 
 // limited reports whether a limit stops a class.

@@ -41,11 +41,17 @@ type Decision struct {
 	Policy   map[policy.Kind]string `json:"policy"`   // names with parameters
 	Seed     uint64                 `json:"seed,omitempty"`
 	Place    resourcemodel.Place    `json:"place"`
-	Waited   int                    `json:"waited"`           // jobs that waited with it
-	Ranked   []Ranked               `json:"ranked,omitempty"` // the best first, at most MaxRanked
-	Out      []Ruled                `json:"out,omitempty"`    // places ruled out, at most MaxRuled
-	More     int                    `json:"more,omitempty"`   // further ones that were left out here
-	Shadow   *Shadowed              `json:"shadow,omitempty"`
+	// Domain is that of the peer which gets the job, Far the place that it showed and that the
+	// job fits, and Why the reason that its domain was chosen. Place is then the peer as a
+	// site, with the share and the environment of Far.
+	Domain string               `json:"domain,omitempty"`
+	Far    *resourcemodel.Place `json:"far,omitempty"`
+	Why    string               `json:"why,omitempty"`
+	Waited int                  `json:"waited"`           // jobs that waited with it
+	Ranked []Ranked             `json:"ranked,omitempty"` // the best first, at most MaxRanked
+	Out    []Ruled              `json:"out,omitempty"`    // places ruled out, at most MaxRuled
+	More   int                  `json:"more,omitempty"`   // further ones that were left out here
+	Shadow *Shadowed            `json:"shadow,omitempty"`
 }
 
 // MaxRanked and MaxRuled bound a decision's record.

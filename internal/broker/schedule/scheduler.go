@@ -78,6 +78,7 @@ type Scheduler struct {
 	looks  uint64 // passages of refresh
 	picky  int    // classes that have hard criteria
 
+	far      *far // nil without peers
 	recorder *Recorder
 	tried    func(map[string]resourcemodel.Place) // told of each passage through the shadow, by a replay
 }
@@ -209,6 +210,9 @@ func (s *Scheduler) unfile(w *waiting) {
 	if len(c.request.Hard) > 0 {
 		s.picky--
 	}
+	if s.far != nil {
+		delete(s.far.views, c)
+	}
 	delete(s.classes, c.key)
 	delete(s.byID, c.id)
 }
@@ -339,11 +343,11 @@ func (s *Scheduler) Charge(group string, cpuSeconds float64, at time.Time) {
 // Reset puts a whole model in place of the one before. What was given stays given.
 func (s *Scheduler) Reset(m *resourcemodel.Snapshot) {
 	if s.recorder != nil {
-		s.recorder.model(m)
+		s.recorder.model(m, false)
 	}
 	s.places.Reset(m)
 	for _, id := range slices.Sorted(maps.Keys(s.given)) {
-		if g := s.given[id]; g.unsettled {
+		if g := s.given[id]; g.unsettled && g.far == nil {
 			s.places.Take(g.place, &g.job.Request.Need)
 		}
 	}
@@ -469,14 +473,19 @@ func (s *Scheduler) limitsOf(owner, vo string) []*limit {
 // gateway was started anew. Settled is whether the model shows already that it runs.
 func (s *Scheduler) Given(j *policy.Job, p resourcemodel.Place, settled bool) {
 	if s.recorder != nil {
-		s.recorder.given(j, p, false, settled)
+		s.recorder.given(j, p, nil, false, settled)
 	}
 	s.left(j.ID)
 	s.give(j, p, false, settled)
 }
 
 func (s *Scheduler) give(j *policy.Job, p resourcemodel.Place, ahead, settled bool) *given {
-	g := &given{id: j.ID, job: j, place: p, ahead: ahead, unsettled: !settled, charge: charge(j), limits: s.limitsOf(j.Owner, j.VO)}
+	return s.giveTo(j, p, nil, ahead, settled)
+}
+
+// giveTo is give for a place that a peer showed.
+func (s *Scheduler) giveTo(j *policy.Job, p resourcemodel.Place, far *resourcemodel.Place, ahead, settled bool) *given {
+	g := &given{far: far, id: j.ID, job: j, place: p, ahead: ahead, unsettled: !settled, charge: charge(j), limits: s.limitsOf(j.Owner, j.VO)}
 	s.given[j.ID] = g
 	v := s.site(p.Key)
 	if ahead {
@@ -488,7 +497,13 @@ func (s *Scheduler) give(j *policy.Job, p resourcemodel.Place, ahead, settled bo
 		l.used++
 	}
 	s.usage.add(j, g.charge)
-	if g.unsettled {
+	switch {
+	case far != nil:
+		if s.far != nil && g.unsettled {
+			g.holds = true
+			s.far.take(g)
+		}
+	case g.unsettled:
 		s.places.Take(p, &j.Request.Need)
 	}
 	s.note(v, taken)
@@ -519,6 +534,12 @@ func (s *Scheduler) settle(g *given) {
 		g.ahead = false
 	}
 	g.unsettled = false
+	if g.far != nil {
+		if s.far != nil {
+			s.far.began(g)
+		}
+		return
+	}
 	s.places.Give(g.place, &g.job.Request.Need)
 	s.note(s.site(g.place.Key), gained)
 }
@@ -551,6 +572,9 @@ func (s *Scheduler) left(id string) {
 func (s *Scheduler) takeBack(g *given) {
 	if g.unsettled {
 		s.settle(g)
+	}
+	if g.far != nil && s.far != nil {
+		s.far.left(g)
 	}
 	delete(s.given, g.id)
 	v := s.site(g.place.Key)
@@ -643,6 +667,9 @@ func (s *Scheduler) refresh(now time.Time) {
 	if !s.retry.IsZero() && !s.retry.After(now) {
 		s.unbarAll()
 	}
+	if s.far != nil {
+		s.stir()
+	}
 	if len(s.dirty) == 0 {
 		return
 	}
@@ -697,7 +724,7 @@ func (s *Scheduler) help(c *class, d resourcemodel.Derived, now time.Time) {
 // moment comes, a site opens again. Now is that something changed since the last Round;
 // the zero time is never.
 func (s *Scheduler) Next(now time.Time) time.Time {
-	if len(s.dirty) > 0 {
+	if len(s.dirty) > 0 || s.far != nil && s.far.dirty && len(s.jobs) > 0 {
 		return now
 	}
 	var next time.Time

@@ -132,6 +132,8 @@ type given struct {
 	unsettled bool // the model does not show yet that it runs there
 	charge    int64
 	limits    []*limit
+	far       *resourcemodel.Place // the place that the peer showed, of a job that a peer has
+	holds     bool                 // it is reckoned with there
 }
 
 // UnknownLength is how long a job is reckoned to run whose document does not say.

@@ -51,6 +51,8 @@ type event struct {
 	Charge   *chargeEvent         `json:"charge,omitempty"`
 	Model    *modelEvent          `json:"model,omitempty"`
 	Delta    *resourcemodel.Delta `json:"delta,omitempty"`
+	Peers    *Peers               `json:"peers,omitempty"`
+	Far      *resourcemodel.Delta `json:"far,omitempty"` // of what peers have
 	Touched  *resourcemodel.Key   `json:"touched,omitempty"`
 	Site     *siteEvent           `json:"site,omitempty"`
 	Limits   *Limits              `json:"limits,omitempty"`
@@ -86,6 +88,7 @@ type entryEvent struct {
 	Queue     string              `json:"queue,omitempty"`
 	NotBefore time.Time           `json:"notBefore,omitzero"`
 	Avoid     []resourcemodel.Key `json:"avoid,omitempty"`
+	Way       *Way                `json:"way,omitempty"`
 }
 
 // usageEvent has a ledger; no parts is none.
@@ -105,6 +108,7 @@ type modelEvent struct {
 	At       time.Time              `json:"at"`
 	Changes  []resourcemodel.Change `json:"changes,omitempty"`
 	Done     bool                   `json:"done,omitempty"`
+	Far      bool                   `json:"far,omitempty"` // it is of what peers have
 }
 
 type siteEvent struct {
@@ -113,10 +117,11 @@ type siteEvent struct {
 }
 
 type givenEvent struct {
-	Job     jobEvent            `json:"job"`
-	Place   resourcemodel.Place `json:"place"`
-	Ahead   bool                `json:"ahead,omitempty"`
-	Settled bool                `json:"settled,omitempty"`
+	Job     jobEvent             `json:"job"`
+	Place   resourcemodel.Place  `json:"place"`
+	Far     *resourcemodel.Place `json:"far,omitempty"`
+	Ahead   bool                 `json:"ahead,omitempty"`
+	Settled bool                 `json:"settled,omitempty"`
 }
 
 type roundEvent struct {
@@ -184,7 +189,8 @@ func (s *Scheduler) Record(w io.Writer, source func(*policy.Job) (Source, error)
 		requests: map[*resourcemodel.Request]int{}, texts: map[string]int{}, known: map[answer]answer{},
 	}
 	r.line(&traceHead{Trace: traceName, Version: TraceVersion, Seed: s.seed, Window: s.window})
-	r.model(s.places.Snapshot())
+	r.model(s.places.Snapshot(), false)
+	s.recordFar(r)
 	r.write(&event{Policies: s.policies})
 	r.usage(s.usage.base)
 	for _, k := range slices.SortedFunc(maps.Keys(s.sites), resourcemodel.Key.Compare) {
@@ -195,7 +201,7 @@ func (s *Scheduler) Record(w io.Writer, source func(*policy.Job) (Source, error)
 	r.write(&event{Limits: &s.bounds})
 	for _, id := range slices.Sorted(maps.Keys(s.given)) {
 		g := s.given[id]
-		r.given(g.job, g.place, g.ahead, !g.unsettled)
+		r.given(g.job, g.place, g.far, g.ahead, !g.unsettled)
 	}
 	s.refile(func() {})
 	for _, id := range slices.Sorted(maps.Keys(s.jobs)) {
@@ -209,6 +215,26 @@ func (s *Scheduler) Record(w io.Writer, source func(*policy.Job) (Source, error)
 	s.derived = r.listen
 	s.usage.asked = func(group string, share float64) { r.learn(answer{"share", group, share, true}) }
 	return r, nil
+}
+
+// recordFar begins with what is known of peers. What is only remembered of before is
+// forgotten, since a replay does not know it.
+func (s *Scheduler) recordFar(r *Recorder) {
+	f := s.far
+	if f == nil {
+		return
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(f.lagging), resourcemodel.Key.Compare) {
+		for _, id := range slices.Sorted(maps.Keys(f.lagging[k])) {
+			f.give(f.lagging[k][id])
+		}
+	}
+	clear(f.lagging)
+	clear(f.views)
+	clear(f.overflow)
+	f.dirty, f.backlog = true, 0
+	r.write(&event{Peers: f.peers})
+	r.model(f.model, true)
 }
 
 // Flush writes what was recorded so far. Its error is told by Close.
@@ -248,11 +274,11 @@ func (r *Recorder) line(v any) {
 }
 
 // model writes a snapshot, some sites a line.
-func (r *Recorder) model(m *resourcemodel.Snapshot) {
-	head := modelEvent{Revision: m.Revision(), At: m.At()}
+func (r *Recorder) model(m *resourcemodel.Snapshot, far bool) {
+	head := modelEvent{Revision: m.Revision(), At: m.At(), Far: far}
 	r.write(&event{Model: &head})
 	for site := range m.Sites() {
-		r.write(&event{Model: &modelEvent{Revision: head.Revision, At: head.At, Changes: []resourcemodel.Change{{Key: site.Key, Static: site.Static, Dynamic: site.Dynamic}}}})
+		r.write(&event{Model: &modelEvent{Revision: head.Revision, At: head.At, Far: far, Changes: []resourcemodel.Change{{Key: site.Key, Static: site.Static, Dynamic: site.Dynamic}}}})
 	}
 	head.Done = true
 	r.write(&event{Model: &head})
@@ -312,11 +338,11 @@ func (r *Recorder) job(j *policy.Job) jobEvent {
 }
 
 func (r *Recorder) add(e *Entry) {
-	r.write(&event{Add: &entryEvent{r.job(e.Job), e.Attempt, e.Queue, e.NotBefore, e.Avoid}})
+	r.write(&event{Add: &entryEvent{r.job(e.Job), e.Attempt, e.Queue, e.NotBefore, e.Avoid, e.Way}})
 }
 
-func (r *Recorder) given(j *policy.Job, p resourcemodel.Place, ahead, settled bool) {
-	r.write(&event{Given: &givenEvent{r.job(j), p, ahead, settled}})
+func (r *Recorder) given(j *policy.Job, p resourcemodel.Place, far *resourcemodel.Place, ahead, settled bool) {
+	r.write(&event{Given: &givenEvent{r.job(j), p, far, ahead, settled}})
 }
 
 func (r *Recorder) round(now time.Time, budget int, seed uint64, ds []Decision) {

@@ -74,6 +74,12 @@ func (s *Scheduler) why(e *Entry, w *waiting, now time.Time) Waiting {
 	default:
 		s.allFull(&out, e, cands, d, now)
 	}
+	if len(open) == 0 {
+		if said := s.afar(e, &class{request: e.Request, avoid: e.Avoid}, now); said != "" {
+			out.Sentence += said
+			out.Never = out.Never && !s.farFits(e, now)
+		}
+	}
 	return out
 }
 

@@ -44,6 +44,9 @@ func (f *federation) suffer(ctx context.Context, r *run) {
 		r.notes = append(r.notes, line)
 		r.mu.Unlock()
 	}
+	r.mu.Lock()
+	r.notes = append(r.notes, "clocks are right here: nothing can wrong that of one process; make sim has wrong ones")
+	r.mu.Unlock()
 	for _, x := range f.faults(r) {
 		if !pause(ctx, time.Until(r.begin.Add(x.at))) {
 			return

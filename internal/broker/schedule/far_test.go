@@ -1,0 +1,250 @@
+package schedule
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portolan-project/portolan/internal/broker/policy"
+	"github.com/portolan-project/portolan/peers/routing"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+// peersOf tells of peers that are called as their sites are.
+func peersOf(p routing.Policy, domains ...string) *Peers {
+	out := &Peers{Own: "home", Policy: p.EnsureDefaults(), Hops: 3}
+	for _, d := range domains {
+		out.Peers = append(out.Peers, Peer{Peer: routing.Peer{Domain: d, Role: routing.Equal}, Site: resourcemodel.Key{Site: d}})
+	}
+	return out
+}
+
+// show tells what a peer shows: a site with nodes of 4 CPUs of which so many CPUs are free.
+func (w *world) show(domain string, nodes, free, waiting int, detail resourcemodel.Detail) {
+	w.t.Helper()
+	w.revision++
+	s := siteOf("cluster", nodes, 4)
+	s.Domain = domain
+	stamp := resourcemodel.Stamp{Version: uint64(w.revision), Changed: w.now, Source: "test"}
+	s.Static.Stamp, s.Dynamic.Stamp = stamp, stamp
+	s.Static.Shares[0].Slots = nodes * 4
+	s.Dynamic.Shares["all"] = resourcemodel.ShareState{Open: true, Running: nodes*4 - free, Waiting: waiting, FreeSlots: free}
+	s.Dynamic.Environments["node"] = resourcemodel.EnvironmentState{Nodes: nodes, Available: nodes, FreeNodes: free / 4, FreeCPUs: free}
+	s = resourcemodel.Aggregate(s, detail)
+	if err := w.s.ApplyFar(resourcemodel.Delta{Revision: w.revision, At: w.now, Changes: []resourcemodel.Change{{Key: s.Key, Static: s.Static, Dynamic: s.Dynamic}}}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) addSome(prefix string, n int) {
+	for i := range n {
+		w.add(policy.Job{ID: fmt.Sprintf("%s%02d", prefix, i), Owner: "ann", VO: "bio"}, nil)
+	}
+}
+
+// TestOverflow: own sites come first; what they would not start at once flows out only when
+// the wait is above what the policy bears, and to no peer more than it has room for.
+func TestOverflow(t *testing.T) {
+	for _, detail := range []resourcemodel.Detail{resourcemodel.Full, resourcemodel.Categorized, resourcemodel.Simple} {
+		t.Run(detail.String(), func(t *testing.T) {
+			w := newWorld(t, Options{})
+			w.put(siteOf("own", 1, 4))
+			w.s.SetPeers(peersOf(routing.Policy{Typical: 10 * time.Minute}, "bsc", "fiu"))
+			w.show("bsc", 1, 3, 0, detail)
+			w.show("fiu", 1, 1, 4, detail)
+			w.addSome("a", 4)
+			w.expect("a00→own a01→own a02→own a03→own", w.round(0))
+			w.addSome("b", 5)
+			ds := w.round(0)
+			w.expect("b00→bsc b01→bsc b02→bsc b03→fiu", ds)
+			d := ds[0]
+			if d.Domain != "bsc" || d.Far == nil || d.Far.Domain != "bsc" || d.Place.Domain != "" || d.Why != "the own sites are too full, and the domain bsc could start it now" || d.Far.Share != d.Place.Share {
+				t.Errorf("%+v", d)
+			}
+			// The last one starts nowhere, and waits no longer at home.
+			// That jobs run there does not free what they take, before the peer shows it.
+			for _, id := range []string{"b00", "b01", "b02"} {
+				w.s.Settled(id)
+			}
+			w.addSome("c", 1)
+			if got := w.round(0); len(got) != 0 {
+				t.Errorf("%+v", got)
+			}
+			w.show("bsc", 1, 1, 0, detail)
+			if got := w.round(0); len(got) != 1 || got[0].Why != d.Why {
+				t.Errorf("%+v", got)
+			}
+			// Many wait less at a peer's queue too, and not all of them.
+			w.addSome("d", 40)
+			got := w.round(0)
+			if len(got) < 10 || len(got) > 30 || !strings.Contains(got[0].Why, "it would wait about") {
+				t.Errorf("%d: %+v", len(got), got[0])
+			}
+		})
+	}
+}
+
+// TestOwnFirst: what the policy bears is waited for at home, and a peer that is away, that
+// refused the job or that it came through is none for it.
+func TestOwnFirst(t *testing.T) {
+	at := func(p routing.Policy) *world {
+		w := newWorld(t, Options{})
+		w.put(siteOf("own", 1, 4))
+		w.s.SetPeers(peersOf(p, "bsc"))
+		w.show("bsc", 4, 16, 0, resourcemodel.Full)
+		w.addSome("a", 4)
+		w.expect("a00→own a01→own a02→own a03→own", w.round(0))
+		return w
+	}
+	w := at(routing.Policy{Overload: time.Hour})
+	w.addSome("b", 2)
+	w.expect("", w.round(0))
+	if why, ok := w.s.Why("b00", w.now); !ok || !strings.Contains(why.Sentence, "the own sites come first as long as they are not too full") || !strings.Contains(why.Sentence, "the domain bsc could start it now") {
+		t.Error(why.Sentence)
+	}
+	// Thirty jobs are more than it bears.
+	w.addSome("c", 30)
+	if ds := w.round(0); len(ds) < 10 || len(ds) == 32 {
+		t.Errorf("%d", len(ds))
+	}
+
+	w = at(routing.Policy{Overload: time.Second})
+	p := peersOf(routing.Policy{Overload: time.Second}, "bsc")
+	p.Peers[0].Away = "its session is lost"
+	w.s.SetPeers(p)
+	w.addSome("b", 1)
+	w.expect("", w.round(0))
+	if why, _ := w.s.Why("b00", w.now); !strings.Contains(why.Sentence, "its session is lost") {
+		t.Error(why.Sentence)
+	}
+	w.s.SetPeers(peersOf(routing.Policy{Overload: time.Second}, "bsc"))
+	w.expect("b00→bsc", w.round(0))
+
+	for _, e := range []Entry{
+		{Avoid: []resourcemodel.Key{{Site: "bsc"}}},
+		{Way: &Way{Path: []string{"bsc"}, Hops: 2}},
+		{Way: &Way{Path: []string{"fiu"}}},
+	} {
+		w = at(routing.Policy{Overload: time.Second})
+		e.Job = &policy.Job{ID: "x", Owner: "ann", Submitted: noon, CPUs: 1, Request: w.request("", "bio", 1, nil)}
+		w.s.Add(e)
+		w.expect("", w.round(0))
+	}
+	// A job that no own site could ever run goes out at once; nobody else's does so when
+	// there are no peers any more.
+	w = at(routing.Policy{})
+	w.s.SetSite(resourcemodel.Key{Site: "own"}, Site{Closed: true})
+	w.put(siteOf("own", 1, 1))
+	w.add(policy.Job{ID: "wide", Owner: "ann", VO: "bio", CPUs: 4}, nil)
+	w.expect("wide→bsc", w.round(0))
+	w.s.SetPeers(nil)
+	w.add(policy.Job{ID: "wide2", Owner: "ann", VO: "bio", CPUs: 4}, nil)
+	w.expect("", w.round(0))
+}
+
+// TestFarBack: a job that has not begun at a peer comes back when the own sites could start
+// it, and nothing of ours waits.
+func TestFarBack(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.put(siteOf("own", 1, 1))
+	w.s.SetPeers(peersOf(routing.Policy{Overload: time.Second, Recover: time.Second}, "bsc"))
+	w.show("bsc", 1, 1, 0, resourcemodel.Full)
+	w.addSome("a", 6)
+	w.expect("a00→own a01→bsc a02→bsc", w.round(3))
+	left, known := w.s.FarWait("a02", w.now)
+	if !known || left <= 0 {
+		t.Error(left, known)
+	}
+	w.s.Left("a00")
+	if why, _, back := w.s.Back("a02", left, known, w.now); back {
+		t.Error("others wait, and it is taken back: " + why)
+	}
+	for _, id := range []string{"a03", "a04", "a05"} {
+		w.s.Remove(id)
+	}
+	if why, room, back := w.s.Back("a02", left, known, w.now); !back || room != 1 || why != "the own sites have recovered and could start it now" {
+		t.Error(why, back)
+	}
+}
+
+// TestFarReplay: with peers too, a replay decides the same in every bit, whenever the trace
+// was begun.
+func TestFarReplay(t *testing.T) {
+	for seed := range uint64(6) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		w := newWorld(t, Options{Seed: seed, Window: 8})
+		w.put(siteOf("own", 2, 4))
+		domains := []string{"bsc", "fiu", "ibm"}
+		w.s.SetPeers(peersOf(routing.Policy{Overload: time.Minute}, domains...))
+		if seed%2 == 1 {
+			if err := w.set(Gateway, policy.Pairing, "assignment", false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var out bytes.Buffer
+		var rec *Recorder
+		var under []string
+		next, far := 0, 0
+		for step := range 300 {
+			if step == 20 {
+				var err error
+				if rec, err = w.s.Record(&out, w.source); err != nil {
+					t.Fatal(err)
+				}
+			}
+			switch rng.IntN(6) {
+			case 0:
+				w.show(domains[rng.IntN(3)], 4, rng.IntN(17), rng.IntN(5), resourcemodel.Detail(rng.IntN(3)))
+			case 1, 2:
+				for range rng.IntN(6) {
+					e := Entry{Job: &policy.Job{ID: fmt.Sprintf("j%05d", next), Owner: "ann", VO: "bio", Submitted: w.now, CPUs: 1 + rng.IntN(4)}, Attempt: 1}
+					e.Request = w.request("", "bio", e.CPUs, nil)
+					if rng.IntN(3) == 0 {
+						e.Way = &Way{Path: []string{domains[rng.IntN(3)]}, Hops: rng.IntN(3)}
+					}
+					w.s.Add(e)
+					next++
+				}
+			case 3:
+				w.free("own", rng.IntN(9))
+			case 4:
+				for range min(len(under), rng.IntN(8)) {
+					i := rng.IntN(len(under))
+					if rng.IntN(2) == 0 {
+						w.s.Settled(under[i])
+					} else {
+						w.s.Left(under[i])
+						under = append(under[:i], under[i+1:]...)
+					}
+				}
+			case 5:
+				p := peersOf(routing.Policy{Overload: time.Minute}, domains[:rng.IntN(4)]...)
+				for i := range p.Peers {
+					p.Peers[i].Balance.Did = 1000
+					p.Peers[i].Measured = routing.Measured{Jobs: rng.IntN(9), Success: 1, Speed: 1, Wait: time.Minute}
+				}
+				w.s.SetPeers(p)
+			}
+			w.now = w.now.Add(time.Duration(rng.IntN(60)) * time.Second)
+			for _, d := range w.round(rng.IntN(12)) {
+				under = append(under, d.Job)
+				if d.Far != nil {
+					far++
+				}
+			}
+			if err := w.s.Audit(w.now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := rec.Close(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Replay(&out, nil)
+		if err != nil || got.Same != got.Decisions || len(got.Differences) > 0 || far == 0 {
+			t.Fatalf("seed %d: %d of %d alike, %d went to peers, %v: %+v", seed, got.Same, got.Decisions, far, err, got.Differences[:min(len(got.Differences), 3)])
+		}
+	}
+}

@@ -1,0 +1,260 @@
+package showing
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/peers/exchange"
+	"github.com/portolan-project/portolan/peers/routing"
+	"github.com/portolan-project/portolan/peers/session"
+	"github.com/portolan-project/portolan/peers/wire"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+// peer is one peer; Showing.mu guards it.
+type peer struct {
+	s        *Showing
+	domain   string
+	e        *exchange.Exporter
+	i        *exchange.Importer
+	open     bool
+	alive    bool
+	features []string
+	stale    bool           // what it is shown may be another
+	out      []wire.Message // for which there was no room yet
+	pushed   time.Time
+	verified time.Time
+	quotas   []wire.Quota
+	heard    time.Time
+	sites    map[string]int // bytes of each site that it shows
+	bytes    int
+	problem  string
+
+	writing sync.Mutex // held while what it showed is written, so that it is in order
+	again   bool       // something was not written: all is to be written anew
+}
+
+func newPeer(s *Showing, domain string) *peer {
+	p := &peer{s: s, domain: domain, e: exchange.NewExporter(uuid.NewString()), stale: true}
+	p.e.Confirmed = s.o.Model.Confirmed
+	p.seed()
+	return p
+}
+
+// seed begins with what the model has of the peer.
+func (p *peer) seed() {
+	p.i, p.sites, p.bytes = exchange.NewImporter(p.domain), map[string]int{}, 0
+	have := p.s.o.Model.Written(p.domain)
+	p.i.Seed(have)
+	for _, site := range have {
+		p.count(resourcemodel.Change{Key: site.Key, Static: site.Static, Dynamic: site.Dynamic, Gone: true})
+	}
+}
+
+func (p *peer) opened(a session.Agreement) {
+	p.open, p.alive, p.features, p.out = true, true, a.Features, nil
+	p.e.Begin()
+	p.quotas, p.problem = nil, ""
+	if p.again {
+		p.again = false
+		p.seed()
+	}
+	p.put(p.i.Pull())
+}
+
+// put queues messages; those of a feature that was not agreed on are left out.
+func (p *peer) put(all ...wire.Message) {
+	for _, m := range all {
+		if over, _ := wire.Beyond(p.features, []wire.Message{m}); over == nil {
+			p.out = append(p.out, m)
+		}
+	}
+}
+
+// take takes a message, and gives what changes in the model.
+func (p *peer) take(m wire.Message) ([]resourcemodel.Change, error) {
+	switch m := m.(type) {
+	case *wire.Pull:
+		p.put(p.e.Pull(m)...)
+		return nil, nil
+	case *wire.Compare:
+		p.put(p.e.Compare(m)...)
+		return nil, nil
+	case *wire.Resources, *wire.Digests, *wire.Quotas:
+		p.heard = time.Now()
+		changes, answers, err := p.i.Take(m)
+		if err == nil {
+			for _, c := range changes {
+				p.count(c)
+			}
+			to := p.s.to[p.domain]
+			switch {
+			case len(p.sites) > to.MostSites:
+				err = fail.Errorf("showing.Deliver", fail.Exhausted, p.domain, "the domain %s shows %d sites, and %d are allowed here: show fewer, or less of them", p.domain, len(p.sites), to.MostSites)
+			case p.bytes > to.MostBytes:
+				err = fail.Errorf("showing.Deliver", fail.Exhausted, p.domain, "the domain %s shows %d bytes of records, and %d are allowed here: show fewer sites, or less of them", p.domain, p.bytes, to.MostBytes)
+			}
+		}
+		if err != nil {
+			p.problem = fail.Sentence(err)
+			p.seed() // as it is in the model
+			return nil, err
+		}
+		p.put(answers...)
+		if _, ok := m.(*wire.Digests); ok {
+			p.s.o.Model.Confirm(p.domain)
+		}
+		return changes, nil
+	}
+	return nil, nil
+}
+
+// count keeps the number of sites and bytes that the peer shows.
+func (p *peer) count(c resourcemodel.Change) {
+	size := p.sites[c.Key.Site]
+	p.bytes -= size
+	if c.Gone {
+		size = 0
+		if c.Static == nil {
+			delete(p.sites, c.Key.Site)
+			return
+		}
+	}
+	// A dynamic part that comes again counts anew: what is bounded is counted too high rather
+	// than too low, until the site is shown anew.
+	if c.Static != nil {
+		b, _ := c.Static.Encode()
+		size = len(b)
+	}
+	if c.Dynamic != nil && (c.Static != nil || size == 0) {
+		b, _ := c.Dynamic.Encode()
+		size += len(b)
+	}
+	p.sites[c.Key.Site] = size
+	p.bytes += size
+}
+
+// write writes what the peer showed. What can't be written now is found by comparing, once a
+// session begins anew.
+func (p *peer) write(ctx context.Context, sess store.Session, changes []resourcemodel.Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	var err error
+	var skipped []resourcemodel.Key
+	for try := range 3 {
+		if _, skipped, err = p.s.o.Model.Import(ctx, sess, changes); err == nil || !fail.Is(err, fail.Unavailable) && !fail.Is(err, fail.Uncertain) {
+			break
+		}
+		t := time.NewTimer(100 * time.Millisecond << try)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		case <-t.C:
+		}
+	}
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	if err != nil {
+		p.again, p.problem = true, fail.Sentence(err)
+		if p.open { // the model has less than was shown: what differs is told again
+			p.again = false
+			p.seed()
+			p.put(p.i.Pull())
+			p.s.nudge()
+		}
+	}
+	if len(skipped) > 0 {
+		p.problem = "the domain tells of itself in the store that we share, so that what it shows over the session is not needed"
+	}
+	return err
+}
+
+// tick shows what is to be shown, and gives how long nothing will be due.
+func (p *peer) tick(m *resourcemodel.Snapshot, children []string, now time.Time) time.Duration {
+	to := p.s.to[p.domain]
+	wait := p.s.o.Verify
+	if !p.open {
+		return wait
+	}
+	if p.stale {
+		if due := p.pushed.Add(to.Every).Sub(now); due > 0 && !p.pushed.IsZero() {
+			wait = min(wait, due)
+		} else if len(p.out) == 0 {
+			p.stale, p.pushed = false, now
+			if err := p.show(m, children, to); err != nil {
+				p.s.o.Log.Warn("some of our sites can't be shown to a peer", "peer", p.domain, "cause", err)
+			}
+			p.put(p.e.Push()...)
+			p.tellQuotas()
+		}
+	}
+	if len(p.out) == 0 && now.Sub(p.verified) >= p.s.o.Verify {
+		p.verified = now
+		p.put(p.e.Verify()...)
+	}
+	for len(p.out) > 0 {
+		err := p.s.o.Link.Put(p.domain, p.out[0])
+		if err == nil {
+			p.out = p.out[1:]
+			continue
+		}
+		if fail.Is(err, fail.Invalid) { // it would never go
+			p.s.o.Log.Error("what a peer is to be shown can't be sent", "peer", p.domain, "cause", err)
+			p.out = p.out[1:]
+			continue
+		}
+		break // Free, or the next session, goes on
+	}
+	return wait
+}
+
+// show makes the exporter's view that of the model.
+func (p *peer) show(m *resourcemodel.Snapshot, children []string, to To) error {
+	shown, err := routing.Export(m, p.s.o.Domain, children, routing.Peer{Domain: p.domain, Role: to.Role}, to.Exporting)
+	if err != nil {
+		return err
+	}
+	own := make([]resourcemodel.Change, 0, shown.Len())
+	for site := range shown.Sites() {
+		own = append(own, resourcemodel.Change{Key: resourcemodel.Key{Site: site.Site}, Static: site.Static, Dynamic: site.Dynamic})
+	}
+	as, err := resourcemodel.Empty().Apply(resourcemodel.Delta{Revision: max(m.Revision(), 1), At: m.At(), Changes: own})
+	if err != nil {
+		return err
+	}
+	return p.e.Show(as, to.Detail)
+}
+
+// tellQuotas tells the quotas of the peer's VOs, if they are others than were told.
+func (p *peer) tellQuotas() {
+	if p.s.o.Quotas == nil {
+		return
+	}
+	now := p.s.o.Quotas(p.domain)
+	same := slices.EqualFunc(now, p.quotas, func(a, b wire.Quota) bool {
+		a.Measured, b.Measured = time.Time{}, time.Time{}
+		return a == b
+	})
+	if !same || p.quotas == nil {
+		p.quotas = now
+		p.put(&wire.Quotas{List: now})
+	}
+}
+
+func (p *peer) status() Status {
+	now, told := p.e.Revision()
+	_, _, sites, agreed := p.i.State()
+	return Status{
+		Shown: now, Told: told, Detail: p.s.to[p.domain].Detail, Sites: sites, Agreed: agreed, Quotas: p.i.Quotas(), Confirmed: p.heard, Problem: p.problem,
+	}
+}
