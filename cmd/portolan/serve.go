@@ -316,6 +316,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		Observe:  metrics.Answered,
 	})
 	api := console.New(b, console.Options{
+		Finder:        peering.finder(),
 		Configuration: keeper.shown,
 		Version:       v,
 		Domain:        domain,
@@ -372,6 +373,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	stopPeers := func() {}
 	if peering != nil {
 		group.Go(func() error { return peering.follow(working) })
+		group.Go(func() error { return peering.announce(working) })
 		door := peers.NewServer(peers.ServerOptions{Trust: peering.gateway, ExternalURL: peering.url, Log: log.With("part", "peers"), Observe: metrics.Answered})
 		stopPeers = servePeers(working, group, peering, door)
 	}
