@@ -338,7 +338,7 @@ func init() {
 // TestEveryCheckCanFail: each check fails against a server that breaks what it
 // proves, and against that one the kit does not break.
 func TestEveryCheckCanFail(t *testing.T) {
-	for _, c := range List() {
+	for _, c := range List(BES) {
 		t.Run(c.ID, func(t *testing.T) {
 			servers := map[string]func(asked, *answer){}
 			if f := brokenServers[c.ID]; f != nil {
@@ -366,7 +366,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 // TestBrokenServersAreOfChecks: no entry of the table is left over.
 func TestBrokenServersAreOfChecks(t *testing.T) {
 	known := map[string]bool{}
-	for _, c := range List() {
+	for _, c := range List(BES) {
 		known[c.ID] = true
 	}
 	for id := range brokenServers {

@@ -15,9 +15,24 @@ import (
 	"github.com/portolan-project/portolan/internal/fail"
 )
 
-// Options says what is judged and how. Only Endpoint is required.
+// Profile is what an endpoint is judged as.
+type Profile string
+
+// The profiles.
+const (
+	BES  Profile = "bes"  // an OGSA-BES service
+	Peer Profile = "peer" // a gateway's endpoint for those of other domains: docs/peer-protocol.md
+)
+
+// Profiles gives all of them.
+func Profiles() []Profile { return []Profile{BES, Peer} }
+
+// Options says what is judged and how. Only Endpoint is required; of the profile Peer the
+// domain in Guest too.
 type Options struct {
-	Endpoint string        // the URL of the BES Factory port type
+	Profile  Profile       // BES if ""
+	Guest    Guest         // who the kit is, in the profile Peer
+	Endpoint string        // the URL of the BES Factory port type, or of the peer endpoint
 	HTTP     *http.Client  // nil: a client of the kit's own, which keeps connections
 	Log      *slog.Logger  // nil: nothing is logged
 	Timeout  time.Duration // for one exchange; default 10 s
@@ -40,6 +55,9 @@ type Programs struct {
 
 // EnsureDefaults fills in what is zero.
 func (o *Options) EnsureDefaults() {
+	if o.Profile == "" {
+		o.Profile = BES
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -69,6 +87,15 @@ func (o *Options) Validate() error {
 		return fail.Errorf("conformance.Run", fail.Invalid, o.Endpoint,
 			"the endpoint %q is not an http or https URL: give one like http://127.0.0.1:8080/bes", o.Endpoint)
 	}
+	switch o.Profile {
+	case "", BES:
+	case Peer:
+		if err := o.Guest.validate(); err != nil {
+			return err
+		}
+	default:
+		return fail.Errorf("conformance.Run", fail.Invalid, string(o.Profile), "there is no profile %q: use %s or %s", o.Profile, BES, Peer)
+	}
 	if len(o.selected()) == 0 {
 		return fail.Errorf("conformance.Run", fail.Invalid, strings.Join(o.Filter, ","),
 			"no check has an id that begins with %s: List shows the ids", strings.Join(o.Filter, " or "))
@@ -78,9 +105,9 @@ func (o *Options) Validate() error {
 
 func (o *Options) selected() []check {
 	if len(o.Filter) == 0 {
-		return checks()
+		return checks(o.Profile)
 	}
-	return slices.DeleteFunc(checks(), func(c check) bool {
+	return slices.DeleteFunc(checks(o.Profile), func(c check) bool {
 		return !slices.ContainsFunc(o.Filter, func(f string) bool {
 			return strings.HasPrefix(strings.ToUpper(c.id), strings.ToUpper(f))
 		})
@@ -94,17 +121,21 @@ type check struct {
 	run               func(context.Context, *probe) (saw string, err error)
 }
 
-// checks lists every check, in the order in which they run: what the others
+// checks lists every check of a profile, in the order in which they run: what the others
 // build on comes first, what may upset an endpoint comes last.
-func checks() []check {
+func checks(of Profile) []check {
+	if of == Peer {
+		return slices.Concat(peerMessageChecks, peerOpenChecks, peerFrameChecks, peerPollChecks, peerResourceChecks, peerJobChecks,
+			peerStrictChecks, peerEndChecks, peerPhaseChecks)
+	}
 	return slices.Concat(httpChecks, wsdlChecks, soap11Checks, soap12Checks, addressingChecks, factoryAttributeChecks,
 		createChecks, submissionChecks, vectorChecks, documentChecks, stateChecks, jsdlChecks, managementChecks, hostileChecks)
 }
 
-// List gives the checks without running them; results are empty.
-func List() []Check {
+// List gives the checks of a profile without running them; results are empty.
+func List(of Profile) []Check {
 	var out []Check
-	for _, c := range checks() {
+	for _, c := range checks(of) {
 		out = append(out, Check{ID: c.id, Clause: c.clause, Title: c.title})
 	}
 	return out
@@ -145,6 +176,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			got.Result, got.Saw = Fail, fmt.Sprintf("not tried: the last %d messages got no answer (%v)", p.unanswered, p.lastErr)
 		default:
 			got.Result, got.Saw = runOne(budget, c, p)
+			if got.Result == Fail {
+				p.visit = nil // what is wrong with it should not be seen twice
+			}
 		}
 		got.Took = time.Since(began)
 		rep.add(got)

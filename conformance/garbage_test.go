@@ -199,7 +199,7 @@ func TestOptions(t *testing.T) {
 
 func TestListIsWellFormed(t *testing.T) {
 	seen := map[string]bool{}
-	for _, c := range List() {
+	for _, c := range List(BES) {
 		if seen[c.ID] {
 			t.Errorf("two checks have the id %s", c.ID)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/soap"
@@ -23,6 +24,9 @@ type message struct {
 	media      string // Content-Type instead of the version's own
 	header     http.Header
 	anyVersion bool // the answer may be in either version
+	client     *http.Client
+	patience   time.Duration
+	sign       func([]byte) []byte // the text; nil leaves it as it is
 }
 
 func versionName(v soap.Version) string {
@@ -56,9 +60,12 @@ func (m message) text() string {
 
 // request gives the message as HTTP (SOAP 1.1 §6, SOAP 1.2 part 2 §7).
 func (m message) request() request {
-	r := request{header: m.header.Clone(), body: []byte(m.text()), contentType: m.media}
+	r := request{header: m.header.Clone(), body: []byte(m.text()), contentType: m.media, client: m.client, patience: m.patience}
 	if r.header == nil {
 		r.header = http.Header{}
+	}
+	if m.sign != nil {
+		r.body = m.sign(r.body)
 	}
 	if m.version == soap.V12 {
 		if r.contentType == "" {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/soap"
@@ -28,6 +29,10 @@ type probe struct {
 	serial     int
 	made       []string // the EPRs of activities that may still run
 	shared     []string // two of made, for checks that only look
+
+	mu    sync.Mutex // for all above that an exchange changes
+	visit *visit     // of the profile Peer: the session that most checks are made in
+	lost  *visit     // one that the other side took for lost
 }
 
 func newProbe(o Options) *probe {
@@ -50,6 +55,9 @@ func newProbe(o Options) *probe {
 
 // close ends what the run left running.
 func (p *probe) close(ctx context.Context) {
+	if p.opts.Profile == Peer {
+		p.leave(ctx)
+	}
 	if len(p.made) > 0 && p.unanswered < silent {
 		ctx, stop := context.WithTimeout(ctx, p.opts.Timeout)
 		defer stop()
@@ -71,14 +79,17 @@ type request struct {
 	body        []byte
 	stream      io.Reader // instead of body, chunked
 	client      *http.Client
+	patience    time.Duration // how much longer than usual the answer may take
 }
 
 // exchange sends a request and reads the answer, whatever it is. The error is of
 // the transport: there was no whole answer.
 func (p *probe) exchange(ctx context.Context, r request) (*reply, error) {
-	ctx, stop := context.WithTimeout(ctx, p.opts.Timeout)
+	ctx, stop := context.WithTimeout(ctx, p.opts.Timeout+r.patience)
 	defer stop()
 	rep, err := p.roundTrip(ctx, r)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.reached = p.reached || rep != nil
 	if err != nil {
 		p.lastErr = err
@@ -174,6 +185,8 @@ func (p *probe) ask(ctx context.Context, m message) (*reply, error) {
 
 // fresh gives a word that no other message of this run has.
 func (p *probe) fresh(prefix string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.serial++
 	return fmt.Sprintf("%s-%d-%d", prefix, time.Now().UnixNano(), p.serial)
 }

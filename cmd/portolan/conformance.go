@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,31 +20,61 @@ func (a *app) conformanceCmd() *cobra.Command {
 	var only []string
 	var settle time.Duration
 	var programs conformance.Programs
+	var guest guestFlags
+	profile := string(conformance.BES)
 	cmd := &cobra.Command{
-		Use:   "conformance [--endpoint URL] [--only PREFIX] [--list] [-o text|json|junit]",
-		Short: "Judge a BES service by the standards",
+		Use:   "conformance [--profile bes|peer] [--endpoint URL] [--only PREFIX] [--list] [-o text|json|junit]",
+		Short: "Judge a BES service by the standards, or a peer endpoint by its protocol",
 		Long: `Send messages to any OGSA-BES service and judge its answers by SOAP 1.1 and 1.2,
 WS-Addressing 1.0, OGSA-BES 1.0 and JSDL 1.0. Each check has an id, the clause that it
 proves, and what it saw. Small jobs are created, and ended again.
 
-Exit codes: 0 nothing failed; 1 a check failed; 2 wrong usage.`,
+--profile peer judges the endpoint that a gateway has for those of other domains, by
+docs/peer-protocol.md: its messages, sessions, resources, jobs and trust. The kit is then a
+gateway of --domain that can't be reached: the endpoint must trust that domain by the certificate
+--cert, take jobs of it, and know no URL of it. Use a domain that is there for this alone, as the
+kit opens and breaks sessions; what needs jobs, or a second domain (--other-domain), is skipped
+without them. --ca or --fingerprint say how the endpoint itself is known. --user has the kit vouch
+for a user, whom the endpoint's rules must map to an account.
+
+Exit codes: 0 nothing failed; 1 a check failed; 2 wrong usage; 3 nothing answered.`,
 		Example: `  portolan conformance --endpoint http://127.0.0.1:8700/bes
-  portolan conformance --only SOAP -o junit > report.xml`,
+  portolan conformance --only SOAP -o junit > report.xml
+  portolan conformance --profile peer --endpoint https://gw.fiu.example/peer --ca fiu-ca.pem \
+    --domain check.example --cert check.pem --key check-key.pem --user ann`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			of := conformance.Profile(profile)
+			if !slices.Contains(conformance.Profiles(), of) {
+				return usagef("there is no profile %q: use bes or peer", profile)
+			}
 			if list {
 				var rows [][]string
-				for _, c := range conformance.List() {
+				for _, c := range conformance.List(of) {
 					rows = append(rows, []string{c.ID, c.Title, c.Clause})
 				}
 				return table(a.out, []string{"ID", "TITLE", "CLAUSE"}, rows)
+			}
+			if of != conformance.Peer && guest.any() {
+				return usagef("the kit is of a domain, with a certificate, in the profile peer only: add --profile peer")
 			}
 			s, err := a.settings(flags)
 			if err != nil {
 				return err
 			}
-			o := conformance.Options{Endpoint: s.Endpoint, Filter: only, Settle: settle, Programs: programs, Timeout: flags.timeout}
-			if s.Token != "" {
+			o := conformance.Options{Profile: of, Endpoint: s.Endpoint, Filter: only, Settle: settle, Programs: programs, Timeout: flags.timeout}
+			if of == conformance.Peer {
+				if !s.chosen {
+					return usagef("name the peer endpoint with --endpoint, like https://gw.example.org/peer")
+				}
+				o.Endpoint = strings.TrimSuffix(s.Endpoint, "/bes")
+				if o.Endpoint != s.Endpoint {
+					o.Endpoint += "/peer"
+				}
+				if err := guest.fill(&o); err != nil {
+					return err
+				}
+			} else if s.Token != "" {
 				o.HTTP = &http.Client{Transport: bearer{s.Token, http.DefaultTransport}}
 			}
 			if err := o.Validate(); err != nil {
@@ -57,7 +89,7 @@ Exit codes: 0 nothing failed; 1 a check failed; 2 wrong usage.`,
 				return fmt.Errorf("writing the report: %w", err)
 			}
 			if !rep.Reached {
-				return refusedf("the endpoint %s could not be reached: nothing answered", plain(s.Endpoint))
+				return refusedf("the endpoint %s could not be reached: nothing answered", plain(o.Endpoint))
 			}
 			if !rep.OK() {
 				return quietly(exitFailed)
@@ -66,6 +98,9 @@ Exit codes: 0 nothing failed; 1 a check failed; 2 wrong usage.`,
 		},
 	}
 	flags.add(cmd)
+	guest.add(cmd)
+	cmd.Flags().StringVar(&profile, "profile", profile, "what the endpoint is judged as: bes, or peer")
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("profile", oneOf("bes", "peer")))
 	cmd.Flags().StringSliceVar(&only, "only", nil, "only the checks whose ids begin so")
 	cmd.Flags().BoolVar(&list, "list", false, "list the checks and make none")
 	cmd.Flags().DurationVar(&settle, "settle", 0, "how long an activity may take to reach a state (default 1m)")

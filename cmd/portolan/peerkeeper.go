@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/portolan-project/portolan/internal/identity"
+	"github.com/portolan-project/portolan/internal/peering"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/peers/members"
 )
@@ -40,6 +41,8 @@ type peerKeeper struct {
 	problem string // with what was added, as it was logged last
 	changed func(members.Settings)
 }
+
+var _ peering.Voucher = (*identity.Users)(nil)
 
 // Directories below the data directory.
 const (

@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 //	setline VAR N            set VAR to line N of the last standard output
 //	get PATH CODE            HTTP GET of BASE/PATH, the body on standard output
 //	neighbours               an API with peers that are known; PORTOLAN_ENDPOINT says where
+//	peerendpoint             a peer endpoint over TLS; PEER says where, PIN its fingerprint
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -53,17 +54,18 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"gateway":    startGateway,
-			"etcd":       startEtcd,
-			"halt":       stopGateway,
-			"kill9":      killGateway,
-			"hup":        hupGateway,
-			"exits":      exits,
-			"eventually": eventually,
-			"setline":    setLine,
-			"get":        get,
-			"strange":    strange,
-			"neighbours": startNeighbours,
+			"gateway":      startGateway,
+			"etcd":         startEtcd,
+			"halt":         stopGateway,
+			"kill9":        killGateway,
+			"hup":          hupGateway,
+			"exits":        exits,
+			"eventually":   eventually,
+			"setline":      setLine,
+			"get":          get,
+			"neighbours":   startNeighbours,
+			"peerendpoint": startPeerEndpoint,
+			"strange":      strange,
 		},
 	})
 }

@@ -79,6 +79,11 @@ func endpoint(t *testing.T, g *identity.Gateway, withTLS bool) (string, chan pee
 	return scheme + l.Addr().String() + "/peer", v.seen
 }
 
+// signs is how peers.Client has a request signed.
+func signs(g *identity.Gateway) func() func(context.Context, *etree.Element) error {
+	return func() func(context.Context, *etree.Element) error { return g.Signer("") }
+}
+
 // call makes a request as peers.Client does.
 func call(t *testing.T, g *identity.Gateway, url, domain string, edit func(c *soap.Client)) error {
 	t.Helper()
@@ -91,7 +96,7 @@ func call(t *testing.T, g *identity.Gateway, url, domain string, edit func(c *so
 		}
 	}
 	c := &soap.Client{
-		URL: url, Addressing: true, Transport: tr, Retries: -1, Timeout: 10 * time.Second, Sign: g.Signer(domain),
+		URL: url, Addressing: true, Transport: tr, Retries: -1, Timeout: 10 * time.Second, Signer: signs(g),
 		Check: func(ctx context.Context, m *soap.Parsed, r *http.Response) error {
 			return g.Answer(ctx, domain, m, r.TLS)
 		},
@@ -133,21 +138,23 @@ func TestMessages(t *testing.T) {
 		{"required and not given", true, identity.Required, identity.Off, fiu, []identity.Anchor{byKey(fiu)}, nil, "not signed", ""},
 		{"the answer is not signed", true, identity.Off, identity.Required, fiu, []identity.Anchor{byKey(fiu)}, nil, "not signed", "tls+signature"},
 		{"signed by somebody else", true, "", "", fiu, []identity.Anchor{byKey(fiu), byKey(ibm)}, func(c *soap.Client) {
-			c.Sign = (&identity.Gateway{Identity: ibm, Trusted: trust(t)}).Signer("")
+			c.Signer = signs(&identity.Gateway{Identity: ibm, Trusted: trust(t)})
 		}, "not of fiu.example", ""},
 		{"a certificate for two domains", true, "", "", fiu, []identity.Anchor{byKey(fiu), both}, nil, "a certificate of its own", ""},
 		{"a clock that is wrong", true, "", "", fiu, []identity.Anchor{byKey(fiu), byKey(slow)}, func(c *soap.Client) {
-			c.Sign = (&identity.Gateway{Identity: slow, Trusted: trust(t)}).Signer("")
+			c.Signer = signs(&identity.Gateway{Identity: slow, Trusted: trust(t)})
 		}, "one of the two clocks", ""},
 		{"a block that is not signed", true, "", "", fiu, []identity.Anchor{byKey(fiu)}, func(c *soap.Client) {
-			sign := c.Sign
-			c.Sign = func(ctx context.Context, e *etree.Element) error {
-				err := sign(ctx, e)
-				x := etree.NewElement("wsa:From")
-				x.CreateAttr("xmlns:wsa", soap.NSWSA)
-				x.CreateElement("wsa:Address").SetText("http://x/")
-				e.SelectElement("Header").AddChild(x)
-				return err
+			sign := c.Signer()
+			c.Signer = func() func(context.Context, *etree.Element) error {
+				return func(ctx context.Context, e *etree.Element) error {
+					err := sign(ctx, e)
+					x := etree.NewElement("wsa:From")
+					x.CreateAttr("xmlns:wsa", soap.NSWSA)
+					x.CreateElement("wsa:Address").SetText("http://x/")
+					e.SelectElement("Header").AddChild(x)
+					return err
+				}
 			}
 		}, "does not cover From", ""},
 		{"no TLS, signed and addressed", false, "", "", fiu, []identity.Anchor{byKey(fiu)}, nil, "", "signature"},

@@ -3,8 +3,8 @@ package federation
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -117,7 +117,8 @@ func (g *gateway) peers(ctx context.Context) ([]peerState, error) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return nil, errors.New(res.Status)
+		why, _ := io.ReadAll(io.LimitReader(res.Body, 1000))
+		return nil, fmt.Errorf("%s: %s", res.Status, why)
 	}
 	var out struct {
 		Peers []peerState `json:"peers"`

@@ -1,0 +1,400 @@
+package conformance
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/xmldoc"
+	"github.com/portolan-project/portolan/jsdl"
+	"github.com/portolan-project/portolan/peers"
+	"github.com/portolan-project/portolan/peers/exchange"
+	"github.com/portolan-project/portolan/peers/session"
+	"github.com/portolan-project/portolan/peers/wire"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+const (
+	hostDomain  = "host.example"
+	guestDomain = "guest.example"
+	thirdDomain = "third.example"
+)
+
+// byHeader trusts a header of HTTP to tell whom a message is of: a stand-in for TLS.
+type byHeader struct{}
+
+const domainHeader = "X-Test-Domain"
+
+func (byHeader) Understands(xmldoc.Name) bool { return false }
+
+func (byHeader) Sender(_ context.Context, m *soap.Parsed) (peers.Sender, error) {
+	d := m.HTTP.Header.Get(domainHeader)
+	if d == "" {
+		return peers.Sender{}, fail.Errorf("test", fail.Unauthenticated, "", "no certificate was shown")
+	}
+	return peers.Sender{Domain: d, Method: "tls"}, nil
+}
+
+func (byHeader) Answer(context.Context, string, *soap.Parsed, *tls.ConnectionState) error { return nil }
+
+func (byHeader) Signer(string) peers.Signer { return nil }
+
+func (byHeader) ClientTLS(string) (*tls.Config, error) { return nil, nil } //nolint:nilnil // as the contract has it
+
+// as is a client that says it is of a domain.
+func as(domain string) *http.Client {
+	return &http.Client{Transport: tripper(func(r *http.Request) (*http.Response, error) {
+		r = r.Clone(r.Context())
+		if domain != "" {
+			r.Header.Set(domainHeader, domain)
+		}
+		return plainTransport.RoundTrip(r)
+	})}
+}
+
+// plainTransport adds nothing to what a check sends.
+var plainTransport = &http.Transport{DisableCompression: true}
+
+type tripper func(*http.Request) (*http.Response, error)
+
+func (f tripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// host is a gateway with the table of sessions that ships, and jobs that are pretended: what
+// sleeps runs until it is ended, what echoes has its arguments for its output, and
+// everything else ends at once.
+type host struct {
+	table *peers.Table
+
+	mu       sync.Mutex
+	resend   time.Duration
+	copies   map[[2]string]*heldCopy // by origin and id
+	exporter *exchange.Exporter
+	model    *resourcemodel.Snapshot
+}
+
+// heldCopy is one job as the host has it.
+type heldCopy struct {
+	about   wire.About
+	digest  string
+	blocked bool // a Control came before its route
+	report  wire.Report
+	output  string
+	timer   *time.Timer // of the final report's repetition
+}
+
+func (h *host) Opened(_ string, a session.Agreement) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.resend = a.Terms.Resend
+	h.exporter.Begin()
+	_ = h.exporter.Show(h.model, resourcemodel.Full)
+}
+
+func (h *host) Turned(string, session.Turn)             {}
+func (h *host) Draining(string, string)                 {}
+func (h *host) Closed(string, wire.CloseReason, string) {}
+func (h *host) Free(string)                             {}
+
+func (h *host) Deliver(domain string, items []wire.Message, done func()) {
+	h.mu.Lock()
+	var out []wire.Message
+	for _, m := range items {
+		out = append(out, h.heed(domain, m)...)
+	}
+	h.mu.Unlock()
+	if len(out) > 0 {
+		_ = h.table.Put(domain, out...) // where the session ended, nobody waits for it
+	}
+	done()
+}
+
+// heed gives what is said to one item.
+func (h *host) heed(domain string, m wire.Message) []wire.Message {
+	key := func(a wire.About) [2]string { return [2]string{a.Origin, a.ID} }
+	copyOf := func(a wire.About) *heldCopy {
+		if c := h.copies[key(a)]; c != nil && c.about == a {
+			return c
+		}
+		return nil
+	}
+	gone := func(a wire.About, why string) []wire.Message {
+		return []wire.Message{&wire.Report{About: a, Status: wire.IsReturned, Reason: why}}
+	}
+	switch m := m.(type) {
+	case *wire.Pull:
+		h.exporter.Pull(m)                               // which says what it has use for
+		_ = h.exporter.Show(h.model, resourcemodel.Full) // and this shows it no finer
+		return h.exporter.Pull(m)
+	case *wire.Compare:
+		return h.exporter.Compare(m)
+	case *wire.Route:
+		a, reports := h.route(domain, m, h.copies[key(m.About)])
+		return append([]wire.Message{a}, reports...)
+	case *wire.Query:
+		c := copyOf(m.About)
+		if c == nil || c.blocked {
+			return gone(m.About, "no such copy is here")
+		}
+		return []wire.Message{c.now()}
+	case *wire.Control:
+		c := copyOf(m.About)
+		if c == nil {
+			h.copies[key(m.About)] = &heldCopy{about: m.About, blocked: true}
+			return gone(m.About, "no such copy came here")
+		}
+		if c.blocked {
+			return gone(m.About, "no such copy came here")
+		}
+		c.control(m)
+		h.repeat(domain, c)
+		return []wire.Message{c.now()}
+	case *wire.Settle:
+		if c := copyOf(m.About); c != nil {
+			if c.timer != nil {
+				c.timer.Stop()
+			}
+			delete(h.copies, key(m.About))
+		}
+	case *wire.Read:
+		return read(copyOf(m.About), m)
+	}
+	return nil
+}
+
+func (h *host) route(domain string, m *wire.Route, known *heldCopy) (*wire.Answer, []wire.Message) {
+	no := func(kind wire.Refusal, why string) (*wire.Answer, []wire.Message) {
+		return &wire.Answer{About: m.About, Kind: kind, Reason: why}, nil
+	}
+	for _, d := range m.Path {
+		if d == hostDomain {
+			return no(wire.Invalid, "the job came through here before")
+		}
+	}
+	if m.Path[len(m.Path)-1] != domain {
+		return no(wire.Invalid, "the path must end with who sends the job")
+	}
+	if known != nil {
+		theirs, ours := number(m.Token), number(known.about.Token)
+		switch {
+		case theirs < ours:
+			return no(wire.Conflict, "a copy with a higher token came before")
+		case theirs == ours && known.blocked:
+			return no(wire.Conflict, "the copy was called back before it came")
+		case theirs == ours && known.digest != m.Digest:
+			return no(wire.Conflict, "another job came under this token")
+		case theirs == ours && known.report.Status == wire.IsReturned:
+			return no(wire.Conflict, "the copy was returned")
+		case theirs == ours:
+			return &wire.Answer{About: m.About, Accepted: true}, nil
+		}
+	}
+	if m.RecallBy.Before(time.Now()) {
+		return no(wire.Invalid, "the recall deadline is over")
+	}
+	def, problems := jsdl.Parse([]byte(m.Document), jsdl.Options{})
+	if len(problems) > 0 {
+		return no(wire.Invalid, "the document is no JSDL")
+	}
+	c := &heldCopy{about: m.About, digest: m.Digest, report: wire.Report{About: m.About, Revision: 1, Status: wire.IsRunning, Site: "here"}}
+	h.copies[[2]string{m.Origin, m.ID}] = c
+	out := []wire.Message{c.now()}
+	program := def.Program()
+	if program.Executable.Value != "/bin/sleep" {
+		if program.Executable.Value == "/bin/echo" {
+			for _, a := range program.Arguments {
+				c.output += a.Value
+			}
+			c.output += "\n"
+		}
+		c.end(&wire.Result{Outcome: wire.Finished, Token: m.Token + ".1"})
+		h.repeat(domain, c)
+		out = append(out, c.now())
+	}
+	return &wire.Answer{About: m.About, Accepted: true}, out
+}
+
+func number(token string) int {
+	first, _, _ := strings.Cut(token, ".")
+	n, _ := strconv.Atoi(first)
+	return n
+}
+
+func (c *heldCopy) now() *wire.Report { r := c.report; return &r }
+
+func (c *heldCopy) end(r *wire.Result) {
+	c.report.Revision++
+	c.report.Status, c.report.Result = wire.IsEnded, r
+}
+
+func (c *heldCopy) control(m *wire.Control) {
+	if m.Number < c.report.Heeded {
+		return
+	}
+	c.report.Heeded = m.Number
+	c.report.Revision++
+	switch {
+	case c.report.Status == wire.IsEnded || c.report.Status == wire.IsReturned:
+	case m.Want == wire.Cancel:
+		c.end(&wire.Result{Outcome: wire.Cancelled})
+	case m.Recall != "":
+		c.report.Status, c.report.Reason = wire.IsReturned, "it was called back"
+	case m.Want == wire.Suspend:
+		c.report.Status = wire.IsSuspended
+	default:
+		c.report.Status = wire.IsRunning
+	}
+}
+
+// repeat has a final report told again until it is settled.
+func (h *host) repeat(domain string, c *heldCopy) {
+	if c.timer != nil || c.report.Status != wire.IsEnded && c.report.Status != wire.IsReturned {
+		return
+	}
+	c.timer = time.AfterFunc(h.resend, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.copies[[2]string{c.about.Origin, c.about.ID}] == c {
+			_ = h.table.Put(domain, c.now()) // where the session ended, nobody waits for it
+			c.timer.Reset(h.resend)
+		}
+	})
+}
+
+func read(c *heldCopy, m *wire.Read) []wire.Message {
+	o := &wire.Output{About: m.About, Request: m.Request, Offset: m.Offset, Last: true}
+	if c == nil || c.blocked {
+		o.Kind, o.Reason = wire.NotFound, "no such copy is here"
+		return []wire.Message{o}
+	}
+	text := c.output[min(int(m.Offset), len(c.output)):]
+	text = text[:min(m.Most, len(text))]
+	// In two pieces, so that there are some.
+	half := len(text) / 2
+	o.Offset, o.Data = m.Offset+uint64(half), []byte(text[half:])
+	return []wire.Message{&wire.Output{About: m.About, Request: m.Request, Offset: m.Offset, Data: []byte(text[:half])}, o}
+}
+
+// stop ends what it started.
+func (h *host) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for k, c := range h.copies {
+		if c.timer != nil {
+			c.timer.Stop()
+		}
+		delete(h.copies, k)
+	}
+}
+
+// sites gives a model with a few.
+func sites(t testing.TB) *resourcemodel.Snapshot {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	d := resourcemodel.Delta{Revision: 1, At: at}
+	for _, name := range []string{"east", "north", "south", "west"} {
+		d.Changes = append(d.Changes, resourcemodel.Change{
+			Key: resourcemodel.Key{Site: name},
+			Static: &resourcemodel.Static{
+				Stamp: resourcemodel.Stamp{Version: 1, Changed: at, Source: "test"}, Type: "slurm",
+				Environments: []resourcemodel.Environment{{ID: "e", CPUArchitecture: "x86_64", CPUs: 8, Memory: 1 << 34}},
+				Shares:       []resourcemodel.Share{{ID: "q", Environments: []string{"e"}}},
+			},
+			Dynamic: &resourcemodel.Dynamic{
+				Stamp: resourcemodel.Stamp{Version: 2, Changed: at, Source: "test"}, Up: true,
+				Shares:       map[string]resourcemodel.ShareState{"q": {Open: true}},
+				Environments: map[string]resourcemodel.EnvironmentState{"e": {Nodes: 1, Available: 1, FreeCPUs: 8}},
+			},
+		})
+	}
+	s, err := resourcemodel.Empty().Apply(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// hosted puts a host on loopback, behind something, and gives how the kit judges it.
+func hosted(t testing.TB, around func(http.Handler) http.Handler) Options {
+	h := &host{copies: map[[2]string]*heldCopy{}, exporter: exchange.NewExporter("view-1"), model: sites(t)}
+	server := peers.NewServer(peers.ServerOptions{Trust: byHeader{}})
+	var handler http.Handler = server
+	if around != nil {
+		handler = around(handler)
+	}
+	srv := httptest.NewServer(soap.NewRouter(map[string]http.Handler{"/peer": handler}))
+	table, err := peers.New(peers.Options{Domain: hostDomain, Software: "test", Endpoint: srv.URL + "/peer", Trust: byHeader{}, Handler: h})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.table = table
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // it outlives t.Context in cleanups
+	done := make(chan error, 1)
+	go func() { done <- table.Run(ctx) }()
+	t.Cleanup(func() {
+		h.stop()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		srv.Close()
+		plainTransport.CloseIdleConnections()
+	})
+	for _, d := range []string{guestDomain, thirdDomain} {
+		p := peers.Peer{
+			Domain: d, Consumes: true, Provides: true, Shows: wire.Full, Beat: time.Second, Lost: 4 * time.Second, Window: 16, Queue: 4096,
+			Terms: wire.Terms{Lease: 10 * time.Minute, Skew: time.Second, StopWithin: time.Second, Resend: 100 * time.Millisecond},
+		}
+		if err := table.Add(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.Serve(table)
+	return Options{
+		Profile: Peer, Endpoint: srv.URL + "/peer", HTTP: as(guestDomain), Settle: 15 * time.Second, Timeout: 20 * time.Second,
+		Guest: Guest{Domain: guestDomain, Nobody: as(""), Other: as(thirdDomain), OtherDomain: thirdDomain},
+	}
+}
+
+// TestOurOwnPeer: the table of sessions that ships passes wholly. The chapters are judged at
+// once, each with a host of its own, as a host lets nobody open sessions without end.
+func TestOurOwnPeer(t *testing.T) {
+	t.Parallel()
+	chapters := map[string]bool{}
+	for _, c := range List(Peer) {
+		name := strings.Join(strings.Split(c.ID, "-")[:2], "-")
+		chapters[name] = true
+	}
+	var mu sync.Mutex
+	total := 0
+	t.Run("chapters", func(t *testing.T) {
+		for name := range chapters {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				o := hosted(t, nil)
+				o.Filter = []string{name + "-"}
+				rep := judge(t, o)
+				for _, c := range rep.Checks {
+					if c.Result != Pass {
+						t.Errorf("%s %s: %s (%s)", c.Result, c.ID, c.Saw, c.Clause)
+					} else {
+						t.Logf("%s: %s", c.ID, c.Saw)
+					}
+				}
+				mu.Lock()
+				total += rep.Summary.Total
+				mu.Unlock()
+			})
+		}
+	})
+	if total < 60 || total != len(List(Peer)) {
+		t.Errorf("%d checks of %d were made", total, len(List(Peer)))
+	}
+	t.Logf("%d checks", total)
+}
