@@ -31,6 +31,8 @@ type Handler interface {
 	// done may come in any order; told are those before the first that is not done.
 	Deliver(domain string, items []wire.Message, done func())
 
-	// Free: there is room for items again, after Put answered fail.Exhausted.
+	// Free: there is room for items again, after Put answered fail.Exhausted. It is told once
+	// for any number of such answers, and it may be told before Put has returned: who notes
+	// that there is no room does so before it calls Put, and takes it back where there was some.
 	Free(domain string)
 }

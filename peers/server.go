@@ -94,6 +94,8 @@ func (c *call) verify() {
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// A request may be held for a beat; what the listener allows answers does not suffice.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(longestCall + answerTime)) // not every connection has one
 	if r.Method != http.MethodPost {
 		s.endpoint.ServeHTTP(w, r)
 		return
@@ -107,8 +109,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.verify()
-	// A request may be held for a beat; what the listener allows answers does not suffice.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(longestCall + answerTime)) // not every connection has one
 	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
 	r.Body = counter{r.Body, &c.bytes}
 	if c := r.Header.Values("Content-Encoding"); len(c) == 1 && strings.EqualFold(strings.TrimSpace(c[0]), "gzip") {

@@ -37,6 +37,11 @@ type peerConfig struct {
 	// Signatures of messages, beside TLS: required (those of peers must be signed; the
 	// default), offered (one's own are) or off.
 	Signatures string `yaml:"signatures"`
+	// LAN is the interface, such as eth0, on which portolan peers discover --lan looks for gateways, by
+	// multicast DNS; without it, nobody looks there.
+	LAN string `yaml:"lan"`
+	// Announce has others find this gateway on that interface: its domain, address and the fingerprint of its key.
+	Announce bool `yaml:"announce"`
 	// Trust says of each domain how its certificates are known, by its name. Domains whose users come
 	// through others may stand here too, so that what they sign is checked.
 	Trust map[string]trustConfig `yaml:"trust"`
@@ -250,6 +255,9 @@ func (c *peerConfig) check(domain string, root *yaml.Node, p *configProblems) {
 		}
 	}
 	c.checkListener(bad)
+	if c.Announce && (c.LAN == "" || c.Listen == "") {
+		bad([]any{"announce"}, "announce: say with lan on which interface, and with listen where peers reach the gateway")
+	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		bad([]any{"tls"}, "tls: cert and key are given together, or neither")
 	} else if c.TLS.Cert != "" && domain != "" {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -92,7 +93,13 @@ func (k *peerKeeper) prepare(c *peerConfig) (use func(), err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, x := range []struct{ key, was, is string }{
-		{"listen", k.config.Listen, c.Listen}, {"url", k.config.URL, c.URL}, {"tls.cert", k.config.TLS.Cert, c.TLS.Cert}, {"tls.key", k.config.TLS.Key, c.TLS.Key}, {"signatures", k.config.Signatures, c.Signatures},
+		{"listen", k.config.Listen, c.Listen},
+		{"url", k.config.URL, c.URL},
+		{"tls.cert", k.config.TLS.Cert, c.TLS.Cert},
+		{"tls.key", k.config.TLS.Key, c.TLS.Key},
+		{"signatures", k.config.Signatures, c.Signatures},
+		{"lan", k.config.LAN, c.LAN},
+		{"announce", strconv.FormatBool(k.config.Announce), strconv.FormatBool(c.Announce)},
 	} {
 		if x.was != x.is {
 			return nil, fmt.Errorf("peer.%s can't change while the gateway runs: give it back its value %q, or start the gateway again", x.key, x.was)

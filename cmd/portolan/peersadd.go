@@ -227,7 +227,7 @@ found and can't be right is told on standard error.`,
 			}
 			known, err := c.peers(cmd.Context())
 			if err != nil {
-				return err
+				known = nil // what was found is told all the same, without what is known of it
 			}
 			var rows [][]string
 			for _, p := range found.Proposals {

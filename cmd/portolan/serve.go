@@ -69,6 +69,9 @@ that is wrong then changes nothing.
 cluster, each with jobs and settings of its own, and see each other's sites in 'portolan
 resources'. It can't change once the gateway had jobs.
 
+With a section peer in FILE, the gateway works with those of other domains, over a listener of
+its own, where both sides show certificates: see docs/configuration.md, Peers.
+
 When it is up, it prints a line "name: URL" for each thing that it serves, and then "ready".
 Its log goes to standard error.
 
@@ -316,6 +319,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		Observe:  metrics.Answered,
 	})
 	api := console.New(b, console.Options{
+		Finder:        peering.finder(),
 		Configuration: keeper.shown,
 		Version:       v,
 		Domain:        domain,
@@ -372,6 +376,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	stopPeers := func() {}
 	if peering != nil {
 		group.Go(func() error { return peering.follow(working) })
+		group.Go(func() error { return peering.announce(working) })
 		door := peers.NewServer(peers.ServerOptions{Trust: peering.gateway, ExternalURL: peering.url, Log: log.With("part", "peers"), Observe: metrics.Answered})
 		stopPeers = servePeers(working, group, peering, door)
 	}

@@ -86,7 +86,7 @@ type Discover struct {
 // keeper gives what keeps the peers.
 func (a *api) keeper() (Peers, error) {
 	if a.options.Peers == nil {
-		return nil, fail.Errorf("console", fail.Unsupported, "", "this gateway has no peers: give it a domain, a key and a peers section in its configuration, and start it with --config")
+		return nil, fail.Errorf("console", fail.Unsupported, "", "this gateway has no peers: give it a domain and a peer section in its configuration, and start it with --config")
 	}
 	return a.options.Peers, nil
 }
@@ -195,7 +195,7 @@ func (a *api) peerLedger(r *http.Request) (any, error) {
 
 func (a *api) discover(r *http.Request) (any, error) {
 	if a.options.Finder == nil {
-		return nil, fail.Errorf("console", fail.Unsupported, "", "this gateway looks for no peers: give it a domain and a peers section in its configuration, and start it with --config")
+		return nil, fail.Errorf("console", fail.Unsupported, "", "this gateway looks for no peers: give it a domain and a peer section in its configuration, and start it with --config")
 	}
 	var d Discover
 	if err := decode(r, &d, "lan, dns and wait"); err != nil {

@@ -129,13 +129,13 @@ func TestPeersAreRefused(t *testing.T) {
 		code         int
 		answer       string
 	}{
-		{none, http.MethodGet, console.PeersPath, "", 400, "a peers section"},
-		{none, http.MethodGet, at(console.PeerPath, "a"), "", 400, "a peers section"},
-		{none, http.MethodDelete, at(console.PeerPath, "a"), "", 400, "a peers section"},
-		{none, http.MethodGet, at(console.PeerLedgerPath, "a"), "", 400, "a peers section"},
-		{none, http.MethodPost, console.PeersPath, "{}", 400, "a peers section"},
-		{none, http.MethodPost, console.InspectPath, "{}", 400, "a peers section"},
-		{none, http.MethodPost, console.ProposalsPath, "{}", 400, "a peers section"},
+		{none, http.MethodGet, console.PeersPath, "", 400, "a peer section"},
+		{none, http.MethodGet, at(console.PeerPath, "a"), "", 400, "a peer section"},
+		{none, http.MethodDelete, at(console.PeerPath, "a"), "", 400, "a peer section"},
+		{none, http.MethodGet, at(console.PeerLedgerPath, "a"), "", 400, "a peer section"},
+		{none, http.MethodPost, console.PeersPath, "{}", 400, "a peer section"},
+		{none, http.MethodPost, console.InspectPath, "{}", 400, "a peer section"},
+		{none, http.MethodPost, console.ProposalsPath, "{}", 400, "a peer section"},
 		{h, http.MethodGet, at(console.PeerPath, "bsc.example"), "", 404, "no peer here"},
 		{h, http.MethodGet, at(console.PeerPath, "a%20b"), "", 400, "without blanks"},
 		{h, http.MethodDelete, at(console.PeerPath, "a%20b"), "", 400, "without blanks"},

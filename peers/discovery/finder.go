@@ -76,7 +76,7 @@ func (f *Finder) Find(ctx context.Context, q Query) (*Found, error) {
 		return nil, err
 	}
 	if q.LAN && f.LAN == nil {
-		return nil, fail.Errorf("discovery.Find", fail.Unsupported, "", "this gateway does not look on the LAN: name an interface under discovery in its configuration")
+		return nil, fail.Errorf("discovery.Find", fail.Unsupported, "", "this gateway does not look on the LAN: name an interface with lan under peer in its configuration")
 	}
 	if len(q.DNS) > 0 && f.DNS == nil {
 		return nil, fail.Errorf("discovery.Find", fail.Unsupported, "", "this gateway asks no DNS")
