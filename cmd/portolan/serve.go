@@ -69,6 +69,9 @@ that is wrong then changes nothing.
 cluster, each with jobs and settings of its own, and see each other's sites in 'portolan
 resources'. It can't change once the gateway had jobs.
 
+With a section peer in FILE, the gateway works with those of other domains, over a listener of
+its own, where both sides show certificates: see docs/configuration.md, Peers.
+
 When it is up, it prints a line "name: URL" for each thing that it serves, and then "ready".
 Its log goes to standard error.
 

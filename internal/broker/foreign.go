@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -232,9 +233,7 @@ func (b *Broker) foreigners(ctx context.Context, ids []string) (map[string]store
 		return out, nil
 	}
 	recs, err := b.cfg.Store.Get(ctx, missing...)
-	for id, rec := range recs {
-		out[id] = rec
-	}
+	maps.Copy(out, recs)
 	return out, err
 }
 
@@ -415,16 +414,13 @@ func (b *Broker) ofForeign(ctx context.Context, r request, rec *store.Job) (requ
 	if err != nil {
 		return r, err
 	}
-	switch r.event {
-	case Cancel:
-		if !b.oversees(who) {
-			break
-		}
+	switch {
+	case r.event == Cancel && b.oversees(who):
 		return request{
 			op: r.op, event: GiveBack, done: r.done,
 			reason: who.Name + " wants it given back to the domain " + f.From,
 		}, nil
-	case Abandon:
+	case r.event == Abandon:
 		b.mu.Lock()
 		until := rec.Status.NotAfter
 		if j := b.jobs[rec.ID]; j != nil && j.leased.After(until) {
@@ -516,9 +512,7 @@ func showForeign(rec *store.Job, d *bes.Details) {
 		return
 	}
 	all := map[string]string{}
-	for k, v := range d.Attributes {
-		all[k] = v
-	}
+	maps.Copy(all, d.Attributes)
 	all["peer.from"], all["peer.job"], all["peer.path"] = f.From, f.Origin+"/"+f.ID, strings.Join(f.Path, " > ")
 	all["trace"] = TraceID(rec)
 	if !rec.Status.NotAfter.IsZero() {

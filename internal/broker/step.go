@@ -201,14 +201,14 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 // resultless reports whether the fact that ends a job of a peer leaves no result: the copy
 // is dead, and what becomes of the job is the peer's to say.
 func resultless(st store.Status, f fact) bool {
-	switch f.event {
-	case Exited, Stopped, Won:
+	switch e := f.event; {
+	case e == Exited || e == Stopped || e == Won:
 		return false
-	case Vanished:
+	case e == Vanished:
 		return f.unrun
-	case Ended:
+	case e == Ended:
 		return st.Cancel // else somebody at the site ended it, as its user might have
-	case Abandon:
+	case e == Abandon:
 		return !f.at.Before(st.NotAfter) // before, it may live there
 	}
 	return true
