@@ -69,7 +69,7 @@ federation: setup ## three domains with real managers, by themselves and as peer
 
 .PHONY: bench
 bench: ## the ratios of docs/performance.md, in one run
-	go test -run '^$$' -bench Ratios -benchtime 1x -timeout 60m ./internal/e2e/bench ./resourcemodel ./internal/broker/schedule
+	go test -run '^$$' -bench Ratios -benchtime 1x -timeout 60m ./internal/e2e/bench ./resourcemodel ./internal/broker/schedule ./peers/exchange
 
 TESTBED ?= /tmp/portolan-testbed
 .PHONY: testbed testbed-down

@@ -217,7 +217,7 @@ func (b *Broker) Measured(site string) routing.Measured {
 func (b *Broker) measuredAt(s *site, now time.Time) routing.Measured {
 	sum := b.book.Site(s.key(), now)
 	round := func(x float64) float64 { return math.Round(x*50) / 50 }
-	jobs := int(sum.Jobs)
+	jobs := int(math.Round(sum.Jobs))
 	if jobs > 16 { // more make no difference to the trust in it
 		jobs = 16 << (uint(math.Log2(sum.Jobs/16)) & 31)
 	}

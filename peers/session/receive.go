@@ -1,6 +1,8 @@
 package session
 
 import (
+	"slices"
+
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
@@ -34,7 +36,7 @@ func (s *step) take(f *wire.Frame) {
 		return
 	}
 	first, n := 0, 0
-	taken := s.taken[:len(s.taken):len(s.taken)]
+	taken := slices.Clip(s.taken)
 	for i, m := range f.Items {
 		number := f.First + uint64(i)
 		if number <= s.got {

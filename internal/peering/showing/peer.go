@@ -3,6 +3,7 @@ package showing
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -225,14 +226,21 @@ func (p *peer) show(m *resourcemodel.Snapshot, children []string, to To) error {
 		return err
 	}
 	own := make([]resourcemodel.Change, 0, shown.Len())
+	var of []string
 	for site := range shown.Sites() {
-		own = append(own, resourcemodel.Change{Key: resourcemodel.Key{Site: site.Site}, Static: site.Static, Dynamic: site.Dynamic})
+		k := resourcemodel.Key{Site: site.Site}
+		if child, rest, ok := strings.Cut(site.Site, resourcemodel.Via); ok { // the exporter puts the name together again
+			k = resourcemodel.Key{Domain: child, Site: rest}
+			of = append(of, child)
+		}
+		own = append(own, resourcemodel.Change{Key: k, Static: site.Static, Dynamic: site.Dynamic})
 	}
+	slices.Sort(of)
 	as, err := resourcemodel.Empty().Apply(resourcemodel.Delta{Revision: max(m.Revision(), 1), At: m.At(), Changes: own})
 	if err != nil {
 		return err
 	}
-	return p.e.Show(as, to.Detail)
+	return p.e.Show(as, to.Detail, slices.Compact(of)...)
 }
 
 // tellQuotas tells the quotas of the peer's VOs, if they are others than were told.

@@ -149,7 +149,9 @@ func (s *Showing) Run(ctx context.Context, sess store.Session) error {
 }
 
 // shows reports whether sites of a domain are shown to anybody: our own, and children's.
-func (s *Showing) shows(domain string) bool { return domain == "" || s.to[domain].Role == routing.Child }
+func (s *Showing) shows(domain string) bool {
+	return domain == "" || s.to[domain].Role == routing.Child
+}
 
 // children are the domains that we show as our own.
 func (s *Showing) children() []string {

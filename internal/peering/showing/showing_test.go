@@ -12,6 +12,7 @@ import (
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/store/mem"
+	"github.com/portolan-project/portolan/peers/exchange"
 	"github.com/portolan-project/portolan/peers/routing"
 	"github.com/portolan-project/portolan/peers/session"
 	"github.com/portolan-project/portolan/peers/wire"
@@ -343,5 +344,38 @@ func TestBounds(t *testing.T) {
 	w.sides[1].s.tick(t.Context(), w.now)
 	if got := w.sides[1].records(t, "north"); len(got) != 0 {
 		t.Error(got)
+	}
+}
+
+// TestChildrenAreShown: a parent shows what its children have, and theirs, under their names.
+func TestChildrenAreShown(t *testing.T) {
+	stamp := resourcemodel.Stamp{Version: 1, Changed: time.Date(2031, 3, 1, 12, 0, 0, 0, time.UTC), Source: "test"}
+	static := &resourcemodel.Static{
+		Stamp: stamp, Type: "shell", Environments: []resourcemodel.Environment{{ID: "e", CPUs: 4}}, Shares: []resourcemodel.Share{{ID: "q", Environments: []string{"e"}}},
+	}
+	var changes []resourcemodel.Change
+	for _, k := range []resourcemodel.Key{{Site: "own"}, {Domain: "leaf", Site: "deeper~s"}, {Domain: "leaf", Site: "s"}, {Domain: "other", Site: "s"}} {
+		changes = append(changes, resourcemodel.Change{Key: k, Static: static})
+	}
+	m, err := resourcemodel.Empty().Apply(resourcemodel.Delta{Revision: 1, At: stamp.Changed, Changes: changes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, detail := range []resourcemodel.Detail{resourcemodel.Full, resourcemodel.Simple} {
+		p := &peer{s: &Showing{o: Options{Domain: "north"}}, domain: "south", e: exchange.NewExporter("v")}
+		if err := p.show(m, []string{"leaf"}, To{Exporting: routing.Exporting{Detail: detail}}); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, x := range p.e.Pull(&wire.Pull{Detail: wire.Full}) {
+			if r, ok := x.(*wire.Resources); ok {
+				for _, c := range r.Changes {
+					names = append(names, c.Site)
+				}
+			}
+		}
+		if got := fmt.Sprint(names); got != "[leaf~deeper~s leaf~s own]" {
+			t.Errorf("%s: %s is shown", detail, got)
+		}
 	}
 }
