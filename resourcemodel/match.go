@@ -223,10 +223,11 @@ func (p *at) listsHosts() bool {
 	return n > 0 && (!p.counted || n >= p.nodes.Nodes)
 }
 
-// namesSite reports whether a name of CandidateHosts stands for the whole site.
+// namesSite reports whether a name of CandidateHosts stands for the whole site, or for all of
+// its domain.
 func (p *at) namesSite(hosts []string) bool {
 	return slices.ContainsFunc(hosts, func(h string) bool {
-		return h != "" && (strings.EqualFold(h, p.Site.Site) || strings.EqualFold(h, p.Site.String()) ||
+		return h != "" && (strings.EqualFold(h, p.Site.Site) || strings.EqualFold(h, p.Site.String()) || strings.EqualFold(h, p.Site.Domain) ||
 			slices.ContainsFunc(p.static.Labels, func(l string) bool { return strings.EqualFold(l, h) }))
 	})
 }

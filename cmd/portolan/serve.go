@@ -24,6 +24,7 @@ import (
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/console"
+	among "github.com/portolan-project/portolan/internal/peering/gateway"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/store/etcd"
@@ -192,6 +193,13 @@ func tuneCollector() {
 	}
 }
 
+const (
+	// gatewayReplica names the process across restarts: there is one for each data directory.
+	gatewayReplica = "gateway"
+	// modelSilence is how long a site stays in the model of which nobody tells.
+	modelSilence = 90 * time.Second
+)
+
 // serve makes the parts, ties them together, and runs them until ctx ends.
 func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	tuneCollector()
@@ -269,13 +277,24 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	defer policies.close()
 	keeper.policies = policies
 
+	var model *modelstore.Model // the broker's own, unless peers are shown it
+	shared := st.Shared(modelstore.Prefixes()...)
+	if peering != nil {
+		if model, err = modelstore.Open(ctx, shared, modelstore.Options{Domain: domain, Replica: gatewayReplica, Silence: modelSilence, Log: log.With("part", "model")}); err != nil {
+			closeAll(open)
+			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+		}
+	}
+
 	base := url.URL{Scheme: "http", Host: listener.Addr().String(), Path: "/bes"}
 	documents := jsdl.Options{Lenient: o.lenient}
 	var live atomic.Int64
 	b, err := broker.New(broker.Config{
 		Store:     st,
 		Domain:    domain,
-		Shared:    st.Shared(modelstore.Prefixes()...),
+		Replica:   gatewayReplica,
+		Shared:    shared,
+		Model:     model,
 		Sites:     open,
 		BaseURL:   base.String,
 		Log:       log.With("part", "broker"),
@@ -345,6 +364,9 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	working, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
 	group, failing := errgroup.WithContext(working)
+	if model != nil {
+		group.Go(func() error { return model.Run(working) })
+	}
 	group.Go(func() error { return b.Run(working) })
 	group.Go(func() error {
 		select {
@@ -378,6 +400,16 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		group.Go(func() error { return peering.follow(working) })
 		group.Go(func() error { return peering.announce(working) })
 		door := peers.NewServer(peers.ServerOptions{Trust: peering.gateway, ExternalURL: peering.url, Log: log.With("part", "peers"), Observe: metrics.Answered})
+		gw, err := among.New(among.Options{
+			Domain: domain, Replica: gatewayReplica, Software: "portolan " + v, Endpoint: peering.url, Store: st, Model: model, Broker: b, Trust: peering.gateway,
+			Signer: peering.gateway, Users: peering.users, Door: door, Taken: keeper.has, JSDL: documents, Log: log.With("part", "peers"),
+		})
+		if err != nil {
+			stopWork()
+			return &exitError{code: exitRefused, err: errors.Join(errors.New(sentence(err)), group.Wait())}
+		}
+		peering.follows(gw.Follow)
+		group.Go(func() error { return gw.Run(working) })
 		stopPeers = servePeers(working, group, peering, door)
 	}
 	log.Info("serving", "bes", base.String(), "data", o.data, "domain", domain, "version", v)

@@ -51,6 +51,14 @@ func (k *siteKeeper) dir(name string) string {
 	return filepath.Join(k.data, "sites", name)
 }
 
+// has reports whether a site of that name is configured.
+func (k *siteKeeper) has(name string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, ok := k.current[name]
+	return ok
+}
+
 // open makes the adapter of a site. Its directory remembers the type: an adapter
 // of another would not find the jobs that are there, and they would be run again.
 func (k *siteKeeper) open(c siteConfig) (adapters.Adapter, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,11 +13,14 @@ import (
 	"github.com/portolan-project/portolan/adapters/fake"
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/store/mem"
 	"github.com/portolan-project/portolan/jsdl"
+	"github.com/portolan-project/portolan/peers/routing"
+	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // viewTwin shows each peer as a large machine.
@@ -39,8 +43,8 @@ type house struct {
 	world   *fake.World
 	broker  *broker.Broker
 	sites   []string
-	quit    context.CancelFunc
 	running chan error
+	shown   sync.WaitGroup
 	bench   bool
 }
 
@@ -73,6 +77,12 @@ func (h *house) open(t testing.TB) {
 		Store: h.st, Domain: h.domain, BaseURL: func() string { return "http://" + h.domain + "/bes" }, Jitter: func() float64 { return 0.5 },
 		Sites: []broker.Site{{Name: "local", Adapter: h.world.Open(fake.Options{Bulk: h.bench})}}, Alone: h.bench,
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	model, err := modelstore.Open(ctx, h.st, modelstore.Options{Domain: h.domain})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Model = model
 	for _, p := range h.sites {
 		cfg.Sites = append(cfg.Sites, broker.Site{Name: p, Adapter: e.Site(p)})
 	}
@@ -82,7 +92,6 @@ func (h *house) open(t testing.TB) {
 	}
 	late.Jobs = OfBroker(b)
 	h.broker = b
-	ctx, cancel := context.WithCancel(context.Background())
 	h.w.mu.Lock()
 	h.Engine, h.cancel, h.done = e, cancel, make(chan error, 1)
 	h.w.mu.Unlock()
@@ -90,8 +99,56 @@ func (h *house) open(t testing.TB) {
 	done := h.done
 	go func() { done <- e.Run(ctx) }()
 	go func() { h.running <- b.Run(ctx) }()
+	h.shown.Go(func() { _ = model.Run(ctx) })
 	<-serving
 	<-b.Ready()
+	h.show(t, ctx, model)
+}
+
+// show has the peers in the model, as large machines, and tells the broker that they stand by.
+func (h *house) show(t testing.TB, ctx context.Context, model *modelstore.Model) {
+	t.Helper()
+	sess, err := h.st.Join(ctx, "shows")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stamp := resourcemodel.Stamp{Source: "test"}
+	standing := &broker.Peering{Own: h.domain, Policy: routing.Policy{}, Peers: map[string]broker.Standing{}}
+	var changes []resourcemodel.Change
+	for _, p := range h.sites {
+		standing.Peers[p] = broker.Standing{Role: routing.Equal}
+		changes = append(changes, resourcemodel.Change{
+			Key: resourcemodel.Key{Domain: p, Site: "local"},
+			Static: &resourcemodel.Static{
+				Stamp: stamp, Type: "fake", Shares: []resourcemodel.Share{{ID: "all", Environments: []string{"node"}, Slots: 100_000}}, Environments: []resourcemodel.Environment{{ID: "node", CPUs: 64}},
+			},
+			Dynamic: &resourcemodel.Dynamic{
+				Stamp: stamp, Up: true, Shares: map[string]resourcemodel.ShareState{"all": {Open: true, FreeSlots: 100_000}},
+				Environments: map[string]resourcemodel.EnvironmentState{"node": {Nodes: 2000, Available: 2000, FreeCPUs: 128_000}},
+			},
+		})
+	}
+	if _, _, err := model.Import(ctx, sess, changes); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.broker.SetPeers(standing); err != nil {
+		t.Fatal(err)
+	}
+	h.shown.Go(func() {
+		defer sess.Close()
+		tick := time.NewTicker(30 * time.Second)
+		defer tick.Stop()
+		for {
+			for _, p := range h.sites {
+				model.Confirm(p)
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	})
 }
 
 func (h *house) shut(t testing.TB) {
@@ -100,6 +157,7 @@ func (h *house) shut(t testing.TB) {
 	if err := <-h.running; err != nil {
 		t.Error(err)
 	}
+	h.shown.Wait()
 	h.broker.Close()
 }
 
@@ -322,6 +380,10 @@ func TestBrokersPartition(t *testing.T) {
 		}
 		time.Sleep(15 * time.Minute)
 		w.lose("b", has.domain)
+		err := o.broker.SetPeers(&broker.Peering{Own: "b", Peers: map[string]broker.Standing{has.domain: {Role: routing.Equal, Away: "it is cut off"}, other.domain: {Role: routing.Equal}}})
+		if err != nil {
+			t.Fatal(err)
+		}
 		e := o.engine()
 		e.mu.Lock()
 		var at time.Time

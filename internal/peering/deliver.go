@@ -161,7 +161,6 @@ func (e *Engine) receive(from string, m handover.Message, c cargo, v verdict) *e
 		e.learn(x, from, &m, c)
 	case handover.Control, handover.Settle, handover.Query, handover.Granted:
 	}
-	held := x.taken() && m != nil && x.job.Taken.Token == token
 	if r, ok := m.(handover.Route); ok {
 		// What is known of the copy is there before the step that acts on it.
 		if v.err == nil && v.asked && e.begins(x, from, r) {
@@ -174,12 +173,6 @@ func (e *Engine) receive(from string, m handover.Message, c cargo, v verdict) *e
 		e.acts[x.Activity] = x
 	}
 	if err != nil {
-		if _, ok := m.(handover.Query); ok && fail.Is(err, fail.NotFound) && !held {
-			e.post(from, letter{item: &wire.Report{
-				About: wire.About{Origin: key.Origin, ID: key.ID, Token: string(token)}, Status: wire.IsReturned, Where: []string{e.o.Domain}, Reason: "the job is not known here",
-			}})
-			return nil
-		}
 		e.o.Log.Debug("what a peer says of a job is not heeded", "peer", from, "job", key.String(), "cause", err)
 	}
 	return x

@@ -93,8 +93,8 @@ type Options struct {
 	// lasts; nil is nothing. The sessions with peers belong here, as these must talk to who
 	// has the records. The term ends when it returns.
 	Serve func(ctx context.Context, session store.Session) error
-	// Hops is how many hops a job of our own may make; default 3.
-	Hops int
+	// Hops says how many hops a job of our own may make; nil, or less than one, is 3.
+	Hops func() int
 	// Patience is how long a submission waits for a peer's answer, after which the answer
 	// comes as evidence; default 3 s.
 	Patience time.Duration
@@ -150,7 +150,6 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	o.Replica = cmp.Or(o.Replica, "gateway")
-	o.Hops = cmp.Or(o.Hops, 3)
 	o.Patience = cmp.Or(o.Patience, 3*time.Second)
 	o.Outputs = cmp.Or(o.Outputs, 7*24*time.Hour)
 	if o.Log == nil {

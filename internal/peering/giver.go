@@ -189,7 +189,7 @@ func (e *Engine) handOwn(x *entry, key handover.Key, q *peer, tag string, p *par
 	}
 	x.Token = handover.Token("").Next(x.job.Attempts + 1)
 	x.freight, x.packed = &freight{Document: p.document}, p.packed
-	if err := e.step(x, handover.Forward{To: q.domain, Terms: q.terms, Hops: e.o.Hops - 1, Digest: digest}); err != nil {
+	if err := e.step(x, handover.Forward{To: q.domain, Terms: q.terms, Hops: e.hops() - 1, Digest: digest}); err != nil {
 		e.drop(x)
 		return nil, err
 	}
@@ -214,7 +214,7 @@ func (e *Engine) handOn(x *entry, q *peer, tag string, left *waitGroup) (*submis
 	if x.job.Phase == handover.Waiting {
 		x.Token = x.job.Taken.Token.Next(x.job.Attempts + 1)
 	}
-	if err := e.step(x, handover.Forward{To: q.domain, Terms: q.terms, Hops: e.o.Hops - 1}); err != nil {
+	if err := e.step(x, handover.Forward{To: q.domain, Terms: q.terms, Hops: e.hops() - 1}); err != nil {
 		x.meta = was
 		if x.job != nil && x.job.Phase == handover.Waiting {
 			e.place(x) // the broker has it, as before
@@ -225,6 +225,16 @@ func (e *Engine) handOn(x *entry, q *peer, tag string, left *waitGroup) (*submis
 		return nil, err
 	}
 	return e.wait(x, left), nil
+}
+
+// hops is how many hops a job of our own may make.
+func (e *Engine) hops() int {
+	if e.o.Hops != nil {
+		if n := e.o.Hops(); n > 0 {
+			return n
+		}
+	}
+	return 3
 }
 
 // wait files a submission that waits for the peer's answer.
