@@ -47,6 +47,7 @@ type Foreign struct {
 	Document           []byte
 	Job                *jsdl.JobDefinition // Document, read; nil has it read here
 	NotAfter           time.Time           // the end of its lease
+	Deadline           time.Time           // by when it must have ended, beside what Document says; zero is none
 	From               string              // the domain that handed it over
 	Origin, ID         string              // the domain where it was submitted, and its id there
 	Path               []string            // domains that hold it: the origin first, From last
@@ -261,6 +262,10 @@ func (b *Broker) takeForeign(ctx context.Context, id string, f *Foreign) (Foreig
 			return none, err
 		}
 	}
+	def, doc, err := f.due(def)
+	if err != nil {
+		return none, err
+	}
 	k, err := compile(def, resourcemodel.Subject{User: f.Owner, VO: f.VO})
 	if err != nil {
 		return none, err
@@ -285,7 +290,7 @@ func (b *Broker) takeForeign(ctx context.Context, id string, f *Foreign) (Foreig
 	}
 	rec, created, err := b.admit(ctx, op, k, limits.Use{User: f.Owner, VO: st.VO, CPUs: cpus}, store.NewJob{
 		ID: id, Owner: f.Owner, Name: def.Name(), SubmissionID: f.SubmissionID,
-		Document: f.Document, Submitted: line.Time, Status: st, Event: *line,
+		Document: doc, Submitted: line.Time, Status: st, Event: *line,
 	})
 	if err != nil {
 		return none, err
@@ -295,6 +300,31 @@ func (b *Broker) takeForeign(ctx context.Context, id string, f *Foreign) (Foreig
 		return taken.State, taken.Err
 	}
 	return stateOf(&rec, nil), nil
+}
+
+// due gives the definition and the document with the deadline that the job came with, where
+// they say nothing of one or a later one.
+func (f *Foreign) due(def *jsdl.JobDefinition) (*jsdl.JobDefinition, []byte, error) {
+	var r jsdl.Resources
+	if def.Description.Resources != nil {
+		r = *def.Description.Resources
+	}
+	var p jsdl.Placement
+	if r.Placement != nil {
+		p = *r.Placement
+	}
+	if f.Deadline.IsZero() || p.Deadline != nil && !p.Deadline.After(f.Deadline) {
+		return def, f.Document, nil
+	}
+	at := f.Deadline.UTC()
+	if p.NotBefore != nil && !p.NotBefore.Before(at) {
+		return nil, nil, fail.Errorf("broker.TakeIn", fail.Invalid, f.SubmissionID, "the job must not start before %s, and came with the deadline %s; one of them must be changed",
+			p.NotBefore.UTC().Format(time.RFC3339), at.Format(time.RFC3339))
+	}
+	p.Deadline, r.Placement = &at, &p
+	d := *def
+	d.Description.Resources = &r
+	return &d, d.Marshal(), nil
 }
 
 // ForeignStates gives how jobs of peers stand, live or ended; those that are not there are

@@ -25,7 +25,7 @@ func (o ofBroker) Activity(c Copy, since time.Time) string {
 func (o ofBroker) Start(ctx context.Context, g Given) (State, error) {
 	t := o.b.TakeIn(ctx, broker.Foreign{
 		SubmissionID: g.Submission(), Since: g.Since, Owner: g.Owner, Account: g.Account, VO: g.VO, Document: []byte(g.Document),
-		NotAfter: g.NotAfter, From: g.From, Origin: g.Key.Origin, ID: g.Key.ID, Path: g.Path, Hops: g.Hops, Trace: g.Trace,
+		NotAfter: g.NotAfter, Deadline: g.Deadline, From: g.From, Origin: g.Key.Origin, ID: g.Key.ID, Path: g.Path, Hops: g.Hops, Trace: g.Trace,
 	})[0]
 	if t.Err != nil {
 		return State{}, t.Err

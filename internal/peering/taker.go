@@ -31,6 +31,7 @@ type Given struct {
 	Admitted           // for whom it runs
 	Document string
 	NotAfter time.Time // see adapters.Job
+	Deadline time.Time // the job is of no use after it; zero is none
 	Trace    string    // trace id
 }
 
@@ -251,7 +252,7 @@ func (x *entry) given() Given {
 	t := x.job.Taken
 	g := Given{
 		Copy: x.copyOf(), Since: x.Since, From: t.From, Path: t.Path, Hops: t.Hops, Admitted: Admitted{x.Owner, x.Account, x.LocalVO},
-		NotAfter: t.Terms.NotAfter(t.RecallBy), Trace: traceID(x.key, x.Trace),
+		NotAfter: t.Terms.NotAfter(t.RecallBy), Trace: traceID(x.key, x.Trace), Deadline: x.Deadline,
 	}
 	if x.freight != nil {
 		g.Document = x.freight.Document
