@@ -136,7 +136,7 @@ func TestStartThatComesLate(t *testing.T) {
 		}
 		a.until(p.Handle, adapters.Cancelled)
 		g.Document = "fake:sleep 1h<"
-		if st, err := b.jobs.Start(context.Background(), g); err != nil || st.Status != handover.IsReturned { // the write that was on the way
+		if st, err := b.jobs.start(g); err != nil || st.Status != handover.IsReturned { // the write that was on the way
 			t.Errorf("it is %+v, %v", st, err)
 		}
 	}, "a", "b")
