@@ -20,7 +20,6 @@ import (
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/jsdl"
-	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // A job of a peer is a job like others, with three differences: it has a lease, after
@@ -247,26 +246,11 @@ func (b *Broker) takeForeign(ctx context.Context, id string, f *Foreign) (Foreig
 	if !b.accepting.Load() {
 		return none, fail.Errorf(op, fail.NotAccepting, "", "the gateway takes no new activities at present; its operator has stopped them")
 	}
-	def := f.Job
-	if def == nil {
-		var problems jsdl.Problems
-		def, problems = jsdl.Parse(f.Document, b.cfg.JSDL)
-		if err := judge(def, problems); err != nil {
-			return none, err
-		}
-	}
-	k, err := compile(def, resourcemodel.Subject{User: f.Owner, VO: f.VO})
+	k, err := b.foreignKind(f)
 	if err != nil {
 		return none, err
 	}
-	k.foreign = &store.Foreign{From: f.From, Origin: f.Origin, ID: f.ID, Path: f.Path, Hops: f.Hops, Account: f.Account}
-	if f.Trace != traceOf(f.ID) {
-		k.foreign.Trace = f.Trace
-	}
-	b.mu.Lock()
-	r, epoch := b.roster.Load(), b.epoch
-	b.mu.Unlock()
-	k.examine(r, epoch)
+	def := k.def
 	if err := b.refusal(op, k, f.Owner); err != nil {
 		return none, err
 	}
@@ -476,7 +460,7 @@ func wayKey(f *store.Foreign, vo string) string {
 	if f.Hops > 0 { // how many more makes no difference to us
 		hops = "1"
 	}
-	return strings.Join(append([]string{hops, strconv.Quote(vo)}, f.Path...), "/")
+	return strings.Join(append([]string{hops, strconv.Quote(vo), strconv.Quote(f.Account)}, f.Path...), "/")
 }
 
 // TraceID gives the W3C trace id of a job, the same at each gateway that has it. It follows
