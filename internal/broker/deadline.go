@@ -131,7 +131,7 @@ func (b *Broker) passDeadlines(now time.Time) time.Duration {
 		j.filed = false
 		if j.queued == waiting {
 			b.dequeue(j)
-			b.giveUp(j, "its Deadline, "+d.at.UTC().Format(time.RFC3339)+", passed before it had a place")
+			b.giveUp(j, false, "its Deadline, "+d.at.UTC().Format(time.RFC3339)+", passed before it had a place")
 		}
 	}
 	return 0

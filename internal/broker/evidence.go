@@ -35,6 +35,12 @@ func (s *site) failure(j *job, st *store.Status, err error) fact {
 	case fail.Is(err, fail.Uncertain) || isContext(err):
 		return fact{event: Uncertain, reason: "the site " + s.name + " gave no clear answer; it is asked whether it has the job"}
 	case fail.Is(err, fail.Unavailable) || fail.Is(err, fail.Exhausted):
+		if st.Foreign != nil && s.domain() == "" && st.Attempt >= b.cfg.Retry.Lost {
+			// Its domain can look for another place, and so much the sooner.
+			return fact{event: GaveUp, reason: fmt.Sprintf(
+				"the site %s can't take it now (%s), and it is given back after %d attempts", s.name, fail.Sentence(err), st.Attempt,
+			)}
+		}
 		return fact{
 			event: Deferred, notBefore: b.later(st.Attempt),
 			reason: fmt.Sprintf("the site %s can't take it now (%s); it is tried again", s.name, fail.Sentence(err)),
@@ -44,7 +50,7 @@ func (s *site) failure(j *job, st *store.Status, err error) fact {
 		if b.elsewhere(j, st, s.name) {
 			return fact{event: Refused, reason: why + "; another site is tried"}
 		}
-		return fact{event: GaveUp, reason: why}
+		return fact{event: GaveUp, unfit: true, reason: why}
 	}
 }
 
@@ -154,7 +160,7 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 			break
 		}
 		if neverRan {
-			f.started = time.Time{}
+			f.started, f.unrun = time.Time{}, true
 			switch {
 			case st.Cancel:
 				f.event = Unrun

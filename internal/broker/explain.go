@@ -56,12 +56,7 @@ func (b *Broker) waitsFor(j *job) string {
 	if len(could) == 0 {
 		return "no site can run it now, and it waits until one can: " + why
 	}
-	var down []string
-	for _, s := range could {
-		if trouble := cmp.Or(s.troubleLocked(), s.barredLocked()); trouble != "" {
-			down = append(down, "site "+s.name+": "+trouble)
-		}
-	}
+	down := troubles(could)
 	var out string
 	switch w, ok := b.sched.Why(j.rec.ID, time.Now()); {
 	case len(down) == len(could):
@@ -77,6 +72,17 @@ func (b *Broker) waitsFor(j *job) string {
 		return st.Reason + "; " + out
 	}
 	return out
+}
+
+// troubles gives those of the sites that take no jobs now, each with the reason; the caller
+// holds the lock.
+func troubles(sites []*site) (down []string) {
+	for _, s := range sites {
+		if trouble := cmp.Or(s.troubleLocked(), s.barredLocked()); trouble != "" {
+			down = append(down, "site "+s.name+": "+trouble)
+		}
+	}
+	return down
 }
 
 // refusal says why no site could ever run a kind of job, and the nearest change with

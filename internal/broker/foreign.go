@@ -28,9 +28,13 @@ import (
 // cancel it. The functions of this file and of lease.go and watch.go are what the engine
 // of this gateway's domain uses of the broker.
 
+// ForeignPrefix begins the SubmissionIDs of jobs of peers, which no user may choose.
+const ForeignPrefix = "peer:"
+
 // Foreign is a job that a peer handed over.
 type Foreign struct {
-	// SubmissionID names the copy: the job's key and token. Taking it in again gives the same job.
+	// SubmissionID names the copy: ForeignPrefix, the job's key and token. Taking it in again
+	// gives the same job.
 	SubmissionID string
 	// Since is a moment that is the same whenever this copy is taken in: of the record of its
 	// hand-over. The job's id is ordered by it.
@@ -93,6 +97,8 @@ type ForeignState struct {
 	Stopping bool
 	// Return says that an administrator here wants it given back to the peer, even if it runs.
 	Return bool
+	// Unfit, with ForeignGone, says that no site here can run it, ever.
+	Unfit bool
 }
 
 // stateOf tells how a job of a peer stands.
@@ -126,7 +132,7 @@ func stateOf(rec *store.Job, told *store.Told) ForeignState {
 	case Finished, Failed, Cancelled:
 		s.Phase, s.Ended = ForeignEnded, st.Ended
 		if st.Gone {
-			s.Phase = ForeignGone
+			s.Phase, s.Unfit = ForeignGone, st.Unfit
 			return s
 		}
 		s.Outcome, s.ExitStatus, s.Signal = p.State(), st.ExitStatus, st.Signal
@@ -140,12 +146,12 @@ func (f *Foreign) check(limit int) error {
 		return fail.Errorf("broker.TakeIn", fail.Invalid, f.SubmissionID, format, args...)
 	}
 	switch {
-	case f.SubmissionID == "" || f.Since.IsZero() || f.Owner == "" || f.From == "" || f.Origin == "" || f.ID == "":
+	case !strings.HasPrefix(f.SubmissionID, ForeignPrefix) || f.Since.IsZero() || f.Owner == "" || f.From == "" || f.Origin == "" || f.ID == "":
 		return bad("a job of a peer needs the name and the time of its copy, an owner, and where it comes from")
 	case f.NotAfter.IsZero():
 		return bad("a job of a peer needs the end of its lease")
-	case !f.NotAfter.After(time.Now()):
-		return bad("its lease was over at %s", f.NotAfter.UTC().Format(time.RFC3339))
+	case !f.NotAfter.After(time.Now()): // which says nothing against the job
+		return fail.Errorf("broker.TakeIn", fail.Unavailable, f.SubmissionID, "its lease was over at %s", f.NotAfter.UTC().Format(time.RFC3339))
 	case len(f.Document) > limit:
 		return bad("the job's document has %d bytes; at most %d are taken", len(f.Document), limit)
 	case f.Trace != "" && !isTrace(f.Trace):
@@ -289,6 +295,28 @@ func (b *Broker) ForeignStates(ctx context.Context, ids ...string) (map[string]F
 		}
 	}
 	return out, nil
+}
+
+// ForeignReason is what a job of a peer waits for.
+type ForeignReason struct {
+	Sentence string
+	// Nowhere says that no site which could run it takes jobs now, and no peer that could.
+	Nowhere bool
+}
+
+// ForeignReasons says what jobs of peers wait for that have no place yet, of the first 64 that
+// wait with the scheduler.
+func (b *Broker) ForeignReasons(ids ...string) map[string]ForeignReason {
+	out := map[string]ForeignReason{}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for left, i := mostReasons, 0; i < len(ids) && left > 0; i++ {
+		if j := b.jobs[ids[i]]; j != nil && j.rec.Status.Foreign != nil && j.queued == waiting {
+			_, could := b.against(j.kind, j.rec.Status.Refused)
+			out[ids[i]] = ForeignReason{b.shown(j, &left).Status.Reason, len(troubles(could)) == len(could)}
+		}
+	}
+	return out
 }
 
 // StopForeign ends jobs of peers, as their domain wishes, or as the lease of their copy is

@@ -33,14 +33,14 @@ func (b *Broker) enqueue(j *job) {
 	}
 	st, k := &j.rec.Status, j.kind
 	if k.unfit {
-		b.giveUp(j, "no site can run it: "+k.why)
+		b.giveUp(j, true, "no site can run it: "+k.why)
 		return
 	}
 	if len(st.Refused) > 0 {
 		// That the sites changed since it was taken in is no reason to end it; that the
 		// last one which could run it has refused it is.
 		if _, could := b.against(k, st.Refused); len(could) == 0 {
-			b.giveUp(j, "no site that could run it is left; "+st.Reason)
+			b.giveUp(j, true, "no site that could run it is left; "+st.Reason)
 			return
 		}
 	}
@@ -68,11 +68,11 @@ func jobOf(id, owner string, submitted time.Time, class int, k *kind) *policy.Jo
 	}
 }
 
-// giveUp ends a job that nothing can run; it is out of the queue until that is
-// written. The caller holds the lock.
-func (b *Broker) giveUp(j *job, why string) {
+// giveUp ends a job that gets no place: unfit says that no site can ever run it. It is out of
+// the queue until that is written. The caller holds the lock.
+func (b *Broker) giveUp(j *job, unfit bool, why string) {
 	j.deciding = true
-	b.inbox = append(b.inbox, input{id: j.rec.ID, facts: whileWaiting(fact{event: GaveUp, reason: why})})
+	b.inbox = append(b.inbox, input{id: j.rec.ID, facts: whileWaiting(fact{event: GaveUp, unfit: unfit, reason: why})})
 	nudge(b.wakeCommit)
 }
 

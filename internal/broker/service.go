@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/portolan-project/portolan/bes"
@@ -64,6 +65,10 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 		if err := judge(def, problems); err != nil {
 			return nil, err
 		}
+	}
+	if strings.HasPrefix(req.SubmissionID, ForeignPrefix) {
+		return nil, fail.Errorf(op, fail.Invalid, "SubmissionId",
+			"the SubmissionId begins with %q, as those of jobs that peers hand over do; choose another, such as a UUID", ForeignPrefix)
 	}
 	k, err := compile(def, resourcemodel.Subject{User: who.Name})
 	if err != nil {

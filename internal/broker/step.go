@@ -22,7 +22,8 @@ type fact struct {
 	place      resourcemodel.Place // Chosen
 	rerunnable bool                // Chosen: the job allows it
 	recallable bool                // Chosen: once it is lost there, it may be run elsewhere
-	unrun      bool                // Vanished: it certainly never ran
+	unrun      bool                // Vanished and Stopped: it certainly never ran
+	unfit      bool                // GaveUp: no site here can run it, ever
 	path       string              // evidence of a peer: the job's way from there
 	notAfter   time.Time           // Extended
 	cpus       int                 // Chosen
@@ -167,6 +168,7 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 	}
 	if st.Final {
 		st.Gone = st.Foreign != nil && resultless(st, f)
+		st.Unfit = st.Gone && (f.unfit || f.event == Stopped)
 		st.NotBefore, st.Verdict = time.Time{}, nil
 		if st.Ended = f.ended; st.Ended.IsZero() {
 			st.Ended = f.at
@@ -202,8 +204,10 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 // is dead, and what becomes of the job is the peer's to say.
 func resultless(st store.Status, f fact) bool {
 	switch e := f.event; {
-	case e == Exited || e == Stopped || e == Won:
+	case e == Exited || e == Won:
 		return false
+	case e == Stopped:
+		return f.unrun // no site here can run it, and others may
 	case e == Vanished:
 		return f.unrun
 	case e == Ended:
@@ -250,5 +254,5 @@ func same(a, b store.Status) bool {
 		a.Lost == b.Lost && a.Class == b.Class && len(a.Refused) == len(b.Refused) && a.Placement == b.Placement &&
 		a.ExitStatus == b.ExitStatus && a.Signal == b.Signal && a.Started.Equal(b.Started) &&
 		a.Ended.Equal(b.Ended) && a.NotBefore.Equal(b.NotBefore) && a.Cancel == b.Cancel && a.Suspend == b.Suspend && a.Told == b.Told && a.Verdict == b.Verdict &&
-		a.NotAfter.Equal(b.NotAfter) && a.Return == b.Return && a.Gone == b.Gone && a.Spent == b.Spent
+		a.NotAfter.Equal(b.NotAfter) && a.Return == b.Return && a.Gone == b.Gone && a.Unfit == b.Unfit && a.Spent == b.Spent
 }

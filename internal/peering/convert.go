@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/peers/handover"
 	"github.com/portolan-project/portolan/peers/wire"
 )
@@ -20,6 +21,7 @@ type cargo struct {
 	Assertion []byte
 	Site      string
 	At        time.Time
+	Why       string // what a job waits for
 }
 
 // toWire gives a message as the protocol has it.
@@ -42,6 +44,12 @@ func toWire(m handover.Message, c cargo) wire.Message {
 		r := &wire.Report{
 			About: about, Revision: m.Revision, Heeded: m.Seq, Status: wire.Status(m.Status), Site: c.Site, At: c.At,
 			Used: time.Duration(min(m.Used, maxUsed)) * time.Millisecond, Reason: m.Reason, Trace: c.Trace, Where: slices.Clone(m.Where),
+		}
+		if m.Kind != fail.Internal {
+			r.Kind = wire.RefusalOf(m.Kind)
+		}
+		if !m.Status.Final() {
+			r.Reason = c.Why
 		}
 		if m.Result != nil {
 			r.Result = &wire.Result{Outcome: wire.Outcome(m.Result.Outcome), ExitCode: m.Result.ExitCode, Reason: m.Result.Reason, Token: string(m.Result.Token)}
@@ -78,7 +86,7 @@ func fromWire(m wire.Message) (handover.Message, cargo, bool) {
 	case *wire.Report:
 		r := handover.Report{
 			Key: keyOf(m.About), Token: handover.Token(m.Token), Revision: m.Revision, Seq: m.Heeded, Status: handover.Status(m.Status),
-			Where: slices.Clone(m.Where), Reason: m.Reason, Used: handover.CPUTime(m.Used / time.Millisecond),
+			Where: slices.Clone(m.Where), Reason: m.Reason, Kind: m.Kind.Kind(), Used: handover.CPUTime(m.Used / time.Millisecond),
 		}
 		if m.Result != nil {
 			r.Result = &handover.Result{

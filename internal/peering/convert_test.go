@@ -22,6 +22,7 @@ func TestConvert(t *testing.T) {
 		handover.Report{Key: k, Token: "1", Revision: 7, Seq: 3, Status: handover.IsSuspended, Where: []string{"a", "b"}, Used: 77},
 		handover.Report{Key: k, Token: "1", Revision: 8, Status: handover.IsEnded, Result: &handover.Result{Outcome: handover.Failed, ExitCode: -3, Reason: "it broke", Token: "1.1"}, Used: maxUsed},
 		handover.Report{Key: k, Token: "1", Status: handover.IsReturned, Reason: "no room"},
+		handover.Report{Key: k, Token: "1", Status: handover.IsReturned, Reason: "no such account", Kind: fail.Denied},
 		handover.Granted{Key: k, Token: "1", RecallBy: at},
 		handover.Settle{Key: k, Token: "1", Taken: true},
 		handover.Settle{Key: k, Token: "1"},

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/peers/handover"
@@ -158,7 +159,9 @@ func (e *Engine) receive(from string, m handover.Message, c cargo, v verdict) *e
 		}
 	case handover.Report:
 		x.cause = &cause{report: &m}
-		e.learn(x, from, &m, c)
+		if e.learn(x, from, &m, c) {
+			x.pending = append(x.pending, effect{publish: true})
+		}
 	case handover.Control, handover.Settle, handover.Query, handover.Granted:
 	}
 	if r, ok := m.(handover.Route); ok {
@@ -198,14 +201,16 @@ func (e *Engine) carry(x *entry, token handover.Token, c cargo, v verdict) {
 	x.freight = &freight{Document: c.Document, Assertion: c.Assertion}
 	x.packed = v.packed
 	x.Activity = e.o.Jobs.Activity(Copy{x.key, token}, x.Since)
+	x.why, x.told, x.theirs = "", time.Time{}, ""
 	x.worker.reset()
 }
 
-// learn takes in what a report tells beside the handover.
-func (e *Engine) learn(x *entry, from string, r *handover.Report, c cargo) {
+// learn takes in what a report tells beside the handover; it reports whether the broker is to
+// hear of it though nothing else has changed.
+func (e *Engine) learn(x *entry, from string, r *handover.Report, c cargo) bool {
 	j := x.job
 	if j == nil || j.Phase != handover.Given || j.Gave.To != from || j.Gave.Token != r.Token || r.Revision < j.Gave.Revision {
-		return
+		return false
 	}
 	if c.Site != "" {
 		x.Site = c.Site
@@ -216,4 +221,11 @@ func (e *Engine) learn(x *entry, from string, r *handover.Report, c cargo) {
 			x.Started = now()
 		}
 	}
+	why := r.Reason
+	if r.Status != handover.IsWaiting && r.Status != handover.IsPlaced {
+		why = ""
+	}
+	told := x.theirs != why
+	x.theirs = why
+	return told
 }

@@ -271,6 +271,7 @@ func (e *Engine) serve(ctx context.Context) error {
 		g.Go(func() error { return e.workLoop(t) })
 		g.Go(func() error { return e.watchJobs(t) })
 		g.Go(func() error { return e.sweepLoop(t) })
+		g.Go(func() error { return e.reasonLoop(t) })
 		if e.o.Serve != nil {
 			g.Go(func() error {
 				if err := e.o.Serve(gctx, session); err != nil || gctx.Err() != nil {
@@ -393,6 +394,7 @@ func (e *Engine) load(t *term) error {
 			x.pending = append(x.pending, effect{publish: true})
 		}
 		if x.taken() {
+			x.worker.doubt = true
 			x.pending = append(x.pending, effect{chore: true})
 		}
 		e.release(x)

@@ -54,6 +54,9 @@ func (x *entry) end(j *handover.Job, now time.Time) *ending {
 		// A copy that was given back without having used anything never began: one that did
 		// has used a millisecond at least. Of one that is past its deadline nothing is known.
 		f.NotRun = report != nil && report.Used == 0 && !x.Ran
+		if f.NotRun && permanent(report.Kind) {
+			f.Phase = adapters.Stopped // as of one that was refused
+		}
 	}
 	if !live(j) {
 		f.Phase = adapters.Cancelled // its end, or it itself, was wanted back
@@ -91,7 +94,9 @@ func (e *Engine) evidence(x *entry, h handle) adapters.Evidence {
 	}
 	switch x.job.Status() {
 	case handover.IsWaiting, handover.IsPlaced:
-		out.Phase = adapters.Queued
+		if out.Phase = adapters.Queued; x.theirs != "" {
+			out.Reason = "the domain " + x.Peer + " says: " + x.theirs
+		}
 	case handover.IsRunning:
 		out.Phase = adapters.Running
 	case handover.IsSuspended:

@@ -187,7 +187,7 @@ func (e *Engine) handOwn(x *entry, key handover.Key, q *peer, tag string, p *par
 			return nil, err
 		}
 	}
-	x.Token = handover.Token("").Next(x.job.Attempts + 1)
+	x.Token, x.theirs = handover.Token("").Next(x.job.Attempts+1), ""
 	x.freight, x.packed = &freight{Document: p.document}, p.packed
 	if err := e.step(x, handover.Forward{To: q.domain, Terms: q.terms, Hops: e.hops() - 1, Digest: digest}); err != nil {
 		e.drop(x)
@@ -210,7 +210,7 @@ func (e *Engine) handOn(x *entry, q *peer, tag string, left *waitGroup) (*submis
 	if err := e.step(x, handover.Evidence{Token: x.job.Token(), Shows: handover.NotRun}); err != nil {
 		return nil, err
 	}
-	x.Tag, x.Peer, x.Final, x.Ran, x.Started, x.Site = tag, q.domain, nil, false, time.Time{}, ""
+	x.Tag, x.Peer, x.Final, x.Ran, x.Started, x.Site, x.theirs = tag, q.domain, nil, false, time.Time{}, "", ""
 	if x.job.Phase == handover.Waiting {
 		x.Token = x.job.Taken.Token.Next(x.job.Attempts + 1)
 	}

@@ -145,7 +145,7 @@ func TestRefusals(t *testing.T) {
 		if p.Err != nil {
 			t.Fatal(p.Err)
 		}
-		if e := a.until(p.Handle, adapters.Lost); !e.NotRun || !strings.Contains(e.Reason, "no site can run it") {
+		if e := a.until(p.Handle, adapters.Stopped); !e.NotRun || !strings.Contains(e.Reason, "no site can run it") {
 			t.Errorf("it is %+v", e)
 		}
 		// A document that is not that of its digest.

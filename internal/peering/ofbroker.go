@@ -7,6 +7,7 @@ import (
 
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/peers/handover"
 )
 
@@ -60,6 +61,11 @@ func (o ofBroker) States(ctx context.Context, activities ...string) ([]State, er
 	return out, nil
 }
 
+// Reasons implements Jobs.
+func (o ofBroker) Reasons(activities ...string) map[string]broker.ForeignReason {
+	return o.b.ForeignReasons(activities...)
+}
+
 // Output implements Jobs.
 func (o ofBroker) Output(ctx context.Context, activity, stream string, offset int64, most int) ([]byte, bool, error) {
 	c, err := o.b.ForeignOutput(ctx, activity, bes.Stream(stream), offset, most)
@@ -88,7 +94,7 @@ func stateOf(s *broker.ForeignState) State {
 	}
 	switch s.Phase {
 	case broker.ForeignWaiting:
-		out.Status = handover.IsWaiting
+		out.Status, out.Again = handover.IsWaiting, s.Attempt > 0
 	case broker.ForeignPlaced:
 		out.Status = handover.IsPlaced
 	case broker.ForeignRunning:
@@ -96,7 +102,9 @@ func stateOf(s *broker.ForeignState) State {
 	case broker.ForeignSuspended:
 		out.Status = handover.IsSuspended
 	case broker.ForeignGone:
-		out.Status = handover.IsReturned
+		if out.Status = handover.IsReturned; s.Unfit {
+			out.Kind = fail.Unsupported
+		}
 	case broker.ForeignEnded:
 		out.Status = handover.IsEnded
 		out.Result = &handover.Result{Outcome: handover.Failed, Reason: s.Reason}

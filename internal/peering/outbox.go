@@ -31,7 +31,7 @@ type peer struct {
 
 	outbox  []letter
 	sending bool // a goroutine takes from the outbox
-	full    bool // the session has no room; it says when it has
+	full    bool // the session has no room, or is asked; it says when it has
 }
 
 func (p *peer) listen() chan struct{} {
@@ -130,6 +130,7 @@ func (e *Engine) sendLoop(t *term, p *peer) {
 				cargos[i] = e.cargoOf(l)
 			}
 		}
+		p.full = true // Free may be told before Put has returned
 		e.mu.Unlock()
 		var items []wire.Message
 		for i, l := range letters {
@@ -150,7 +151,8 @@ func (e *Engine) sendLoop(t *term, p *peer) {
 				again = append(again, letter{item: m})
 			}
 			p.outbox = append(again, p.outbox...)
-			p.full = true
+		} else {
+			p.full = false
 		}
 		e.mu.Unlock()
 		for _, l := range letters {
@@ -198,6 +200,7 @@ func (e *Engine) cargoOf(l letter) cargo {
 		}
 	case handover.Report:
 		c.Trace, c.At = traceOf(key, x.Trace, e.o.Domain, token), time.Now().UTC().Round(0)
+		c.Why, x.told = x.why, c.At
 	case handover.Control:
 		c.Trace = traceOf(key, x.Trace, e.o.Domain, token)
 	case handover.Answer, handover.Granted, handover.Settle, handover.Query:

@@ -74,7 +74,7 @@ func (e *Engine) step(x *entry, in handover.Input) error {
 func (e *Engine) place(x *entry) {
 	var in handover.Input = handover.PlaceHere{}
 	if x.Closed {
-		in = handover.Return{Running: true, Reason: x.job.Reason}
+		in = handover.Return{Running: true, Reason: x.job.Reason, Kind: x.job.Kind}
 	}
 	if err := e.step(x, in); err != nil {
 		e.o.Log.Debug("a job of a peer has no place", "job", x.key.String(), "cause", err)

@@ -2,8 +2,10 @@ package peering
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/peers/handover"
 )
@@ -15,7 +17,9 @@ type Copy struct {
 }
 
 // Submission is the copy as the SubmissionID of the broker's job.
-func (c Copy) Submission() string { return "peer:" + c.Key.String() + "#" + string(c.Token) }
+func (c Copy) Submission() string {
+	return broker.ForeignPrefix + c.Key.String() + "#" + string(c.Token)
+}
 
 // Given is a job of a peer for the broker.
 type Given struct {
@@ -49,6 +53,9 @@ type Jobs interface {
 	Extend(ctx context.Context, activity string, notAfter time.Time) error
 	// States tells how jobs stand, live or ended; those that are not there are left out.
 	States(ctx context.Context, activities ...string) ([]State, error)
+	// Reasons tells what jobs wait for that have no place; others, and more of them than it
+	// likes to look at, are left out.
+	Reasons(activities ...string) map[string]broker.ForeignReason
 	// Output reads a piece of a stream of the activity from an offset, at most so many bytes;
 	// more says that the job may still write.
 	Output(ctx context.Context, activity, stream string, offset int64, most int) (data []byte, more bool, err error)
@@ -66,8 +73,12 @@ type State struct {
 	Site     string
 	Result   *handover.Result // of IsEnded; its Token is not looked at
 	Reason   string
-	Used     handover.CPUTime
-	Began    bool // it was started, now or before
+	// Kind is of the reason of IsReturned, where that is one for good: see handover.Report.
+	Kind fail.Kind
+	// Again says that it lost its place, and Reason why.
+	Again bool
+	Used  handover.CPUTime
+	Began bool // it was started, now or before
 	// Return says that an administrator wants it given back to the peer.
 	Return bool
 }
@@ -77,6 +88,9 @@ type State struct {
 type worker struct {
 	busy     bool
 	failures int
+	nowhere  int  // turns in a row in which no site of ours took jobs
+	rests    bool // after a failure; what ends the job is not kept waiting
+	doubt    bool // the broker may come to have the job though it says that it has not
 	started  bool
 	stopped  bool
 	held     bool
@@ -100,6 +114,9 @@ const mostWorkers = 64
 func (e *Engine) work(x *entry) {
 	if x.worker.busy || e.task(x) == nil {
 		return // who has it in hand looks again
+	}
+	if x.worker.rests && x.job.Phase == handover.Here {
+		return // its timer looks again
 	}
 	x.worker.busy = true
 	e.todo = append(e.todo, x)
@@ -154,7 +171,7 @@ func (e *Engine) labour(t *term, x *entry) {
 		cancel()
 		if err == nil {
 			e.mu.Lock()
-			x.worker.failures = 0
+			x.worker.failures, x.worker.rests = 0, false
 			e.mu.Unlock()
 			continue
 		}
@@ -164,11 +181,12 @@ func (e *Engine) labour(t *term, x *entry) {
 		e.o.Log.Warn("the broker can't do at present what a peer wants of its job; it is tried again", "job", x.key.String(), "cause", err)
 		e.mu.Lock()
 		x.worker.failures++
-		x.worker.busy = false
+		x.worker.busy, x.worker.rests = false, true
 		x.worker.timer = time.AfterFunc(backoff(x.worker.failures), func() {
 			e.mu.Lock()
 			defer e.mu.Unlock()
 			if e.term == t && e.jobs[x.key] == x {
+				x.worker.rests = false
 				e.work(x)
 			}
 		})
@@ -204,20 +222,15 @@ func (e *Engine) task(x *entry) deed {
 		if why == "" {
 			why = "the domain " + j.Taken.From + " wants it back"
 		}
-		return func(ctx context.Context, _ *term) error { return e.stop(ctx, x, c, id, why) }
+		g := x.given()
+		return func(ctx context.Context, t *term) error { return e.stop(ctx, t, x, g, id, why) }
 	}
 	if !w.started {
 		// Of one that is at a peer it is asked, after a restart, how it stands.
 		if j.Phase != handover.Here && j.Phase != handover.Given {
 			return nil
 		}
-		g := Given{
-			Copy: c, Since: x.Since, From: j.Taken.From, Path: j.Taken.Path, Hops: j.Taken.Hops, Admitted: Admitted{x.Owner, x.Account, x.LocalVO},
-			NotAfter: j.Taken.Terms.NotAfter(j.Taken.RecallBy), Trace: traceID(x.key, x.Trace),
-		}
-		if x.freight != nil {
-			g.Document = x.freight.Document
-		}
+		g := x.given()
 		return func(ctx context.Context, t *term) error { return e.begin(ctx, t, x, g) }
 	}
 	if at := j.Taken.Terms.NotAfter(j.Taken.RecallBy); at.After(w.notAfter) {
@@ -231,6 +244,19 @@ func (e *Engine) task(x *entry) deed {
 		}
 	}
 	return nil
+}
+
+// given is the copy for the broker; its document may be in the store only.
+func (x *entry) given() Given {
+	t := x.job.Taken
+	g := Given{
+		Copy: x.copyOf(), Since: x.Since, From: t.From, Path: t.Path, Hops: t.Hops, Admitted: Admitted{x.Owner, x.Account, x.LocalVO},
+		NotAfter: t.Terms.NotAfter(t.RecallBy), Trace: traceID(x.key, x.Trace),
+	}
+	if x.freight != nil {
+		g.Document = x.freight.Document
+	}
+	return g
 }
 
 // heard notes that the broker was told something, unless it must be told again.
@@ -274,6 +300,7 @@ func (e *Engine) begin(ctx context.Context, t *term, x *entry, g Given) error {
 	st, err := e.o.Jobs.Start(ctx, g)
 	if err != nil {
 		if again(err) {
+			e.delayed(x, g.Copy, err)
 			return err
 		}
 		e.giveUp(x, g.Copy, err)
@@ -284,12 +311,63 @@ func (e *Engine) begin(ctx context.Context, t *term, x *entry, g Given) error {
 	if !x.taken() || x.copyOf() != g.Copy {
 		return nil
 	}
-	x.worker.started, x.worker.notAfter = true, g.NotAfter
+	x.worker.started, x.worker.doubt, x.worker.notAfter = true, false, g.NotAfter
 	if x.freighted && x.packed == nil {
 		x.freight = nil // it is in the store
 	}
 	e.apply(x, st)
 	return nil
+}
+
+// mostStarts is how often the broker is asked to take a job in before it is given back, which
+// is after about half a minute.
+const mostStarts = 10
+
+// delayed notes that the broker could not take a copy in.
+func (e *Engine) delayed(x *entry, c Copy, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !x.taken() || x.copyOf() != c {
+		return
+	}
+	x.worker.doubt = doubtful(err)
+	why := "the gateway of " + e.o.Domain + " can't take it in now: " + fail.Sentence(err)
+	if x.worker.failures+1 < mostStarts || x.job.Phase != handover.Here {
+		e.explain(x, why)
+		return
+	}
+	if err := e.step(x, handover.Return{Running: true, Reason: why, Kind: fail.KindOf(err)}); err != nil {
+		e.o.Log.Debug("a job of a peer can't be given back", "job", x.key.String(), "cause", err)
+	}
+}
+
+// doubtful reports whether what failed may have been done, or be done yet.
+func doubtful(err error) bool {
+	return fail.Is(err, fail.Uncertain) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// surely makes certain that the broker has not, and never will have, a job that it does not
+// know though it was told to take it in: by this gateway before, which did not hear, or by
+// another replica. It is told once more, which does nothing where it was done, and then to
+// end it.
+func (e *Engine) surely(ctx context.Context, t *term, g Given) (known bool, err error) {
+	if !time.Now().Before(g.NotAfter) {
+		return false, nil // nor does it take in what is past its lease
+	}
+	if g.Document == "" {
+		f, err := e.readFreight(t, g.Key)
+		if err != nil || f == nil {
+			return false, err
+		}
+		g.Document = f.Document
+	}
+	if _, err = e.o.Jobs.Start(ctx, g); err != nil {
+		if doubtful(err) {
+			return false, err
+		}
+		return false, nil
+	}
+	return true, nil
 }
 
 // giveUp gives a copy back that the broker does not take.
@@ -300,13 +378,27 @@ func (e *Engine) giveUp(x *entry, c Copy, err error) {
 		return
 	}
 	x.worker.started = true
-	e.apply(x, State{Status: handover.IsReturned, Reason: "the domain " + e.o.Domain + " can't run it: " + fail.Sentence(err)})
+	e.apply(x, State{Status: handover.IsReturned, Kind: fail.KindOf(err), Reason: "the domain " + e.o.Domain + " can't run it: " + fail.Sentence(err)})
 }
 
 // stop has the broker end the job.
-func (e *Engine) stop(ctx context.Context, x *entry, c Copy, activity, why string) error {
+func (e *Engine) stop(ctx context.Context, t *term, x *entry, g Given, activity, why string) error {
+	c := g.Copy
 	err := e.o.Jobs.Stop(ctx, activity, why)
 	gone := fail.Is(err, fail.NotFound)
+	e.mu.Lock()
+	doubt := x.worker.doubt && !x.worker.started
+	e.mu.Unlock()
+	if gone && doubt {
+		known, serr := e.surely(ctx, t, g)
+		switch {
+		case serr != nil:
+			return serr
+		case known:
+			err = e.o.Jobs.Stop(ctx, activity, why)
+			gone = fail.Is(err, fail.NotFound)
+		}
+	}
 	if err != nil && !gone && again(err) {
 		return err
 	}
@@ -406,7 +498,7 @@ func (e *Engine) apply(x *entry, st State) {
 	}
 	j := x.job
 	here := j.Phase == handover.Here || j.Phase == handover.Stopping
-	ev := handover.Evidence{Token: j.Token(), Used: min(max(st.Used, 0), maxUsed), Reason: st.Reason}
+	ev := handover.Evidence{Token: j.Token(), Used: min(max(st.Used, 0), maxUsed), Reason: st.Reason, Kind: st.Kind}
 	if st.Began {
 		ev.Used = max(ev.Used, 1) // 0 says that it never began
 	}
@@ -415,6 +507,9 @@ func (e *Engine) apply(x *entry, st State) {
 		if here {
 			ev.Shows = shows[st.Status]
 			do(ev)
+		}
+		if st.Again || x.why != "" {
+			e.explain(x, st.Reason)
 		}
 		if st.Return && live(x.job) && x.job.Taken.Recall != handover.Running {
 			do(handover.Return{Running: true, Reason: "an administrator of the domain " + e.o.Domain + " gave it back"})
@@ -433,7 +528,7 @@ func (e *Engine) apply(x *entry, st State) {
 		case j.Phase == handover.Given:
 			do(handover.TakeBack{Running: true})
 		case j.Phase == handover.Waiting:
-			do(handover.Return{Running: true, Reason: st.Reason})
+			do(handover.Return{Running: true, Reason: st.Reason, Kind: st.Kind})
 		}
 	}
 }

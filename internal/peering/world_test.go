@@ -316,6 +316,8 @@ type brokerTwin struct {
 	onward  func(activity string, g Given) bool // the broker places it elsewhere
 	outputs map[string]string
 	trouble func(op string) error
+
+	waitsFor string // what jobs that do not run wait for
 }
 
 type twinJob struct {
@@ -366,6 +368,18 @@ func (b *brokerTwin) Start(_ context.Context, g Given) (State, error) {
 	}
 	b.run(j)
 	return j.st, nil
+}
+
+func (b *brokerTwin) Reasons(ids ...string) map[string]broker.ForeignReason {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := map[string]broker.ForeignReason{}
+	for _, id := range ids {
+		if j := b.job(id); j != nil && b.waitsFor != "" {
+			out[id] = broker.ForeignReason{Sentence: b.waitsFor}
+		}
+	}
+	return out
 }
 
 func (b *brokerTwin) run(j *twinJob) {

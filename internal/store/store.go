@@ -60,6 +60,7 @@ type Status struct {
 	Return     bool          `json:"return,omitempty"`   // an administrator wants it given back to the peer
 	Spent      time.Duration `json:"spent,omitempty"`    // of a peer's: CPU time of placements that are over, nanoseconds
 	Gone       bool          `json:"gone,omitempty"`     // it ended without a result: the copy is dead, and the peer may place it elsewhere
+	Unfit      bool          `json:"unfit,omitempty"`    // with Gone: as no site here can run it, ever
 	Sequence   int           `json:"sequence"`           // of the newest history line; set by the store
 }
 

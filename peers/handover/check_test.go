@@ -103,6 +103,8 @@ func TestWrongMessages(t *testing.T) {
 	p(func(m *handover.Report) { m.Result = &handover.Result{Outcome: handover.Finished, Token: "x"} })
 	p(func(m *handover.Report) { m.Result = &handover.Result{Outcome: handover.Failed, Reason: "a\nb"} })
 	p(func(m *handover.Report) { m.Status, m.Result, m.Reason = handover.IsReturned, nil, "\xff" })
+	p(func(m *handover.Report) { m.Kind = fail.Denied })
+	p(func(m *handover.Report) { m.Status, m.Result, m.Kind = handover.IsReturned, nil, 99 })
 	c := func(edit func(*handover.Control)) {
 		x := control
 		edit(&x)
@@ -216,7 +218,7 @@ func TestAnythingAtAll(t *testing.T) {
 		case 1:
 			return handover.Answer{Key: key, Token: token(), Accepted: rng.IntN(2) == 0, Reason: pick("", "no")}
 		case 2, 3:
-			return handover.Report{Key: key, Token: token(), Revision: rng.Uint64N(9), Seq: rng.Uint64N(4), Status: handover.Status(pick("waiting", "running", "ended", "returned", "suspended")), Where: domains[rng.IntN(4):], Result: result(), Used: handover.CPUTime(rng.Int64N(int64(handover.MaxUsed)))}
+			return handover.Report{Key: key, Token: token(), Revision: rng.Uint64N(9), Seq: rng.Uint64N(4), Status: handover.Status(pick("waiting", "running", "ended", "returned", "suspended")), Kind: fail.Kind(rng.IntN(40)), Where: domains[rng.IntN(4):], Result: result(), Used: handover.CPUTime(rng.Int64N(int64(handover.MaxUsed)))}
 		case 4:
 			return handover.Granted{Key: key, Token: token(), RecallBy: moment(now)}
 		case 5:
@@ -255,8 +257,11 @@ func TestAnythingAtAll(t *testing.T) {
 				in = handover.Evidence{Token: tok, Shows: handover.Shows(pick("started", "paused", "resumed", "ended", "not run", "?")), Result: result(), Used: handover.CPUTime(rng.IntN(9)), Reason: pick("", "\x01")}
 			case 8:
 				in = handover.Tick{}
-				if rng.IntN(3) == 0 {
+				switch rng.IntN(4) {
+				case 0:
 					in = handover.Ask{}
+				case 1:
+					in = handover.Tell{}
 				}
 			default:
 				r := handover.Received{From: pick(domains...), Message: message(now), Terms: terms, Owed: rng.IntN(2) == 0}

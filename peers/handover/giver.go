@@ -85,7 +85,7 @@ func (s *stepper) attempt() error {
 		return fail.Errorf("handover.Step", fail.Exhausted, s.job.Key.String(), "the job was given as many places as can be numbered; cancel it and submit it again")
 	}
 	s.job.Attempts++
-	s.job.Gave, s.job.Reason = nil, ""
+	s.job.Gave, s.job.Reason, s.job.Kind = nil, "", fail.Internal
 	s.job.Started, s.job.Paused = false, false
 	s.job.retry = time.Time{}
 	return nil
@@ -119,7 +119,7 @@ func (s *stepper) overdue() {
 func (s *stepper) dead(reason string) {
 	j := s.job
 	j.Gave.Over = true
-	j.Reason = short(reason)
+	j.Reason, j.Kind = Short(reason), fail.Internal
 	_ = s.move(returned) // of Given, which the callers know
 	j.retry = time.Time{}
 	if s.mayPlace() == nil {

@@ -59,7 +59,7 @@ func (s *stepper) evidence(in Evidence) error {
 			return invalid(j.Key, "evidence of an end needs the result")
 		}
 		r := *in.Result
-		r.Token, r.Reason = in.Token, short(r.Reason)
+		r.Token, r.Reason = in.Token, Short(r.Reason)
 		if err := r.check(j.Key); err != nil {
 			return err
 		}
@@ -72,7 +72,7 @@ func (s *stepper) evidence(in Evidence) error {
 	case NotRun:
 		j.Used = j.Used.plus(in.Used)
 		if j.Reason == "" || j.Phase == Here {
-			j.Reason = short(in.Reason)
+			j.Reason, j.Kind = Short(in.Reason), in.Kind
 		}
 		j.Started, j.Paused = false, false
 		if err := s.move(unrun); err != nil {

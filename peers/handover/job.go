@@ -76,6 +76,8 @@ type Job struct {
 	Used     CPUTime `json:"used,omitempty"` // by all placements that ended
 	Result   *Result `json:"result,omitempty"`
 	Reason   string  `json:"reason,omitempty"` // why it last lost its place, or was released
+	// Kind is of Reason, where that is one for good: see Report.
+	Kind fail.Kind `json:"kind,omitempty"`
 
 	// What a restart may forget.
 	retry    time.Time // nothing is repeated before

@@ -73,6 +73,10 @@ type Report struct {
 	Where    []string // domains from the reporter to where the job is
 	Result   *Result  // of IsEnded
 	Reason   string   // of IsReturned
+	// Kind is of Reason, where the copy was given back for it and not as it was recalled or
+	// lapsed; fail.Internal, the zero, says nothing. What is permanent bars the reporter from
+	// the job.
+	Kind fail.Kind
 	// Used is what the copy took so far, work that was lost too.
 	Used CPUTime
 }
@@ -212,8 +216,8 @@ func sentence(s string) bool {
 	return len(s) <= MaxReason && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
-// short makes one of what others say.
-func short(reason string) string {
+// Short makes a sentence that may be sent of what others say: one line of at most MaxReason bytes.
+func Short(reason string) string {
 	reason = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return ' '
@@ -271,6 +275,9 @@ func (m Report) Check() error {
 		}
 	default:
 		return invalid(m.Key, "the status %q is none of waiting, placed, running, suspended, ended, returned", m.Status)
+	}
+	if m.Kind != fail.Internal && (m.Status != IsReturned || !slices.Contains(fail.Kinds(), m.Kind)) {
+		return invalid(m.Key, "only a job that is %s has a kind of reason, and that is a kind of error", IsReturned)
 	}
 	if len(m.Where) > MaxPath || !sentence(m.Reason) || m.Used < 0 || m.Used > MaxUsed {
 		return invalid(m.Key, "a report has at most %d domains and %d bytes of text as reason, and a time used from 0 to %d", MaxPath, MaxReason, MaxUsed)

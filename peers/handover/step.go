@@ -39,18 +39,20 @@ type (
 	// elsewhere; even if it runs, where that is said.
 	TakeBack struct{ Running bool }
 	// Return gives the job back to its giver, at a taker only; even if it runs, where that
-	// is said.
+	// is said. Kind is of the reason: see Report.
 	Return struct {
 		Running bool
 		Reason  string
+		Kind    fail.Kind
 	}
 	// Evidence is what an own site shows of the placement with the token.
 	Evidence struct {
 		Token  Token
 		Shows  Shows
-		Result *Result // of HasEnded
-		Reason string  // of NotRun
-		Used   CPUTime // by the whole placement; of HasEnded and NotRun
+		Result *Result   // of HasEnded
+		Reason string    // of NotRun
+		Kind   fail.Kind // of the reason: see Report
+		Used   CPUTime   // by the whole placement; of HasEnded and NotRun
 	}
 	// Received is a message from a peer that was proved to be From.
 	Received struct {
@@ -67,6 +69,8 @@ type (
 	}
 	// Ask asks the peer that has the job how it stands; what it says comes as a Report.
 	Ask struct{}
+	// Tell tells the giver how the copy stands, as what the caller adds to that has changed.
+	Tell struct{}
 	// Tick says that it is later: see Job.Next.
 	Tick struct{}
 )
@@ -80,6 +84,7 @@ func (Return) input()    {}
 func (Evidence) input()  {}
 func (Received) input()  {}
 func (Ask) input()       {}
+func (Tell) input()      {}
 func (Tick) input()      {}
 
 // Shows is what evidence shows.
@@ -254,7 +259,7 @@ func (s *stepper) take(in Input) error {
 			return s.submit(in)
 		case Received:
 			return s.received(in)
-		case PlaceHere, Forward, Wish, TakeBack, Return, Evidence, Ask, Tick:
+		case PlaceHere, Forward, Wish, TakeBack, Return, Evidence, Ask, Tell, Tick:
 		}
 		return fail.Errorf("handover.Step", fail.NotFound, "", "the job is not known here")
 	}
@@ -280,6 +285,12 @@ func (s *stepper) take(in Input) error {
 			return s.conflict("no peer has the job")
 		}
 		s.send(s.job.Gave.To, Query{s.job.Key, s.job.Gave.Token})
+		return nil
+	case Tell:
+		if t := s.job.Taken; t != nil && s.job.live() {
+			s.send(t.From, s.reportOf())
+			s.told = true
+		}
 		return nil
 	case Tick:
 		return nil

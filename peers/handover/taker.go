@@ -28,7 +28,7 @@ func (m Route) refuses(self, from string, t Terms, now time.Time) error {
 
 func (s *stepper) refuse(to string, m Message, err error) {
 	key, token := m.About()
-	s.send(to, Answer{Key: key, Token: token, Kind: fail.KindOf(err), Reason: short(fail.Sentence(err))})
+	s.send(to, Answer{Key: key, Token: token, Kind: fail.KindOf(err), Reason: Short(fail.Sentence(err))})
 }
 
 func (s *stepper) route(in Received, m Route) error {
@@ -79,7 +79,7 @@ func (s *stepper) route(in Received, m Route) error {
 	}
 	if why != nil {
 		t.Refused, t.Lapsed, t.Kind = true, true, fail.KindOf(why)
-		s.job.Reason = short(fail.Sentence(why))
+		s.job.Reason = Short(fail.Sentence(why))
 		if err := s.move(refused); err != nil {
 			return err
 		}
@@ -140,7 +140,7 @@ func (s *stepper) lapse() {
 func (s *stepper) abandon(reason string) {
 	if j := s.job; !j.Taken.Lapsed {
 		j.Taken.Lapsed = true
-		j.Reason = short(reason)
+		j.Reason, j.Kind = Short(reason), fail.Internal
 		s.save(SaveFirst)
 	}
 }
@@ -163,7 +163,7 @@ func (s *stepper) giveBack(in Return) error {
 		r = Running
 	}
 	j.Taken.Recall = max(j.Taken.Recall, r)
-	j.Reason = short(in.Reason)
+	j.Reason, j.Kind = Short(in.Reason), in.Kind
 	s.changed()
 	return nil
 }
@@ -282,7 +282,7 @@ func (s *stepper) reportOf() Report {
 		result := *j.Result
 		r.Result = &result
 	case IsReturned:
-		r.Reason = j.Reason
+		r.Reason, r.Kind = j.Reason, j.Kind
 	case IsWaiting, IsPlaced, IsRunning, IsSuspended:
 	}
 	if len(r.Where) > MaxPath {

@@ -170,6 +170,7 @@ type Report struct {
 	Site     string
 	At       time.Time
 	Used     time.Duration
+	Kind     Refusal
 	Reason   string
 	Trace    string
 	Where    []string
@@ -184,10 +185,12 @@ func (m *Report) visit(v *visit) {
 	str(v, "site", &m.Site, 0, MaxID, line, "the site where it is")
 	when(v, "at", &m.At, false, "since when, by the clock of who saw it")
 	span(v, "used", &m.Used, 0, 100*366*24*time.Hour, "CPU time that the copy took so far, work that was lost too")
+	enum(v, "kind", &m.Kind, false, "of the reason of returned, where the copy was given back for it, and not as it was recalled or had lapsed: with invalid, unsupported, unauthenticated, denied, not-found and conflict the sender never runs this job, and is not given it again", refusals...)
 	str(v, "reason", &m.Reason, 0, MaxReason, line, "of returned: why; else what it waits for")
 	trace(v, &m.Trace)
 	words(v, "Domain", &m.Where, 0, MaxPath, MaxDomain, domain, "the domains from the reporter to where the job is")
 	maybe(v, "Result", &m.Result, resultFields, "how it ended: with ended, and only then")
+	v.check(m.Kind == "" || m.Status == IsReturned, "@kind", "must be there with the status returned only")
 	v.check((m.Result != nil) == (m.Status == IsEnded), "Result", "must be there with the status ended, and only then")
 }
 

@@ -229,6 +229,7 @@ func TestEncodeRefuses(t *testing.T) {
 		"bad text":         &Answer{About: about, Kind: Denied, Reason: "a\xff"},
 		"no reason":        &Answer{About: about, Kind: Denied},
 		"a large number":   &Report{About: about, Status: IsRunning, Revision: 1 << 63},
+		"kind too early":   &Report{About: about, Status: IsRunning, Kind: Denied},
 		"result too early": &Report{About: about, Status: IsRunning, Result: &Result{Outcome: Finished}},
 		"no item":          &Exchange{Frame{Session: "s", Number: 1, First: 1, Sent: 1, Items: []Message{&Heartbeat{}}}},
 	} {

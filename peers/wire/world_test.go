@@ -200,6 +200,9 @@ func settle(t *rapid.T, e *etree.Element) {
 		setAttr(e, "status", "running")
 		if e.SelectElement("Result") != nil {
 			setAttr(e, "status", "ended")
+			setAttr(e, "kind", "")
+		} else if has(e, "kind") {
+			setAttr(e, "status", "returned")
 		}
 	case "Output":
 		setAttr(e, "kind", "")
