@@ -277,6 +277,13 @@ type Watcher interface {
 	Watch(ctx context.Context, emit func([]Evidence)) error
 }
 
+// AccountChecker is an Adapter whose Check depends on who the job runs as.
+type AccountChecker interface {
+	// CheckAs is Check for a job whose owner is mapped to the local account, which Submit gets
+	// as Job.Account.
+	CheckAs(d *jsdl.JobDefinition, account string) error
+}
+
 // Leaser is the ability Properties.Lease. A job with a NotAfter never starts after it, by
 // the clock of the machine that runs it, and has ended by then as a whole process tree,
 // though the gateway be dead, and the manager's controller too where its execute side can

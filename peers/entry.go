@@ -338,7 +338,8 @@ func (e *entry) answer(ctx context.Context, request wire.Message) (wire.Message,
 		return a.message, a.err
 	case <-ctx.Done():
 		e.locked(func() { l.gave(id) })
-		return nil, ctx.Err()
+		// Who asked went away, or this side stops to answer.
+		return nil, busy(f.Session, "the request was not answered before it was given up: come again", time.Second)
 	}
 }
 

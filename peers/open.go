@@ -31,6 +31,17 @@ const (
 	refusedWait = 15 * time.Second
 )
 
+// soonTime is after how long a request comes again that came before the answer which made its session.
+const soonTime = 50 * time.Millisecond
+
+// isAsking reports whether a session of this name was asked for, and there is no answer yet. It
+// takes the lock.
+func (e *entry) isAsking(name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.asking != nil && e.asking.Session == name || e.opening != nil && e.opening.open.Session == name
+}
+
 // opening is a request for a session that is on its way.
 type opening struct {
 	open   *wire.Open

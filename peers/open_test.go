@@ -324,3 +324,29 @@ func TestWhatIsNoPeer(t *testing.T) {
 	}
 	must(t, table.Close(t.Context()))
 }
+
+// TestAnswerIsSlower: who agreed to a session speaks in it before its answer is there; that is no reason to end it.
+func TestAnswerIsSlower(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{net: new(peertest.Network), keys: peertest.NewKeys(domA, domB), put: map[string]int{}}
+		w.net.Faults(func(_, _ string, r *http.Request) peertest.Fault {
+			if strings.HasSuffix(r.Header.Get("SOAPAction"), `/OpenSession"`) {
+				return peertest.Fault{Back: 3 * time.Second}
+			}
+			return peertest.Fault{}
+		})
+		w.a, w.b = peertest.NewGateway(t, w.net, w.keys, domA), peertest.NewGateway(t, w.net, w.keys, domB)
+		synctest.Wait()
+		ofB, ofA := pair(false)
+		ofA.URL = "" // b waits for a
+		must(t, w.b.Table.Add(ofA))
+		must(t, w.a.Table.Add(ofB))
+		pass(time.Second)
+		w.send(t, w.b, 3)
+		pass(20 * time.Second)
+		w.alive(t)
+		w.got(t, w.a, domB)
+		events(t, w.a, "b.example: opened")
+		events(t, w.b, "a.example: opened")
+	})
+}

@@ -270,6 +270,36 @@ func (t *Table) Remove(domain string) error {
 	return nil
 }
 
+// Hurry closes at once what still stands with a removed peer. It does nothing where nothing does.
+func (t *Table) Hurry(domain string) {
+	for _, e := range t.left(domain) {
+		e.locked(func() {
+			e.close(session.Stop{Reason: wire.Withdrawn, Sentence: "the administrator of " + t.o.Domain + " ended the relation"})
+		})
+	}
+}
+
+// Left waits until nothing stands any more with a removed peer, or the table ends. The error
+// is that of ctx.
+func (t *Table) Left(ctx context.Context, domain string) error {
+	var gone []<-chan struct{}
+	for _, e := range t.left(domain) {
+		e.locked(func() {
+			for _, l := range e.links() {
+				gone = append(gone, l.gone)
+			}
+		})
+	}
+	return t.wait(ctx, gone)
+}
+
+// left gives what still stands with a removed peer.
+func (t *Table) left(domain string) []*entry {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.Clone(t.leaving[domain])
+}
+
 func (t *Table) entry(domain string) *entry {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -376,6 +406,9 @@ func (t *Table) answer(ctx context.Context, who Sender, request wire.Message) (w
 		return nil, busy(name, "this gateway is about to stop: come again", drainTime)
 	case open != nil:
 		return e.accept(open, owner != nil && owner != e)
+	case owner == nil && e.isAsking(name):
+		// The other side agreed, and is faster than its answer.
+		return nil, busy(name, "the session is being opened: come again", soonTime)
 	case owner == nil:
 		return fault(wire.UnknownSession, "the session is not known here: open another")
 	}

@@ -154,3 +154,29 @@ func TestCloseWithoutTime(t *testing.T) {
 		events(t, w.b, "a.example: opened", "a.example: draining", "a.example: closed shutdown")
 	})
 }
+
+// TestRemoveWaits: what was put is done with before a removed peer's session is over, unless it is hurried.
+func TestRemoveWaits(t *testing.T) {
+	for _, hurry := range []bool{false, true} {
+		both(t, func(t *testing.T, w *world) {
+			w.b.Seen.Hold = true
+			w.send(t, w.a, 5)
+			time.AfterFunc(10*time.Second, w.b.Seen.Release)
+			must(t, w.a.Table.Left(t.Context(), domB)) // it is a peer
+			began := time.Now()
+			must(t, w.a.Table.Remove(domB))
+			if hurry {
+				w.a.Table.Hurry(domB)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			must(t, w.a.Table.Left(ctx, domB))
+			if took := time.Since(began); hurry && took > 8*time.Second || !hurry && took < 9*time.Second {
+				t.Errorf("hurried %v: it took %v", hurry, took)
+			}
+			w.b.Seen.Release()
+			w.a.Table.Hurry(domB) // nothing is left
+			pass(time.Minute)
+		})
+	}
+}

@@ -274,11 +274,14 @@ func (a *Adapter) Health() adapters.Health {
 }
 
 // Check says whether the pool could ever run the job.
-func (a *Adapter) Check(d *jsdl.JobDefinition) error {
+func (a *Adapter) Check(d *jsdl.JobDefinition) error { return a.CheckAs(d, "") }
+
+// CheckAs implements adapters.AccountChecker.
+func (a *Adapter) CheckAs(d *jsdl.JobDefinition, account string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	f, _ := a.stock.get(ctx, a, factsAge) // without it only the form is judged
-	_, err := a.site.make(f, time.Now(), d, "check", "", "")
+	_, err := a.site.make(f, time.Now(), d, "check", "", account)
 	return err
 }
 

@@ -26,7 +26,8 @@ type Options struct {
 	NoLease     bool // hide Extend's ability, and refuse jobs with a NotAfter
 	Recallable  bool // claim that what is lost runs there no more, as a peer does
 	Domain      string
-	Bulk        bool // claim that alike jobs cost one request, which they do
+	Accounts    []string // that owners may be mapped to; nil is any
+	Bulk        bool     // claim that alike jobs cost one request, which they do
 	MaxBatch    int
 	MaxJobs     int                  // placements that are not final at once
 	Requests    float64              // budget a second, kept; 0 is none
@@ -190,6 +191,21 @@ func (a *base) Check(d *jsdl.JobDefinition) error {
 	return placement(d)
 }
 
+// CheckAs is Check for those that run as an account.
+func (a *base) CheckAs(d *jsdl.JobDefinition, account string) error {
+	if err := a.Check(d); err != nil {
+		return err
+	}
+	return a.account(account)
+}
+
+func (a *base) account(name string) error {
+	if name == "" || a.options.Accounts == nil || slices.Contains(a.options.Accounts, name) {
+		return nil
+	}
+	return fail.Errorf("fake.Check", fail.Unsupported, "", "there is no account %q on this machine", name)
+}
+
 // placement names what no fake site has.
 func placement(d *jsdl.JobDefinition) error {
 	if d.Description.Resources == nil || d.Description.Resources.Placement == nil {
@@ -260,6 +276,9 @@ func (a *base) submit(ctx context.Context, spec adapters.Job) adapters.Placed {
 		}
 	}
 	if err := placement(spec.Definition); err != nil {
+		return adapters.Placed{Err: err}
+	}
+	if err := a.account(spec.Account); err != nil {
 		return adapters.Placed{Err: err}
 	}
 	if a.options.NoLease && !spec.NotAfter.IsZero() {

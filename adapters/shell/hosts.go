@@ -164,11 +164,15 @@ func (s *Hosts) Properties() adapters.Properties {
 }
 
 // Check says what stands against a job on every host.
-func (s *Hosts) Check(d *jsdl.JobDefinition) error {
+func (s *Hosts) Check(d *jsdl.JobDefinition) error { return s.CheckAs(d, "") }
+
+// CheckAs implements adapters.AccountChecker.
+func (s *Hosts) CheckAs(d *jsdl.JobDefinition, account string) error {
 	if d == nil {
 		return fail.Errorf("shell.Check", fail.Invalid, "", "there is no job definition")
 	}
-	j := &hostedJob{request: hostJobOf(&adapters.Job{Tag: "check", Definition: d}), wanted: want(d, "check"), plans: map[*host]planned{}}
+	j := &hostedJob{request: hostJobOf(&adapters.Job{Tag: "check", Definition: d, Account: account}), wanted: want(d, "check"), plans: map[*host]planned{}}
+	j.wanted.account = account
 	return s.check(j)
 }
 

@@ -332,6 +332,29 @@ func TestSandboxMissing(t *testing.T) {
 	}
 }
 
+// Whether jobs can run as an account is told before one is placed.
+func TestCheckAs(t *testing.T) {
+	t.Parallel()
+	u, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := open(t, nil)
+	d := adaptertest.Command("/bin/true")
+	for _, name := range []string{"", u.Username} {
+		if err := a.CheckAs(d, name); err != nil {
+			t.Errorf("as %q: %v", name, err)
+		}
+	}
+	err = a.CheckAs(d, "no-such-account")
+	if !fail.Is(err, fail.Unsupported) || !strings.Contains(fail.Sentence(err), `"no-such-account"`) {
+		t.Errorf("as nobody: %v", err)
+	}
+	if p := a.Submit(t.Context(), []adapters.Job{{Tag: "as-1", Definition: d, Account: "no-such-account"}})[0]; fail.Sentence(p.Err) != fail.Sentence(err) {
+		t.Errorf("Submit says %v", p.Err)
+	}
+}
+
 // The memory that a job requires is its limit where the site wants it so; being
 // killed for it is told apart from being killed.
 func TestEnforcedMemory(t *testing.T) {

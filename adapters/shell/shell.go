@@ -159,7 +159,14 @@ func (a *Adapter) Properties() adapters.Properties {
 
 // Check says what stands against a job here.
 func (a *Adapter) Check(d *jsdl.JobDefinition) error {
-	_, err := a.plan(want(d, "check"))
+	return a.CheckAs(d, "")
+}
+
+// CheckAs implements adapters.AccountChecker.
+func (a *Adapter) CheckAs(d *jsdl.JobDefinition, account string) error {
+	w := want(d, "check")
+	w.account = account
+	_, err := a.plan(w)
 	return err
 }
 

@@ -380,14 +380,17 @@ func (s suspending) Properties() adapters.Properties {
 }
 
 // Check says what stands against a job here.
-func (a *Adapter) Check(d *jsdl.JobDefinition) error {
+func (a *Adapter) Check(d *jsdl.JobDefinition) error { return a.CheckAs(d, "") }
+
+// CheckAs implements adapters.AccountChecker.
+func (a *Adapter) CheckAs(d *jsdl.JobDefinition, account string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
 	info, f, err := a.ready(ctx)
 	if err != nil {
 		return err
 	}
-	p, err := a.make(info, f, time.Now(), d, "check", "")
+	p, err := a.make(info, f, time.Now(), d, "check", account)
 	if err != nil {
 		return err
 	}

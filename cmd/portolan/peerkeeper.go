@@ -39,7 +39,8 @@ type peerKeeper struct {
 	mu      sync.Mutex
 	config  *peerConfig
 	added   []identity.Added
-	problem string // with what was added, as it was logged last
+	leaving map[string]identity.Added // taken away, and trusted until the sessions with them are over
+	problem string                    // with what was added, as it was logged last
 	changed func(members.Settings)
 }
 
@@ -130,7 +131,13 @@ func (k *peerKeeper) check(c *peerConfig, added []identity.Added) error {
 // put has a section and added peers hold from now on; the caller holds the lock.
 func (k *peerKeeper) put(c *peerConfig, added []identity.Added) error {
 	added = slices.DeleteFunc(added, func(a identity.Added) bool { return a.Domain == k.gateway.Domain() })
-	anchors, err := c.anchors(k.file, added)
+	trusted := slices.Clone(added)
+	for domain, a := range k.leaving {
+		if !slices.ContainsFunc(added, func(b identity.Added) bool { return b.Domain == domain }) {
+			trusted = append(trusted, a)
+		}
+	}
+	anchors, err := c.anchors(k.file, trusted)
 	if err != nil {
 		return err
 	}
@@ -191,17 +198,64 @@ func (k *peerKeeper) add(p identity.Added) error {
 	if err := k.store.Put(p); err != nil {
 		return err
 	}
+	k.mu.Lock()
+	delete(k.leaving, p.Domain)
+	k.mu.Unlock()
 	k.reread()
 	return nil
 }
 
-// remove ends the trust in a peer that was added.
-func (k *peerKeeper) remove(domain string) error {
+// retire takes a peer away that was added. It is a member no more, and trusted until release says that
+// the session with it is over. A gateway that starts meanwhile does not know it any more.
+func (k *peerKeeper) retire(domain string) error {
+	old, err := k.store.Get(domain)
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	if k.leaving == nil {
+		k.leaving = map[string]identity.Added{}
+	}
+	k.leaving[domain] = old
+	k.mu.Unlock()
 	if err := k.store.Remove(domain); err != nil {
+		k.release(domain)
 		return err
 	}
 	k.reread()
 	return nil
+}
+
+// retired reports whether a peer was taken away and is trusted still.
+func (k *peerKeeper) retired(domain string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, is := k.leaving[domain]
+	return is
+}
+
+// release ends the trust in a peer that was taken away.
+func (k *peerKeeper) release(domain string) {
+	k.mu.Lock()
+	delete(k.leaving, domain)
+	k.mu.Unlock()
+	k.reread()
+}
+
+// remove ends the trust in a peer that was added, whatever stands with it.
+func (k *peerKeeper) remove(domain string) error {
+	if err := k.retire(domain); err != nil {
+		return err
+	}
+	k.release(domain)
+	return nil
+}
+
+// members gives the peers as they are now, in the order of domains.
+func (k *peerKeeper) members() []members.Member {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.config.settings(k.file, k.added).Members
 }
 
 // follow reads the added peers anew when something changes in their directory, until ctx ends.

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -37,9 +38,12 @@ func TestMain(m *testing.M) {
 //	exits CODE CMD ARG…      run CMD; its exit code must be CODE
 //	eventually RE CMD ARG…   run CMD again and again until it succeeds and what it writes matches
 //	setline VAR N            set VAR to line N of the last standard output
+//	setmatch VAR RE WHAT     set VAR to the first group of RE in stdout, stderr or a file
 //	get PATH CODE            HTTP GET of BASE/PATH, the body on standard output
 //	neighbours               an API with peers that are known; PORTOLAN_ENDPOINT says where
 //	peerendpoint             a peer endpoint over TLS; PEER says where, PIN its fingerprint
+//
+// ACCOUNT is a local account as which jobs of peers can run.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -50,6 +54,11 @@ func TestScripts(t *testing.T) {
 			e.Setenv("XDG_CONFIG_HOME", "")
 			e.Setenv("XDG_STATE_HOME", "")
 			e.Setenv("XDG_DATA_HOME", "")
+			account, err := guestAccount(e.WorkDir)
+			if err != nil {
+				return err
+			}
+			e.Setenv("ACCOUNT", account)
 			e.Values["gateways"] = map[string]*gateway{}
 			return os.MkdirAll(home, 0o700)
 		},
@@ -62,6 +71,7 @@ func TestScripts(t *testing.T) {
 			"exits":        exits,
 			"eventually":   eventually,
 			"setline":      setLine,
+			"setmatch":     setMatch,
 			"get":          get,
 			"neighbours":   startNeighbours,
 			"peerendpoint": startPeerEndpoint,
@@ -251,4 +261,30 @@ func setLine(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("no line %d", n)
 	}
 	ts.Setenv(args[0], lines[n-1])
+}
+
+func setMatch(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: setmatch VAR RE WHAT")
+	}
+	re, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	m := re.FindStringSubmatch(ts.ReadFile(args[2]))
+	if len(m) < 2 {
+		ts.Fatalf("no match of %s", args[1])
+	}
+	ts.Setenv(args[0], m[1])
+}
+
+// guestAccount gives an account as which a gateway below the directory can run jobs: root's can run
+// them as others, which must get there, and any other's as itself alone.
+func guestAccount(dir string) (string, error) {
+	if os.Geteuid() == 0 {
+		return "nobody", os.Chmod(filepath.Dir(dir), 0o711) //nolint:gosec // it is what is tested
+	}
+	u, err := user.Current()
+	if err != nil {
+		return "", err
+	}
+	return u.Username, nil
 }

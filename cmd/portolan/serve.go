@@ -252,9 +252,11 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	// Sites are opened after the store, as they start programs: a program that is about to
 	// start has the locks of etcd's log for a moment more than etcd, which closes and opens
 	// that when a killed gateway left it cut, and does not wait.
-	if err := makeData(filepath.Join(o.data, "sites")); err != nil {
+	atSites := filepath.Join(o.data, "sites")
+	if err := makeData(atSites); err != nil {
 		return err
 	}
+	_ = os.Chmod(atSites, dataMode()) // it may have been made otherwise; a site that can't do with it says so
 	if o.config == "" {
 		if sites, err = keeper.devSites(ctx, o.slots, o.sites); err != nil {
 			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
@@ -337,7 +339,26 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		Log:      log.With("part", "bes"),
 		Observe:  metrics.Answered,
 	})
+	var (
+		door      *peers.Server
+		gw        *among.Gateway
+		board     *peerBoard
+		neighbour console.Peers // nil without peers, and not a nil pointer
+	)
+	if peering != nil {
+		door = peers.NewServer(peers.ServerOptions{Trust: peering.gateway, ExternalURL: peering.url, Log: log.With("part", "peers"), Observe: metrics.Answered})
+		gw, err = among.New(among.Options{
+			Domain: domain, Replica: gatewayReplica, Software: "portolan " + v, Endpoint: peering.url, Store: st, Model: model, Broker: b, Trust: peering.gateway,
+			Signer: peering.gateway, Users: peering.users, Door: door, Taken: keeper.has, Log: log.With("part", "peers"),
+		})
+		if err != nil {
+			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+		}
+		board = newPeerBoard(peering, gw, b)
+		neighbour = board
+	}
 	api := console.New(b, console.Options{
+		Peers:         neighbour,
 		Finder:        peering.finder(),
 		Configuration: keeper.shown,
 		Version:       v,
@@ -365,7 +386,12 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	defer stopWork()
 	group, failing := errgroup.WithContext(working)
 	if model != nil {
-		group.Go(func() error { return model.Run(working) })
+		group.Go(func() error {
+			if err := model.Run(working); working.Err() == nil {
+				return err
+			}
+			return nil // it was stopped
+		})
 	}
 	group.Go(func() error { return b.Run(working) })
 	group.Go(func() error {
@@ -399,18 +425,21 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	if peering != nil {
 		group.Go(func() error { return peering.follow(working) })
 		group.Go(func() error { return peering.announce(working) })
-		door := peers.NewServer(peers.ServerOptions{Trust: peering.gateway, ExternalURL: peering.url, Log: log.With("part", "peers"), Observe: metrics.Answered})
-		gw, err := among.New(among.Options{
-			Domain: domain, Replica: gatewayReplica, Software: "portolan " + v, Endpoint: peering.url, Store: st, Model: model, Broker: b, Trust: peering.gateway,
-			Signer: peering.gateway, Users: peering.users, Door: door, Taken: keeper.has, JSDL: documents, Log: log.With("part", "peers"),
-		})
-		if err != nil {
-			stopWork()
-			return &exitError{code: exitRefused, err: errors.Join(errors.New(sentence(err)), group.Wait())}
-		}
 		peering.follows(gw.Follow)
-		group.Go(func() error { return gw.Run(working) })
-		stopPeers = servePeers(working, group, peering, door)
+		group.Go(func() error { return board.follow(working) })
+		together, part := context.WithCancel(working)
+		defer part()
+		parted := make(chan struct{})
+		group.Go(func() error {
+			defer close(parted)
+			return gw.Run(together)
+		})
+		stopDoor := servePeers(working, group, peering, door)
+		stopPeers = func() {
+			part() // the sessions are ended while peers still get through to say what is left
+			<-parted
+			stopDoor()
+		}
 	}
 	log.Info("serving", "bes", base.String(), "data", o.data, "domain", domain, "version", v)
 	metricsURL := base
@@ -497,10 +526,20 @@ func fromHere(next http.Handler) http.Handler {
 	})
 }
 
+// dataMode is that of the directories on the way to the sites' own. A gateway that is root runs
+// jobs as other accounts, which must get through to their own: what else is in there has
+// rights of its own, and nobody can see what it is called.
+func dataMode() os.FileMode {
+	if os.Geteuid() == 0 {
+		return 0o711
+	}
+	return 0o700
+}
+
 // makeData makes the directory that everything is kept in. Documents and outputs
 // are their owner's alone.
 func makeData(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, dataMode()); err != nil {
 		return refusedf("the directory for the gateway's data could not be made: %v: choose another with --data", err)
 	}
 	return nil

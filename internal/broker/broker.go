@@ -63,6 +63,7 @@ type Broker struct {
 	fed      map[string]bool
 	busy     bool // the last round left jobs that may find room
 	far      afield
+	judged   judged
 	book     *estimate.Book
 	policies *policyRecord
 	own      *policy.Ledger // what was used under this replica

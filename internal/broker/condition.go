@@ -29,6 +29,9 @@ func (s *site) health(err error) {
 func (s *site) look(c *conn) {
 	h := c.Health()
 	s.change(func() { s.condition.Store(&h) })
+	if h.Problem == "" {
+		s.met.Store(true)
+	}
 }
 
 // change does what may make the site come or go, under the lock, and tells of it.
@@ -163,9 +166,12 @@ func (s *site) turned(was, is bool) {
 	if was == is {
 		return
 	}
-	if is {
+	switch {
+	case is:
 		s.b.cfg.Log.Info("a site takes jobs again", "site", s.name)
-	} else {
+	case s.domain() != "" && !s.met.Load(): // it takes a moment until there is a session
+		s.b.cfg.Log.Info("a peer is not there yet", "site", s.name, "cause", s.trouble())
+	default:
 		s.b.cfg.Log.Warn("a site takes no jobs", "site", s.name, "cause", s.trouble())
 	}
 	if s.b.cfg.Hooks.Site != nil {

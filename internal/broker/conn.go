@@ -6,17 +6,19 @@ import (
 
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/jsdl"
 )
 
 // conn is an open adapter of a site, with what was asked of it once.
 type conn struct {
 	adapters.Adapter
 	props    adapters.Properties
-	holder   adapters.Holder    // nil: it can't
-	suspend  adapters.Suspender // nil: it can't
-	watcher  adapters.Watcher   // nil: it is polled
-	leaser   adapters.Leaser    // nil: it can't
-	recaller adapters.Recaller  // nil: it can't
+	holder   adapters.Holder         // nil: it can't
+	suspend  adapters.Suspender      // nil: it can't
+	watcher  adapters.Watcher        // nil: it is polled
+	leaser   adapters.Leaser         // nil: it can't
+	recaller adapters.Recaller       // nil: it can't
+	accounts adapters.AccountChecker // nil: it does not say
 
 	// use is read-held by calls that are none of the site's loops, and held for
 	// good by whoever closes the adapter.
@@ -40,7 +42,16 @@ func newConn(a adapters.Adapter) *conn {
 	if c.props.Lease {
 		c.leaser, _ = a.(adapters.Leaser)
 	}
+	c.accounts, _ = a.(adapters.AccountChecker)
 	return c
+}
+
+// checkAs says whether the site could ever run the definition as an account; "" is the usual one.
+func (c *conn) checkAs(def *jsdl.JobDefinition, account string) error {
+	if account == "" || c.accounts == nil {
+		return c.Check(def)
+	}
+	return c.accounts.CheckAs(def, account)
 }
 
 func (c *conn) close(log *slog.Logger, site string) {

@@ -43,12 +43,12 @@ func limitable(def *jsdl.JobDefinition) bool {
 
 // checkKept says whether the site could ever run the definition, and whether only if
 // the gateway keeps for itself what its manager can't do.
-func (s *site) checkKept(def *jsdl.JobDefinition, r *roster) (keeps bool, err error) {
-	if err = s.check(def, r); err == nil || fail.Is(err, fail.Unavailable) {
+func (s *site) checkKept(def *jsdl.JobDefinition, account string, r *roster) (keeps bool, err error) {
+	if err = s.check(def, account, r); err == nil || fail.Is(err, fail.Unavailable) {
 		return false, err
 	}
 	if less, some := keptHere(def); some {
-		if s.check(less, r) == nil {
+		if s.check(less, account, r) == nil {
 			return true, nil
 		}
 	}

@@ -142,8 +142,8 @@ func whileWaiting(f fact) func(*job, store.Status) []fact {
 	}
 }
 
-// check says whether the site could ever run the definition.
-func (s *site) check(def *jsdl.JobDefinition, ros *roster) error {
+// check says whether the site could ever run the definition as an account; "" is the usual one.
+func (s *site) check(def *jsdl.JobDefinition, account string, ros *roster) error {
 	if r := def.Description.Resources; r != nil && len(r.CandidateHosts) > 0 {
 		mine, hosts := pins(r.CandidateHosts, s.name, ros)
 		if !mine && len(hosts) == 0 {
@@ -161,7 +161,7 @@ func (s *site) check(def *jsdl.JobDefinition, ros *roster) error {
 		return err
 	}
 	defer done()
-	return c.Check(forSite(def, s.name, ros))
+	return c.checkAs(forSite(def, s.name, ros), account)
 }
 
 // pins splits candidate hosts into whether they name the site itself, and those

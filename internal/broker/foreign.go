@@ -20,7 +20,6 @@ import (
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/jsdl"
-	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // A job of a peer is a job like others, with three differences: it has a lease, after
@@ -254,30 +253,15 @@ func (b *Broker) takeForeign(ctx context.Context, id string, f *Foreign) (Foreig
 	if !b.accepting.Load() {
 		return none, fail.Errorf(op, fail.NotAccepting, "", "the gateway takes no new activities at present; its operator has stopped them")
 	}
-	def := f.Job
-	if def == nil {
-		var problems jsdl.Problems
-		def, problems = jsdl.Parse(f.Document, b.cfg.JSDL)
-		if err := judge(def, problems); err != nil {
-			return none, err
-		}
-	}
-	def, doc, err := f.due(def)
+	f, err := b.dated(f)
 	if err != nil {
 		return none, err
 	}
-	k, err := compile(def, resourcemodel.Subject{User: f.Owner, VO: f.VO})
+	k, err := b.foreignKind(f)
 	if err != nil {
 		return none, err
 	}
-	k.foreign = &store.Foreign{From: f.From, Origin: f.Origin, ID: f.ID, Path: f.Path, Hops: f.Hops, Account: f.Account}
-	if f.Trace != traceOf(f.ID) {
-		k.foreign.Trace = f.Trace
-	}
-	b.mu.Lock()
-	r, epoch := b.roster.Load(), b.epoch
-	b.mu.Unlock()
-	k.examine(r, epoch)
+	def := k.def
 	if err := b.refusal(op, k, f.Owner); err != nil {
 		return none, err
 	}
@@ -290,7 +274,7 @@ func (b *Broker) takeForeign(ctx context.Context, id string, f *Foreign) (Foreig
 	}
 	rec, created, err := b.admit(ctx, op, k, limits.Use{User: f.Owner, VO: st.VO, CPUs: cpus}, store.NewJob{
 		ID: id, Owner: f.Owner, Name: def.Name(), SubmissionID: f.SubmissionID,
-		Document: doc, Submitted: line.Time, Status: st, Event: *line,
+		Document: f.Document, Submitted: line.Time, Status: st, Event: *line,
 	})
 	if err != nil {
 		return none, err
@@ -302,29 +286,41 @@ func (b *Broker) takeForeign(ctx context.Context, id string, f *Foreign) (Foreig
 	return stateOf(&rec, nil), nil
 }
 
-// due gives the definition and the document with the deadline that the job came with, where
-// they say nothing of one or a later one.
-func (f *Foreign) due(def *jsdl.JobDefinition) (*jsdl.JobDefinition, []byte, error) {
+// dated gives the job with a document that has the deadline with which it came, where it says
+// nothing of one or a later one.
+func (b *Broker) dated(f *Foreign) (*Foreign, error) {
+	if f.Deadline.IsZero() {
+		return f, nil
+	}
+	g := *f
+	if g.Job == nil {
+		var problems jsdl.Problems
+		g.Job, problems = jsdl.Parse(f.Document, b.cfg.JSDL)
+		if err := judge(g.Job, problems); err != nil {
+			return nil, err
+		}
+	}
 	var r jsdl.Resources
-	if def.Description.Resources != nil {
-		r = *def.Description.Resources
+	if is := g.Job.Description.Resources; is != nil {
+		r = *is
 	}
 	var p jsdl.Placement
 	if r.Placement != nil {
 		p = *r.Placement
 	}
-	if f.Deadline.IsZero() || p.Deadline != nil && !p.Deadline.After(f.Deadline) {
-		return def, f.Document, nil
-	}
 	at := f.Deadline.UTC()
-	if p.NotBefore != nil && !p.NotBefore.Before(at) {
-		return nil, nil, fail.Errorf("broker.TakeIn", fail.Invalid, f.SubmissionID, "the job must not start before %s, and came with the deadline %s; one of them must be changed",
+	switch {
+	case p.Deadline != nil && !p.Deadline.After(at):
+		return &g, nil
+	case p.NotBefore != nil && !p.NotBefore.Before(at):
+		return nil, fail.Errorf("broker.TakeIn", fail.Invalid, f.SubmissionID, "the job must not start before %s, and came with the deadline %s; one of them must be changed",
 			p.NotBefore.UTC().Format(time.RFC3339), at.Format(time.RFC3339))
 	}
 	p.Deadline, r.Placement = &at, &p
-	d := *def
+	d := *g.Job
 	d.Description.Resources = &r
-	return &d, d.Marshal(), nil
+	g.Job, g.Document = &d, d.Marshal()
+	return &g, nil
 }
 
 // ForeignStates gives how jobs of peers stand, live or ended; those that are not there are
@@ -534,7 +530,7 @@ func wayKey(f *store.Foreign, vo string) string {
 	if f.Hops > 0 { // how many more makes no difference to us
 		hops = "1"
 	}
-	return strings.Join(append([]string{hops, strconv.Quote(vo)}, f.Path...), "/")
+	return strings.Join(append([]string{hops, strconv.Quote(vo), strconv.Quote(f.Account)}, f.Path...), "/")
 }
 
 // TraceID gives the W3C trace id of a job, the same at each gateway that has it. It follows

@@ -858,3 +858,54 @@ func TestForeignDeadline(t *testing.T) {
 		}
 	})
 }
+
+// TestCheckForeign: what could not be taken in is told before, by TakeIn's own words, and nothing comes of asking.
+func TestCheckForeign(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := fake.NewWorld(2)
+		t.Cleanup(w.Close)
+		g := start(t, Config{Store: newStore(t), Sites: []Site{
+			{Name: "a", Adapter: w.Open(fake.Options{Accounts: []string{"bscguest"}})}, {Name: "b", Adapter: w.Open(fake.Options{NoLease: true})},
+		}})
+		defer g.stop()
+		<-g.Ready()
+		for i, c := range []struct {
+			what   string
+			change func(*Foreign)
+			kind   fail.Kind
+			says   string
+		}{
+			{"good", func(*Foreign) {}, 0, ""},
+			{"the site's usual account", func(f *Foreign) { f.Account = "" }, 0, ""},
+			{"no account", func(f *Foreign) { f.Account = "nobody" }, fail.Unsupported, `site a: there is no account "nobody" on this machine; site b: it can't end a job by itself`},
+			{"no program", func(f *Foreign) { f.Document = document("unsupported no such thing") }, fail.Unsupported, "no such thing"},
+			{"no such site", func(f *Foreign) { f.Document = document("exit 0", "elsewhere") }, fail.Unsupported, "CandidateHosts"},
+			{"no document", func(f *Foreign) { f.Document = []byte("<x/>") }, fail.Invalid, ""},
+			{"too long", func(f *Foreign) { f.Document = make([]byte, 64<<20) }, fail.Invalid, "bytes"},
+		} {
+			for range 2 { // what is remembered says the same
+				f := handed(100+i, time.Hour, "exit 0")
+				c.change(&f)
+				need, err := g.CheckForeign(&f)
+				taken := g.TakeIn(t.Context(), f)[0]
+				if c.says == "" && c.kind == 0 {
+					if err != nil || need.CPUs < 1 || taken.Err != nil {
+						t.Errorf("%s: %v %v %+v", c.what, err, taken.Err, need)
+					}
+					continue
+				}
+				if !fail.Is(err, c.kind) || !strings.Contains(fail.Sentence(err), c.says) || fail.Sentence(err) != fail.Sentence(taken.Err) {
+					t.Errorf("%s: %v; it is taken in as %v", c.what, err, taken.Err)
+				}
+			}
+		}
+		if err := g.SetSite(Change{Name: "a", Open: func() (adapters.Adapter, error) { return w.Open(fake.Options{}), nil }}); err != nil {
+			t.Fatal(err)
+		}
+		f := handed(200, time.Hour, "exit 0")
+		f.Account = "nobody"
+		if _, err := g.CheckForeign(&f); err != nil {
+			t.Errorf("the site has it now: %v", err)
+		}
+	})
+}

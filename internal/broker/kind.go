@@ -32,7 +32,7 @@ type kind struct {
 type kindKey struct {
 	sum   [32]byte
 	owner string
-	way   string // of a peer's: its VO and the way that it came (wayKey), as these bar places
+	way   string // of a peer's: its VO, its account and the way that it came (wayKey), as these bar places
 }
 
 // queue gives the share that the document names, "" if none.
@@ -85,13 +85,17 @@ func (k *kind) examine(r *roster, epoch uint64) {
 		k.epoch = epoch
 		return
 	}
+	account := "" // those of our own may be others at each site, and theirs are the administrator's affair
+	if k.foreign != nil {
+		account = k.foreign.Account
+	}
 	barred, keeps := map[string]string{}, map[string]bool{}
 	for _, s := range r.sites {
 		if why := s.barsForeign(k.foreign); why != "" {
 			barred[s.name] = why
 			continue
 		}
-		kept, err := s.checkKept(k.def, r)
+		kept, err := s.checkKept(k.def, account, r)
 		if err != nil && !fail.Is(err, fail.Unavailable) {
 			barred[s.name] = fail.Sentence(err)
 		}

@@ -31,6 +31,12 @@ func (b *Broker) caller(ctx context.Context, op string, p Permission) (soap.Prin
 	return who, nil
 }
 
+// Permit gives who asks in a context, or fail.Denied where they may not: for what is asked of
+// the gateway and is not the broker's.
+func (b *Broker) Permit(ctx context.Context, op string, p Permission) (soap.Principal, error) {
+	return b.caller(ctx, op, p)
+}
+
 // oversees reports whether the caller sees everybody's activities.
 func (b *Broker) oversees(who soap.Principal) bool { return b.cfg.Authorise(who, Oversee) == nil }
 

@@ -23,6 +23,7 @@ type site struct {
 	condition atomic.Pointer[adapters.Health]    // as last looked at; nil before
 	heard     atomic.Int64                       // when evidence came last, Unix nanoseconds
 	contact   atomic.Int64                       // when a call was answered or evidence came last, the same; at first, when we began
+	met       atomic.Bool                        // its manager was there, since we began
 	answered  atomic.Int64                       // the same, 0 at first
 
 	configured bool // it was given to us, and is not gone yet

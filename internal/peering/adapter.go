@@ -125,6 +125,8 @@ func (s *site) Health() adapters.Health {
 	p := e.peer(s.domain)
 	h := adapters.Health{Path: "session", Version: "1", Since: p.since, Offered: []adapters.Path{"session"}}
 	switch {
+	case e.over: // that is no trouble of the peer's, and of no more use to anybody
+		h.Contact = time.Now()
 	case e.term == nil:
 		h.Problem = "another replica of this gateway talks to the peers at present, or the gateway is starting"
 	case !p.open:

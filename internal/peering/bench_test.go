@@ -21,9 +21,9 @@ func BenchmarkJobs(b *testing.B) {
 			w.unchecked = true
 			hs := []*house{newHouse(w, "a", 0, "b"), newHouse(w, "b", 0, "a")}
 			w.connect("a", "b")
-			var counts []*counted
+			var counts []*tally
 			for _, h := range hs {
-				c := &counted{Store: h.store}
+				c := &tally{Store: h.store}
 				h.bench, h.store, counts = true, c, append(counts, c)
 				h.open(b)
 			}
@@ -92,13 +92,13 @@ func BenchmarkJobs(b *testing.B) {
 	}
 }
 
-// counted counts what an engine writes.
-type counted struct {
+// tally counts what an engine writes.
+type tally struct {
 	Store
 	writes, changes, bytes atomic.Int64
 }
 
-func (c *counted) PutRecords(ctx context.Context, s store.Session, changes ...store.RecordChange) (int64, error) {
+func (c *tally) PutRecords(ctx context.Context, s store.Session, changes ...store.RecordChange) (int64, error) {
 	c.writes.Add(1)
 	c.changes.Add(int64(len(changes)))
 	for _, x := range changes {

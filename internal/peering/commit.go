@@ -232,6 +232,9 @@ func (e *Engine) commit(t *term, b *batch) error {
 func (e *Engine) writeLast(t *term) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), 2*time.Second)
 	defer cancel()
+	if err := e.saveCounts(ctx, t); err != nil {
+		e.o.Log.Debug("how many jobs went to and fro was not written", "cause", err)
+	}
 	for {
 		e.mu.Lock()
 		e.since = time.Time{} // nothing waits for company any more

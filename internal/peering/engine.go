@@ -111,19 +111,21 @@ type Engine struct {
 
 	wakeCommit, wakeTimer, wakeWork chan struct{}
 
-	mu     sync.Mutex
-	term   *term // nil: another replica is the engine, or the records are being read
-	jobs   map[handover.Key]*entry
-	acts   map[string]*entry // jobs of peers by the broker's name
-	here   map[string]int    // live jobs of each peer
-	peers  map[string]*peer
-	write  []*entry // whose records are to be written
-	later  []*entry // the same, when there is time
-	since  time.Time
-	timers timers
-	owing  map[owed]bool // charges that are not in the book yet
-	todo   []*entry      // for whom there is something to do at the broker's side
-	reads  requests
+	mu      sync.Mutex
+	term    *term // nil: another replica is the engine, or the records are being read
+	over    bool  // the gateway stops
+	jobs    map[handover.Key]*entry
+	acts    map[string]*entry   // jobs of peers by the broker's name
+	here    map[string]int      // live jobs of each peer
+	counted map[string]*counted // all jobs of each peer
+	peers   map[string]*peer
+	write   []*entry // whose records are to be written
+	later   []*entry // the same, when there is time
+	since   time.Time
+	timers  timers
+	owing   map[owed]bool // charges that are not in the book yet
+	todo    []*entry      // for whom there is something to do at the broker's side
+	reads   requests
 }
 
 // term is the time for which this replica is the engine.
@@ -176,6 +178,7 @@ func (e *Engine) forgetAll() {
 		}
 	}
 	e.jobs, e.acts, e.here = map[handover.Key]*entry{}, map[string]*entry{}, map[string]int{}
+	e.counted = map[string]*counted{}
 	e.write, e.later, e.timers, e.todo = nil, nil, nil, nil
 	e.owing = map[owed]bool{}
 	for _, p := range e.peers {
@@ -279,7 +282,7 @@ func (e *Engine) serve(ctx context.Context) error {
 		}
 		<-gctx.Done()
 		e.mu.Lock()
-		e.term = nil
+		e.term, e.over = nil, ctx.Err() != nil
 		e.mu.Unlock()
 		t.bg.Wait()
 		return nil
@@ -369,9 +372,13 @@ func (e *Engine) load(t *term) error {
 			return err
 		}
 	}
+	counts, err := e.loadCounts(t)
+	if err != nil {
+		return err
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.term = t
+	e.term, e.over, e.counted = t, false, counts
 	for _, x := range all {
 		e.jobs[x.key] = x
 		if x.taken() {

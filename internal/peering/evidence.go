@@ -136,6 +136,7 @@ func (e *Engine) told(x *entry, j *handover.Job) map[string]string {
 	if x.Site != "" {
 		m["peer.site"] = x.Site
 	}
+	m["trace"] = traceID(x.key, x.Trace)
 	return m
 }
 

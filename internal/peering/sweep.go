@@ -34,6 +34,9 @@ func (e *Engine) sweepLoop(t *term) error {
 			return nil
 		case <-tick.C:
 		}
+		if err := e.saveCounts(t.ctx, t); err != nil && t.ctx.Err() == nil {
+			e.o.Log.Debug("how many jobs went to and fro can't be written now", "cause", err)
+		}
 		if err := e.sweep(t); err != nil && t.ctx.Err() == nil {
 			e.o.Log.Debug("it can't be seen now which jobs have ended", "cause", err)
 		}

@@ -30,6 +30,9 @@ func Of(s *peers.Status, now time.Time) Peer {
 	if s.Phase == session.Closed {
 		return out
 	}
+	if s.Trouble != "" {
+		out.Reason = wire.Sentence(s.Reason + "; the last request to it failed: " + s.Trouble)
+	}
 	a := &s.Agreement
 	out.Session = &Session{
 		ID: s.Session, Version: a.Version, Software: a.Theirs.Software, Features: append([]string{}, a.Features...), Ours: a.Opener, Outbound: !a.Dials || a.Polls,

@@ -41,6 +41,11 @@ func TestOf(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("\n%+v\n%+v", got, want)
 	}
+	troubled := up
+	troubled.Trouble = "its host is not known"
+	if got := status.Of(&troubled, now); got.Reason != "nothing was heard for 1m30s; the last request to it failed: its host is not known" {
+		t.Errorf("%q", got.Reason)
+	}
 	for _, c := range []struct {
 		s      peers.Status
 		state  status.State

@@ -22,13 +22,11 @@ import (
 	"github.com/portolan-project/portolan/internal/peering/favours"
 	"github.com/portolan-project/portolan/internal/peering/showing"
 	"github.com/portolan-project/portolan/internal/store"
-	"github.com/portolan-project/portolan/jsdl"
 	"github.com/portolan-project/portolan/peers"
 	"github.com/portolan-project/portolan/peers/members"
 	"github.com/portolan-project/portolan/peers/routing"
 	"github.com/portolan-project/portolan/peers/session"
 	"github.com/portolan-project/portolan/peers/wire"
-	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // Options are those of a Gateway; all but Replica, Software, Endpoint, Door and Log are required.
@@ -47,7 +45,6 @@ type Options struct {
 	Door *peers.Server
 	// Taken reports whether an own site has a name; nil: none has.
 	Taken func(name string) bool
-	JSDL  jsdl.Options
 	Log   *slog.Logger
 }
 
@@ -295,19 +292,15 @@ func (g *Gateway) Admit(_ context.Context, from string, r *wire.Route, here int)
 	if err != nil {
 		return peering.Admitted{}, err
 	}
-	def, problems := jsdl.Parse([]byte(r.Document), g.o.JSDL)
-	if err := problems.Err(); err != nil {
-		return peering.Admitted{}, err
-	}
-	if def == nil {
-		return refuse(fail.Invalid, "the document is not a JobDefinition")
-	}
-	request, err := resourcemodel.Compile(def, resourcemodel.Subject{User: local.Owner, VO: local.VO})
+	// What nothing here could run, or not as the account, is refused now and not taken and given back.
+	need, err := g.o.Broker.CheckForeign(&broker.Foreign{
+		Owner: local.Owner, Account: local.Account, VO: local.VO, Document: []byte(r.Document), From: from, Origin: r.Origin, ID: r.ID, Path: r.Path, Hops: r.Hops,
+	})
 	if err != nil {
 		return peering.Admitted{}, err
 	}
 	err = g.o.Broker.Admit(routing.Asking{
-		Peer: from, Origin: r.Origin, VO: local.VO, CPUs: max(1, request.Need.CPUs), WallTime: request.Need.WallTime, Here: here, Balance: g.Favours.Balance(from),
+		Peer: from, Origin: r.Origin, VO: local.VO, CPUs: max(1, need.CPUs), WallTime: need.WallTime, Here: here, Balance: g.Favours.Balance(from),
 	}, m.Admission)
 	if err != nil {
 		return peering.Admitted{}, err
