@@ -46,6 +46,7 @@ type Foreign struct {
 	Document           []byte
 	Job                *jsdl.JobDefinition // Document, read; nil has it read here
 	NotAfter           time.Time           // the end of its lease
+	Deadline           time.Time           // by when it must have ended, beside what Document says; zero is none
 	From               string              // the domain that handed it over
 	Origin, ID         string              // the domain where it was submitted, and its id there
 	Path               []string            // domains that hold it: the origin first, From last
@@ -252,6 +253,10 @@ func (b *Broker) takeForeign(ctx context.Context, id string, f *Foreign) (Foreig
 	if !b.accepting.Load() {
 		return none, fail.Errorf(op, fail.NotAccepting, "", "the gateway takes no new activities at present; its operator has stopped them")
 	}
+	f, err := b.dated(f)
+	if err != nil {
+		return none, err
+	}
 	k, err := b.foreignKind(f)
 	if err != nil {
 		return none, err
@@ -279,6 +284,43 @@ func (b *Broker) takeForeign(ctx context.Context, id string, f *Foreign) (Foreig
 		return taken.State, taken.Err
 	}
 	return stateOf(&rec, nil), nil
+}
+
+// dated gives the job with a document that has the deadline with which it came, where it says
+// nothing of one or a later one.
+func (b *Broker) dated(f *Foreign) (*Foreign, error) {
+	if f.Deadline.IsZero() {
+		return f, nil
+	}
+	g := *f
+	if g.Job == nil {
+		var problems jsdl.Problems
+		g.Job, problems = jsdl.Parse(f.Document, b.cfg.JSDL)
+		if err := judge(g.Job, problems); err != nil {
+			return nil, err
+		}
+	}
+	var r jsdl.Resources
+	if is := g.Job.Description.Resources; is != nil {
+		r = *is
+	}
+	var p jsdl.Placement
+	if r.Placement != nil {
+		p = *r.Placement
+	}
+	at := f.Deadline.UTC()
+	switch {
+	case p.Deadline != nil && !p.Deadline.After(at):
+		return &g, nil
+	case p.NotBefore != nil && !p.NotBefore.Before(at):
+		return nil, fail.Errorf("broker.TakeIn", fail.Invalid, f.SubmissionID, "the job must not start before %s, and came with the deadline %s; one of them must be changed",
+			p.NotBefore.UTC().Format(time.RFC3339), at.Format(time.RFC3339))
+	}
+	p.Deadline, r.Placement = &at, &p
+	d := *g.Job
+	d.Description.Resources = &r
+	g.Job, g.Document = &d, d.Marshal()
+	return &g, nil
 }
 
 // ForeignStates gives how jobs of peers stand, live or ended; those that are not there are

@@ -19,6 +19,7 @@ import (
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/jsdl"
 )
 
 // handed gives a job that bsc handed over with a lease of so long.
@@ -806,6 +807,57 @@ func (s scenario) playForeign(t *testing.T, leases []time.Duration, wishes []str
 
 // sick reports whether a job may never have been taken in: its lease ran out before that.
 func (s scenario) sick() bool { return len(s.answers) > 0 || len(s.deaths) > 0 }
+
+// TestForeignDeadline: a job has the deadline with which it came, also where its document says
+// none or a later one, and after a restart.
+func TestForeignDeadline(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		st, w := newStore(t), fake.NewWorld(1)
+		defer w.Close()
+		open := func() *gateway {
+			one := 1
+			g := start(t, Config{Store: st, Sites: []Site{{Name: "here", Adapter: w.Open(fake.Options{}), Model: SiteModel{Ahead: &one}}}})
+			<-g.Ready()
+			return g
+		}
+		g := open()
+		for n := range 3 { // one runs, the others wait at the site
+			g.takeIn(handed(10+n, time.Hour, "hang"))
+			time.Sleep(time.Second)
+		}
+		at := time.Now().Add(10 * time.Minute)
+		var ids []string
+		for n, doc := range [][]byte{
+			document("exit 0"),
+			[]byte(strings.Replace(string(document("exit 0")), "</jsdl:JobDescription>", "<jsdl:Resources><q:Placement xmlns:q=\""+jsdl.NSPortolan+"\"><q:Deadline>"+at.Add(time.Hour).UTC().Format(time.RFC3339)+"</q:Deadline></q:Placement></jsdl:Resources></jsdl:JobDescription>", 1)),
+		} {
+			f := handed(n+1, time.Hour, "")
+			f.Document, f.Deadline = doc, at
+			ids = append(ids, g.takeIn(f))
+		}
+		g.stop()
+		g = open()
+		defer g.stop()
+		time.Sleep(time.Until(at) - time.Second)
+		for _, id := range ids {
+			if s := g.foreign(id); s.Phase != ForeignWaiting {
+				t.Errorf("before its deadline it is %+v", s)
+			}
+		}
+		time.Sleep(5 * time.Second)
+		for _, id := range ids {
+			if s := g.foreign(id); s.Phase != ForeignGone || s.Unfit || !strings.Contains(s.Reason, "Deadline") {
+				t.Errorf("after its deadline it is %+v", s)
+			}
+		}
+		f := handed(9, time.Hour, "")
+		f.Document = []byte(strings.Replace(string(document("exit 0")), "</jsdl:JobDescription>", "<jsdl:Resources><q:Placement xmlns:q=\""+jsdl.NSPortolan+"\"><q:NotBefore>"+at.Add(time.Hour).UTC().Format(time.RFC3339)+"</q:NotBefore></q:Placement></jsdl:Resources></jsdl:JobDescription>", 1))
+		f.Deadline = at
+		if r := g.TakeIn(context.Background(), f)[0]; !fail.Is(r.Err, fail.Invalid) || !strings.Contains(fail.Sentence(r.Err), "came with the deadline") {
+			t.Errorf("it is answered with %v", r.Err)
+		}
+	})
+}
 
 // TestCheckForeign: what could not be taken in is told before, by TakeIn's own words, and nothing comes of asking.
 func TestCheckForeign(t *testing.T) {

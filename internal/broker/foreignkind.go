@@ -29,6 +29,10 @@ func (b *Broker) CheckForeign(f *Foreign) (resourcemodel.Need, error) {
 	case len(f.Document) > b.cfg.Limits.Document:
 		return none, fail.Errorf(op, fail.Invalid, "", "the job's document has %d bytes; at most %d are taken", len(f.Document), b.cfg.Limits.Document)
 	}
+	f, err := b.dated(f)
+	if err != nil {
+		return none, err
+	}
 	k, err := b.foreignKind(f)
 	if err != nil {
 		return none, err

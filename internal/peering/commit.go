@@ -79,9 +79,14 @@ func (e *Engine) gather(t *term) (*batch, time.Duration, error) {
 		e.write = e.write[1:]
 		x.queued = false
 	}
-	// Those that may be late fill up what is left.
+	// Those that may be late fill up what is left, unless they are so young that another change
+	// may well come.
 	for len(e.later) > 0 {
-		if x := e.later[0]; x.dirty == handover.SaveLater {
+		x := e.later[0]
+		if x.dirty == handover.SaveLater && time.Since(x.lazily) < lazyTime/2 && wait > 0 {
+			break
+		}
+		if x.dirty == handover.SaveLater {
 			if ok, err := e.add(b, x); err != nil {
 				return nil, 0, err
 			} else if !ok {
@@ -92,9 +97,8 @@ func (e *Engine) gather(t *term) (*batch, time.Duration, error) {
 		e.later[0] = nil
 		e.later = e.later[1:]
 	}
-	e.since = time.Now()
 	if len(e.later) > 0 {
-		e.since = e.since.Add(-lazyTime) // they have waited
+		e.since = e.later[0].lazily
 	}
 	if len(b.entries) == 0 {
 		return nil, lazyTime, nil
@@ -231,10 +235,10 @@ func (e *Engine) writeLast(t *term) {
 	if err := e.saveCounts(ctx, t); err != nil {
 		e.o.Log.Debug("how many jobs went to and fro was not written", "cause", err)
 	}
-	e.mu.Lock()
-	e.since = time.Time{}
-	e.mu.Unlock()
 	for {
+		e.mu.Lock()
+		e.since = time.Time{} // nothing waits for company any more
+		e.mu.Unlock()
 		b, _, err := e.gather(t)
 		if err != nil || b == nil {
 			return

@@ -18,9 +18,10 @@ type entry struct {
 
 	stored   bool // the store has the record, or may
 	dirty    handover.Save
-	lazy     bool // filed among those that are written when there is time
-	queued   bool // filed among those that are to be written
-	flying   bool // being written
+	lazy     bool      // filed among those that are written when there is time
+	lazily   time.Time // since when it is
+	queued   bool      // filed among those that are to be written
+	flying   bool      // being written
 	keep     *keptRecord
 	pending  []effect // to be done once the record is durable
 	departed []effect // the same, of the write that is under way

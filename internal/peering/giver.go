@@ -43,6 +43,7 @@ type parcel struct {
 	attempt  uint32 // of the broker's placements; 0 is not told
 	owner    string
 	vo       string
+	deadline time.Time // the job is of no use after it; zero is none
 	document string
 	packed   []byte
 	err      error
@@ -65,7 +66,7 @@ func pack(job adapters.Job) parcel {
 		p.err = fail.Errorf("peering.Submit", fail.Invalid, tag, "there is no job definition")
 		return p
 	}
-	p.vo = voOf(job.Definition)
+	p.vo, p.deadline = voOf(job.Definition), deadlineOf(job.Definition)
 	p.document = string(job.Definition.Marshal())
 	f := freight{Document: p.document}
 	p.packed, p.err = f.encode()
@@ -77,6 +78,19 @@ func voOf(d *jsdl.JobDefinition) string {
 		return *r.Placement.VO
 	}
 	return ""
+}
+
+// deadlineOf gives the deadline that the document asks for, as routes have it; zero is none.
+func deadlineOf(d *jsdl.JobDefinition) time.Time {
+	r := d.Description.Resources
+	if r == nil || r.Placement == nil || r.Placement.Deadline == nil {
+		return time.Time{}
+	}
+	t := r.Placement.Deadline.UTC()
+	if t.Year() < 1970 || t.Year() > 9999 { // a route can't say it, and the document does
+		return time.Time{}
+	}
+	return t
 }
 
 // submit gives jobs to a peer and waits, for a while, for its answers. Whoever calls again
@@ -171,7 +185,7 @@ func (e *Engine) handOwn(x *entry, key handover.Key, q *peer, tag string, p *par
 		at, _ := x.job.ElsewhereAt()
 		return nil, fail.Errorf("peering.Submit", fail.Unavailable, key.String(), "the domain %s may have the job until %s; it is given to nobody else before", x.job.Gave.To, at.UTC().Format(time.RFC3339))
 	}
-	digest := digestOf(p.document, p.vo, time.Time{})
+	digest := digestOf(p.document, p.vo, p.deadline)
 	if x.job != nil && (!live(x.job) || x.job.Want != handover.Run) {
 		// The broker has gone on: it knows how the placement before ended. Its tokens are below.
 		p.attempt = max(p.attempt, x.job.Attempts+1)
@@ -180,7 +194,7 @@ func (e *Engine) handOwn(x *entry, key handover.Key, q *peer, tag string, p *par
 	x.held = true
 	defer func() { x.held = false }()
 	was := x.meta
-	x.meta = meta{Tag: tag, Peer: q.domain, Owner: p.owner, VO: p.vo}
+	x.meta = meta{Tag: tag, Peer: q.domain, Owner: p.owner, VO: p.vo, Deadline: p.deadline}
 	if x.job == nil {
 		if err := e.step(x, handover.Submit{Key: key, Digest: digest, Attempts: max(p.attempt, 1) - 1}); err != nil {
 			x.meta = was

@@ -22,15 +22,22 @@ func (o ofBroker) Activity(c Copy, since time.Time) string {
 }
 
 // Start implements Jobs.
-func (o ofBroker) Start(ctx context.Context, g Given) (State, error) {
-	t := o.b.TakeIn(ctx, broker.Foreign{
-		SubmissionID: g.Submission(), Since: g.Since, Owner: g.Owner, Account: g.Account, VO: g.VO, Document: []byte(g.Document),
-		NotAfter: g.NotAfter, From: g.From, Origin: g.Key.Origin, ID: g.Key.ID, Path: g.Path, Hops: g.Hops, Trace: g.Trace,
-	})[0]
-	if t.Err != nil {
-		return State{}, t.Err
+func (o ofBroker) Start(ctx context.Context, gs ...Given) []Started {
+	jobs := make([]broker.Foreign, len(gs))
+	for i := range gs {
+		g := &gs[i]
+		jobs[i] = broker.Foreign{
+			SubmissionID: g.Submission(), Since: g.Since, Owner: g.Owner, Account: g.Account, VO: g.VO, Document: []byte(g.Document),
+			NotAfter: g.NotAfter, Deadline: g.Deadline, From: g.From, Origin: g.Key.Origin, ID: g.Key.ID, Path: g.Path, Hops: g.Hops, Trace: g.Trace,
+		}
 	}
-	return stateOf(&t.State), nil
+	out := make([]Started, len(gs))
+	for i, t := range o.b.TakeIn(ctx, jobs...) {
+		if out[i].Err = t.Err; t.Err == nil {
+			out[i].State = stateOf(&t.State)
+		}
+	}
+	return out
 }
 
 // Stop implements Jobs.

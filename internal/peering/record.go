@@ -170,11 +170,17 @@ func (x *entry) encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := json.Marshal(jobRecord{Job: j, meta: x.meta})
+	// As a jobRecord is encoded, but for going through the job's part a second time.
+	m, err := json.Marshal(&x.meta)
 	if err != nil {
 		return nil, fail.E("peering.encode", fail.Internal, x.key.String(), err)
 	}
-	return b, nil
+	b := make([]byte, 0, len(j)+len(m)+len(`{"job":,`))
+	b = append(append(b, `{"job":`...), j...)
+	if len(m) > len(`{}`) {
+		b = append(b, ',')
+	}
+	return append(b, m[1:]...), nil
 }
 
 func decodeEntry(b []byte) (*entry, error) {

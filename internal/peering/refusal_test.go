@@ -12,6 +12,7 @@ import (
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/jsdl"
 	"github.com/portolan-project/portolan/peers/handover"
 )
 
@@ -135,7 +136,7 @@ func TestStartThatComesLate(t *testing.T) {
 		}
 		a.until(p.Handle, adapters.Cancelled)
 		g.Document = "fake:sleep 1h<"
-		if st, err := b.jobs.Start(context.Background(), g); err != nil || st.Status != handover.IsReturned { // the write that was on the way
+		if st, err := b.jobs.start(g); err != nil || st.Status != handover.IsReturned { // the write that was on the way
 			t.Errorf("it is %+v, %v", st, err)
 		}
 	}, "a", "b")
@@ -204,6 +205,38 @@ func TestBrokersRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestDeadline: that of a job of our own goes with its route, and on from hop to hop.
+func TestDeadline(t *testing.T) {
+	pair(t, func(t *testing.T, w *world) {
+		a, b, c := w.gates["a"], w.gates["b"], w.gates["c"]
+		b.jobs.onward = func(activity string, _ Given) bool {
+			w.bg.Go(func() { b.follow("c", activity, "sleep 1m") })
+			return true
+		}
+		at := time.Now().Add(time.Hour).UTC()
+		d := definition("sleep 1m")
+		d.Description.Resources = &jsdl.Resources{Placement: &jsdl.Placement{Deadline: &at}}
+		p := a.Site("b").Submit(t.Context(), []adapters.Job{{Tag: "j1-1", Definition: d, Owner: "ada"}})[0]
+		if p.Err != nil {
+			t.Fatal(p.Err)
+		}
+		a.until(p.Handle, adapters.Exited)
+		for _, g := range []*gate{b, c} {
+			n := 0
+			g.jobs.mu.Lock()
+			for _, j := range g.jobs.jobs {
+				if n++; !j.g.Deadline.Equal(at) {
+					t.Errorf("%s has it with the deadline %s", g.domain, j.g.Deadline)
+				}
+			}
+			g.jobs.mu.Unlock()
+			if n != 1 {
+				t.Errorf("%s has %d jobs", g.domain, n)
+			}
+		}
+	}, "a", "b", "c")
 }
 
 // TestForeignNames: nobody can take the name of a copy.

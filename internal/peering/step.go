@@ -148,10 +148,10 @@ func (e *Engine) saveFirst(x *entry) {
 func (e *Engine) saveLater(x *entry) {
 	x.dirty = max(x.dirty, handover.SaveLater)
 	if !x.lazy {
-		x.lazy = true
+		x.lazy, x.lazily = true, time.Now()
 		e.later = append(e.later, x)
 		if len(e.later) == 1 {
-			e.since = time.Now()
+			e.since = x.lazily
 			nudge(e.wakeCommit)
 		}
 	}

@@ -3,6 +3,7 @@ package peering
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker"
@@ -31,6 +32,7 @@ type Given struct {
 	Admitted           // for whom it runs
 	Document string
 	NotAfter time.Time // see adapters.Job
+	Deadline time.Time // the job is of no use after it; zero is none
 	Trace    string    // trace id
 }
 
@@ -40,10 +42,10 @@ type Jobs interface {
 	// Activity gives the name that the broker has for a copy that came at a moment, before it
 	// has it and after.
 	Activity(c Copy, since time.Time) string
-	// Start takes the job in, or finds it where it was taken in before, and tells how it
-	// stands. An error of kind Unavailable, Uncertain, Exhausted, NotAccepting or Internal
-	// has it tried again; after any other the copy is given back.
-	Start(ctx context.Context, g Given) (State, error)
+	// Start takes jobs in, or finds them where they were taken in before, and tells of each
+	// how it stands. An error of kind Unavailable, Uncertain, Exhausted, NotAccepting or
+	// Internal has it tried again; after any other the copy is given back.
+	Start(ctx context.Context, gs ...Given) []Started
 	// Stop ends the job. It is idempotent; the end comes as a State. fail.NotFound says that
 	// it was never taken in.
 	Stop(ctx context.Context, activity, reason string) error
@@ -83,6 +85,12 @@ type State struct {
 	Return bool
 }
 
+// Started is what became of taking one job in.
+type Started struct {
+	State
+	Err error
+}
+
 // worker is what was told to the broker's side about an entry. The goroutine that has the
 // entry in hand writes it, under the lock.
 type worker struct {
@@ -112,7 +120,7 @@ const mostWorkers = 64
 
 // work files an entry for which there may be something to do; the caller holds the lock.
 func (e *Engine) work(x *entry) {
-	if x.worker.busy || e.task(x) == nil {
+	if do, _ := e.task(x); do == nil || x.worker.busy {
 		return // who has it in hand looks again
 	}
 	if x.worker.rests && x.job.Phase == handover.Here {
@@ -123,19 +131,43 @@ func (e *Engine) work(x *entry) {
 	nudge(e.wakeWork)
 }
 
-// workLoop does what is to be done at the broker's side.
+// mostStarted is how many jobs the broker is given to take in at once.
+const mostStarted = 256
+
+// workLoop does what is to be done at the broker's side. Jobs that are to be taken in go
+// together.
 func (e *Engine) workLoop(t *term) error {
 	slots := make(chan struct{}, mostWorkers)
-	for {
-		e.mu.Lock()
-		var x *entry
-		if len(e.todo) > 0 && e.term == t {
-			x = e.todo[0]
-			e.todo[0] = nil
-			e.todo = e.todo[1:]
+	begin := func(f func()) bool {
+		select {
+		case <-t.ctx.Done():
+			return false
+		case slots <- struct{}{}:
 		}
+		t.bg.Go(func() {
+			defer func() { <-slots }()
+			f()
+		})
+		return true
+	}
+	for {
+		var some, fresh []*entry
+		var given []Given
+		e.mu.Lock()
+		if e.term == t {
+			some = slices.Clone(e.todo[:min(len(e.todo), mostStarted)])
+			clear(e.todo[:len(some)])
+			e.todo = e.todo[len(some):]
+		}
+		some = slices.DeleteFunc(some, func(x *entry) bool {
+			_, g := e.task(x)
+			if g != nil {
+				fresh, given = append(fresh, x), append(given, *g)
+			}
+			return g != nil
+		})
 		e.mu.Unlock()
-		if x == nil {
+		if len(some)+len(fresh) == 0 {
 			select {
 			case <-t.ctx.Done():
 				return nil
@@ -143,15 +175,33 @@ func (e *Engine) workLoop(t *term) error {
 			}
 			continue
 		}
-		select {
-		case <-t.ctx.Done():
+		if len(fresh) > 0 && !begin(func() { e.beginAll(t, fresh, given) }) {
 			return nil
-		case slots <- struct{}{}:
 		}
-		t.bg.Go(func() {
-			defer func() { <-slots }()
-			e.labour(t, x)
-		})
+		for _, x := range some {
+			if !begin(func() { e.labour(t, x) }) {
+				return nil
+			}
+		}
+	}
+}
+
+// beginAll has the broker take jobs in whose documents are known.
+func (e *Engine) beginAll(t *term, xs []*entry, gs []Given) {
+	ctx, cancel := context.WithTimeout(t.ctx, callTime)
+	defer cancel()
+	for i, s := range e.o.Jobs.Start(ctx, gs...) {
+		x := xs[i]
+		if err := e.begun(x, gs[i], s); err != nil {
+			e.failed(t, x, err)
+			continue
+		}
+		e.mu.Lock()
+		x.worker.failures, x.worker.rests, x.worker.busy = 0, false, false
+		if e.term == t {
+			e.work(x)
+		}
+		e.mu.Unlock()
 	}
 }
 
@@ -159,7 +209,7 @@ func (e *Engine) workLoop(t *term) error {
 func (e *Engine) labour(t *term, x *entry) {
 	for {
 		e.mu.Lock()
-		do := e.task(x)
+		do, _ := e.task(x)
 		if do == nil || e.term != t {
 			x.worker.busy = false
 			e.mu.Unlock()
@@ -175,24 +225,29 @@ func (e *Engine) labour(t *term, x *entry) {
 			e.mu.Unlock()
 			continue
 		}
-		if t.ctx.Err() != nil {
-			return
-		}
-		e.o.Log.Warn("the broker can't do at present what a peer wants of its job; it is tried again", "job", x.key.String(), "cause", err)
-		e.mu.Lock()
-		x.worker.failures++
-		x.worker.busy, x.worker.rests = false, true
-		x.worker.timer = time.AfterFunc(backoff(x.worker.failures), func() {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			if e.term == t && e.jobs[x.key] == x {
-				x.worker.rests = false
-				e.work(x)
-			}
-		})
-		e.mu.Unlock()
+		e.failed(t, x, err)
 		return
 	}
+}
+
+// failed has something tried again later.
+func (e *Engine) failed(t *term, x *entry, err error) {
+	if t.ctx.Err() != nil {
+		return
+	}
+	e.o.Log.Warn("the broker can't do at present what a peer wants of its job; it is tried again", "job", x.key.String(), "cause", err)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	x.worker.failures++
+	x.worker.busy, x.worker.rests = false, true
+	x.worker.timer = time.AfterFunc(backoff(x.worker.failures), func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.term == t && e.jobs[x.key] == x {
+			x.worker.rests = false
+			e.work(x)
+		}
+	})
 }
 
 // callTime bounds one call of the broker's side.
@@ -201,19 +256,20 @@ const callTime = time.Minute
 type deed func(ctx context.Context, t *term) error
 
 // task gives what is to be done next at the broker's side for an entry, by its record; nil
-// for nothing. The caller holds the lock.
-func (e *Engine) task(x *entry) deed {
+// for nothing. Where that is to take the job in, with a document that is in memory, it is
+// given beside. The caller holds the lock.
+func (e *Engine) task(x *entry) (deed, *Given) {
 	j, w := x.job, &x.worker
 	if j == nil || j.Taken == nil || j.Taken.Refused || x.Closed || x.Activity == "" {
-		return nil
+		return nil, nil
 	}
 	if !live(j) && x.Final != nil && x.Token == j.Token() {
-		return nil // its end at the peer is that of the broker's job too
+		return nil, nil // its end at the peer is that of the broker's job too
 	}
 	c, id := x.copyOf(), x.Activity
 	if !live(j) || j.Phase == handover.Stopping {
 		if w.stopped {
-			return nil
+			return nil, nil
 		}
 		why := j.Reason
 		if j.Want == handover.Cancel {
@@ -223,27 +279,31 @@ func (e *Engine) task(x *entry) deed {
 			why = "the domain " + j.Taken.From + " wants it back"
 		}
 		g := x.given()
-		return func(ctx context.Context, t *term) error { return e.stop(ctx, t, x, g, id, why) }
+		return func(ctx context.Context, t *term) error { return e.stop(ctx, t, x, g, id, why) }, nil
 	}
 	if !w.started {
 		// Of one that is at a peer it is asked, after a restart, how it stands.
 		if j.Phase != handover.Here && j.Phase != handover.Given {
-			return nil
+			return nil, nil
 		}
 		g := x.given()
-		return func(ctx context.Context, t *term) error { return e.begin(ctx, t, x, g) }
+		do := func(ctx context.Context, t *term) error { return e.begin(ctx, t, x, g) }
+		if g.Document == "" {
+			return do, nil
+		}
+		return do, &g
 	}
 	if at := j.Taken.Terms.NotAfter(j.Taken.RecallBy); at.After(w.notAfter) {
 		return func(ctx context.Context, _ *term) error {
 			return e.heard(x, c, e.o.Jobs.Extend(ctx, id, at), func() { w.notAfter = at })
-		}
+		}, nil
 	}
 	if held := j.Want == handover.Suspend; held != w.held && j.Phase == handover.Here {
 		return func(ctx context.Context, _ *term) error {
 			return e.heard(x, c, e.o.Jobs.Hold(ctx, id, held), func() { w.held = held })
-		}
+		}, nil
 	}
-	return nil
+	return nil, nil
 }
 
 // given is the copy for the broker; its document may be in the store only.
@@ -251,7 +311,7 @@ func (x *entry) given() Given {
 	t := x.job.Taken
 	g := Given{
 		Copy: x.copyOf(), Since: x.Since, From: t.From, Path: t.Path, Hops: t.Hops, Admitted: Admitted{x.Owner, x.Account, x.LocalVO},
-		NotAfter: t.Terms.NotAfter(t.RecallBy), Trace: traceID(x.key, x.Trace),
+		NotAfter: t.Terms.NotAfter(t.RecallBy), Trace: traceID(x.key, x.Trace), Deadline: x.Deadline,
 	}
 	if x.freight != nil {
 		g.Document = x.freight.Document
@@ -297,8 +357,12 @@ func (e *Engine) begin(ctx context.Context, t *term, x *entry, g Given) error {
 		}
 		g.Document = f.Document
 	}
-	st, err := e.o.Jobs.Start(ctx, g)
-	if err != nil {
+	return e.begun(x, g, e.o.Jobs.Start(ctx, g)[0])
+}
+
+// begun heeds what became of taking a job in.
+func (e *Engine) begun(x *entry, g Given, s Started) error {
+	if err := s.Err; err != nil {
 		if again(err) {
 			e.delayed(x, g.Copy, err)
 			return err
@@ -315,7 +379,7 @@ func (e *Engine) begin(ctx context.Context, t *term, x *entry, g Given) error {
 	if x.freighted && x.packed == nil {
 		x.freight = nil // it is in the store
 	}
-	e.apply(x, st)
+	e.apply(x, s.State)
 	return nil
 }
 
@@ -361,7 +425,7 @@ func (e *Engine) surely(ctx context.Context, t *term, g Given) (known bool, err 
 		}
 		g.Document = f.Document
 	}
-	if _, err = e.o.Jobs.Start(ctx, g); err != nil {
+	if err = e.o.Jobs.Start(ctx, g)[0].Err; err != nil {
 		if doubtful(err) {
 			return false, err
 		}

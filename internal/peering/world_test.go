@@ -338,7 +338,15 @@ func newBrokerTwin() *brokerTwin {
 
 var scripts = regexp.MustCompile(`fake:([^<]*)<`)
 
-func (b *brokerTwin) Start(_ context.Context, g Given) (State, error) {
+func (b *brokerTwin) Start(_ context.Context, gs ...Given) []Started {
+	out := make([]Started, len(gs))
+	for i, g := range gs {
+		out[i].State, out[i].Err = b.start(g)
+	}
+	return out
+}
+
+func (b *brokerTwin) start(g Given) (State, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.trouble != nil {

@@ -211,7 +211,7 @@ func (s *stepper) answer(in Received, m Answer) error {
 	case m.Accepted:
 		if !s.job.Gave.Accepted {
 			s.job.Gave.Accepted = true
-			s.save(SaveFirst)
+			s.save(SaveLater) // else the route is sent again, and answered the same
 		}
 	default:
 		s.dead("the domain " + in.From + " refused it: " + m.Reason)
@@ -234,7 +234,7 @@ func (s *stepper) report(in Received, m Report) error {
 	}
 	if !g.Accepted {
 		g.Accepted = true
-		s.save(SaveFirst)
+		s.save(SaveLater)
 	}
 	g.Heard = max(g.Heard, min(m.Seq, g.Seq))
 	if m.Revision > g.Revision {
