@@ -445,8 +445,11 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	metricsURL := base
 	metricsURL.Path = "/metrics"
 	fmt.Fprintf(a.out, "bes: %s\nmetrics: %s\n", &base, &metricsURL)
-	if peering != nil && peering.url != "" {
-		fmt.Fprintf(a.out, "peer: %s\n", peering.url)
+	if peering != nil {
+		if peering.url != "" {
+			fmt.Fprintf(a.out, "peer: %s\n", peering.url)
+		}
+		fmt.Fprintf(a.out, "fingerprint: %s\n", peering.gateway.Current().Pin()) // which others compare
 	}
 	fmt.Fprintln(a.out, "ready")
 

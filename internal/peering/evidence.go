@@ -1,6 +1,7 @@
 package peering
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,8 @@ type ending struct {
 	// Refused says that the peer did not take it, for Kind.
 	Refused bool      `json:"refused,omitempty"`
 	Kind    fail.Kind `json:"kind,omitempty"`
+	// Way is where it was last (adapters.AttributePath).
+	Way string `json:"way,omitempty"`
 }
 
 // end says how the placement of x at a peer ended, by the step that led to j.
@@ -47,6 +50,7 @@ func (x *entry) end(j *handover.Job, now time.Time) *ending {
 		return f
 	case refusal != nil:
 		f.Refused, f.Kind, f.NotRun = true, refusal.Kind, true
+		f.Reason = cmp.Or(refusal.Reason, f.Reason) // whose it is, is told with it
 		if permanent(refusal.Kind) {
 			f.Phase = adapters.Stopped // another site is tried, and this one no more
 		}
@@ -133,6 +137,9 @@ func (e *Engine) told(x *entry, j *handover.Job) map[string]string {
 		hops[0].At = j.Gave.Routed.Add(-j.Gave.Terms.Lease)
 	}
 	m[adapters.AttributePath] = adapters.JoinHops(hops)
+	if j == nil && x.Final != nil && x.Final.Way != "" {
+		m[adapters.AttributePath] = x.Final.Way
+	}
 	if x.Site != "" {
 		m["peer.site"] = x.Site
 	}

@@ -288,14 +288,15 @@ func (e *Engine) answer(x *entry) {
 	}
 }
 
-// refusal is why a peer did not take the job, as the answer to the submission.
+// refusal is why a peer did not take the job, as the answer to the submission: the broker
+// tells that it is this site's.
 func (x *entry) refusal() error {
 	f := x.Final
 	kind := f.Kind
 	if !permanent(kind) && kind != fail.Exhausted {
 		kind = fail.Unavailable
 	}
-	return fail.Errorf("peering.Submit", kind, x.Tag, "the domain %s refused it: %s", x.Peer, f.Reason)
+	return fail.Errorf("peering.Submit", kind, x.Tag, "%s", f.Reason)
 }
 
 // find gives those of the tags that were given to the peer.

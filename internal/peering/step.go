@@ -3,6 +3,7 @@ package peering
 import (
 	"time"
 
+	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/peers/handover"
 )
@@ -218,6 +219,7 @@ func (e *Engine) note(x *entry, before *handover.Job) {
 		return
 	}
 	x.Final = x.end(j, time.Now())
+	x.Final.Way = e.told(x, before)[adapters.AttributePath]
 }
 
 // drop forgets an own job's record; what comes late of it is answered without one.

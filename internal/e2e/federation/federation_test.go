@@ -15,12 +15,12 @@ import (
 // TestFederation is the experiment. It takes minutes and both processors, so that it runs
 // where it is asked for: `make federation`.
 //
-//	PORTOLAN_FEDERATION=1       runs it; "isolated" leaves out what has peers
+//	PORTOLAN_FEDERATION=all     runs it; "isolated" leaves out what has peers
 //	PORTOLAN_FEDERATION_SEED=n  of the workload; 1
 //	PORTOLAN_FEDERATION_PHASE=d how long each domain is overloaded; 25s
 func TestFederation(t *testing.T) {
 	if os.Getenv("PORTOLAN_FEDERATION") == "" {
-		t.Skip("set PORTOLAN_FEDERATION=1, as `make federation` does, to run the experiment: it takes minutes")
+		t.Skip("set PORTOLAN_FEDERATION=all, as `make federation` does, to run the experiment: it takes minutes")
 	}
 	if err := missing(); err != nil {
 		testenv.Missing(t, "the experiment can't run here: %v", err)
