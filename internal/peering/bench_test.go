@@ -2,7 +2,6 @@ package peering
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -77,7 +76,7 @@ func BenchmarkJobs(b *testing.B) {
 				}
 			}
 			if where == "b" && hs[1].starts() != b.N {
-				b.Error(fmt.Sprintf("%d jobs ran, of %d", hs[1].starts(), b.N))
+				b.Errorf("%d jobs ran, of %d", hs[1].starts(), b.N)
 			}
 			close(w.quit)
 			for _, h := range hs {

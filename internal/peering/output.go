@@ -296,7 +296,7 @@ func (e *Engine) copyOut(ctx context.Context, to string, m *wire.Read, activity 
 		return
 	}
 	for left := m.Most; ; {
-		data, more, err := e.o.Jobs.Output(ctx, activity, string(m.Stream), int64(out.Offset), min(left, pieceSize)) //nolint:gosec // the wire bounds it
+		data, more, err := e.o.Jobs.Output(ctx, activity, string(m.Stream), int64(out.Offset), min(left, pieceSize))
 		if err != nil {
 			if t := (&wire.Output{About: m.About, Request: m.Request, Offset: out.Offset}); m.Follow && ctx.Err() != nil {
 				t.Last = true
