@@ -60,8 +60,7 @@ func (e *Engine) gather(t *term) (*batch, time.Duration, error) {
 	if len(e.write) == 0 && wait > 0 {
 		return nil, wait, nil
 	}
-	// Nobody else may be the engine: the same value at the same revision costs nothing.
-	b := &batch{changes: []store.RecordChange{{Key: engineKey, Value: []byte(e.o.Replica), If: t.revision, Bound: true}}}
+	b := &batch{changes: []store.RecordChange{e.fence(t)}}
 	for len(e.write) > 0 {
 		x := e.write[0]
 		if x.dirty == handover.SaveNothing { // it was dropped
@@ -186,7 +185,9 @@ func (x *entry) needsFreight() bool {
 // commit writes a transaction, as often as it takes: written twice it is the same. An error
 // says that this replica is the engine no more.
 func (e *Engine) commit(t *term, b *batch) error {
+	var began time.Time
 	for failures := 0; ; {
+		began = time.Now()
 		_, err := e.o.Store.PutRecords(t.ctx, t.session, b.changes...)
 		if err == nil {
 			break
@@ -208,6 +209,7 @@ func (e *Engine) commit(t *term, b *batch) error {
 	if e.term != t {
 		return nil
 	}
+	t.confirmed = began
 	for _, c := range b.owe {
 		delete(e.owing, owed{c.Provider, c.Key, c.Token})
 	}
@@ -225,6 +227,36 @@ func (e *Engine) commit(t *term, b *batch) error {
 		e.release(x)
 	}
 	return nil
+}
+
+// confirm makes certain that this replica was the engine at a moment no further back than the
+// time given: who comes next reads the records after that. Where nothing was written since, it
+// asks the store, which writes nothing.
+func (e *Engine) confirm(t *term, within time.Duration) bool {
+	e.mu.Lock()
+	since := time.Since(t.confirmed)
+	if wall := time.Now().Round(0).Sub(t.confirmed.Round(0)); wall > since {
+		since = wall // the machine slept
+	}
+	e.mu.Unlock()
+	if since <= within {
+		return true
+	}
+	began := time.Now()
+	if _, err := e.o.Store.PutRecords(t.ctx, t.session, e.fence(t)); err != nil {
+		e.o.Log.Debug("it is not certain that no other replica talks to the peers by now; no recall deadline is moved on", "cause", err)
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t.confirmed = began
+	return true
+}
+
+// fence is what goes with each write: nobody else may be the engine. The same value at the same
+// revision costs nothing.
+func (e *Engine) fence(t *term) store.RecordChange {
+	return store.RecordChange{Key: engineKey, Value: []byte(e.o.Replica), If: t.revision, Bound: true}
 }
 
 // writeLast writes what is left when the gateway stops. Nothing is done any more; who

@@ -141,6 +141,10 @@ func (e *Engine) admit(from string, r *wire.Route, here int) verdict {
 	return v
 }
 
+// mostPast bounds the records of jobs of one peer that are over: each is kept until its recall
+// deadline, and a peer can have them made without end.
+const mostPast = 500_000
+
 // receive steps a job for a message and gives its entry; nil if there is nothing to wait for.
 // The caller holds the lock.
 func (e *Engine) receive(from string, m handover.Message, c cargo, v verdict) *entry {
@@ -149,6 +153,9 @@ func (e *Engine) receive(from string, m handover.Message, c cargo, v verdict) *e
 	in := handover.Received{From: from, Message: m, Terms: e.peer(from).terms, Owed: e.owes(from, key, token)}
 	switch m := m.(type) {
 	case handover.Route:
+		if x.job == nil && e.past[from] >= mostPast {
+			return nil // it comes again
+		}
 		if !v.asked && (!x.taken() || x.job.Taken.Token != token) {
 			return nil // what was known of it is gone meanwhile; it comes again
 		}
@@ -162,7 +169,11 @@ func (e *Engine) receive(from string, m handover.Message, c cargo, v verdict) *e
 		if e.learn(x, from, &m, c) {
 			x.pending = append(x.pending, effect{publish: true})
 		}
-	case handover.Control, handover.Settle, handover.Query, handover.Granted:
+	case handover.Control:
+		if x.job == nil && e.past[from] >= mostPast {
+			return nil
+		}
+	case handover.Settle, handover.Query, handover.Granted:
 	}
 	if r, ok := m.(handover.Route); ok {
 		// What is known of the copy is there before the step that acts on it.

@@ -117,6 +117,7 @@ type Engine struct {
 	jobs    map[handover.Key]*entry
 	acts    map[string]*entry   // jobs of peers by the broker's name
 	here    map[string]int      // live jobs of each peer
+	past    map[string]int      // jobs of each peer that are over, of which there is a record
 	counted map[string]*counted // all jobs of each peer
 	peers   map[string]*peer
 	write   []*entry // whose records are to be written
@@ -133,7 +134,9 @@ type term struct {
 	ctx      context.Context //nolint:containedctx // what a term starts ends with it
 	session  store.Session
 	revision int64 // of the record that makes us the engine
-	bg       sync.WaitGroup
+	// confirmed is when, at the latest, nobody else was the engine; Engine.mu guards it.
+	confirmed time.Time
+	bg        sync.WaitGroup
 }
 
 // owed names a charge by its provider.
@@ -177,7 +180,7 @@ func (e *Engine) forgetAll() {
 			}
 		}
 	}
-	e.jobs, e.acts, e.here = map[handover.Key]*entry{}, map[string]*entry{}, map[string]int{}
+	e.jobs, e.acts, e.here, e.past = map[handover.Key]*entry{}, map[string]*entry{}, map[string]int{}, map[string]int{}
 	e.counted = map[string]*counted{}
 	e.write, e.later, e.timers, e.todo = nil, nil, nil, nil
 	e.owing = map[owed]bool{}
@@ -382,9 +385,7 @@ func (e *Engine) load(t *term) error {
 	for _, x := range all {
 		e.jobs[x.key] = x
 		if x.taken() {
-			if live(x.job) {
-				e.here[x.job.Taken.From]++
-			}
+			e.count(x.job, 1)
 			if x.Activity != "" {
 				e.acts[x.Activity] = x
 			}
@@ -457,6 +458,10 @@ func (e *Engine) schedule(x *entry) {
 	}
 }
 
+// clockTime is how often it is looked at the clock though nothing is due: it may have been set,
+// or have gone on while the machine slept.
+const clockTime = 10 * time.Second
+
 // mostTicks bounds the ticks of one turn, as the lock is held meanwhile.
 const mostTicks = 256
 
@@ -484,9 +489,9 @@ func (e *Engine) timerLoop(t *term) error {
 				heap.Fix(&e.timers, x.index)
 			}
 		}
-		wait := time.Hour
+		wait := clockTime
 		if len(e.timers) > 0 {
-			wait = max(0, time.Until(e.timers[0].due))
+			wait = min(wait, max(0, time.Until(e.timers[0].due)))
 		}
 		e.mu.Unlock()
 		timer.Reset(wait)

@@ -125,15 +125,27 @@ func (e *Engine) sendLoop(t *term, p *peer) {
 			p.outbox = nil
 		}
 		cargos := make([]cargo, n)
+		promise := time.Duration(-1)
 		for i, l := range letters {
 			if l.message != nil {
 				cargos[i] = e.cargoOf(l)
 			}
+			if _, ok := l.message.(handover.Granted); ok && l.about.job != nil && l.about.job.Gave != nil {
+				if skew := l.about.job.Gave.Terms.Skew; promise < 0 || skew < promise {
+					promise = skew
+				}
+			}
 		}
 		p.full = true // Free may be told before Put has returned
 		e.mu.Unlock()
+		// A deadline is moved on without a write, and who becomes the engine takes for promised
+		// what could be until then, with twice that bound to spare.
+		may := promise < 0 || e.confirm(t, promise)
 		var items []wire.Message
 		for i, l := range letters {
+			if _, ok := l.message.(handover.Granted); ok && !may {
+				continue
+			}
 			switch {
 			case l.item != nil:
 				items = append(items, l.item)

@@ -30,7 +30,8 @@ const (
 // its record.
 const maxFreight = store.MaxRecord - 2*handover.MaxRecord
 
-func keyPath(k handover.Key) string { return store.Segment(k.Origin) + "/" + store.Segment(k.ID) }
+// keyPath names a job in the keys of records, whatever a peer calls it.
+func keyPath(k handover.Key) string { return store.Path(store.MaxKey/2, k.Origin, k.ID) }
 
 // jobRecord is a job in the store.
 type jobRecord struct {

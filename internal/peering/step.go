@@ -93,12 +93,17 @@ func changedHere(before, after *handover.Job) bool {
 	return before.Phase != after.Phase || before.Want != after.Want || before.Taken.Lapsed != after.Taken.Lapsed || !before.Taken.RecallBy.Equal(after.Taken.RecallBy)
 }
 
-// count counts the live jobs of each peer.
+// count counts the jobs of each peer.
 func (e *Engine) count(j *handover.Job, by int) {
-	if live(j) && j.Taken != nil {
-		if e.here[j.Taken.From] += by; e.here[j.Taken.From] == 0 {
-			delete(e.here, j.Taken.From)
-		}
+	if j == nil || j.Taken == nil {
+		return
+	}
+	in := e.here
+	if !live(j) {
+		in = e.past
+	}
+	if in[j.Taken.From] += by; in[j.Taken.From] == 0 {
+		delete(in, j.Taken.From)
 	}
 }
 

@@ -3,6 +3,8 @@ package store
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -80,6 +82,21 @@ func Segment(text string) string {
 		}
 	}
 	return b.String()
+}
+
+// Path writes two texts or more as segments of a record's key. Where these would have more than
+// most bytes it is one segment with their digest, after a ~, which no two texts give.
+func Path(most int, texts ...string) string {
+	segments := make([]string, len(texts))
+	for i, t := range texts {
+		segments[i] = Segment(t)
+	}
+	p := strings.Join(segments, "/")
+	if len(p) <= most {
+		return p
+	}
+	sum := sha256.Sum256([]byte(p))
+	return "~" + hex.EncodeToString(sum[:])
 }
 
 // Text undoes Segment; false when no text gives this segment.

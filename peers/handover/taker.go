@@ -187,7 +187,7 @@ func (s *stepper) granted(in Received, m Granted) error {
 func (s *stepper) control(in Received, m Control) error {
 	j := s.job
 	ends := Asked{m.Want, m.Recall}.ends() || m.Recall != Keep
-	if j != nil && j.Taken == nil {
+	if j != nil && j.Taken == nil || m.Key.Origin == s.self {
 		return fail.Errorf("handover.Control", fail.Denied, m.Key.String(), "the job is this domain's own")
 	}
 	held := Token("")

@@ -91,7 +91,7 @@ func pairPrefix(p ledger.Pair) string {
 func statementKey(p ledger.Pair, n uint64) string { return fmt.Sprintf("%ss/%020d", pairPrefix(p), n) }
 
 func owedKey(c *handover.Charge) string {
-	return pairPrefix(ledger.Pair{Provider: c.Provider, Consumer: c.Consumer}) + "o/" + store.Segment(c.Key.Origin) + "/" + store.Segment(c.Key.ID) + "/" + store.Segment(string(c.Token))
+	return pairPrefix(ledger.Pair{Provider: c.Provider, Consumer: c.Consumer}) + "o/" + store.Path(store.MaxKey/2, c.Key.Origin, c.Key.ID, string(c.Token))
 }
 
 // based is the record of what was trimmed.
