@@ -27,7 +27,7 @@ func (g *Gateway) Sign(data []byte) ([]byte, error) {
 	if 2+len(leaf)+len(sig) > mostSignature {
 		return nil, fail.Errorf("identity.Sign", fail.Unsupported, g.Domain(), "the gateway's certificate of %d bytes is too large to go with what is signed; one of an ECDSA key fits", len(leaf))
 	}
-	out := binary.BigEndian.AppendUint16(nil, uint16(len(leaf))) //nolint:gosec // it was bounded
+	out := binary.BigEndian.AppendUint16(nil, uint16(len(leaf)))
 	return append(append(out, leaf...), sig...), nil
 }
 

@@ -2,6 +2,7 @@ package peering
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -177,7 +178,7 @@ func TestBrokersRefused(t *testing.T) {
 				}
 				tries.Store(0)
 				alone := b.submit(t, "sleep 60", "a")
-				if fail.Is(c.err, fail.Denied) {
+				if errors.Is(c.err, denied) {
 					if s := b.await(t, alone, bes.Failed, ""); !strings.Contains(s.Details.Reason, "the account guest can't run anything here") || tries.Load() != 1 {
 						t.Errorf("after %d tries it is told %q", tries.Load(), s.Details.Reason)
 					}

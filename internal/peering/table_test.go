@@ -26,9 +26,11 @@ func (a atTable) with(f func(*Handler)) bool {
 }
 
 func (a atTable) Opened(d string, x session.Agreement) { a.with(func(h *Handler) { h.Opened(d, x) }) }
-func (a atTable) Turned(d string, t session.Turn)      { a.with(func(h *Handler) { h.Turned(d, t) }) }
-func (a atTable) Draining(d, s string)                 { a.with(func(h *Handler) { h.Draining(d, s) }) }
-func (a atTable) Free(d string)                        { a.with(func(h *Handler) { h.Free(d) }) }
+
+func (a atTable) Turned(d string, t session.Turn) { a.with(func(h *Handler) { h.Turned(d, t) }) }
+
+func (a atTable) Draining(d, s string) { a.with(func(h *Handler) { h.Draining(d, s) }) }
+func (a atTable) Free(d string)        { a.with(func(h *Handler) { h.Free(d) }) }
 
 func (a atTable) Closed(d string, r wire.CloseReason, s string) {
 	a.with(func(h *Handler) { h.Closed(d, r, s) })

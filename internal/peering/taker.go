@@ -501,7 +501,7 @@ func (e *Engine) watchJobs(t *term) error {
 			e.hear(t, turn, states)
 		})
 		if t.ctx.Err() != nil {
-			return nil //nolint:nilerr // what fails while the term ends is no failure
+			return nil //nolint:nilerr // what fails while stopping is no failure
 		}
 		e.o.Log.Warn("the broker does not tell how jobs of peers stand; it is asked again", "cause", err)
 		if !sleep(t.ctx, backoff(failures)) {

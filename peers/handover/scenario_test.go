@@ -554,7 +554,8 @@ func TestNothingIsPlacedAtItsLapse(t *testing.T) {
 	l.cut["a"] = true
 	l.now = l.jobs["b"].Taken.RecallBy.Add(-terms.Skew - terms.StopWithin)
 	for _, in := range []handover.Input{
-		handover.PlaceHere{}, handover.Forward{To: "c", Terms: terms, Hops: 3},
+		handover.PlaceHere{},
+		handover.Forward{To: "c", Terms: terms, Hops: 3},
 		handover.Received{From: "a", Message: handover.Granted{Key: key, Token: "1", RecallBy: l.now.Add(terms.Lease)}, Terms: terms},
 	} {
 		j := l.jobs["b"]

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -85,7 +86,7 @@ func TestBounds(t *testing.T) {
 					}
 				}
 				if f.Type != nil {
-					walk(f.Type, append(path[:len(path):len(path)], f.Name))
+					walk(f.Type, append(slices.Clip(path), f.Name))
 				}
 			}
 		}
