@@ -339,7 +339,7 @@ func TestCheckAs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := open(t, nil)
+	a := open(t, func(*shell.Options) {})
 	d := adaptertest.Command("/bin/true")
 	for _, name := range []string{"", u.Username} {
 		if err := a.CheckAs(d, name); err != nil {
