@@ -56,38 +56,36 @@ func encodeDecision(d *schedule.Decision) ([]byte, error) {
 	}
 }
 
-// keepDecisions stores the choices that plans made durable. The placements stand without
-// them: what can't be written is logged.
-func (b *Broker) keepDecisions(ctx context.Context, sess store.Session, plans []*plan) {
-	var changes []store.RecordChange
-	flush := func() {
-		if len(changes) == 0 {
-			return
-		}
-		if _, err := b.cfg.Store.PutRecords(ctx, sess, changes...); err != nil && ctx.Err() == nil {
-			b.cfg.Log.Warn("the reasons of decisions could not be stored", "decisions", len(changes), "cause", err)
-		}
-		b.kept += len(changes)
-		changes = nil
+// noteDecisions lets the choices that plans make durable be written with them, in the
+// same transaction: a placement without its reasons is one that the store had no room
+// left to explain.
+func (b *Broker) noteDecisions(plans []*plan) {
+	chosen := make([]*schedule.Decision, len(plans))
+	b.mu.Lock()
+	for i, p := range plans {
+		chosen[i] = p.j.decided(p)
 	}
-	size := 0
-	for _, p := range plans {
-		if p.decision == nil {
+	b.mu.Unlock()
+	for i, d := range chosen {
+		if d == nil {
 			continue
 		}
-		v, err := encodeDecision(p.decision)
+		v, err := encodeDecision(d)
 		if err != nil {
-			b.cfg.Log.Error("a decision can't be written down", "job", p.decision.Job, "cause", err)
+			b.cfg.Log.Error("a decision can't be written down", "job", d.Job, "cause", err)
 			continue
 		}
-		if len(changes) == store.MaxTransaction || size+len(v) > store.MaxRecord {
-			flush()
-			size = 0
-		}
-		size += len(v)
-		changes = append(changes, store.RecordChange{Key: decisionKey(p.decision.Job, p.decision.Attempt), Value: v, If: -1})
+		plans[i].note = &store.Note{Key: decisionKey(d.Job, d.Attempt), Value: v}
 	}
-	flush()
+}
+
+// countDecisions has old decisions removed once some more were stored.
+func (b *Broker) countDecisions(done []*plan) {
+	for _, p := range done {
+		if p.note != nil {
+			b.kept++
+		}
+	}
 	if b.kept >= b.cfg.Limits.Decisions/8+1 {
 		b.kept = 0
 		nudge(b.wakePrune)
