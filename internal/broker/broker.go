@@ -67,7 +67,7 @@ type Broker struct {
 	others   *policy.Ledger // under the others, when it was read last
 	learned  bool           // book has more than is written down
 	used     bool           // own has more than is written down
-	kept     int            // decisions stored since their number was looked at
+	kept     atomic.Int64   // decisions stored since their number was looked at
 	waiters  int
 	creating map[string]bool      // jobs on their way into store and memory
 	doubtful map[string]time.Time // creations whose answer was lost, and since when
