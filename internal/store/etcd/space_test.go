@@ -27,19 +27,23 @@ func noiseJob(n, size int) store.NewJob {
 	return store.NewJob{ID: fmt.Sprintf("%08d", n), Owner: "alice", Document: doc, Submitted: time.Now(), Event: store.Event{Event: "accepted"}}
 }
 
-// fill creates jobs until there is no room, and gives their number.
+// fill creates jobs until there is no room, at last none for small ones, and gives their
+// number.
 func fill(t *testing.T, s *etcd.Store, size int) int {
 	t.Helper()
-	for n := range 10000 {
+	for n := 0; n < 10000; {
 		_, _, err := s.Create(t.Context(), noiseJob(n, size))
 		if err == nil {
+			n++
 			continue
 		}
 		if e, ok := errors.AsType[*fail.Error](err); !ok || e.Kind != fail.Exhausted || e.Public == "" {
 			t.Fatalf("a full store gave %v", err)
 		}
-		t.Logf("full after %d jobs: %v", n, err)
-		return n
+		t.Logf("full for jobs of %d bytes after %d jobs: %v", size, n, err)
+		if size /= 8; size < 1<<10 {
+			return n
+		}
 	}
 	t.Fatal("the store is never full")
 	return 0
