@@ -22,8 +22,9 @@ import (
 func (a *app) fenceCmd() *cobra.Command {
 	var flags clientFlags
 	var reason, died string
+	var forget bool
 	cmd := &cobra.Command{
-		Use:   "fence [--reason TEXT] [--died TIME] SITE",
+		Use:   "fence [--reason TEXT] [--died TIME] SITE | fence --forget SITE",
 		Short: "Give up what a site has that is out for good",
 		Long: `Vouch that a site runs nothing any more of what it was given, and never will: its machines are
 off, or gone. That a site is silent proves nothing, so that its jobs wait for it; this lets them
@@ -39,9 +40,14 @@ in between count as begun. TIME is like 2026-02-01T14:03:00Z, or a time ago like
 
 The site is given no jobs from then on. Should it answer again, everything that was given up is
 ended there first; then it is a site like others. One that answers can't be fenced: take it out
-of the configuration, so that it is drained. It is for managers of the gateway.`,
+of the configuration, so that it is drained.
+
+--forget forgets a fenced site that was taken out of the configuration, and what would have been
+ended there: for one that will never be back. A site of its name is a new one from then on. All
+this is for managers of the gateway.`,
 		Example: `  portolan fence --reason 'power is cut, until March' slurm
-  portolan fence --died 20m boinc`,
+  portolan fence --died 20m boinc
+  portolan fence --forget slurm`,
 		Args: needs(1, 1, "the name of a site"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in := console.FenceRequest{Reason: reason}
@@ -56,12 +62,19 @@ of the configuration, so that it is drained. It is for managers of the gateway.`
 			if err != nil {
 				return err
 			}
+			path := strings.ReplaceAll(console.FencePath, "{site}", url.PathEscape(args[0]))
+			if forget {
+				if err := c.ask(cmd.Context(), call{method: http.MethodDelete, path: path, into: new(struct{})}); err != nil {
+					return err
+				}
+				fmt.Fprintf(a.out, "%s: forgotten\n", plain(args[0]))
+				return nil
+			}
 			body, err := json.Marshal(in)
 			if err != nil {
 				return err
 			}
 			var r broker.FenceReport
-			path := strings.ReplaceAll(console.FencePath, "{site}", url.PathEscape(args[0]))
 			if err := c.ask(cmd.Context(), call{method: http.MethodPost, path: path, body: body, mediaType: "application/json", into: &r}); err != nil {
 				return err
 			}
@@ -75,7 +88,10 @@ of the configuration, so that it is drained. It is for managers of the gateway.`
 	}
 	flags.add(cmd)
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the histories of the jobs")
+	cmd.Flags().BoolVar(&forget, "forget", false, "forget a fenced site that is not configured any more")
 	cmd.Flags().StringVar(&died, "died", "", "when the site ended; without it, when it answered last")
+	cmd.MarkFlagsMutuallyExclusive("forget", "reason")
+	cmd.MarkFlagsMutuallyExclusive("forget", "died")
 	return cmd
 }
 

@@ -40,7 +40,12 @@ waits and says so. Limits hold over all replicas of the gateway, are remembered,
 	return cmd
 }
 
-func (c *client) limits(ctx context.Context) (*console.Limits, error) {
+// limits asks the gateway for the limits in force and their changes.
+func (a *app) limits(ctx context.Context, flags clientFlags) (*console.Limits, error) {
+	c, err := a.dial(flags)
+	if err != nil {
+		return nil, err
+	}
 	l := new(console.Limits)
 	return l, c.api(ctx, http.MethodGet, console.LimitsPath, l)
 }
@@ -56,11 +61,7 @@ the most that one has who has no limit of their own.`,
 		Example: "  portolan limit list",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.dial(flags)
-			if err != nil {
-				return err
-			}
-			l, err := c.limits(cmd.Context())
+			l, err := a.limits(cmd.Context(), flags)
 			if err != nil {
 				return err
 			}
@@ -138,11 +139,7 @@ func (a *app) limitUnsetCmd() *cobra.Command {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			c, err := a.dial(flags)
-			if err != nil {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			l, err := c.limits(cmd.Context())
+			l, err := a.limits(cmd.Context(), flags)
 			if err != nil {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
@@ -191,11 +188,7 @@ func (a *app) limitHistoryCmd() *cobra.Command {
 		Example: "  portolan limit history",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.dial(flags)
-			if err != nil {
-				return err
-			}
-			l, err := c.limits(cmd.Context())
+			l, err := a.limits(cmd.Context(), flags)
 			if err != nil {
 				return err
 			}

@@ -58,6 +58,7 @@ type Broker struct {
 	leases   dues    // jobs of peers, by the end of their leases
 	watches  map[*watch]struct{}
 	kinds    map[kindKey]*kind
+	spare    spares
 	epoch    uint64 // grows when adapters are to be asked again what they can run
 	revision int64  // of the model that the scheduler has
 	fed      map[string]bool
@@ -70,7 +71,7 @@ type Broker struct {
 	others   *policy.Ledger // under the others, when it was read last
 	learned  bool           // book has more than is written down
 	used     bool           // own has more than is written down
-	kept     int            // decisions stored since their number was looked at
+	kept     atomic.Int64   // decisions stored since their number was looked at
 	waiters  int
 	creating map[string]bool      // jobs on their way into store and memory
 	doubtful map[string]time.Time // creations whose answer was lost, and since when
@@ -269,6 +270,7 @@ func (b *Broker) reset() {
 	b.owners = map[string]int{}
 	b.live = 0
 	b.kinds, b.unread, b.fed, b.busy = map[kindKey]*kind{}, jobHeap{}, map[string]bool{}, false
+	b.spare.clear()
 	b.dues, b.leases = nil, nil
 	b.copies, b.outlasted, b.moved = map[string][]*job{}, map[string]*job{}, map[string]string{}
 	b.bags, b.births, b.passed = map[kindKey]*bag{}, nil, time.Time{}

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
-	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 )
@@ -106,8 +105,8 @@ type plan struct {
 	// one with which this is.
 	with, carrier *plan
 	filed         bool // what it calls for is with the site
-	// decision is the record of the choice that it makes durable; nil if it makes none.
-	decision *schedule.Decision
+	// note is the record of the choice that it makes durable; nil if it makes none.
+	note *store.Note
 }
 
 // file files what a durable plan calls for, together with its being the job's truth:
@@ -264,6 +263,7 @@ func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) 
 	written := make([]*plan, 0, len(plans))
 	var done, again []*plan
 	barred, trouble := b.reserveSites(ctx, sess, plans)
+	b.noteDecisions(plans)
 	for _, p := range plans {
 		if p.carrier != nil {
 			continue
@@ -292,9 +292,11 @@ func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) 
 		}
 		var stale []*plan
 		for i, p := range written {
-			err := error(fail.Errorf("broker.commit", fail.Uncertain, p.j.rec.ID, "the store gave no answer"))
+			var err error
 			if i < len(results) {
 				err = results[i].Err
+			} else {
+				err = fail.Errorf("broker.commit", fail.Uncertain, p.j.rec.ID, "the store gave no answer")
 			}
 			switch {
 			case err == nil:
@@ -326,7 +328,7 @@ func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) 
 		}
 	}
 	b.act(done)
-	b.keepDecisions(ctx, sess, done)
+	b.countDecisions(done)
 	b.mu.Lock()
 	for _, p := range plans {
 		p.j.writing = false
@@ -338,7 +340,7 @@ func (b *Broker) commit(ctx context.Context, sess store.Session, plans []*plan) 
 
 // change gives what is written of a plan.
 func (p *plan) change() store.Change {
-	return store.Change{ID: p.j.rec.ID, Revision: p.j.rec.Revision, Status: p.after, Events: p.lines}
+	return store.Change{ID: p.j.rec.ID, Revision: p.j.rec.Revision, Status: p.after, Events: p.lines, Note: p.note}
 }
 
 // both gives a plan and the one that is written with it.
@@ -372,7 +374,6 @@ func (b *Broker) isSo(p *plan, revision int64) {
 		j.rec.Status, j.rec.Revision = p.after, revision
 	}
 	b.learn(p)
-	p.decision = j.decided(p)
 	j.reserved, j.chosen, j.deciding = nil, nil, false
 	j.toldAt = time.Now()
 	b.settle(j)
@@ -446,7 +447,6 @@ func (b *Broker) reread(ctx context.Context, stale []*plan) (settled, again []*p
 		rec, ok := recs[j.rec.ID]
 		p.after.Sequence = p.before.Sequence + len(p.lines)
 		ours := ok && rec.Revision > j.rec.Revision && rec.Status.Sequence == p.after.Sequence && alike(rec.Status, p.after)
-		decision := j.decided(p)
 		j.reserved, j.chosen, j.deciding = nil, nil, false
 		switch {
 		case !ok:
@@ -459,7 +459,6 @@ func (b *Broker) reread(ctx context.Context, stale []*plan) (settled, again []*p
 		}
 		if ours {
 			b.lapsed(p)
-			p.decision = decision
 			b.file(p)
 			settled = append(settled, p)
 		} else {

@@ -278,8 +278,11 @@ func (s *site) measure(ctx context.Context, c *conn) {
 	b.mu.Lock()
 	down := s.down != nil && s.failures > 0 && first
 	s.measured(&r, c, time.Now())
-	if (first || before == nil || before.Static != r.Static) && b.refusesSome(s) {
-		b.reexamine() // what could not run there might now
+	if first || before == nil || before.Static != r.Static {
+		b.spare.clear()
+		if b.refusesSome(s) {
+			b.reexamine() // what could not run there might now
+		}
 	}
 	b.mu.Unlock()
 	if down {

@@ -56,49 +56,65 @@ func encodeDecision(d *schedule.Decision) ([]byte, error) {
 	}
 }
 
-// keepDecisions stores the choices that plans made durable. The placements stand without
-// them: what can't be written is logged.
-func (b *Broker) keepDecisions(ctx context.Context, sess store.Session, plans []*plan) {
-	var changes []store.RecordChange
-	flush := func() {
-		if len(changes) == 0 {
-			return
-		}
-		if _, err := b.cfg.Store.PutRecords(ctx, sess, changes...); err != nil && ctx.Err() == nil {
-			b.cfg.Log.Warn("the reasons of decisions could not be stored", "decisions", len(changes), "cause", err)
-		}
-		b.kept += len(changes)
-		changes = nil
+// noteDecisions lets the choices that plans make durable be written with them, in the
+// same transaction: a placement without its reasons is one that the store had no room
+// left to explain.
+func (b *Broker) noteDecisions(plans []*plan) {
+	chosen := make([]*schedule.Decision, len(plans))
+	b.mu.Lock()
+	for i, p := range plans {
+		chosen[i] = p.j.decided(p)
 	}
-	size := 0
-	for _, p := range plans {
-		if p.decision == nil {
+	b.mu.Unlock()
+	for i, d := range chosen {
+		if d == nil {
 			continue
 		}
-		v, err := encodeDecision(p.decision)
+		v, err := encodeDecision(d)
 		if err != nil {
-			b.cfg.Log.Error("a decision can't be written down", "job", p.decision.Job, "cause", err)
+			b.cfg.Log.Error("a decision can't be written down", "job", d.Job, "cause", err)
 			continue
 		}
-		if len(changes) == store.MaxTransaction || size+len(v) > store.MaxRecord {
-			flush()
-			size = 0
-		}
-		size += len(v)
-		changes = append(changes, store.RecordChange{Key: decisionKey(p.decision.Job, p.decision.Attempt), Value: v, If: -1})
+		plans[i].note = &store.Note{Key: decisionKey(d.Job, d.Attempt), Value: v}
 	}
-	flush()
-	if b.kept >= b.cfg.Limits.Decisions/8+1 {
-		b.kept = 0
+}
+
+// countDecisions has old decisions removed once some more were stored.
+func (b *Broker) countDecisions(done []*plan) {
+	more := int64(0)
+	for _, p := range done {
+		if p.note != nil {
+			more++
+		}
+	}
+	if b.kept.Add(more) > int64(b.cfg.Limits.Decisions/8) {
 		nudge(b.wakePrune)
 	}
 }
 
+// recounted is after how many times the records of decisions are counted anew: to count
+// them is to read them all, and in between we know how many we added ourselves.
+const recounted = 16
+
 // pruneLoop keeps the number of decisions' records within the bound.
 func (b *Broker) pruneLoop(ctx context.Context, sess store.Session) error {
-	for {
-		if err := b.prune(ctx, sess); err != nil && ctx.Err() == nil {
-			b.cfg.Log.Warn("old records of decisions could not be removed; it is tried again later", "cause", err)
+	have := 0
+	for round := 0; ; round++ {
+		var err error
+		more := int(b.kept.Swap(0))
+		if have += more; round%recounted == 0 || !b.cfg.Alone {
+			have, err = b.countRecords(ctx)
+		}
+		if err == nil {
+			var removed int
+			removed, err = b.removeDecisions(ctx, sess, have-b.cfg.Limits.Decisions, "")
+			have -= removed
+		}
+		if err != nil {
+			round = -1 // what there is is not known now
+			if ctx.Err() == nil {
+				b.cfg.Log.Warn("old records of decisions could not be removed; it is tried again later", "cause", err)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -108,29 +124,29 @@ func (b *Broker) pruneLoop(ctx context.Context, sess store.Session) error {
 	}
 }
 
-// prune removes the records of the oldest jobs, as far as there are more than may be.
-func (b *Broker) prune(ctx context.Context, sess store.Session) error {
+// countRecords gives how many decisions are stored.
+func (b *Broker) countRecords(ctx context.Context) (int, error) {
 	const page = 1000
 	n := 0
 	for after := ""; ; {
 		recs, _, err := b.cfg.Store.ListRecords(ctx, decisionPrefix, store.RecordOptions{After: after, Limit: page})
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if n += len(recs); len(recs) < page {
-			break
+			return n, nil
 		}
 		after = recs[len(recs)-1].Key
 	}
-	return b.removeDecisions(ctx, sess, n-b.cfg.Limits.Decisions, "")
 }
 
-// removeDecisions removes the oldest records: so many, or those of jobs below an id.
-func (b *Broker) removeDecisions(ctx context.Context, sess store.Session, n int, below string) error {
+// removeDecisions removes the oldest records: so many, or those of jobs below an id. It
+// gives how many it removed.
+func (b *Broker) removeDecisions(ctx context.Context, sess store.Session, n int, below string) (removed int, err error) {
 	for n > 0 {
 		recs, _, err := b.cfg.Store.ListRecords(ctx, decisionPrefix, store.RecordOptions{Limit: min(n, store.MaxTransaction)})
 		if err != nil {
-			return err
+			return removed, err
 		}
 		var changes []store.RecordChange
 		for _, r := range recs {
@@ -139,14 +155,15 @@ func (b *Broker) removeDecisions(ctx context.Context, sess store.Session, n int,
 			}
 		}
 		if len(changes) == 0 {
-			return nil
+			return removed, nil
 		}
 		if _, err := b.cfg.Store.PutRecords(ctx, sess, changes...); err != nil {
-			return err
+			return removed, err
 		}
 		n -= len(changes)
+		removed += len(changes)
 	}
-	return nil
+	return removed, nil
 }
 
 // Decisions gives the placements of an activity with their reasons.

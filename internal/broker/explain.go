@@ -90,8 +90,12 @@ func troubles(sites []*site) (down []string) {
 func (b *Broker) refusal(op string, k *kind, owner string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if s := k.fits; s != nil && s.static == k.as && k.as != nil && k.epoch == b.epoch {
+		return nil // as it was for the one before
+	}
 	why, could := b.against(k, nil)
 	if len(could) > 0 {
+		k.fits, k.as = could[0], could[0].static
 		return nil
 	}
 	b.feedAll(time.Now())

@@ -124,6 +124,65 @@ func (b *Broker) fence(ctx context.Context, name string, f Fence) (*FenceReport,
 	return report, err
 }
 
+// ForgetFence forgets a fenced site that is not configured any more, with what would have
+// been ended there should it answer again: it is for one that was replaced, or whose name is
+// to be another's. It needs Manage; fail.NotFound says that no site of the name is fenced,
+// fail.Conflict that it is configured, or that what it had is not given up yet.
+func (b *Broker) ForgetFence(ctx context.Context, name string) error {
+	const op = "broker.ForgetFence"
+	who, err := b.caller(ctx, op, Manage)
+	if err != nil {
+		return err
+	}
+	select {
+	case b.ops <- struct{}{}: // it must not be configured meanwhile
+		defer func() { <-b.ops }()
+	case <-ctx.Done():
+		return fail.E(op, fail.Unavailable, name, context.Cause(ctx))
+	}
+	b.mu.Lock()
+	s, f := b.sites[name], b.fences[name]
+	switch {
+	case !b.serving:
+		err = errStarting
+	case f == nil:
+		err = fail.Errorf(op, fail.NotFound, name, "no site %s is fenced", name)
+	case s != nil && s.configured:
+		err = fail.Errorf(op, fail.Conflict, name, "the site %s is configured, so that it is rid of what it had as soon as it answers, and is given jobs again: take it out of the configuration if it will not be back", name)
+	case s != nil && s.inFlight > 0:
+		err = fail.Errorf(op, fail.Conflict, name, "%d jobs that the site %s had are not given up yet: try again in a moment", s.inFlight, name)
+	}
+	b.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for {
+		recs, _, err := b.cfg.Store.ListRecords(ctx, fencedPrefix(name), store.RecordOptions{Limit: store.MaxTransaction})
+		if err != nil {
+			return err
+		}
+		if len(recs) == 0 {
+			break
+		}
+		changes := make([]store.RecordChange, len(recs))
+		for i, r := range recs {
+			changes[i] = store.RecordChange{Key: r.Key, If: -1}
+		}
+		if _, err := b.cfg.Store.PutRecords(ctx, nil, changes...); err != nil {
+			return err
+		}
+	}
+	// The fence goes last, so that what is cut off in the middle can be done again.
+	if _, err := b.cfg.Store.PutRecords(ctx, nil, store.RecordChange{Key: fenceKey(name), If: -1}); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	delete(b.fences, name)
+	b.mu.Unlock()
+	b.cfg.Log.Warn("a fenced site is forgotten", "site", name, "who", who.Name, "fence", f.sentence())
+	return nil
+}
+
 // disown gives up the placements of a fenced site. It may be done again.
 func (b *Broker) disown(ctx context.Context, name string) (*FenceReport, error) {
 	report := &FenceReport{}

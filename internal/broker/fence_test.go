@@ -138,6 +138,63 @@ func TestFence(t *testing.T) {
 	})
 }
 
+// A fenced site that is not configured any more can be forgotten, and its name given to
+// another.
+func TestFenceIsForgotten(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b, other := fake.NewWorld(3), fake.NewWorld(2), fake.NewWorld(1)
+		defer a.Close()
+		defer b.Close()
+		defer other.Close()
+		there := Site{Name: "there", Adapter: b.Open(fake.Options{})}
+		cfg := Config{Store: newStore(t), Sites: []Site{{Name: "here", Adapter: a.Open(fake.Options{})}, there}}
+		g := start(t, cfg)
+		<-g.Ready()
+		forget := func(kind fail.Kind, words string) {
+			t.Helper()
+			if err := g.ForgetFence(as("ada"), "here"); !fail.Is(err, kind) || !strings.Contains(fail.Sentence(err), words) {
+				t.Errorf("%v, want %q", err, words)
+			}
+		}
+		again := g.must("ada", rerunning("sleep 4000"))
+		g.until(again, bes.Running, "Executing")
+		forget(fail.NotFound, "no site here is fenced")
+		a.Down("the hall burns")
+		g.untilSite("here", SiteDown)
+		if _, err := g.FenceSite(as("ada"), "here", "burnt down", time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		forget(fail.Conflict, "take it out of the configuration")
+		g.stop()
+
+		cfg.Sites = []Site{there}
+		g = start(t, cfg)
+		<-g.Ready()
+		if s := g.site("here"); s == nil || s.State != SiteFenced {
+			t.Fatalf("%+v", s)
+		}
+		if err := g.ForgetFence(as("ada"), "here"); err != nil {
+			t.Fatal(err)
+		}
+		forget(fail.NotFound, "no site here is fenced")
+		if s := g.site("here"); s != nil {
+			t.Errorf("it is still told of: %+v", s)
+		}
+		if recs, _, err := cfg.Store.ListRecords(t.Context(), fencePrefix, store.RecordOptions{}); err != nil || len(recs) != 0 {
+			t.Errorf("%v is left of the fence (%v)", recs, err)
+		}
+		if err := g.SetSite(Change{Name: "here", Open: opens(other, fake.Options{})}); err != nil {
+			t.Fatal(err)
+		}
+		g.untilSite("here", SiteUp)
+		if e := g.until(g.submit("exit 0", "here"), bes.Finished, ""); e.Details.Site != "here" {
+			t.Errorf("%+v", e)
+		}
+		g.until(again, bes.Finished, "")
+		g.stop()
+	})
+}
+
 // What a site may have begun in the time before it died, in which it told nothing, is
 // not run a second time.
 func TestFenceDiedLater(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
@@ -27,6 +28,10 @@ type kind struct {
 	barred  map[string]string // sites whose adapters refuse it, with why
 	keeps   map[string]bool   // sites for which the gateway does what their managers can't
 	epoch   uint64            // Broker.epoch when the adapters were asked
+	asked   time.Time         // when they were asked last; Broker.mu guards it
+	size    int               // of the document, in bytes; 0 where that is not known
+	fits    *site             // one that could run it by its parts as they were then
+	as      *resourcemodel.Static
 }
 
 type kindKey struct {
@@ -106,6 +111,79 @@ func (k *kind) examine(r *roster, epoch uint64) {
 	k.barred, k.keeps, k.epoch = barred, keeps, epoch
 }
 
+// askedFor is how long what the adapters said of a kind holds for further submissions.
+// What waits is asked about again when a site changes, and each adapter has its own
+// say when it is handed the job.
+const askedFor = 2 * time.Second
+
+// submitted gives the kind of a document that somebody hands in: what alike jobs have
+// already, so that a document is compiled and the adapters are asked about it once for
+// many. known says that the adapters were not asked anew for it.
+func (b *Broker) submitted(def *jsdl.JobDefinition, key kindKey, size int, again bool) (k *kind, known bool, err error) {
+	b.mu.Lock()
+	r, epoch := b.roster.Load(), b.epoch
+	old := b.kinds[key]
+	if old == nil {
+		old = b.spare.of[key]
+	}
+	if old != nil && (old.unfit || old.epoch != epoch) {
+		old = nil
+	}
+	fresh := old != nil && !again && time.Since(old.asked) < askedFor
+	b.mu.Unlock()
+	if fresh {
+		return old, true, nil
+	}
+	if old != nil {
+		k = &kind{def: old.def, request: old.request}
+	} else if k, err = compile(def, resourcemodel.Subject{User: key.owner}); err != nil {
+		return nil, false, err
+	}
+	k.key, k.size = key, size
+	asked := time.Now()
+	k.examine(r, epoch)
+	if old != nil && maps.Equal(old.barred, k.barred) && maps.Equal(old.keeps, k.keeps) {
+		k = old // which the jobs that wait share
+	}
+	b.mu.Lock()
+	k.asked, k.size = asked, size
+	b.mu.Unlock()
+	return k, false, nil
+}
+
+// spareKinds and spareDocument bound the kinds that are kept though no job has them: how
+// many, and of documents of how many bytes.
+const (
+	spareKinds    = 128
+	spareDocument = 16 << 10
+)
+
+// spares are kinds that no job has at present, and that the next alike one will want.
+type spares struct {
+	of    map[kindKey]*kind
+	order []kindKey // the oldest first
+}
+
+// put keeps a kind in place of the oldest.
+func (s *spares) put(k *kind) {
+	if k.unfit || k.size == 0 || k.size > spareDocument {
+		return
+	}
+	if s.of[k.key] == nil {
+		if s.order = append(s.order, k.key); len(s.order) > spareKinds {
+			delete(s.of, s.order[0])
+			s.order = slices.Delete(s.order, 0, 1)
+		}
+	}
+	if s.of == nil {
+		s.of = map[kindKey]*kind{}
+	}
+	s.of[k.key] = k
+}
+
+// clear forgets them all: what their sites are has changed.
+func (s *spares) clear() { *s = spares{} }
+
 // member reports why a principal may not act for a VO; nil if they may.
 func (b *Broker) member(who soap.Principal, vo string) error {
 	if vo == "" || b.cfg.Member == nil {
@@ -136,6 +214,7 @@ func (b *Broker) dropKind(j *job) {
 	j.kind = nil
 	if k.refs--; k.refs == 0 && b.kinds[k.key] == k {
 		delete(b.kinds, k.key)
+		b.spare.put(k)
 	}
 }
 

@@ -163,6 +163,17 @@ func (n *noting) PutRecords(ctx context.Context, s store.Session, changes ...sto
 	return n.Store.PutRecords(ctx, s, changes...)
 }
 
+func (n *noting) Update(ctx context.Context, s store.Session, changes ...store.Change) []store.Changed {
+	n.mu.Lock()
+	for _, c := range changes {
+		if c.Note != nil {
+			n.keys[c.Note.Key] = true
+		}
+	}
+	n.mu.Unlock()
+	return n.Store.Update(ctx, s, changes...)
+}
+
 // below gives a key that begins with a prefix; "" if none does.
 func (n *noting) below(prefix string) string {
 	n.mu.Lock()

@@ -280,7 +280,9 @@ func (b *Broker) retentionLoop(ctx context.Context, sess store.Session) error {
 	defer t.Stop()
 	for {
 		cutoff := time.Now().Add(-b.cfg.Retention)
-		if err := b.removeDecisions(ctx, sess, b.cfg.Limits.Decisions, idBefore(cutoff)); err != nil && ctx.Err() == nil {
+		removed, err := b.removeDecisions(ctx, sess, b.cfg.Limits.Decisions, idBefore(cutoff))
+		b.kept.Add(-int64(removed))
+		if err != nil && ctx.Err() == nil {
 			b.cfg.Log.Warn("old records of decisions could not be removed; it is tried again in an hour", "cause", err)
 		}
 		if err := b.forgetOld(ctx, cutoff); err != nil && ctx.Err() == nil {

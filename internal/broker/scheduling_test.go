@@ -150,18 +150,20 @@ func TestDecisions(t *testing.T) {
 }
 
 func TestDecisionsAreBounded(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := newStore(t)
-		g := here(t, fake.NewWorld(4), fake.Options{}, func(c *Config) { c.Store, c.Limits.Decisions = st, 10 })
-		for range 40 {
-			g.until(g.submit("exit 0"), bes.Finished, "")
-		}
-		synctest.Wait()
-		recs, _, err := st.ListRecords(context.Background(), decisionPrefix, store.RecordOptions{})
-		if err != nil || len(recs) > 12 || len(recs) < 10 {
-			t.Errorf("%d records, %v", len(recs), err)
-		}
-	})
+	for _, alone := range []bool{false, true} { // alone, they are counted anew now and then only
+		bubble(t, func(t *testing.T) {
+			st := newStore(t)
+			g := here(t, fake.NewWorld(4), fake.Options{}, func(c *Config) { c.Store, c.Limits.Decisions, c.Alone = st, 10, alone })
+			for range 100 {
+				g.until(g.submit("exit 0"), bes.Finished, "")
+				synctest.Wait()
+			}
+			recs, _, err := st.ListRecords(context.Background(), decisionPrefix, store.RecordOptions{})
+			if err != nil || len(recs) > 12 || len(recs) < 10 {
+				t.Errorf("%d records, %v", len(recs), err)
+			}
+		})
+	}
 	long := schedule.Decision{Job: "x"}
 	for i := range schedule.MaxRuled {
 		long.Out = append(long.Out, schedule.Ruled{Place: resourcemodel.Place{Share: fmt.Sprint(i)}, Sentence: strings.Repeat("x", 400)})

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"strings"
 	"time"
@@ -12,7 +13,6 @@ import (
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/jsdl"
-	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // createTime bounds the write of one submission. It outlives the request: a
@@ -70,18 +70,20 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 		return nil, fail.Errorf(op, fail.Invalid, "SubmissionId",
 			"the SubmissionId begins with %q, as those of jobs that peers hand over do; choose another, such as a UUID", ForeignPrefix)
 	}
-	k, err := compile(def, resourcemodel.Subject{User: who.Name})
+	key := kindKey{sum: sha256.Sum256(req.Document), owner: who.Name}
+	k, known, err := b.submitted(def, key, len(req.Document), false)
 	if err != nil {
 		return nil, err
 	}
 	if err := b.member(who, k.request.Subject.VO); err != nil {
 		return nil, err
 	}
-	b.mu.Lock()
-	r, epoch := b.roster.Load(), b.epoch
-	b.mu.Unlock()
-	k.examine(r, epoch)
-	if err := b.refusal(op, k, who.Name); err != nil {
+	if err = b.refusal(op, k, who.Name); err != nil && known { // of what the adapters said before
+		if k, _, err = b.submitted(def, key, len(req.Document), true); err == nil {
+			err = b.refusal(op, k, who.Name)
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	id, err := newID()
@@ -101,7 +103,7 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 		return nil, err
 	}
 	if created && b.cfg.Hooks.Submitted != nil {
-		b.cfg.Hooks.Submitted(r.pinned(k))
+		b.cfg.Hooks.Submitted(b.roster.Load().pinned(k))
 	}
 	return &bes.CreateActivityResponse{Activity: b.reference(rec.ID)}, nil
 }
@@ -123,7 +125,9 @@ func (b *Broker) admit(ctx context.Context, op string, k *kind, use limits.Use, 
 	b.mu.Lock()
 	b.unreserve(n.Owner, n.ID)
 	if err == nil && created && b.serving {
-		k.key = keyOfRecord(&rec)
+		if k.key == (kindKey{}) {
+			k.key = keyOfRecord(&rec)
+		}
 		if old := b.kinds[k.key]; old == nil || old.epoch < k.epoch {
 			b.kinds[k.key] = k // it is taken by the job that is adopted, or by nobody
 		}
@@ -132,6 +136,7 @@ func (b *Broker) admit(ctx context.Context, op string, k *kind, use limits.Use, 
 		}
 		if k.refs == 0 && b.kinds[k.key] == k {
 			delete(b.kinds, k.key)
+			b.spare.put(k)
 		}
 	}
 	b.mu.Unlock()

@@ -45,6 +45,7 @@ type Gateway interface {
 	Sites(context.Context) ([]broker.SiteStatus, error)
 	AbandonActivities(context.Context, []soap.EPR) ([]bes.Result, error)
 	FenceSite(ctx context.Context, site, reason string, died time.Time) (*broker.FenceReport, error)
+	ForgetFence(ctx context.Context, site string) error
 	broker.Scheduling
 	// Age gives how long ago a site's values were last vouched for.
 	Age(resourcemodel.Key) (time.Duration, bool)
@@ -134,6 +135,11 @@ var operations = []operation{
 		method: http.MethodPost, path: FencePath, do: (*api).fence, name: "fenceSite",
 		what:  "Vouch that a site which does not answer runs nothing any more of what it was given, so that its jobs run elsewhere.",
 		takes: &content{"application/json", FenceRequest{}}, gives: []content{asJSON(broker.FenceReport{})},
+	},
+	{
+		method: http.MethodDelete, path: FencePath, do: (*api).forgetFence, name: "forgetFence",
+		what:  "Forget a fenced site that is not configured any more.",
+		gives: []content{asJSON(struct{}{})},
 	},
 	{
 		method: http.MethodGet, path: DecisionsPath, do: (*api).decisions, name: "getDecisions",

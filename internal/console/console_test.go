@@ -49,6 +49,13 @@ func (g gateway) FenceSite(_ context.Context, site, reason string, died time.Tim
 	return &broker.FenceReport{Jobs: 3, Again: 2, Ended: 1}, nil
 }
 
+func (g gateway) ForgetFence(_ context.Context, site string) error {
+	if site != "slurm" {
+		return fail.Errorf("x", fail.NotFound, site, "no site %s is fenced", site)
+	}
+	return nil
+}
+
 func TestFence(t *testing.T) {
 	h := serve(gateway{}, console.Options{})
 	for _, c := range []struct {
@@ -65,6 +72,11 @@ func TestFence(t *testing.T) {
 	} {
 		if code, body, _ := send(t, h, http.MethodPost, strings.ReplaceAll(console.FencePath, "{site}", c.site), c.body); code != c.code || !strings.Contains(body, c.answer) {
 			t.Errorf("%s of %s: %d %s", c.body, c.site, code, body)
+		}
+	}
+	for site, want := range map[string]int{"slurm": http.StatusOK, "none": http.StatusNotFound} {
+		if code, body, _ := send(t, h, http.MethodDelete, strings.ReplaceAll(console.FencePath, "{site}", site), ""); code != want {
+			t.Errorf("%s: %d %s", site, code, body)
 		}
 	}
 }

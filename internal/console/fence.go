@@ -8,7 +8,7 @@ import (
 )
 
 // FencePath gives up what a site has that is out for good. The body is a FenceRequest,
-// the answer a broker.FenceReport.
+// the answer a broker.FenceReport. DELETE forgets a fenced site that is not configured.
 const FencePath = "/api/v1/sites/{site}/fence"
 
 // FenceRequest vouches that nothing runs any more of what the site was given.
@@ -27,4 +27,8 @@ func (a *api) fence(r *http.Request) (any, error) {
 		died = *f.Died
 	}
 	return a.gateway.FenceSite(r.Context(), mux.Vars(r)["site"], f.Reason, died)
+}
+
+func (a *api) forgetFence(r *http.Request) (any, error) {
+	return struct{}{}, a.gateway.ForgetFence(r.Context(), mux.Vars(r)["site"])
 }

@@ -445,9 +445,19 @@ func TestEveryRouteOfAGateway(t *testing.T) {
 		if got := r.answers(200, get, console.SitesPath, nil, "", ""); !strings.Contains(got, `"state": "fenced"`) {
 			t.Error(got)
 		}
+		r.answers(409, http.MethodDelete, console.FencePath, site("there"), "", "")
+		r.answers(404, http.MethodDelete, console.FencePath, site("nowhere"), "", "")
 		if got := r.answers(200, get, console.LimitsPath, nil, "", ""); !strings.Contains(got, `"max": 2,
       "used": 0`) {
 			t.Errorf("what was given up counts: %s", got)
+		}
+		if err := r.DrainSite("there"); err != nil { // it leaves the configuration
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		r.answers(200, http.MethodDelete, console.FencePath, site("there"), "", "")
+		if got := r.answers(200, get, console.SitesPath, nil, "", ""); strings.Contains(got, `"state": "fenced"`) {
+			t.Error(got)
 		}
 		r.complete()
 	})

@@ -126,6 +126,16 @@ type Change struct {
 	// With is a change of another job that is made in the same transaction: both are
 	// made or neither. It has no With of its own.
 	With *Change
+	// Note is a record that is written in the same transaction, in place of what its key
+	// has; nil is none. Where the store has room for changes of what exists and for nothing
+	// new, the change is made without it.
+	Note *Note
+}
+
+// Note is a record that goes with a change.
+type Note struct {
+	Key   string // as Record has it; no other change of the call has the same
+	Value []byte // at most MaxRecord bytes
 }
 
 // Check reports what is wrong with a change.
@@ -133,7 +143,25 @@ func (c *Change) Check() error {
 	if w := c.With; w != nil && (w.With != nil || w.ID == c.ID) {
 		return fail.Errorf("store.Update", fail.Invalid, c.ID, "a change of the job %s goes with one change of one other job", c.ID)
 	}
+	for _, n := range []*Note{c.Note, c.with().Note} {
+		switch {
+		case n == nil:
+		case len(n.Value) > MaxRecord:
+			return fail.Errorf("store.Update", fail.Exhausted, c.ID, "the record %s has %d bytes; the store takes %d", n.Key, len(n.Value), MaxRecord)
+		default:
+			if err := CheckKey("store.Update", n.Key); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
+}
+
+func (c *Change) with() *Change {
+	if c.With != nil {
+		return c.With
+	}
+	return new(Change)
 }
 
 // Changed is the outcome of one Change: the new revision, or fail.Conflict (the

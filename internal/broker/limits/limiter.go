@@ -154,12 +154,12 @@ const writeTime = 30 * time.Second
 // same time are written together.
 func (l *Limiter) Reserve(ctx context.Context, sess store.Session, uses ...Use) []error {
 	const op = "limits.Reserve"
-	r := &request{sess: sess, uses: uses, done: make(chan []error, 1)}
 	l.mu.Lock()
 	if l.unlimited(sess, uses) {
 		l.mu.Unlock()
 		return make([]error, len(uses))
 	}
+	r := &request{sess: sess, uses: uses, done: make(chan []error, 1)}
 	l.queue = append(l.queue, r)
 	l.mu.Unlock()
 	select {
@@ -186,13 +186,13 @@ func (l *Limiter) Reserve(ctx context.Context, sess store.Session, uses ...Use) 
 // unlimited counts uses that nothing limits, and that need no write therefore; false is
 // that some may be limited, and that nothing was counted. l.mu is held.
 func (l *Limiter) unlimited(sess store.Session, uses []Use) bool {
-	var parts []part
+	parts := make([]part, 0, 4*len(uses))
 	for _, u := range uses {
-		for _, p := range u.parts() {
-			if _, limited := l.most(p.Subject); limited || p.Check() != nil {
-				return false
-			}
-			parts = append(parts, p)
+		parts = append(parts, u.parts()...)
+	}
+	for _, p := range parts {
+		if _, limited := l.most(p.Subject); limited || p.Check() != nil {
+			return false
 		}
 	}
 	l.sess = sess

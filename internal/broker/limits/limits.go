@@ -83,7 +83,7 @@ func (s Subject) Check() error {
 		return fail.Errorf(op, fail.Invalid, s.String(), "%q has no limits: write user:NAME, vo:NAME or site:NAME, or user-cpus:, vo-cpus: or site-cpus: for a limit of CPUs, with * as the name for everybody", s.Scope)
 	case s.Name == "":
 		return fail.Errorf(op, fail.Invalid, s.String(), "the name behind %s: is missing; * is everybody", s.Scope)
-	case len(store.Segment(s.Name)) > store.MaxKey-64:
+	case 3*len(s.Name) > store.MaxKey-64 && len(store.Segment(s.Name)) > store.MaxKey-64:
 		return fail.Errorf(op, fail.Invalid, "", "the name of a %s has %d bytes; limits take at most %d", s.Scope, len(s.Name), (store.MaxKey-64)/3)
 	}
 	return nil
@@ -111,8 +111,8 @@ type part struct {
 // parts gives towards what the use counts, the narrowest first: that one's limit is told
 // when several are reached.
 func (u Use) parts() []part {
-	var out []part
-	for _, w := range []struct {
+	out := make([]part, 0, 4)
+	for _, w := range [...]struct {
 		jobs, cpus Scope
 		name       string
 	}{{User, UserCPUs, u.User}, {VO, VOCPUs, u.VO}, {Site, SiteCPUs, u.Site}} {

@@ -63,9 +63,11 @@ func (s *Store) Create(ctx context.Context, n store.NewJob) (store.Job, bool, er
 	case !out.ok:
 		return s.existing(ctx, &n, p, out)
 	}
-	_, st, err := decodeStatus(status) // what Get would give
-	if err != nil {
-		return store.Job{}, false, fail.E(op, fail.Internal, n.ID, err)
+	st := n.Status
+	if !asStored(&st) {
+		if _, st, err = decodeStatus(status); err != nil {
+			return store.Job{}, false, fail.E(op, fail.Internal, n.ID, err)
+		}
 	}
 	job := p.job(out.revision, st)
 	s.bases.put(n.ID, base{out.revision, 1, n.Status.Final, owner})

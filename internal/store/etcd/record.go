@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"time"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/s2"
 
@@ -45,6 +46,16 @@ func encodeStatus(owner string, st *store.Status) ([]byte, error) {
 		return nil, fail.E("store.Update", fail.Invalid, "", err)
 	}
 	return append([]byte(owner), b...), nil
+}
+
+// asStored says that a status is what decodeStatus would make of its encoding: one of
+// words and numbers alone, as that of most jobs is that are new. Times lose their zone and
+// their monotonic reading, and what is behind a pointer must not be shared.
+func asStored(st *store.Status) bool {
+	return st.Refused == nil && st.Placement == nil && st.ExitStatus == nil && st.Verdict == nil && st.Told == nil &&
+		st.Started == (time.Time{}) && st.Ended == (time.Time{}) && st.NotBefore == (time.Time{}) &&
+		utf8.ValidString(st.Phase) && utf8.ValidString(st.Reason) && utf8.ValidString(st.VO) && utf8.ValidString(st.Gateway) &&
+		utf8.ValidString(st.Signal) && utf8.ValidString(st.Of) && utf8.ValidString(st.For)
 }
 
 func decodeStatus(b []byte) (owner string, st store.Status, err error) {

@@ -121,6 +121,13 @@ func (s *Store) room(op string, bytes int64, create bool) error {
 	return nil
 }
 
+// What jobs take: nobody can be served where there is no room for a small one, and there is
+// something to be done where there is none for a large one.
+const (
+	smallJob = 4 << 10
+	largeJob = 1 << 20
+)
+
 // full reports whether new jobs must wait for room.
 func (s *Store) full(bytes int64) bool {
 	return s.etcd.Server.Backend().Size()+bytes > s.ceiling()
@@ -156,7 +163,7 @@ func (s *Store) tend(ctx context.Context) {
 		case <-s.quota.woken:
 		}
 		s.disk.setAside()
-		if (s.quota.alarmed.Load() || s.full(0)) && time.Since(tried) > 5*time.Second {
+		if (s.quota.alarmed.Load() || s.full(largeJob)) && time.Since(tried) > 5*time.Second {
 			s.reclaim(ctx)
 			tried = time.Now()
 		}
@@ -191,7 +198,7 @@ func (s *Store) reclaim(ctx context.Context) {
 	_, _ = s.cli.Compact(ctx, at.Header.Revision, clientv3.WithCompactPhysical())
 	s.etcd.Server.Backend().ForceCommit()
 	size, used := s.etcd.Server.Backend().Size(), s.etcd.Server.Backend().SizeInUse()
-	if size > s.ceiling() && size-used > s.opts.QuotaBytes/20 {
+	if s.full(largeJob) && size-used > s.opts.QuotaBytes/20 {
 		began := time.Now()
 		if err := s.etcd.Server.Backend().Defrag(); err != nil {
 			s.log.Warn("the store could not be defragmented", "cause", err)
@@ -222,7 +229,7 @@ func (s *Store) Health(ctx context.Context) error {
 		if s.etcd.Server.Leader() == 0 {
 			return fail.Errorf(op, fail.Unavailable, "", "the store is starting")
 		}
-		return s.room(op, 0, true)
+		return s.room(op, smallJob, true)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

@@ -151,6 +151,11 @@ func newPlan(c store.Change, b base, own *session) (*plan, error) {
 	if from != to {
 		p.then = append(p.then, clientv3.OpDelete(from))
 	}
+	if n := c.Note; n != nil && (own.s.etcd == nil || own.s.room(op, int64(len(n.Value)), true) == nil) {
+		key := own.s.own.key(n.Key)
+		p.alone = append(p.alone, key)
+		p.put(key, append(own.s.tag(), n.Value...))
+	}
 	if len(c.Events) == 0 {
 		return p, nil
 	}

@@ -292,6 +292,9 @@ func (d *data) prepare(c store.Change) (func() int64, error) {
 		rec.status, rec.sequence, rec.final = status, c.Status.Sequence, c.Status.Final
 		rec.history = append(rec.history, lines...)
 		d.commit(rec)
+		if c.Note != nil {
+			d.write(d.revision, []named{{Record: store.Record{Key: c.Note.Key, Value: append([]byte{}, c.Note.Value...)}}})
+		}
 		return rec.job.Revision
 	}, nil
 }

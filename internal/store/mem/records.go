@@ -59,13 +59,13 @@ func (s *Store) PutRecords(ctx context.Context, sess store.Session, changes ...s
 	if len(needed) == 0 {
 		return newest, nil
 	}
-	s.d.write(needed)
+	s.d.write(s.d.revision+1, needed)
 	return s.d.revision, nil
 }
 
-// write changes records at one new revision; those without a value go.
-func (d *data) write(changes []named) {
-	d.revision++
+// write changes records at one revision; those without a value go.
+func (d *data) write(revision int64, changes []named) {
+	d.revision = revision
 	for _, n := range changes {
 		n.Revision = d.revision
 		if n.Value == nil {
@@ -116,7 +116,7 @@ func (d *data) unbind(sess *session) {
 		}
 	}
 	if len(gone) > 0 {
-		d.write(gone)
+		d.write(d.revision+1, gone)
 	}
 }
 

@@ -38,6 +38,7 @@ func Run(t *testing.T, m Maker) {
 		"UpdateCompares":       updateCompares,
 		"UpdateManyAtOnce":     updateManyAtOnce,
 		"UpdateWith":           updateWith,
+		"UpdateNotes":          updateNotes,
 		"UpdateRaces":          updateRaces,
 		"HistoryIsComplete":    historyIsComplete,
 		"FinalAndBack":         finalAndBack,

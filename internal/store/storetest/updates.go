@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -100,6 +101,55 @@ func updateWith(t *testing.T, m Maker) {
 	out = s.Update(t.Context(), sess, with(change(get(t, s, b.ID), "x", false), change(get(t, s, c.ID), "x", false)))
 	wantKind(t, out[0].Err, fail.Conflict)
 	_ = expired
+}
+
+// updateNotes proves that a record which goes with a change is written with it or not at all.
+func updateNotes(t *testing.T, m Maker) {
+	s := m.Open(t)
+	sess := join(t, s, "r")
+	a, b := create(t, s, newJob(1, "alice")), create(t, s, newJob(2, "bob"))
+	_, before := list(t, s, "why/", store.RecordOptions{})
+	w := watchRecords(t, s, "why/", before)
+	noted := func(c store.Change, key, value string) store.Change {
+		c.Note = &store.Note{Key: key, Value: []byte(value)}
+		return c
+	}
+	pair := noted(change(a, "running", false), "why/a", "1")
+	with := noted(change(b, "running", false), "why/b", "1")
+	pair.With = &with
+	out := s.Update(t.Context(), sess, pair)
+	if out[0].Err != nil {
+		t.Fatal(out[0].Err)
+	}
+	told := w.next(t, "the record of a change")
+	if !slices.ContainsFunc(told, func(r store.Record) bool { return r.Key == "why/a" && r.Revision == out[0].Revision }) {
+		t.Errorf("told are %+v of the change %+v", told, out[0])
+	}
+	a, b = get(t, s, a.ID), get(t, s, b.ID)
+	wantRecords(t, s, "why/", "why/a=1", "why/b=1")
+	// In place of what is there, whatever that is, and beside changes that can't be made.
+	late := noted(change(b, "late", false), "why/b", "lost")
+	late.Revision--
+	out = s.Update(t.Context(), sess, noted(change(a, "held", false), "why/a", "2"), late)
+	if out[0].Err != nil {
+		t.Fatal(out[0].Err)
+	}
+	wantKind(t, out[1].Err, fail.Conflict)
+	wantRecords(t, s, "why/", "why/a=2", "why/b=1")
+	if got := get(t, s, b.ID); !reflect.DeepEqual(got, b) {
+		t.Errorf("a change that can't be made made %+v", got)
+	}
+	a = get(t, s, a.ID)
+	for _, bad := range []store.Change{noted(change(a, "x", false), "why//a", "3"), noted(change(a, "x", false), "", "3")} {
+		wantKind(t, s.Update(t.Context(), sess, bad)[0].Err, fail.Invalid)
+	}
+	wantKind(t, s.Update(t.Context(), sess, noted(change(a, "x", false), "why/a", strings.Repeat("x", store.MaxRecord+1)))[0].Err, fail.Exhausted)
+	put(t, s, sess, store.RecordChange{Key: "why/b", If: -1})
+	wantRecords(t, s, "why/", "why/a=2")
+	// Who has lost the session writes neither.
+	_ = join(t, s, "r")
+	wantKind(t, s.Update(t.Context(), sess, noted(change(a, "x", false), "why/a", "3"))[0].Err, fail.Conflict)
+	wantRecords(t, s, "why/", "why/a=2")
 }
 
 func updateManyAtOnce(t *testing.T, m Maker) {
