@@ -90,14 +90,48 @@ func (b *bench) end(how func(adapters.Adapter)) {
 
 func (b *bench) close() {
 	if b.a != nil {
-		if b.Failed() { // so that what hangs does not outlive the test
-			b.a.Cancel(context.Background(), b.placed)
-		}
+		b.clear()
 		b.end(func(a adapters.Adapter) {
 			if err := a.Close(); err != nil {
 				b.Errorf("Close: %v", err)
 			}
 		})
+	}
+}
+
+// clear ends what the part placed and left behind, so that it neither outlives the
+// test nor writes into a site that is being cleaned up.
+func (b *bench) clear() {
+	ctx, stop := context.WithTimeout(context.Background(), b.h.Patience)
+	defer stop()
+	open := b.placed
+	for cancelled := false; len(open) > 0; cancelled = true {
+		var left []adapters.Handle
+		for _, some := range chunks(b, open) {
+			all, err := b.a.Status(ctx, some)
+			if err != nil || len(all) != len(some) {
+				left = append(left, some...)
+				continue
+			}
+			for i, e := range all {
+				if !e.Phase.Final() && e.Phase != adapters.Unknown {
+					left = append(left, some[i])
+				}
+			}
+		}
+		if open = left; !cancelled {
+			for _, some := range chunks(b, open) {
+				b.a.Cancel(ctx, some)
+			}
+			if b.Failed() { // it may never end, and the failure is what matters
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(b.h.Poll):
+		}
 	}
 }
 

@@ -114,13 +114,16 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 		}
 	case adapters.Held:
 		f.event = HeldThere
+		wanted := "held at the site " + s.name + ", as was asked"
 		switch {
 		case phase == Resuming && !asked.IsZero() && !j.released.IsZero() && asked.Sub(j.released) > staleTime:
 			f.event = HeldAgain
 			say("held again at the site " + s.name)
+		case phase == SiteHeld && st.Suspend && st.Reason == wanted:
+			f.reason = wanted // the manager tells it again, in its own words
 		case phase == SiteHeld || phase == Resuming:
 		case st.Suspend:
-			f.reason = "held at the site " + s.name + ", as was asked"
+			f.reason = wanted
 		default:
 			say("held at the site " + s.name)
 		}
