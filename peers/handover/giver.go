@@ -112,7 +112,7 @@ func (s *stepper) overdue() {
 	if j.Phase != Given || !s.now.After(j.Gave.Terms.Elsewhere(j.Gave.RecallBy)) {
 		return
 	}
-	s.dead("the domain " + j.Gave.To + " was not heard of by the recall deadline")
+	s.dead("the domain " + j.Gave.To + " was not heard of by the recall deadline, " + j.Gave.RecallBy.UTC().Format(time.RFC3339))
 }
 
 // dead ends the placement at the peer. The job has no place now.
