@@ -161,7 +161,8 @@ func (s *Server) operations() []soap.Operation {
 func (s *Server) handle(ctx context.Context, m *soap.Verified) (*etree.Element, error) {
 	t := s.table.Load()
 	if t == nil {
-		return nil, busy("", "this gateway does not speak for its domain now: come again", 5*time.Second)
+		// It starts, most likely; who meets with this again and again waits longer by itself.
+		return nil, busy("", "this gateway does not speak for its domain now: come again", time.Second)
 	}
 	parent, err := traceOf(m.Parsed)
 	if err != nil {

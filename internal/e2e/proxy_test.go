@@ -36,13 +36,14 @@ func newProxy(t *testing.T, to string) *proxy {
 			p.wg.Go(func() { p.serve(c) })
 		}
 	})
-	t.Cleanup(func() {
-		close(p.ended)
-		_ = l.Close()
-		p.reset()
-		p.wg.Wait()
-	})
 	return p
+}
+
+func (p *proxy) close() {
+	close(p.ended)
+	_ = p.l.Close()
+	p.reset()
+	p.wg.Wait()
 }
 
 // cut has nothing pass until heal.
