@@ -354,6 +354,8 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		if err != nil {
 			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
 		}
+		peering.follows(gw.Follow)
+		gw.Introduce() // before jobs are looked at, and new ones taken
 		board = newPeerBoard(peering, gw, b)
 		neighbour = board
 	}
@@ -425,7 +427,6 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	if peering != nil {
 		group.Go(func() error { return peering.follow(working) })
 		group.Go(func() error { return peering.announce(working) })
-		peering.follows(gw.Follow)
 		group.Go(func() error { return board.follow(working) })
 		together, part := context.WithCancel(working)
 		defer part()

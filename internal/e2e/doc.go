@@ -8,6 +8,7 @@
 //	crash_test.go      SIGKILL at random moments under load, and a ledger
 //	faults_test.go     what fails around a job: its status and history say so
 //	domains_test.go    two gateways on one etcd cluster, and what their quiet costs it
+//	peers_test.go      gateways of several domains: one is lost for good, cut off, all are killed
 //	hostile_test.go    messages meant to do harm, and the memory that they cost
 //	bench              the four ratios of docs/performance.md
 package e2e

@@ -485,8 +485,10 @@ func TestPeerLost(t *testing.T) {
 		long := "say begin; if [ $at = fiu ]; then for i in $(seq 1000); do say lives; sleep 0.1; done; fi; say end"
 		done := "say begin; if [ $at = fiu ]; then while [ ! -e " + word + " ]; do say lives; sleep 0.1; done; fi; say end"
 		running := []*errand{
-			{id: "long", at: here, script: long}, {id: "deaf", at: here, script: "trap '' TERM; " + long},
-			{id: "done", at: here, script: done}, {id: "once", at: here, script: long, once: true},
+			{id: "long", at: here, script: long},
+			{id: "deaf", at: here, script: "trap '' TERM; " + long},
+			{id: "done", at: here, script: done},
+			{id: "once", at: here, script: long, once: true},
 		}
 		began := time.Now()
 		bsc.submit(running)

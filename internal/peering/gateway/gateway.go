@@ -219,56 +219,63 @@ func (g *Gateway) tell(ctx context.Context) error {
 		case <-g.wake:
 		case <-tick.C:
 		}
+		g.Introduce()
+	}
+}
+
+// Introduce has the broker know the peers of which Follow told, and have them as sites. It is to
+// be called before the broker begins, and not beside Run: a gateway that starts anew would
+// find, until then, that no site can ever run what only a peer can.
+func (g *Gateway) Introduce() {
+	g.mu.Lock()
+	settings, stands, before := g.settings, maps.Clone(g.stands), maps.Clone(g.sites)
+	g.mu.Unlock()
+	p := &broker.Peering{Own: g.o.Domain, Policy: settings.Routing, Hops: settings.Hops, Peers: map[string]broker.Standing{}}
+	names := map[string]string{}
+	for _, m := range settings.Members {
+		if !m.Consumes {
+			continue
+		}
+		away, known := stands[m.Domain]
+		if !known {
+			away = "there was no session with it yet"
+		}
+		p.Peers[m.Domain] = broker.Standing{Role: routing.Role(m.Role), Away: away, Balance: g.Favours.Balance(m.Domain)}
+		name := m.Domain
+		if g.o.Taken != nil && g.o.Taken(name) {
+			name = "peer-" + name
+		}
+		names[m.Domain] = name
+	}
+	for domain, name := range names {
+		if before[domain] == name {
+			continue
+		}
+		err := g.o.Broker.SetSite(broker.Change{Name: name, Open: func() (adapters.Adapter, error) { return g.Engine.Site(domain), nil }})
+		if err != nil {
+			g.o.Log.Error("a peer can't be a site", "peer", domain, "cause", err)
+			continue
+		}
 		g.mu.Lock()
-		settings, stands, before := g.settings, maps.Clone(g.stands), maps.Clone(g.sites)
+		g.sites[domain] = name
 		g.mu.Unlock()
-		p := &broker.Peering{Own: g.o.Domain, Policy: settings.Routing, Hops: settings.Hops, Peers: map[string]broker.Standing{}}
-		names := map[string]string{}
-		for _, m := range settings.Members {
-			if !m.Consumes {
-				continue
-			}
-			away, known := stands[m.Domain]
-			if !known {
-				away = "there was no session with it yet"
-			}
-			p.Peers[m.Domain] = broker.Standing{Role: routing.Role(m.Role), Away: away, Balance: g.Favours.Balance(m.Domain)}
-			name := m.Domain
-			if g.o.Taken != nil && g.o.Taken(name) {
-				name = "peer-" + name
-			}
-			names[m.Domain] = name
+	}
+	for domain, name := range before {
+		if names[domain] == name {
+			continue
 		}
-		for domain, name := range names {
-			if before[domain] == name {
-				continue
-			}
-			err := g.o.Broker.SetSite(broker.Change{Name: name, Open: func() (adapters.Adapter, error) { return g.Engine.Site(domain), nil }})
-			if err != nil {
-				g.o.Log.Error("a peer can't be a site", "peer", domain, "cause", err)
-				continue
-			}
-			g.mu.Lock()
-			g.sites[domain] = name
-			g.mu.Unlock()
+		if err := g.o.Broker.DrainSite(name); err != nil && !fail.Is(err, fail.NotFound) {
+			g.o.Log.Warn("a peer is a site still", "peer", domain, "cause", err)
+			continue
 		}
-		for domain, name := range before {
-			if names[domain] == name {
-				continue
-			}
-			if err := g.o.Broker.DrainSite(name); err != nil && !fail.Is(err, fail.NotFound) {
-				g.o.Log.Warn("a peer is a site still", "peer", domain, "cause", err)
-				continue
-			}
-			g.mu.Lock()
-			if g.sites[domain] == name {
-				delete(g.sites, domain)
-			}
-			g.mu.Unlock()
+		g.mu.Lock()
+		if g.sites[domain] == name {
+			delete(g.sites, domain)
 		}
-		if err := g.o.Broker.SetPeers(p); err != nil {
-			g.o.Log.Error("the routing policy can't be used; no peer is given jobs", "cause", err)
-		}
+		g.mu.Unlock()
+	}
+	if err := g.o.Broker.SetPeers(p); err != nil {
+		g.o.Log.Error("the routing policy can't be used; no peer is given jobs", "cause", err)
 	}
 }
 
