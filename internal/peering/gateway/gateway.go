@@ -59,7 +59,8 @@ type Gateway struct {
 
 	mu       sync.Mutex
 	settings members.Settings
-	stands   map[string]string // peers with a session; the others' reasons
+	stands   map[string]string   // peers with a session; the others' reasons
+	vos      map[string][]string // that peers vouch for, as they said when the session began
 	sites    map[string]string // names by domain, as the broker has them
 }
 
@@ -68,9 +69,9 @@ func New(o Options) (*Gateway, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{o: o, wake: make(chan struct{}, 1), stands: map[string]string{}, sites: map[string]string{}}
+	g := &Gateway{o: o, wake: make(chan struct{}, 1), stands: map[string]string{}, vos: map[string][]string{}, sites: map[string]string{}}
 	var err error
-	if g.Showing, err = showing.New(showing.Options{Domain: o.Domain, Model: o.Model, Link: link{g}, Log: o.Log}); err != nil {
+	if g.Showing, err = showing.New(showing.Options{Domain: o.Domain, Model: o.Model, Link: link{g}, Quotas: g.quotas, Log: o.Log}); err != nil {
 		return nil, err
 	}
 	if g.Favours, err = favours.New(favours.Options{Domain: o.Domain, Store: o.Store, Signer: o.Signer, Link: link{g}, Log: o.Log}); err != nil {
@@ -186,6 +187,7 @@ func (g *Gateway) Follow(s members.Settings) {
 	}
 	for domain := range was {
 		delete(g.stands, domain)
+		delete(g.vos, domain)
 		if t != nil {
 			if err := t.Remove(domain); err != nil {
 				g.o.Log.Warn("a peer could not be removed", "peer", domain, "cause", err)
@@ -345,6 +347,9 @@ func (w watcher) stand(domain, away string) {
 }
 
 func (w watcher) Opened(domain string, a session.Agreement) {
+	w.g.mu.Lock()
+	w.g.vos[domain] = a.Theirs.VOs
+	w.g.mu.Unlock()
 	away := ""
 	if !a.Theirs.Provides {
 		away = "the domain " + domain + " takes no jobs of " + w.g.o.Domain
