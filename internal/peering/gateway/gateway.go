@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,7 +30,8 @@ import (
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
-// Options are those of a Gateway; all but Replica, Software, Endpoint, Door and Log are required.
+// Options are those of a Gateway; all but Replica, Software, Endpoint, Door, Taken,
+// Transport and Log are required.
 type Options struct {
 	Domain   string
 	Replica  string
@@ -45,7 +47,9 @@ type Options struct {
 	Door *peers.Server
 	// Taken reports whether an own site has a name; nil: none has.
 	Taken func(name string) bool
-	Log   *slog.Logger
+	// Transport is that of peers.Options; nil carries requests over HTTP.
+	Transport func(p peers.Peer) (http.RoundTripper, error)
+	Log       *slog.Logger
 }
 
 // Gateway is one domain's gateway among others. It is safe for concurrent use.
@@ -61,7 +65,7 @@ type Gateway struct {
 	settings members.Settings
 	stands   map[string]string   // peers with a session; the others' reasons
 	vos      map[string][]string // that peers vouch for, as they said when the session began
-	sites    map[string]string // names by domain, as the broker has them
+	sites    map[string]string   // names by domain, as the broker has them
 }
 
 // New makes one; Follow tells it of the peers, and Run makes it work.
@@ -118,7 +122,7 @@ const drainTime = 2 * time.Second
 func (g *Gateway) serve(ctx context.Context, sess store.Session) error {
 	parts := []peering.Part{resources{g.Showing}, accounts{g.Favours}, watcher{g}}
 	t, err := peers.New(peers.Options{
-		Domain: g.o.Domain, Software: g.o.Software, Endpoint: g.o.Endpoint, Trust: g.o.Trust, Log: g.o.Log,
+		Domain: g.o.Domain, Software: g.o.Software, Endpoint: g.o.Endpoint, Trust: g.o.Trust, Transport: g.o.Transport, Log: g.o.Log,
 		Handler: &peering.Handler{Engine: g.Engine, Parts: parts, Context: ctx},
 	})
 	if err != nil {
