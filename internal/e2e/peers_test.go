@@ -515,7 +515,7 @@ func TestPeerLost(t *testing.T) {
 		bsc.sees(ibm)
 		end(fiu)
 		killed := time.Now()
-		if err := os.WriteFile(word, nil, 0o644); err != nil { //nolint:gosec // jobs look at it
+		if err := os.WriteFile(word, nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
 
