@@ -170,6 +170,12 @@ func zippedAnswer(ctx context.Context, p *probe) (string, error) {
 	return wire.Name(m).Local + ", " + form, nil
 }
 
+// beforeBody puts a text before the Body, which may have an id by which it is signed.
+func beforeBody(b, text []byte) []byte {
+	i := bytes.Index(b, []byte("<s:Body"))
+	return slices.Concat(b[:i], text, b[i:])
+}
+
 // tooLarge sends a message of nothing but blanks beyond the bound.
 func tooLarge(small bool) probeFunc {
 	return func(ctx context.Context, p *probe) (string, error) {
@@ -178,7 +184,7 @@ func tooLarge(small bool) probeFunc {
 			return "", err
 		}
 		r := p.carrying("Heartbeat", text).request()
-		r.body = bytes.Replace(r.body, []byte("<s:Body>"), append(bytes.Repeat([]byte(" "), 2*wire.MaxMessage), "<s:Body>"...), 1)
+		r.body = beforeBody(r.body, bytes.Repeat([]byte(" "), 2*wire.MaxMessage))
 		if small {
 			r.body = zip(r.body)
 			r.header.Set("Content-Encoding", "gzip")
@@ -227,7 +233,7 @@ func notXML(before, inside string) probeFunc {
 		}
 		r := p.carrying("Heartbeat", text).request()
 		r.body = bytes.Replace(r.body, []byte("<s:Envelope"), []byte(before+"<s:Envelope"), 1)
-		r.body = bytes.Replace(r.body, []byte("<s:Body>"), []byte(inside+"<s:Body>"), 1)
+		r.body = beforeBody(r.body, []byte(inside))
 		return p.refusedAsBad(ctx, r)
 	}
 }

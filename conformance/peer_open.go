@@ -313,3 +313,33 @@ func otherDomain(ctx context.Context, p *probe) (string, error) {
 	}
 	return saw, nil
 }
+
+var peerBusyChecks = []check{
+	{"PEER-BSY-1", chapter("Sessions: Opening; Faults: Busy"), "who opens sessions without end is told Busy, and when to come again", opensTooOften},
+}
+
+func opensTooOften(ctx context.Context, p *probe) (string, error) {
+	p.visit = nil
+	const most = 100
+	began := time.Now()
+	for n := range most {
+		_, err := p.send(ctx, p.offer(nil), 0)
+		f, ok := errors.AsType[*wire.Fault](err)
+		switch {
+		case err == nil:
+			continue
+		case !ok || f.Code != wire.Busy:
+			return wantCode(nil, err, wire.Busy)
+		case f.Retry <= 0:
+			return "", fmt.Errorf("the fault %s does not say when to come again: %s", f.Code, f.Sentence)
+		}
+		if _, err := p.standing(ctx); err != nil {
+			return "", fmt.Errorf("after that no session was opened within %v: %w", p.opts.Settle, err)
+		}
+		return fmt.Sprintf("after %d sessions, to come again after %v", n, f.Retry), nil
+	}
+	if took := time.Since(began); took > most*time.Second {
+		return "", skip("%d sessions took %v to open, which is not too often", most, took.Round(time.Second))
+	}
+	return "", fmt.Errorf("%d sessions were opened in a row, and nothing was said of it", most)
+}

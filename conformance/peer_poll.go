@@ -117,7 +117,7 @@ func woken(ctx context.Context, p *probe) (string, error) {
 	}
 	mark := v.mark()
 	wait := v.aside(ctx, longHold)
-	q := p.queries(1)
+	q := v.asks(1)
 	f := v.frame()
 	v.with(&f, q...)
 	_, sent := v.exchanged(ctx, f)
@@ -125,7 +125,7 @@ func woken(ctx context.Context, p *probe) (string, error) {
 	if err := errors.Join(sent, err); err != nil {
 		return "", err
 	}
-	if _, err := v.reported(ctx, mark, q[0]); err != nil {
+	if _, err := v.answered(ctx, mark, q[0]); err != nil {
 		return "", err
 	}
 	if took > promptly {
@@ -160,7 +160,7 @@ func notHeldLonger(ctx context.Context, p *probe) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	mark, q := v.mark(), p.queries(1)
+	mark, q := v.mark(), v.asks(1)
 	f := v.frame()
 	f.Hold = longHold
 	v.with(&f, q...)
@@ -172,7 +172,7 @@ func notHeldLonger(ctx context.Context, p *probe) (string, error) {
 	if took > promptly {
 		return "", fmt.Errorf("the answer was held for %v", took.Round(time.Millisecond))
 	}
-	_, err = v.reported(ctx, mark, q[0])
+	_, err = v.answered(ctx, mark, q[0])
 	return fmt.Sprintf("after %v", took.Round(time.Millisecond)), err
 }
 
@@ -184,16 +184,16 @@ func besides(ctx context.Context, p *probe) (string, error) {
 	if err := v.quiet(ctx); err != nil {
 		return "", err
 	}
-	const hold = 2 * time.Second
-	wait := v.aside(ctx, hold)
+	wait := v.aside(ctx, longHold)
 	began := time.Now()
 	_, beat := v.heartbeat(ctx)
 	took := time.Since(began)
+	_, newer := v.poll(ctx, 0) // which has the older one answered
 	_, _, poll := wait()
-	if err := errors.Join(beat, poll); err != nil {
+	if err := errors.Join(beat, newer, poll); err != nil {
 		return "", err
 	}
-	if took > hold*3/4 {
+	if took > promptly {
 		return "", fmt.Errorf("the Heartbeat was answered after %v, with the poll", took.Round(time.Millisecond))
 	}
 	return fmt.Sprintf("after %v", took.Round(time.Millisecond)), nil

@@ -27,6 +27,13 @@ type Counts struct {
 	Given, Taken         int64 // all, whichever replica was the engine
 }
 
+// Here counts the jobs of a peer that are here and have not ended.
+func (e *Engine) Here(domain string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.here[domain]
+}
+
 // Counts counts the jobs given to peers and taken of them, by domain. It looks at all jobs.
 func (e *Engine) Counts() map[string]Counts {
 	e.mu.Lock()

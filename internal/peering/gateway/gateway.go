@@ -70,7 +70,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	g := &Gateway{o: o, wake: make(chan struct{}, 1), stands: map[string]string{}, sites: map[string]string{}}
 	var err error
-	if g.Showing, err = showing.New(showing.Options{Domain: o.Domain, Model: o.Model, Link: link{g}, Log: o.Log}); err != nil {
+	if g.Showing, err = showing.New(showing.Options{Domain: o.Domain, Model: o.Model, Link: link{g}, Quotas: g.quotas, Log: o.Log}); err != nil {
 		return nil, err
 	}
 	if g.Favours, err = favours.New(favours.Options{Domain: o.Domain, Store: o.Store, Signer: o.Signer, Link: link{g}, Log: o.Log}); err != nil {
@@ -270,6 +270,20 @@ func (g *Gateway) tell(ctx context.Context) error {
 			g.o.Log.Error("the routing policy can't be used; no peer is given jobs", "cause", err)
 		}
 	}
+}
+
+// quotas tells a peer how many of its jobs may be here, and are.
+func (g *Gateway) quotas(domain string) []wire.Quota {
+	out := []wire.Quota{}
+	g.mu.Lock()
+	i := slices.IndexFunc(g.settings.Members, func(m members.Member) bool { return m.Domain == domain })
+	if i < 0 || !g.settings.Members[i].Provides || g.settings.Members[i].Admission.Closed != "" {
+		g.mu.Unlock()
+		return out
+	}
+	most := g.settings.Members[i].Admission.MostJobs
+	g.mu.Unlock()
+	return append(out, wire.Quota{MaxJobs: uint64(max(0, most)), Jobs: uint64(g.Engine.Here(domain)), Measured: time.Now().UTC()})
 }
 
 // Admit implements peering.Gate.

@@ -61,7 +61,7 @@ func (p *peer) seed() {
 func (p *peer) opened(a session.Agreement) {
 	p.open, p.alive, p.features, p.out = true, true, a.Features, nil
 	p.e.Begin()
-	p.quotas, p.problem = nil, ""
+	p.quotas, p.problem, p.stale = nil, "", true // the quotas are told anew
 	if p.again {
 		p.again = false
 		p.seed()
@@ -82,6 +82,11 @@ func (p *peer) put(all ...wire.Message) {
 func (p *peer) take(m wire.Message) ([]resourcemodel.Change, error) {
 	switch m := m.(type) {
 	case *wire.Pull:
+		if p.e.Wants(m) { // it is answered with no more than that
+			if err := p.show(p.s.o.Model.Snapshot(), p.s.children(), p.s.to[p.domain]); err != nil {
+				p.s.o.Log.Warn("some of our sites can't be shown to a peer", "peer", p.domain, "cause", err)
+			}
+		}
 		p.put(p.e.Pull(m)...)
 		return nil, nil
 	case *wire.Compare:
