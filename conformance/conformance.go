@@ -167,6 +167,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	rep := &Report{Endpoint: o.Endpoint, Started: time.Now()}
 	budget, stop := context.WithTimeoutCause(ctx, o.Budget, errBudget)
 	defer stop()
+	if o.Profile == Peer {
+		p.awake(budget)
+	}
 	for _, c := range o.selected() {
 		began := time.Now()
 		got := Check{ID: c.id, Clause: c.clause, Title: c.title}

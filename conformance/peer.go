@@ -271,6 +271,13 @@ func (p *probe) patient(ctx context.Context, m wire.Message) (wire.Message, erro
 	}
 }
 
+// awake waits until an endpoint that is starting is not busy any more.
+func (p *probe) awake(ctx context.Context) {
+	if m, _, err := p.stray(); err == nil {
+		_, _ = p.patient(ctx, m) // what is wrong with it is told by the checks
+	}
+}
+
 // begin opens a session of its own, which takes the place of the one before.
 func (p *probe) begin(ctx context.Context, change func(*wire.Open)) (*visit, error) {
 	p.visit = nil

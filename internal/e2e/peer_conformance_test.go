@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/conformance"
+	"github.com/portolan-project/portolan/internal/console"
 	"github.com/portolan-project/portolan/internal/identity"
 )
 
@@ -111,6 +112,7 @@ peer:
 		t.Fatal(err)
 	}
 	g := startOn(t, filepath.Join(dir, "data"), "--config", config)
+	g.untilModel(t, "its site", func(m *console.Resources) bool { return slotsIn(m, "", "hosts") > 0 })
 	pin, err := identity.ParsePin(g.fingerprint)
 	if err != nil {
 		t.Fatal(err)
@@ -148,6 +150,9 @@ peer:
 				switch {
 				case c.Result == conformance.Pass:
 					passed++
+					if c.Took > time.Second {
+						t.Logf("%s took %v", c.ID, c.Took)
+					}
 				case c.Result == conformance.Skip && c.ID == "PEER-FRM-7": // the credit is more than fits into a frame
 				default:
 					t.Errorf("%s %s: %s (%s)", c.Result, c.ID, c.Saw, c.Clause)

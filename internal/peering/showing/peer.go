@@ -82,7 +82,7 @@ func (p *peer) put(all ...wire.Message) {
 func (p *peer) take(m wire.Message) ([]resourcemodel.Change, error) {
 	switch m := m.(type) {
 	case *wire.Pull:
-		if p.e.Wants(m) { // it is answered with no more than that
+		if p.e.Wants(m) || p.stale { // it is answered with no more than that, and with what there is
 			if err := p.show(p.s.o.Model.Snapshot(), p.s.children(), p.s.to[p.domain]); err != nil {
 				p.s.o.Log.Warn("some of our sites can't be shown to a peer", "peer", p.domain, "cause", err)
 			}
