@@ -508,7 +508,10 @@ func init() {
 	spoils(func() spoiler {
 		n := 0
 		return rawly(func(r asked, a *answer) {
-			if n++; n > 1 && r.about("OpenSession") {
+			if !r.about("OpenSession") {
+				return
+			}
+			if n++; n > 1 {
 				a.fails(wire.BadMessage)
 			}
 		})
