@@ -128,7 +128,7 @@ type check struct {
 // build on comes first, what may upset an endpoint comes last.
 func checks(of Profile) []check {
 	if of == Peer {
-		return slices.Concat(peerMessageChecks, peerOpenChecks, peerFrameChecks, peerPollChecks, peerResourceChecks, peerQuotaChecks, peerJobChecks,
+		return slices.Concat(peerMessageChecks, peerOpenChecks, peerFrameChecks, peerPollChecks, peerResourceChecks, peerQuotaChecks, peerImportChecks, peerJobChecks,
 			peerLedgerChecks, peerStrictChecks, peerEndChecks, peerPhaseChecks, peerBusyChecks)
 	}
 	return slices.Concat(httpChecks, wsdlChecks, soap11Checks, soap12Checks, addressingChecks, factoryAttributeChecks,

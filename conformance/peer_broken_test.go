@@ -497,6 +497,42 @@ func init() {
 	spoils(always(gives(func(s *wire.Statements) { s.List[0].Signature, _ = seal(guestDomain).Sign(s.List[0].Canonical) })), "PEER-LED-8")
 	spoils(always(each(func(v *wire.Verdicts) { v.List[0].Verdict, v.List[0].Reason = wire.VerdictAgreed, "" })), "PEER-LED-9")
 	spoils(always(hide(func(m wire.Message) bool { _, ok := m.(*wire.Probe); return ok })), "PEER-LED-10")
+	spoils(always(gives(func(m *wire.Control) {
+		if m.Recall != "" {
+			m.Recall = wire.RecallRunning
+		}
+	})), "PEER-JOB-33")
+	spoils(always(hide(func(m wire.Message) bool {
+		r, ok := m.(*wire.Report)
+		return ok && final(r)
+	})), "PEER-JOB-34")
+	spoils(always(hide(func(m wire.Message) bool { _, ok := m.(*wire.Pull); return ok })), "PEER-IMP-1")
+	spoils(func() spoiler {
+		n := 0
+		return hide(func(m wire.Message) bool {
+			_, ok := m.(*wire.Pull)
+			if ok {
+				n++
+			}
+			return n > 1
+		})
+	}, "PEER-IMP-2")
+	spoils(always(gives(func(d *wire.Digests) { d.Static = make([]byte, 32) })), "PEER-IMP-3")
+	spoils(always(gives(func(d *wire.Digests) { d.Static[0] ^= 1 })), "PEER-IMP-4")
+	spoils(always(rawly(func(r asked, a *answer) {
+		if r.Header.Get("Content-Encoding") == "x-nobody-knows" {
+			a.status = http.StatusBadRequest
+		}
+	})), "PEER-MSG-12")
+	spoils(func() spoiler {
+		return rawly(func(r asked, a *answer) {
+			if a.status == http.StatusInternalServerError && r.about("Heartbeat") {
+				a.status, a.body = http.StatusOK, soapBody.ReplaceAllString(r.body, `<s:Body><p:HeartbeatResponse xmlns:p="`+wire.NS+`" session="x" number="1" clock="2026-01-02T03:04:05Z"/></s:Body>`)
+			}
+		})
+	}, "PEER-TRU-5")
+	spoils(always(slow("Exchange", promptly+500*time.Millisecond)), "PEER-POL-7")
+	spoils(always(framed(func(f *wire.Frame) { f.Closing = "" })), "PEER-STR-26")
 	spoils(always(miscoded(wire.Busy, wire.InternalProblem)), "PEER-BSY-1")
 	spoils(always(each(returned)), "PEER-JOB-16", "PEER-JOB-18", "PEER-JOB-22")
 	spoils(always(each(func(r *wire.Report) { r.Heeded = 0 })), "PEER-JOB-17", "PEER-JOB-20")
@@ -619,6 +655,9 @@ func TestEveryPeerCheckCanFail(t *testing.T) {
 		s := fresh()
 		o := hosted(t, s.around)
 		o.Filter, o.Settle = []string{c.ID}, 4*time.Second
+		if c.ID == "PEER-TRU-5" {
+			o = sealing(o)
+		}
 		if strings.HasPrefix(c.ID, "PEER-PHS") || strings.HasPrefix(c.ID, "PEER-DLN") {
 			o.Settle = 7 * time.Second // a session is lost after 6 s, and a copy given up after 5 s at most
 		}

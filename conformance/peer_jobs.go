@@ -48,6 +48,8 @@ var peerJobChecks = []check{
 	{"PEER-JOB-30", chapter(jobs + ": Route (answered as before)"), "a route that was refused is refused again, alike", refusedAgain},
 	{"PEER-JOB-31", chapter(jobs + ": Query (a copy under a lower token)"), "a Query under a lower token than is known is answered as returned", queriedLower},
 	{"PEER-JOB-32", chapter(jobs + ": key and token"), "a Control under a lower token than is known does nothing to the copy", controlledLower},
+	{"PEER-JOB-33", chapter(jobs + ": Control (recall: idle)"), "recall of what is idle leaves a copy that runs", recalledIdle},
+	{"PEER-JOB-34", chapter(jobs + ": Settle (taken)"), "a copy that is settled without being taken is stopped", settledUnwanted},
 	{"PEER-DLN-1", chapter(jobs + ": recall deadline"), "a copy that is granted no later deadline is stopped by its own", lapses},
 	{"PEER-DLN-2", chapter(jobs + ": Report (asks for a later deadline)"), "a copy that runs is reported before its deadline, and goes on where a later one is granted", renews},
 }
@@ -1041,4 +1043,58 @@ func (v *visit) renewed(ctx context.Context, r *wire.Route, mark int) (saw strin
 		return "", false, fmt.Errorf("the copy was granted a later deadline, and after its first one it is %s: %s", rep.Status, rep.Reason)
 	}
 	return string(rep.Status) + " after its first deadline", false, nil
+}
+
+// running gives a copy that runs.
+func (p *probe) running(ctx context.Context) (*visit, *wire.Route, int, error) {
+	v, r, mark, err := p.begun(ctx, p.opts.Programs.Sleep, "60")
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	rep, err := v.status(ctx, mark, r.About, "the copy runs", func(x *wire.Report) bool { return x.Status == wire.IsRunning || final(x) })
+	if err == nil && final(rep) {
+		err = fmt.Errorf("the copy was just taken, and is %s: %s", rep.Status, rep.Reason)
+	}
+	if err != nil {
+		v.drop(r.About)
+	}
+	return v, r, v.mark(), err
+}
+
+func recalledIdle(ctx context.Context, p *probe) (string, error) {
+	v, r, mark, err := p.running(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer v.drop(r.About)
+	if _, err := v.give(ctx, &wire.Control{About: r.About, Number: 1, Want: wire.Run, Recall: wire.RecallIdle, RecallBy: r.RecallBy}); err != nil {
+		return "", err
+	}
+	rep, err := v.status(ctx, mark, r.About, "Control 1 was heeded", func(x *wire.Report) bool { return x.Heeded >= 1 || final(x) })
+	if err != nil {
+		return "", err
+	}
+	if final(rep) {
+		return "", fmt.Errorf("the copy runs, was to be given back if idle, and is %s: %s", rep.Status, rep.Reason)
+	}
+	return string(rep.Status), nil
+}
+
+func settledUnwanted(ctx context.Context, p *probe) (string, error) {
+	v, r, mark, err := p.running(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer v.drop(r.About)
+	if _, err := v.give(ctx, &wire.Settle{About: r.About}); err != nil {
+		return "", err
+	}
+	rep, err := v.status(ctx, mark, r.About, "the copy is over", final)
+	if err != nil {
+		return "", fmt.Errorf("the copy does not count any more for the kit: %w", err)
+	}
+	if rep.Status == wire.IsEnded && rep.Result.Outcome == wire.Finished {
+		return "", errors.New("a copy that sleeps for a minute ended well at once")
+	}
+	return string(rep.Status) + ": " + rep.Reason, nil
 }

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ var peerOpenChecks = []check{
 	{"PEER-TRU-2", chapter("Messages: Who it is; Faults: NotTrusted"), "who says it is the endpoint's own domain gets no session", ownDomain},
 	{"PEER-TRU-3", chapter("Messages: Who it is; Faults: NotTrusted"), "who shows no certificate is not heard", nobody},
 	{"PEER-TRU-4", chapter("Messages: Who it is; Faults: NotTrusted"), "a message of a session must be of the domain that opened it", otherDomain},
+	{"PEER-TRU-5", chapter("Messages: Who it is; Trust: Signed messages"), "a message that was changed after it was signed is not heeded", tampered},
 }
 
 func opens(ctx context.Context, p *probe) (string, error) {
@@ -342,4 +344,30 @@ func opensTooOften(ctx context.Context, p *probe) (string, error) {
 		return "", skip("%d sessions took %v to open, which is not too often", most, took.Round(time.Second))
 	}
 	return "", fmt.Errorf("%d sessions were opened in a row, and nothing was said of it", most)
+}
+
+// tampered changes a signed Heartbeat on its way.
+func tampered(ctx context.Context, p *probe) (string, error) {
+	if p.opts.Guest.Sign == nil {
+		return "", skip("the kit does not sign its messages")
+	}
+	v, err := p.standing(ctx)
+	if err != nil {
+		return "", err
+	}
+	text, err := textOf(&wire.Heartbeat{Frame: v.frame()})
+	if err != nil {
+		return "", err
+	}
+	m := p.carrying("Heartbeat", text)
+	sign := m.sign
+	m.sign = func(b []byte) []byte { return bytes.Replace(sign(b), []byte(` number="`), []byte(` number="1`), 1) }
+	saw, err := p.shutOut(ctx, m)
+	if err != nil {
+		return "", err
+	}
+	if _, err := v.heartbeat(ctx); err != nil {
+		return "", fmt.Errorf("after that the session is not what it was: %w", err)
+	}
+	return saw, nil
 }

@@ -18,6 +18,7 @@ var peerPollChecks = []check{
 	{"PEER-POL-4", chapter(polls), "a newer poll has the older one answered at once", overtaken},
 	{"PEER-POL-5", chapter("Sessions: Who says what when"), "an Exchange with items is answered once they are done with, without waiting for hold", notHeldLonger},
 	{"PEER-POL-6", chapter("Sessions: Who says what when"), "a Heartbeat is answered at once while a poll is held", besides},
+	{"PEER-POL-7", chapter("Sessions: Who says what when (hold)"), "nothing is held for longer than a beat", heldForABeat},
 }
 
 // quiet polls until nothing comes, so that nothing is on its way.
@@ -197,4 +198,25 @@ func besides(ctx context.Context, p *probe) (string, error) {
 		return "", fmt.Errorf("the Heartbeat was answered after %v, with the poll", took.Round(time.Millisecond))
 	}
 	return fmt.Sprintf("after %v", took.Round(time.Millisecond)), nil
+}
+
+func heldForABeat(ctx context.Context, p *probe) (string, error) {
+	v, err := p.begin(ctx, func(o *wire.Open) { o.Beat = wire.MinBeat })
+	if err != nil {
+		return "", err
+	}
+	if v.opened.Beat > promptly/2 {
+		return "", skip("the endpoint wants a beat of %v, which is too long to wait", v.opened.Beat)
+	}
+	if err := v.quiet(ctx); err != nil {
+		return "", err
+	}
+	began := time.Now()
+	if _, err := v.poll(ctx, longHold); err != nil {
+		return "", err
+	}
+	if took := time.Since(began); took > promptly {
+		return "", fmt.Errorf("the beat is %v, and a poll was held for %v", v.opened.Beat, took.Round(10*time.Millisecond))
+	}
+	return fmt.Sprintf("after %v, the beat being %v", time.Since(began).Round(10*time.Millisecond), v.opened.Beat), nil
 }

@@ -36,6 +36,7 @@ var peerStrictChecks = []check{
 	{"PEER-STR-23", chapter("Items: token"), "a token that is none is refused", badExchange(1, ` token="1.1"`, ` token="1.01"`)},
 	{"PEER-STR-24", chapter("Heartbeat; Frames, numbers, cursors"), "done above got is refused", badBeat(` clock="`, ` got="1" done="2" clock="`)},
 	{"PEER-STR-25", chapter("CloseSession: closing"), "a CloseSession that does not say how far it is is refused", badClose},
+	{"PEER-STR-26", chapter("Sessions: Opening (features); Faults: BadMessage"), "after an item of a feature that was not agreed on the session is closed", brokenByFeature},
 }
 
 // changed gives the text of an OpenSession with a part of it replaced.
@@ -197,4 +198,18 @@ func badClose(ctx context.Context, p *probe) (string, error) {
 	}
 	m, err := p.say(ctx, p.carrying("CloseSession", xml))
 	return wantCode(m, err, wire.BadMessage)
+}
+
+func brokenByFeature(ctx context.Context, p *probe) (string, error) {
+	v, err := p.begin(ctx, func(o *wire.Open) { o.Features = nil })
+	if err != nil {
+		return "", err
+	}
+	f := v.frame()
+	v.with(&f, &wire.Read{About: p.unknown(), Request: 1, Stream: wire.Stdout, Most: 10})
+	m, err := p.send(ctx, &wire.Exchange{Frame: f}, 0)
+	if _, err := wantCode(m, err, wire.BadMessage); err != nil {
+		return "", err
+	}
+	return v.over(ctx)
 }
