@@ -70,7 +70,7 @@ func TestPeerConformance(t *testing.T) {
 			t.Parallel()
 			groups := kitGroups()
 			if signatures == identity.Off { // what has to do with whom a message is of, and a little of all others
-				groups = [][]string{{"PEER-TRU", "PEER-MSG", "PEER-FLT"}, {"PEER-LED-2", "PEER-LED-3", "PEER-JOB-12", "PEER-JOB-24", "PEER-RSM-2"}}
+				groups = [][]string{{"PEER-TRU-1", "PEER-TRU-2", "PEER-TRU-3", "PEER-TRU-4", "PEER-MSG", "PEER-FLT"}, {"PEER-LED-2", "PEER-LED-3", "PEER-JOB-12", "PEER-JOB-24", "PEER-RSM-2"}}
 			}
 			judgePeer(t, signatures, groups)
 		})

@@ -32,6 +32,7 @@ type peer struct {
 	pushed   time.Time
 	verified time.Time
 	quotas   []wire.Quota
+	counted  time.Time // when they were looked at last
 	heard    time.Time
 	sites    map[string]int // bytes of each site that it shows
 	bytes    int
@@ -201,7 +202,14 @@ func (p *peer) tick(m *resourcemodel.Snapshot, children []string, now time.Time)
 				p.s.o.Log.Warn("some of our sites can't be shown to a peer", "peer", p.domain, "cause", err)
 			}
 			p.put(p.e.Push()...)
-			p.tellQuotas()
+			p.tellQuotas(now)
+		}
+	}
+	if p.s.recounted(p.domain, false) {
+		if due := p.counted.Add(to.Every).Sub(now); due > 0 {
+			wait = min(wait, due)
+		} else if len(p.out) == 0 {
+			p.tellQuotas(now)
 		}
 	}
 	if len(p.out) == 0 && now.Sub(p.verified) >= p.s.o.Verify {
@@ -249,7 +257,9 @@ func (p *peer) show(m *resourcemodel.Snapshot, children []string, to To) error {
 }
 
 // tellQuotas tells the quotas of the peer's VOs, if they are others than were told.
-func (p *peer) tellQuotas() {
+func (p *peer) tellQuotas(at time.Time) {
+	p.s.recounted(p.domain, true) // what changes from here on is told next
+	p.counted = at
 	if p.s.o.Quotas == nil {
 		return
 	}
