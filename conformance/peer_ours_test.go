@@ -7,8 +7,10 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -560,4 +562,16 @@ func TestOurOwnPeer(t *testing.T) {
 		t.Errorf("%d checks of %d were made", total, len(List(Peer)))
 	}
 	t.Logf("%d checks", total)
+}
+
+// TestDocsOfPeer: the page tells how many checks there are.
+func TestDocsOfPeer(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/peer-protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf(": %d checks, each with", len(List(Peer))); !strings.Contains(string(page), want) {
+		t.Errorf("docs/peer-protocol.md does not say %q", want)
+	}
 }
