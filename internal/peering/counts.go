@@ -50,13 +50,6 @@ func (e *Engine) tellCount(before, after *handover.Job) {
 	}
 }
 
-// Here counts the jobs of a peer that are here and have not ended.
-func (e *Engine) Here(domain string) int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.here[domain]
-}
-
 // Counts counts the jobs given to peers and taken of them, by domain. It looks at all jobs.
 func (e *Engine) Counts() map[string]Counts {
 	e.mu.Lock()
@@ -78,6 +71,13 @@ func (e *Engine) Counts() map[string]Counts {
 		}
 	}
 	return out
+}
+
+// TakenOf counts the jobs of a domain that are here and have not ended.
+func (e *Engine) TakenOf(domain string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.here[domain]
 }
 
 // tally counts what a step began; the caller holds the lock.
