@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,7 +33,9 @@ type domain struct {
 	site    string // its entry in the gateway's configuration
 	keys    string // directory of its key and certificate, and of its CA
 	slots   int
+	policy  string // of scheduling
 	gateway *gateway
+	clock   time.Duration // by which that of its gateway is wrong
 }
 
 // slots that each domain has.
@@ -175,7 +178,7 @@ func (d *domain) serve(ctx context.Context, binary, config, data string, log *lo
 	g := &gateway{d: d, log: log, exited: make(chan struct{}), http: &http.Client{Transport: transport, Timeout: 30 * time.Second}}
 	g.cmd = exec.Command(binary, serveArgs(config, data)...)
 	g.cmd.Stderr, g.cmd.Dir = log, filepath.Dir(config)
-	g.cmd.Env = append(append(os.Environ(), "PORTOLAN_ENDPOINT="), d.env...)
+	g.cmd.Env = slices.Concat(os.Environ(), []string{"PORTOLAN_ENDPOINT="}, d.env, clockOf(d.clock))
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := g.cmd.StdoutPipe()
 	if err != nil {
@@ -221,6 +224,19 @@ func (d *domain) serve(ctx context.Context, binary, config, data string, log *lo
 	}
 	g.client = bes.NewClient(&soap.Client{URL: g.endpoint, Retries: -1, Timeout: 20 * time.Second, Transport: transport})
 	return g, nil
+}
+
+// order has the domain's jobs go in the order that its policy says.
+func (g *gateway) order(binary string) error {
+	cmd := exec.Command(binary, "policy", "set", "gateway", "scheduling", g.d.policy)
+	cmd.Env = append(os.Environ(), "PORTOLAN_ENDPOINT="+g.endpoint)
+	var out []byte
+	var err error
+	g.d.space.within(func() { out, err = cmd.CombinedOutput() })
+	if err != nil {
+		return fmt.Errorf("the policy of %s: %w: %s", g.d.name, err, out)
+	}
+	return nil
 }
 
 // kill ends the process at once, as a power cut would.

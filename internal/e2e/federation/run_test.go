@@ -34,6 +34,7 @@ type run struct {
 	final map[string]bes.Status
 	begin time.Time
 	notes []string // of faults
+	said  said     // by gateways that were killed since
 }
 
 // newRun makes the directories of a run, and its ledger, which jobs of all accounts write.
@@ -76,6 +77,10 @@ func (r *run) kill(d *domain) {
 	g := d.gateway
 	r.up[d.name] = make(chan struct{})
 	r.mu.Unlock()
+	// What it counted is lost with it.
+	if list, err := g.peers(r.t.Context()); err == nil {
+		r.said.add(list)
+	}
 	g.kill()
 }
 
@@ -255,7 +260,7 @@ func (r *run) results(f *federation) *figures {
 		}
 	}
 	c := judge(r.jobs, wrote, told)
-	for what, ids := range map[string][]string{"lost": c.lost, "run twice": c.twice, "run and never submitted": c.strange} {
+	for what, ids := range map[string][]string{"lost": c.lost, "run twice": c.twice, "run and never submitted": c.strange, "run where their VO is not served": c.strayed, "run as another account than the rules say": c.astray} {
 		if len(ids) > 0 {
 			r.t.Errorf("%s: %d jobs were %s: %v", r.name, len(ids), what, ids[:min(len(ids), 10)])
 		}
@@ -268,7 +273,7 @@ func (r *run) results(f *federation) *figures {
 	out := measure(r.jobs, wrote, r.begin, c)
 	out.faults = r.notes
 	if f != nil {
-		out.traffic = f.traffic(r.t.Context(), r, wrote)
+		out.peers = f.traffic(r.t.Context(), r, wrote)
 	}
 	return out
 }
