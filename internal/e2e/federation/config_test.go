@@ -69,9 +69,14 @@ func (f *federation) configure(t *testing.T, d *domain, dir string) string {
 }
 
 // accountOf is the local account as which jobs of a domain run at a place: own jobs as who runs the
-// gateway, those of others as one of the accounts that each Debian has, another for each domain.
+// gateway or, with HTCondor, which runs nothing as root, as nobody; those of others as one of the
+// accounts that each Debian has, another for each domain.
 func accountOf(place, origin string) string {
-	if place == origin {
+	switch {
+	case place != origin:
+	case place == "fiu":
+		return "nobody"
+	default:
 		return "root"
 	}
 	return map[string]map[string]string{

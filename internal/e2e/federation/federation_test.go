@@ -18,7 +18,7 @@ import (
 //
 //	PORTOLAN_FEDERATION=all     runs it; or some of isolated,federated,faults
 //	PORTOLAN_FEDERATION_SEED=n  of the workload; 1
-//	PORTOLAN_FEDERATION_PHASE=d how long each domain is overloaded; 25s
+//	PORTOLAN_FEDERATION_PHASE=d how long each domain is overloaded; 20s
 //	PORTOLAN_FEDERATION_CLOCKS=right  leaves wrong clocks out, and so the compilation of all that the program has in it
 func TestFederation(t *testing.T) {
 	if os.Getenv("PORTOLAN_FEDERATION") == "" {
@@ -27,7 +27,7 @@ func TestFederation(t *testing.T) {
 	if err := missing(); err != nil {
 		testenv.Missing(t, "the experiment can't run here: %v", err)
 	}
-	l := load{seed: 1, domains: []string{"bsc", "fiu", "ibm"}, slots: slots, phase: 25 * time.Second, over: 2, rest: 0.25, mean: 3500 * time.Millisecond, house: 0.1}
+	l := load{seed: 1, domains: []string{"bsc", "fiu", "ibm"}, slots: slots, phase: 20 * time.Second, over: 2, rest: 0.25, mean: 3500 * time.Millisecond, house: 0.1}
 	if s := os.Getenv("PORTOLAN_FEDERATION_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
@@ -60,6 +60,7 @@ func TestFederation(t *testing.T) {
 	var names []string
 	// The managers stay from run to run; the gateways, and what they remember, do not.
 	pass := func(name string, federated, faulty bool) {
+		f.afresh()
 		r := newRun(t, name, dir, binary, domains, jobs)
 		defer r.stopAll()
 		for _, d := range domains {

@@ -18,6 +18,11 @@ type ran struct {
 	users  []string // the local accounts, of each start
 }
 
+// elsewhere reports whether the job ran elsewhere than at a place.
+func (r *ran) elsewhere(than string) bool {
+	return r != nil && slices.ContainsFunc(r.places, func(p string) bool { return p != than })
+}
+
 // readLedger reads what jobs wrote; where has the domain of each namespace.
 func readLedger(path string, where map[string]string) (map[string]*ran, error) {
 	b, err := os.ReadFile(path)
@@ -104,12 +109,12 @@ func judge(jobs []work, wrote map[string]*ran, told map[string]bool) correct {
 		} else if len(r.starts) > 1 {
 			c.again = append(c.again, j.id)
 		}
-		if j.vo == house && slices.ContainsFunc(r.places, func(p string) bool { return p != j.origin }) {
+		if j.vo == house && r.elsewhere(j.origin) {
 			c.strayed = append(c.strayed, j.id)
 		}
 		for i, place := range r.places {
 			if r.users[i] != accountOf(place, j.origin) {
-				c.astray = append(c.astray, j.id)
+				c.astray = append(c.astray, j.id+", at "+place+" as "+r.users[i])
 				break
 			}
 		}
@@ -126,7 +131,7 @@ func judge(jobs []work, wrote map[string]*ran, told map[string]bool) correct {
 func TestJudge(t *testing.T) {
 	dir := t.TempDir()
 	path := dir + "/ledger"
-	text := "S a net:[1] 10.5 root\nE a 11.5\nS b net:[1] 10.0 root\nS c net:[2] 1.0 games\nE c 2.0\nS c net:[1] 3.0 root\nE c 4.0\nS d net:[1] 1.0 root\nS d net:[2] 9.0 nobody\nE d 10.25\nS x net:[1] 1.0 root\nE x 2.0\nS f net:[1] 1.0 root\nE f 2.0\n"
+	text := "S a net:[1] 10.5 nobody\nE a 11.5\nS b net:[1] 10.0 nobody\nS c net:[2] 1.0 games\nE c 2.0\nS c net:[1] 3.0 nobody\nE c 4.0\nS d net:[1] 1.0 nobody\nS d net:[2] 9.0 nobody\nE d 10.25\nS x net:[1] 1.0 nobody\nE x 2.0\nS f net:[1] 1.0 nobody\nE f 2.0\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +146,7 @@ func TestJudge(t *testing.T) {
 		told[id] = id != "f"
 	}
 	got := judge(jobs, wrote, told)
-	if s := fmt.Sprint(got.lost, got.twice, got.again, got.strange, got.strayed, got.astray, got.finished); s != "[b e f] [c] [d] [x] [c] [d] 3" {
+	if s := fmt.Sprint(got.lost, got.twice, got.again, got.strange, got.strayed, got.astray, got.finished); s != "[b e f] [c] [d] [x] [c] [d, at bsc as nobody] 3" {
 		t.Error(s)
 	}
 	if d := wrote["d"].ends[0].Sub(wrote["d"].starts[1]); d != 1250*time.Millisecond || wrote["d"].places[1] != "bsc" {

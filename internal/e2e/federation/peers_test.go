@@ -78,6 +78,15 @@ func newFederation(t *testing.T, hub *space, domains []*domain, phase time.Durat
 	return f
 }
 
+// afresh has all ways count from nothing on.
+func (f *federation) afresh() {
+	for _, p := range f.proxies {
+		for _, w := range p.ways {
+			w.afresh()
+		}
+	}
+}
+
 // peerState is what GET /api/v1/peers tells of one peer, as far as it is of use here.
 type peerState struct {
 	Domain  string     `json:"domain"`
@@ -193,12 +202,12 @@ func (f *federation) traffic(ctx context.Context, r *run, wrote map[string]*ran)
 	}
 	for _, j := range r.jobs {
 		w := wrote[j.id]
-		if w == nil {
+		if !w.elsewhere(j.origin) {
 			continue
 		}
+		out.forwarded++
 		for i, place := range w.places {
 			if place != j.origin {
-				out.forwarded++
 				if first.IsZero() || w.starts[i].Before(first) {
 					first = w.starts[i]
 				}

@@ -144,8 +144,14 @@ func print(w io.Writer, l load, names []string, all map[string]*figures) {
 	far("bytes of these", func(b *between) string { return fmt.Sprint(b.bytes) })
 	far("items in these", func(b *between) string { return fmt.Sprint(b.items) })
 	far("bytes on the wire", func(b *between) string { return fmt.Sprint(b.passed) })
-	far("opening to 1st job elsewhere, s", func(b *between) string { return fmt.Sprintf("%.2f", b.first.Seconds()) })
-	far("of that, since 1st submission, s", func(b *between) string { return fmt.Sprintf("%.2f", b.after.Seconds()) })
+	known := func(d time.Duration) string { // not where gateways forgot when their first sessions were opened, as they were killed
+		if d == 0 {
+			return "-"
+		}
+		return fmt.Sprintf("%.2f", d.Seconds())
+	}
+	far("opening to 1st job elsewhere, s", func(b *between) string { return known(b.first) })
+	far("of that, since 1st submission, s", func(b *between) string { return known(b.after) })
 	a, b := l.ideal()
 	fmt.Fprintf(w, "  These jobs on ideal sites, to which a start costs nothing: mean bounded slowdown %.2f isolated, and %.2f if all slots were one site.\n", a, b)
 	for _, n := range names {

@@ -33,8 +33,9 @@ type run struct {
 	acked map[string]soap.EPR
 	final map[string]bes.Status
 	begin time.Time
-	notes []string // of faults
-	said  said     // by gateways that were killed since
+	waits map[string]string // what the jobs waited for, as they were last told
+	notes []string          // of faults
+	said  said              // by gateways that were killed since
 }
 
 // newRun makes the directories of a run, and its ledger, which jobs of all accounts write.
@@ -42,7 +43,7 @@ func newRun(t *testing.T, name, dir, binary string, domains []*domain, jobs []wo
 	t.Helper()
 	r := &run{
 		t: t, name: name, dir: filepath.Join(dir, name), binary: binary, domains: domains, jobs: jobs,
-		log: map[string]*logFile{}, configs: map[string]string{}, up: map[string]chan struct{}{}, acked: map[string]soap.EPR{}, final: map[string]bes.Status{},
+		log: map[string]*logFile{}, configs: map[string]string{}, up: map[string]chan struct{}{}, waits: map[string]string{}, acked: map[string]soap.EPR{}, final: map[string]bes.Status{},
 	}
 	if err := os.Mkdir(r.dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -96,6 +97,13 @@ func (r *run) stopAll() {
 		d.gateway = nil
 	}
 	if r.t.Failed() {
+		n := 0
+		for _, j := range r.jobs {
+			if why := r.waits[j.id]; why != "" && n < 15 {
+				n++
+				r.t.Logf("%s: %s waited: %s", r.name, j.id, why)
+			}
+		}
 		for name, l := range r.log {
 			r.t.Logf("%s: the log of the gateway of %s:\n%s", r.name, name, l.tail())
 		}
@@ -219,6 +227,8 @@ func (r *run) watch(ctx context.Context, d *domain, n int) {
 				r.final[ids[i]] = bes.Status{}
 			case s.Status.State.Final():
 				r.final[ids[i]] = s.Status
+			case s.Status.State == bes.Pending && s.Status.Details != nil && s.Status.Details.Reason != "":
+				r.waits[ids[i]] = s.Status.Details.Reason
 			}
 		}
 		r.mu.Unlock()
@@ -274,6 +284,11 @@ func (r *run) results(f *federation) *figures {
 	out.faults = r.notes
 	if f != nil {
 		out.peers = f.traffic(r.t.Context(), r, wrote)
+		for _, d := range r.domains {
+			if !slices.ContainsFunc(r.jobs, func(j work) bool { return j.origin == d.name && wrote[j.id].elsewhere(d.name) }) {
+				r.t.Errorf("%s: %s, overloaded, had none of its jobs run elsewhere", r.name, d.name)
+			}
+		}
 	}
 	return out
 }
