@@ -15,14 +15,14 @@ const bound = time.Second
 // figures are what a run comes to.
 type figures struct {
 	correct
-	jobs    int
-	wait    summary                   // from submission to begin
-	slow    summary                   // bounded slowdown
-	by      map[string]*summaryOf     // domain of origin
-	placed  map[string]map[string]int // origin and place
-	length  time.Duration             // from the first submission to the last end
-	faults  []string
-	peers   *between // nil where there are none
+	jobs   int
+	wait   summary                   // from submission to begin
+	slow   summary                   // bounded slowdown
+	by     map[string]*summaryOf     // domain of origin
+	placed map[string]map[string]int // origin and place
+	length time.Duration             // from the first submission to the last end
+	faults []string
+	peers  *between // nil where there are none
 }
 
 type summaryOf struct{ wait, slow summary }
