@@ -43,6 +43,18 @@ type Request struct {
 	wishes     [sha256.Size]byte
 }
 
+// Late says why a job that has not started by now can't be sure to have ended by its Deadline,
+// wherever it runs; "" if it can, and of one without a Deadline.
+func (r *Request) Late(now time.Time) string {
+	if r.NotBefore.After(now) {
+		now = r.NotBefore
+	}
+	if r.Deadline.IsZero() || now.Add(durationOf(r.wallLimit)).Before(r.Deadline) {
+		return ""
+	}
+	return tellDeadline(&at{request: r, derived: &Derived{Now: now}}).Sentence
+}
+
 // Need is what a job takes.
 type Need struct {
 	Slots       int // 1

@@ -56,6 +56,7 @@ type Broker struct {
 	unread   jobHeap // jobs that wait to be brought to the scheduler
 	dues     dues    // jobs that are too late at a time
 	leases   dues    // jobs of peers, by the end of their leases
+	asides   dues    // jobs that may get a site again at a time
 	watches  map[*watch]struct{}
 	kinds    map[kindKey]*kind
 	spare    spares
@@ -97,6 +98,7 @@ type job struct {
 	queued   where              // it waits
 	place    int                // its index among those to be read
 	filed    bool               // among those that have a deadline
+	aside    bool               // among those that may get a site again at a time
 	reserved *site              // that is being written down for it
 	chosen   *schedule.Decision // the same, with the reasons, until it is stored
 	deciding bool               // its end is being written down, as no site is left
@@ -271,7 +273,7 @@ func (b *Broker) reset() {
 	b.live = 0
 	b.kinds, b.unread, b.fed, b.busy = map[kindKey]*kind{}, jobHeap{}, map[string]bool{}, false
 	b.spare.clear()
-	b.dues, b.leases = nil, nil
+	b.dues, b.leases, b.asides = nil, nil, nil
 	b.copies, b.outlasted, b.moved = map[string][]*job{}, map[string]*job{}, map[string]string{}
 	b.bags, b.births, b.passed = map[kindKey]*bag{}, nil, time.Time{}
 	b.newScheduler()

@@ -58,6 +58,9 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 	if late := b.passDeadlines(now); late > 0 && (wait == 0 || late < wait) {
 		wait = late
 	}
+	if again := b.passAsides(now); again > 0 && (wait == 0 || again < wait) {
+		wait = again
+	}
 	if due := b.passLeases(now); due > 0 && (wait == 0 || due < wait) {
 		wait = due
 	}

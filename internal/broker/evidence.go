@@ -41,10 +41,12 @@ func (s *site) failure(j *job, st *store.Status, err error) fact {
 				"the site %s can't take it now (%s), and it is given back after %d attempts", s.name, fail.Sentence(err), st.Attempt,
 			)}
 		}
-		return fact{
+		f := fact{
 			event: Deferred, notBefore: b.later(st.Attempt),
 			reason: fmt.Sprintf("the site %s can't take it now (%s); it is tried again", s.name, fail.Sentence(err)),
 		}
+		s.setAside(&f, st, 0)
+		return f
 	default:
 		why := fmt.Sprintf("the site %s refused it: %s", s.name, fail.Sentence(err))
 		if b.elsewhere(j, st, s.name) {
@@ -182,9 +184,11 @@ func (s *site) facts(j *job, st *store.Status, e *adapters.Evidence, placed bool
 			if !st.Cancel {
 				f.reason += "; it is placed again"
 			}
+			s.setAside(&f, st, gaveBack)
 		case neverRan && st.Lost < b.cfg.Retry.Lost || neverRan && st.Cancel:
 			f.event, f.started, f.notBefore = Unrun, time.Time{}, b.later(st.Lost+1)
 			say("lost by the site " + s.name + " before it ran" + again(st))
+			s.setAside(&f, st, gaveBack)
 		case neverRan:
 			say(fmt.Sprintf("lost %d times before it could run, the last time by the site %s", st.Lost+1, s.name))
 		case st.Placement != nil && st.Placement.Rerunnable && (st.Lost < b.cfg.Retry.Lost || st.Cancel):

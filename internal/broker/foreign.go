@@ -262,7 +262,7 @@ func (b *Broker) takeForeign(ctx context.Context, id string, f *Foreign) (Foreig
 		return none, err
 	}
 	def := k.def
-	if err := b.refusal(op, k, f.Owner); err != nil {
+	if err := b.foreignRefusal(op, k, f.Owner); err != nil {
 		return none, err
 	}
 	cpus := max(1, k.request.Need.CPUs)

@@ -919,6 +919,9 @@ func TestCheckForeign(t *testing.T) {
 			{"no such site", func(f *Foreign) { f.Document = document("exit 0", "elsewhere") }, fail.Unsupported, "CandidateHosts"},
 			{"no document", func(f *Foreign) { f.Document = []byte("<x/>") }, fail.Invalid, ""},
 			{"too long", func(f *Foreign) { f.Document = make([]byte, 64<<20) }, fail.Invalid, "bytes"},
+			{"in time", func(f *Foreign) { f.Document, f.Deadline = limited(600), time.Now().Add(11*time.Minute) }, 0, ""},
+			{"too late", func(f *Foreign) { f.Deadline = time.Now().Add(-time.Second) }, fail.Unsupported, "which has passed"},
+			{"too little time", func(f *Foreign) { f.Document, f.Deadline = limited(600), time.Now().Add(9*time.Minute) }, fail.Unsupported, "a job that may run for 10m can't be sure to have ended by then"},
 		} {
 			for range 2 { // what is remembered says the same
 				f := handed(100+i, time.Hour, "exit 0")
@@ -944,5 +947,40 @@ func TestCheckForeign(t *testing.T) {
 		if _, err := g.CheckForeign(&f); err != nil {
 			t.Errorf("the site has it now: %v", err)
 		}
+	})
+}
+
+// limited gives a document whose program may run for so many seconds.
+func limited(seconds int) []byte {
+	return []byte(strings.Replace(string(document("exit 0")), "</p:POSIXApplication>", fmt.Sprintf("<p:WallTimeLimit>%d</p:WallTimeLimit></p:POSIXApplication>", seconds), 1))
+}
+
+// TestForeignKindShared: jobs of the same document that come at once, while it is asked whether
+// they may, share what was found out about it, and each has its own words of where it came from.
+func TestForeignKindShared(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := here(t, fake.NewWorld(4), fake.Options{})
+		var all sync.WaitGroup
+		for i := range 32 {
+			f := handed(300+i, time.Hour, "exit 0")
+			f.Hops += i % 3
+			all.Go(func() {
+				if _, err := g.CheckForeign(&f); err != nil {
+					t.Error(err)
+				}
+			})
+			all.Go(func() {
+				r := g.TakeIn(context.Background(), f)[0]
+				if r.Err != nil {
+					t.Error(r.Err)
+					return
+				}
+				recs, err := g.foreigners(context.Background(), []string{r.ID})
+				if is := recs[r.ID].Status.Foreign; err != nil || is == nil || is.ID != f.ID || is.Hops != f.Hops {
+					t.Errorf("the record of %s says that it is %+v, %v", f.ID, is, err)
+				}
+			})
+		}
+		all.Wait()
 	})
 }

@@ -37,10 +37,19 @@ func (b *Broker) CheckForeign(f *Foreign) (resourcemodel.Need, error) {
 	if err != nil {
 		return none, err
 	}
-	if err := b.refusal(op, k, f.Owner); err != nil {
+	if err := b.foreignRefusal(op, k, f.Owner); err != nil {
 		return none, err
 	}
 	return k.request.Need, nil
+}
+
+// foreignRefusal is refusal for a job of a peer. One that is too late for its Deadline wherever
+// it runs is refused as well: it would wait here for nothing, and its domain is told at once.
+func (b *Broker) foreignRefusal(op string, k *kind, owner string) error {
+	if why := k.request.Late(time.Now()); why != "" {
+		return fail.Errorf(op, fail.Unsupported, "", "%s", why)
+	}
+	return b.refusal(op, k, owner)
 }
 
 // judged remembers kinds of jobs of peers between the admission of a route and the taking in

@@ -14,6 +14,7 @@ import (
 	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/peers/routing"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
@@ -39,6 +40,33 @@ func (a *asPeer) Recall(ctx context.Context, hs []adapters.Handle, why string) [
 	return a.Cancel(ctx, hs)
 }
 
+// showing gives what has a domain show as many free slots as told, of a site like "here".
+func (g *gateway) showing(st store.Store, domain string) func(free int) {
+	g.t.Helper()
+	their, err := modelstore.Open(g.t.Context(), st, modelstore.Options{Domain: domain})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	sess, err := st.Join(g.t.Context(), domain)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return func(free int) {
+		g.mu.Lock()
+		static, dynamic := *g.sites["here"].static, *g.sites["here"].dynamic
+		g.mu.Unlock()
+		dynamic.Shares = map[string]resourcemodel.ShareState{}
+		for _, h := range static.Shares {
+			dynamic.Shares[h.ID] = resourcemodel.ShareState{Open: true, FreeSlots: free}
+		}
+		dynamic.Version++
+		if _, err := their.Feed(g.t.Context(), sess, resourcemodel.Key{Site: "cluster"}, &static, &dynamic); err != nil {
+			g.t.Fatal(err)
+		}
+		synctest.Wait()
+	}
+}
+
 // TestPeersAreSites: what the own sites would not start at once goes to a peer, if its domain
 // shows room for it; the choice is told in words; what waits there is asked back when the own
 // sites have recovered.
@@ -55,28 +83,7 @@ func TestPeersAreSites(t *testing.T) {
 		defer g.stop()
 		<-g.Ready()
 		synctest.Wait()
-		their, err := modelstore.Open(t.Context(), st, modelstore.Options{Domain: "bsc"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		sess, err := st.Join(t.Context(), "bsc")
-		if err != nil {
-			t.Fatal(err)
-		}
-		shows := func(free int) {
-			g.mu.Lock()
-			static, dynamic := *g.sites["here"].static, *g.sites["here"].dynamic
-			g.mu.Unlock()
-			dynamic.Shares = map[string]resourcemodel.ShareState{}
-			for _, h := range static.Shares {
-				dynamic.Shares[h.ID] = resourcemodel.ShareState{Open: true, FreeSlots: free}
-			}
-			dynamic.Version++
-			if _, err := their.Feed(t.Context(), sess, resourcemodel.Key{Site: "cluster"}, &static, &dynamic); err != nil {
-				t.Fatal(err)
-			}
-			synctest.Wait()
-		}
+		shows := g.showing(st, "bsc")
 		if err := g.SetPeers(&Peering{Own: "home", Policy: routing.Policy{Overload: time.Second, Recover: time.Second}, Peers: map[string]Standing{"bsc": {Role: routing.Equal}}}); err != nil {
 			t.Fatal(err)
 		}

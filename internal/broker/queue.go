@@ -2,6 +2,8 @@ package broker
 
 import (
 	"container/heap"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/policy"
@@ -53,9 +55,13 @@ func (b *Broker) enqueue(j *job) {
 // entry gives a job as the scheduler takes it; its kind is known.
 func (b *Broker) entry(j *job) schedule.Entry {
 	st, k := &j.rec.Status, j.kind
+	later, out := b.laterSites(j, time.Now()), st.Refused
+	if len(later) > 0 {
+		out = slices.AppendSeq(slices.Clone(out), maps.Keys(later)) // whose order makes no difference
+	}
 	return schedule.Entry{
 		Job: jobOf(j.rec.ID, j.rec.Owner, j.rec.Submitted, st.Class, k), Attempt: st.Attempt + 1,
-		Queue: k.queue(), NotBefore: st.NotBefore, Avoid: k.avoid(st.Refused), Way: k.way(),
+		Queue: k.queue(), NotBefore: st.NotBefore, Avoid: k.avoid(out), Later: later, Way: k.way(),
 	}
 }
 

@@ -35,6 +35,7 @@ type fact struct {
 	started    time.Time
 	ended      time.Time
 	notBefore  time.Time
+	aside      *store.Aside   // Deferred, Unrun and Returned: the site is not to get it again for a while
 	verdict    *store.Verdict // Outlived
 	winner     *store.Status  // Won: how the replica ended
 	had        *store.Status  // Swapped and Retired: what the job had until then
@@ -78,6 +79,9 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 		no := f.event == Refused || f.event == GaveUp
 		if no && st.Placement != nil && !slices.Contains(st.Refused, st.Placement.Site) {
 			st.Refused = append(slices.Clip(st.Refused), st.Placement.Site)
+		}
+		if f.aside != nil {
+			st.Aside = withAside(st.Aside, f.aside)
 		}
 		if f.event == Unrun || f.event == Rerun {
 			st.Lost++
@@ -169,7 +173,7 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 	if st.Final {
 		st.Gone = st.Foreign != nil && resultless(st, f)
 		st.Unfit = st.Gone && (f.unfit || f.event == Stopped)
-		st.NotBefore, st.Verdict = time.Time{}, nil
+		st.NotBefore, st.Verdict, st.Aside = time.Time{}, nil, nil
 		if st.Ended = f.ended; st.Ended.IsZero() {
 			st.Ended = f.at
 		}

@@ -43,6 +43,7 @@ type Status struct {
 	CPUs       int           `json:"cpus,omitempty"`    // that it asks for; 0 is 1
 	Class      int           `json:"class,omitempty"`   // of the queue: one whose place was lost is of a higher one than 0
 	Refused    []string      `json:"refused,omitempty"` // sites that refused it for good; never changed in place
+	Aside      []Aside       `json:"aside,omitempty"`   // sites that it is not to get for a while; never changed in place
 	Placement  *Placement    `json:"placement,omitempty"`
 	ExitStatus *int          `json:"exitStatus,omitempty"`
 	Signal     string        `json:"signal,omitempty"`
@@ -62,6 +63,14 @@ type Status struct {
 	Gone       bool          `json:"gone,omitempty"`     // it ended without a result: the copy is dead, and the peer may place it elsewhere
 	Unfit      bool          `json:"unfit,omitempty"`    // with Gone: as no site here can run it, ever
 	Sequence   int           `json:"sequence"`           // of the newest history line; set by the store
+}
+
+// Aside is a site that a job is not to get again before Until, as it gave it back or could not
+// take it, Times times in a row.
+type Aside struct {
+	Site  string    `json:"site"`
+	Until time.Time `json:"until"`
+	Times int       `json:"times"`
 }
 
 // Foreign is whose a job is that a peer handed over.

@@ -125,10 +125,10 @@ func (s *Situation) consider(peer *Peer, p Policy) (c Choice, why string) {
 		return c, "jobs of other domains are not forwarded here"
 	case s.Hops <= 0:
 		return c, "the job has made all hops that its origin allows"
-	case peer.Away != "":
-		return c, peer.Away
 	case s.Refused[peer.Domain] != "":
 		return c, s.Refused[peer.Domain]
+	case peer.Away != "":
+		return c, peer.Away
 	case p.MostGiven > 0 && peer.Given >= p.MostGiven:
 		return c, "it has as many of our jobs as the policy allows"
 	}

@@ -17,7 +17,10 @@ type Entry struct {
 	Queue     string              // the share that its document names, if it names one
 	NotBefore time.Time           // as the gateway wants it; the request may have a later one
 	Avoid     []resourcemodel.Key // sites that are not to get it, in order
-	Way       *Way                // of a job of another domain; nil of our own
+	// Later are the peers among Avoid that it may get later, by the name of the site, with what
+	// stands against each until then.
+	Later map[string]string
+	Way   *Way // of a job of another domain; nil of our own
 }
 
 // from gives when the job may be placed at the earliest.

@@ -41,6 +41,7 @@ type Way struct {
 type far struct {
 	peers    *Peers
 	domains  map[string]*Peer
+	sites    map[resourcemodel.Key]bool // those that the peers are to the broker
 	places   Places // of all peers, each site at its best: see resourcemodel.Widest
 	model    *resourcemodel.Snapshot
 	takes    map[resourcemodel.Place]int // jobs that were given to a place and are not in what it shows
@@ -98,8 +99,10 @@ func (s *Scheduler) SetPeers(p *Peers) {
 	}
 	f := s.far
 	f.peers, f.domains, f.dirty = p, make(map[string]*Peer, len(p.Peers)), true
+	f.sites = make(map[resourcemodel.Key]bool, len(p.Peers))
 	for i := range p.Peers {
 		f.domains[p.Peers[i].Domain] = &p.Peers[i]
+		f.sites[p.Peers[i].Site] = true
 	}
 }
 
@@ -219,6 +222,14 @@ func (f *far) began(g *given) {
 func (f *far) left(g *given) {
 	delete(f.lagging[g.far.Key], g.id)
 	f.give(g)
+}
+
+// farOpened lets the next look see that a site which is a peer may get jobs again: no place of
+// ours tells of that.
+func (s *Scheduler) farOpened(k resourcemodel.Key) {
+	if s.far != nil && s.far.sites[k] {
+		s.far.dirty = true
+	}
 }
 
 // stir wakes the classes that a peer may help: something changed there, or more jobs wait
@@ -481,7 +492,7 @@ func (s *Scheduler) route(e *Entry, c *class, v *view, now time.Time) (routing.D
 			}
 		}
 		if slices.Contains(e.Avoid, at.key) {
-			sit.Refused[p.Domain] = "the job is not to get the domain " + p.Domain + " again"
+			sit.Refused[p.Domain] = cmp.Or(e.Later[at.key.Site], "the job is not to get the domain "+p.Domain+" again")
 		}
 		sit.Peers = append(sit.Peers, p)
 	}
@@ -690,7 +701,8 @@ func (s *Scheduler) tryFar(e *Entry, v *view, now time.Time) *Decision {
 func (s *Scheduler) farFits(e *Entry, now time.Time) bool {
 	d := s.derived(now)
 	for i := range s.far.peers.Peers {
-		if slices.Contains(e.Avoid, s.far.peers.Peers[i].Site) {
+		at := s.far.peers.Peers[i].Site
+		if _, later := e.Later[at.Site]; slices.Contains(e.Avoid, at) && !later {
 			continue
 		}
 		if s.Shows(s.far.peers.Peers[i].Domain, e.Request, d) {

@@ -298,7 +298,7 @@ func (r *replay) add(e *entryEvent) error {
 	if err != nil {
 		return err
 	}
-	r.s.Add(Entry{Job: j, Attempt: e.Attempt, Queue: e.Queue, NotBefore: e.NotBefore, Avoid: e.Avoid, Way: e.Way})
+	r.s.Add(Entry{Job: j, Attempt: e.Attempt, Queue: e.Queue, NotBefore: e.NotBefore, Avoid: e.Avoid, Way: e.Way, Later: e.Later})
 	return nil
 }
 

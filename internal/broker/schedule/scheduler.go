@@ -423,6 +423,7 @@ func (s *Scheduler) SetSite(k resourcemodel.Key, to Site) {
 	}
 	v.Site = to
 	s.touch(k, modeled)
+	s.farOpened(k)
 }
 
 // SetLimits bounds the jobs of owners and VOs, those under way counted.
@@ -663,6 +664,7 @@ func (s *Scheduler) refresh(now time.Time) {
 	for _, v := range open {
 		v.Closed, v.Reopen, v.Problem = false, time.Time{}, ""
 		s.touch(v.key, modeled)
+		s.farOpened(v.key)
 	}
 	if !s.retry.IsZero() && !s.retry.After(now) {
 		s.unbarAll()

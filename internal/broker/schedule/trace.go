@@ -89,6 +89,7 @@ type entryEvent struct {
 	NotBefore time.Time           `json:"notBefore,omitzero"`
 	Avoid     []resourcemodel.Key `json:"avoid,omitempty"`
 	Way       *Way                `json:"way,omitempty"`
+	Later     map[string]string   `json:"later,omitempty"`
 }
 
 // usageEvent has a ledger; no parts is none.
@@ -338,7 +339,7 @@ func (r *Recorder) job(j *policy.Job) jobEvent {
 }
 
 func (r *Recorder) add(e *Entry) {
-	r.write(&event{Add: &entryEvent{r.job(e.Job), e.Attempt, e.Queue, e.NotBefore, e.Avoid, e.Way}})
+	r.write(&event{Add: &entryEvent{r.job(e.Job), e.Attempt, e.Queue, e.NotBefore, e.Avoid, e.Way, e.Later}})
 }
 
 func (r *Recorder) given(j *policy.Job, p resourcemodel.Place, far *resourcemodel.Place, ahead, settled bool) {

@@ -294,7 +294,8 @@ func (g *Gateway) Admit(_ context.Context, from string, r *wire.Route, here int)
 	}
 	// What nothing here could run, or not as the account, is refused now and not taken and given back.
 	need, err := g.o.Broker.CheckForeign(&broker.Foreign{
-		Owner: local.Owner, Account: local.Account, VO: local.VO, Document: []byte(r.Document), From: from, Origin: r.Origin, ID: r.ID, Path: r.Path, Hops: r.Hops,
+		Owner: local.Owner, Account: local.Account, VO: local.VO, Document: []byte(r.Document), Deadline: r.Deadline,
+		From: from, Origin: r.Origin, ID: r.ID, Path: r.Path, Hops: r.Hops,
 	})
 	if err != nil {
 		return peering.Admitted{}, err
