@@ -56,7 +56,7 @@ func (f *federation) configure(t *testing.T, d *domain, dir string) string {
 		}
 		fmt.Fprintf(&b, "      role: %s\n      vos: [%s]\n      shows: categorized\n      every: 500ms\n      beat: 2s\n      lost: 12s\n      terms: {lease: 15s, skew: 1s, stopWithin: 3s, resend: 2s, keep: 10m}\n", r.role, strings.Join(everywhere, ", "))
 	}
-	b.WriteString("  routing: {overload: 2s, recover: 500ms, hop: 500ms, typical: 3500ms}\n")
+	b.WriteString("  routing: {overload: 2s, recover: 500ms, hop: 500ms, typical: 5s}\n")
 	b.WriteString("  mapping:\n")
 	for _, o := range f.domains {
 		if o != d {

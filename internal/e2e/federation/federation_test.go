@@ -27,7 +27,7 @@ func TestFederation(t *testing.T) {
 	if err := missing(); err != nil {
 		testenv.Missing(t, "the experiment can't run here: %v", err)
 	}
-	l := load{seed: 1, domains: []string{"bsc", "fiu", "ibm"}, slots: slots, phase: 20 * time.Second, over: 2, rest: 0.25, mean: 3500 * time.Millisecond, house: 0.1}
+	l := load{seed: 1, domains: []string{"bsc", "fiu", "ibm"}, slots: slots, phase: 20 * time.Second, over: 2, rest: 0.1, mean: 5 * time.Second, house: 0.1}
 	if s := os.Getenv("PORTOLAN_FEDERATION_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
