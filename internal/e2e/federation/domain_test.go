@@ -41,6 +41,10 @@ type domain struct {
 // slots that each domain has.
 const slots = 4
 
+// ahead has sites given few jobs that they can't run at once: what waits at a manager can't go elsewhere any more. It holds
+// isolated as well as federated.
+const ahead = "    ahead: 2\n"
+
 // newDomain makes the namespace of a domain.
 func newDomain(t *testing.T, hub *space, name string, number int) *domain {
 	t.Helper()
@@ -98,7 +102,7 @@ func (d *domain) slurm(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	d.env = s.Env()
-	d.site = fmt.Sprintf("  - name: cluster\n    type: slurm\n    settings: {spool: %s, requestsPerSecond: 20, poll: 500ms}\n", spool)
+	d.site = fmt.Sprintf("  - name: cluster\n    type: slurm\n    settings: {spool: %s, requestsPerSecond: 20, poll: 500ms}\n", spool) + ahead
 }
 
 // condor brings a real HTCondor up in the domain.
@@ -128,14 +132,14 @@ func (d *domain) condor(t *testing.T, dir string) {
 		t.Fatalf("no HTCondor: %v\n%s", err, c.Logs(20))
 	}
 	d.env = c.Env()
-	d.site = "  - name: pool\n    type: condor\n    settings: {requestsPerSecond: 20}\n"
+	d.site = "  - name: pool\n    type: condor\n    settings: {requestsPerSecond: 20}\n" + ahead
 }
 
 // hosts brings machines up that are reached by SSH.
 func (d *domain) hosts(t *testing.T, dir string) {
 	t.Helper()
 	entries := startHosts(t, d.space, dir, 2, d.slots/2)
-	d.site = "  - name: hosts\n    type: shell\n    settings:\n      hosts:\n" + entries
+	d.site = "  - name: hosts\n    type: shell\n    settings:\n      hosts:\n" + entries + ahead
 }
 
 // gateway is a running gateway of a domain.
