@@ -173,6 +173,32 @@ func (b *Broker) reserveShared(ctx context.Context, u limits.Use) (release func(
 	return func() { sh.limits.Release(u) }, nil
 }
 
+// VOUse is what a VO may have at once and has, over all replicas as known here.
+type VOUse struct {
+	Jobs, CPUs int
+	// MostJobs and MostCPUs are the limits in force; -1 is none.
+	MostJobs, MostCPUs int
+}
+
+// VOUse tells it of a VO.
+func (b *Broker) VOUse(vo string) VOUse {
+	sh := b.shared.Load()
+	if sh == nil {
+		return VOUse{MostJobs: -1, MostCPUs: -1}
+	}
+	most := func(scope limits.Scope) (most, used int) {
+		s := limits.Subject{Scope: scope, Name: vo}
+		if l, ok := sh.limits.Of(s); ok {
+			return l.Max, l.Used
+		}
+		return -1, sh.limits.Used(s)
+	}
+	var u VOUse
+	u.MostJobs, u.Jobs = most(limits.VO)
+	u.MostCPUs, u.CPUs = most(limits.VOCPUs)
+	return u
+}
+
 // Limiting is how a Broker's limits are seen and set: how many live jobs, or CPUs of
 // these, a user or a VO may have, and how many may be at a site, over all replicas.
 type Limiting interface {

@@ -50,6 +50,13 @@ func (e *Engine) Counts() map[string]Counts {
 	return out
 }
 
+// TakenOf counts the jobs of a domain that are here and have not ended.
+func (e *Engine) TakenOf(domain string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.here[domain]
+}
+
 // tally counts what a step began; the caller holds the lock.
 func (e *Engine) tally(before, after *handover.Job) {
 	if after == nil {

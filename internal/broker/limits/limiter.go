@@ -747,6 +747,13 @@ func (l *Limiter) Of(s Subject) (Status, bool) {
 	return st, true
 }
 
+// Used gives what counts towards a subject as known here, whether it has a limit or not.
+func (l *Limiter) Used(s Subject) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sum(s)
+}
+
 // Room gives how many more jobs like this there is room for by the limits alone, as known
 // here; a negative number is no bound. It reserves nothing.
 func (l *Limiter) Room(u Use) int {

@@ -42,7 +42,7 @@ type far struct {
 	peers    *Peers
 	domains  map[string]*Peer
 	sites    map[resourcemodel.Key]bool // those that the peers are to the broker
-	places   Places // of all peers, each site at its best: see resourcemodel.Widest
+	places   Places                     // of all peers, each site at its best: see resourcemodel.Widest
 	model    *resourcemodel.Snapshot
 	takes    map[resourcemodel.Place]int // jobs that were given to a place and are not in what it shows
 	lagging  map[resourcemodel.Key]map[string]*given

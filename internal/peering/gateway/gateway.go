@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,7 +30,8 @@ import (
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
-// Options are those of a Gateway; all but Replica, Software, Endpoint, Door and Log are required.
+// Options are those of a Gateway; all but Replica, Software, Endpoint, Door, Taken,
+// Transport and Log are required.
 type Options struct {
 	Domain   string
 	Replica  string
@@ -45,7 +47,9 @@ type Options struct {
 	Door *peers.Server
 	// Taken reports whether an own site has a name; nil: none has.
 	Taken func(name string) bool
-	Log   *slog.Logger
+	// Transport is that of peers.Options; nil carries requests over HTTP.
+	Transport func(p peers.Peer) (http.RoundTripper, error)
+	Log       *slog.Logger
 }
 
 // Gateway is one domain's gateway among others. It is safe for concurrent use.
@@ -59,8 +63,9 @@ type Gateway struct {
 
 	mu       sync.Mutex
 	settings members.Settings
-	stands   map[string]string // peers with a session; the others' reasons
-	sites    map[string]string // names by domain, as the broker has them
+	stands   map[string]string   // peers with a session; the others' reasons
+	vos      map[string][]string // that peers vouch for, as they said when the session began
+	sites    map[string]string   // names by domain, as the broker has them
 }
 
 // New makes one; Follow tells it of the peers, and Run makes it work.
@@ -68,9 +73,9 @@ func New(o Options) (*Gateway, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{o: o, wake: make(chan struct{}, 1), stands: map[string]string{}, sites: map[string]string{}}
+	g := &Gateway{o: o, wake: make(chan struct{}, 1), stands: map[string]string{}, vos: map[string][]string{}, sites: map[string]string{}}
 	var err error
-	if g.Showing, err = showing.New(showing.Options{Domain: o.Domain, Model: o.Model, Link: link{g}, Log: o.Log}); err != nil {
+	if g.Showing, err = showing.New(showing.Options{Domain: o.Domain, Model: o.Model, Link: link{g}, Quotas: g.quotas, Log: o.Log}); err != nil {
 		return nil, err
 	}
 	if g.Favours, err = favours.New(favours.Options{Domain: o.Domain, Store: o.Store, Signer: o.Signer, Link: link{g}, Log: o.Log}); err != nil {
@@ -117,7 +122,7 @@ const drainTime = 2 * time.Second
 func (g *Gateway) serve(ctx context.Context, sess store.Session) error {
 	parts := []peering.Part{resources{g.Showing}, accounts{g.Favours}, watcher{g}}
 	t, err := peers.New(peers.Options{
-		Domain: g.o.Domain, Software: g.o.Software, Endpoint: g.o.Endpoint, Trust: g.o.Trust, Log: g.o.Log,
+		Domain: g.o.Domain, Software: g.o.Software, Endpoint: g.o.Endpoint, Trust: g.o.Trust, Transport: g.o.Transport, Log: g.o.Log,
 		Handler: &peering.Handler{Engine: g.Engine, Parts: parts, Context: ctx},
 	})
 	if err != nil {
@@ -186,6 +191,7 @@ func (g *Gateway) Follow(s members.Settings) {
 	}
 	for domain := range was {
 		delete(g.stands, domain)
+		delete(g.vos, domain)
 		if t != nil {
 			if err := t.Remove(domain); err != nil {
 				g.o.Log.Warn("a peer could not be removed", "peer", domain, "cause", err)
@@ -345,6 +351,9 @@ func (w watcher) stand(domain, away string) {
 }
 
 func (w watcher) Opened(domain string, a session.Agreement) {
+	w.g.mu.Lock()
+	w.g.vos[domain] = a.Theirs.VOs
+	w.g.mu.Unlock()
 	away := ""
 	if !a.Theirs.Provides {
 		away = "the domain " + domain + " takes no jobs of " + w.g.o.Domain

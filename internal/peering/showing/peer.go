@@ -31,7 +31,8 @@ type peer struct {
 	out      []wire.Message // for which there was no room yet
 	pushed   time.Time
 	verified time.Time
-	quotas   []wire.Quota
+	quotas   []wire.Quota // that were told; nil: none yet
+	quoted   time.Time    // when it was looked at them
 	heard    time.Time
 	sites    map[string]int // bytes of each site that it shows
 	bytes    int
@@ -61,7 +62,7 @@ func (p *peer) seed() {
 func (p *peer) opened(a session.Agreement) {
 	p.open, p.alive, p.features, p.out = true, true, a.Features, nil
 	p.e.Begin()
-	p.quotas, p.problem = nil, ""
+	p.quotas, p.quoted, p.problem = nil, time.Time{}, ""
 	if p.again {
 		p.again = false
 		p.seed()
@@ -196,6 +197,13 @@ func (p *peer) tick(m *resourcemodel.Snapshot, children []string, now time.Time)
 				p.s.o.Log.Warn("some of our sites can't be shown to a peer", "peer", p.domain, "cause", err)
 			}
 			p.put(p.e.Push()...)
+		}
+	}
+	if p.s.o.Quotas != nil {
+		if due := p.quoted.Add(quotaTime).Sub(now); due > 0 {
+			wait = min(wait, due)
+		} else if wait = min(wait, quotaTime); len(p.out) == 0 {
+			p.quoted = now
 			p.tellQuotas()
 		}
 	}
@@ -243,12 +251,12 @@ func (p *peer) show(m *resourcemodel.Snapshot, children []string, to To) error {
 	return p.e.Show(as, to.Detail, slices.Compact(of)...)
 }
 
+// quotaTime is how often it is looked whether quotas or their use are others.
+const quotaTime = 10 * time.Second
+
 // tellQuotas tells the quotas of the peer's VOs, if they are others than were told.
 func (p *peer) tellQuotas() {
-	if p.s.o.Quotas == nil {
-		return
-	}
-	now := p.s.o.Quotas(p.domain)
+	now := append([]wire.Quota{}, p.s.o.Quotas(p.domain)...)
 	same := slices.EqualFunc(now, p.quotas, func(a, b wire.Quota) bool {
 		a.Measured, b.Measured = time.Time{}, time.Time{}
 		return a == b
