@@ -42,6 +42,8 @@ type entry struct {
 	config session.Config
 	client *Client
 	url    string // of client
+	told   string // where the peer said last that it is reached; "" is nowhere
+	aside  bool   // the last request to its URL got no answer: it is called where it was told
 
 	link   *link    // the session that stands
 	old    []*link  // closed ones, the last closed last
@@ -242,6 +244,9 @@ func (e *entry) settle() {
 // change takes other wishes.
 func (e *entry) change(p Peer) {
 	before, after := e.config, e.t.o.config(p)
+	if p.URL != e.peer.URL {
+		e.aside = false
+	}
 	e.peer, e.config = p, after
 	// What is shown may change in a session.
 	before.Party.Shows, before.Party.Every = after.Party.Shows, after.Party.Every
@@ -259,12 +264,19 @@ func (e *entry) change(p Peer) {
 	e.open()
 }
 
-// clientFor gives what calls the peer: at its URL, or where that is not known at the
-// endpoint that it told.
+// unanswered has a peer be called elsewhere the next time, if it told another endpoint than the
+// URL that is known: it may have come back at another port. The two take turns until one answers.
+func (e *entry) unanswered() { e.aside = !e.aside && e.told != "" && e.told != e.peer.URL }
+
+// clientFor gives what calls the peer: at its URL, or where that is not known, or does not
+// answer, at the endpoint that it told.
 func (e *entry) clientFor(told string) (*Client, string) {
 	url := e.peer.URL
-	if url == "" {
+	switch {
+	case url == "":
 		url = told
+	case e.aside && e.told != "":
+		url = e.told
 	}
 	if url == e.url && e.client != nil && !e.client.broken.Load() {
 		return e.client, e.url

@@ -53,6 +53,9 @@ type stamp struct {
 // begin begins a session that was agreed on.
 func (e *entry) begin(c session.Config, a session.Agreement) *link {
 	now := time.Now()
+	if e.told = a.Theirs.Endpoint; checkURL(e.told) != nil {
+		e.told = ""
+	}
 	e.client, e.url = e.clientFor(a.Theirs.Endpoint)
 	l := &link{e: e, name: a.Session, state: session.New(c, a, now), born: now, gone: make(chan struct{})}
 	e.link, e.opening, e.asking = l, nil, nil
@@ -246,6 +249,7 @@ func (l *link) answered(id uint64, sent time.Time, m wire.Message, err error) {
 		_ = l.step(session.Failed{ID: id, Fault: &wire.Fault{Code: wire.BadMessage, Session: l.name, Sentence: wire.Sentence(e.trouble)}})
 	default:
 		e.trouble = fail.Sentence(err)
+		e.unanswered()
 		_ = l.step(session.Failed{ID: id})
 	}
 	e.t.o.Log.Info("a request to a peer failed", "peer", e.domain, "session", l.name, "err", err)

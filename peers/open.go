@@ -142,6 +142,7 @@ func (e *entry) agreed(o *opening, m wire.Message, err error) {
 	e.t.o.Log.Info("a session with a peer could not be opened", "peer", e.domain, "url", e.url, "err", err)
 	switch {
 	case !ok && (fail.Is(err, fail.Unavailable) || fail.Is(err, fail.Uncertain)):
+		e.unanswered()
 		e.later(0) // with the same request: it may have been carried out
 	case !ok:
 		e.asking = nil

@@ -350,3 +350,33 @@ func TestAnswerIsSlower(t *testing.T) {
 		events(t, w.b, "a.example: opened")
 	})
 }
+
+// TestMoved: a peer that came back at another port is called where it says that it is, though its
+// URL is known; when that answers no more, at its URL again.
+func TestMoved(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		if !status(t, w.a, domB).Agreement.Dials {
+			return // there is nobody to be called
+		}
+		const old = "old.example"
+		ofB, _ := pair(!status(t, w.b, domA).Agreement.Dials)
+		ofB.URL = "http://" + old + "/peer"
+		must(t, w.a.Table.Change(ofB)) // as b was reached before it came back elsewhere
+		w.send(t, w.a, 5)
+		pass(time.Minute)
+		w.alive(t)
+		w.got(t, w.b, domA)
+		if s := status(t, w.a, domB); s.Endpoint != w.b.URL() {
+			t.Errorf("it is called at %s", s.Endpoint)
+		}
+		w.net.Serve(old, w.b.Server)
+		w.net.Serve(domB, nil)
+		w.send(t, w.a, 5)
+		pass(time.Minute)
+		w.alive(t)
+		w.got(t, w.b, domA)
+		if s := status(t, w.a, domB); s.Endpoint != ofB.URL {
+			t.Errorf("it is called at %s", s.Endpoint)
+		}
+	})
+}

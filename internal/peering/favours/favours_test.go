@@ -307,6 +307,18 @@ func TestDivergence(t *testing.T) {
 				t.Errorf("first %d: %s says %q", first, d, p)
 			}
 		}
+		// The consumer gets its book from a backup, and the provider goes on with the next session.
+		w.start("fiu")
+		w.open()
+		w.settle()
+		for d, s := range w.sides {
+			if p := s.f.Status(other(d)).Problem; strings.Contains(p, "another statement") {
+				t.Errorf("first %d: %s still says %q", first, d, p)
+			}
+		}
+		if b, c := w.sides["bsc"].f.Status("fiu").Gave, w.sides["fiu"].f.Status("bsc").Took; b != c {
+			t.Errorf("first %d: the provider is at %+v and the consumer at %+v", first, b, c)
+		}
 	}
 }
 

@@ -109,6 +109,9 @@ func (f *Favours) Opened(domain string, features []string) {
 	t := &talk{open: slices.Contains(features, wire.FeatureLedger)}
 	f.talks[domain] = t
 	if t.open {
+		// Where the books were not alike, either may have been mended since: they are compared anew.
+		delete(f.diverged, ledger.Pair{Provider: f.o.Domain, Consumer: domain})
+		delete(f.diverged, ledger.Pair{Provider: domain, Consumer: f.o.Domain})
 		t.say(f.account(ledger.Pair{Provider: f.o.Domain, Consumer: domain}), f.account(ledger.Pair{Provider: domain, Consumer: f.o.Domain}))
 		f.stir(domain)
 		t.dirty = false
