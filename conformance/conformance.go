@@ -39,7 +39,8 @@ type Options struct {
 	Budget   time.Duration // for the whole run; default 10 min
 	Settle   time.Duration // how long an activity may take to reach a state; default 60 s
 	Programs Programs      // what the activities run
-	// Filter keeps only the checks whose id begins with one of these; empty keeps all.
+	// Filter keeps only the checks whose id begins with one of these, numbers counting as a
+	// whole; empty keeps all.
 	Filter []string
 	// Progress is called after each check; nil calls nothing.
 	Progress func(Check)
@@ -109,7 +110,9 @@ func (o *Options) selected() []check {
 	}
 	return slices.DeleteFunc(checks(o.Profile), func(c check) bool {
 		return !slices.ContainsFunc(o.Filter, func(f string) bool {
-			return strings.HasPrefix(strings.ToUpper(c.id), strings.ToUpper(f))
+			rest, ok := strings.CutPrefix(strings.ToUpper(c.id), strings.ToUpper(f))
+			digit := func(s string, at int) bool { return len(s) > 0 && s[at] >= '0' && s[at] <= '9' }
+			return ok && (!digit(rest, 0) || !digit(f, len(f)-1))
 		})
 	})
 }
@@ -125,8 +128,8 @@ type check struct {
 // build on comes first, what may upset an endpoint comes last.
 func checks(of Profile) []check {
 	if of == Peer {
-		return slices.Concat(peerMessageChecks, peerOpenChecks, peerFrameChecks, peerPollChecks, peerResourceChecks, peerJobChecks,
-			peerStrictChecks, peerEndChecks, peerPhaseChecks)
+		return slices.Concat(peerMessageChecks, peerOpenChecks, peerFrameChecks, peerPollChecks, peerResourceChecks, peerQuotaChecks, peerImportChecks, peerJobChecks,
+			peerLedgerChecks, peerStrictChecks, peerEndChecks, peerPhaseChecks, peerBusyChecks)
 	}
 	return slices.Concat(httpChecks, wsdlChecks, soap11Checks, soap12Checks, addressingChecks, factoryAttributeChecks,
 		createChecks, submissionChecks, vectorChecks, documentChecks, stateChecks, jsdlChecks, managementChecks, hostileChecks)
@@ -164,6 +167,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	rep := &Report{Endpoint: o.Endpoint, Started: time.Now()}
 	budget, stop := context.WithTimeoutCause(ctx, o.Budget, errBudget)
 	defer stop()
+	if o.Profile == Peer {
+		p.awake(budget)
+	}
 	for _, c := range o.selected() {
 		began := time.Now()
 		got := Check{ID: c.id, Clause: c.clause, Title: c.title}

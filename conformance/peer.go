@@ -31,6 +31,10 @@ type Guest struct {
 	// Vouch makes the assertion about the user of a job with an id and a document, for the
 	// domain that is to run it; nil sends none.
 	Vouch func(audience, job, document string) ([]byte, error)
+	// Signature signs what the kit says in the favour ledger, and Signed checks that a domain
+	// signed what the endpoint says there; a nil one skips what needs it.
+	Signature func(data []byte) ([]byte, error)
+	Signed    func(domain string, data, signature []byte) error
 	// Nobody shows no certificate, and Other that of another domain that is trusted too; a
 	// nil one skips what needs it.
 	Nobody, Other *http.Client
@@ -193,8 +197,38 @@ type visit struct {
 	done    uint64
 	limit   uint64
 	seen    []wire.Message // their items; seen[i] has the number i+1
-	owed    []wire.Message // to be sent with the next frame
-	dropped map[wire.About]bool
+}
+
+// errands are what is to be sent with the next frame of any session, so that the endpoint is left
+// as it was found.
+type errands struct {
+	mu      sync.Mutex
+	owed    []wire.Message
+	dropped map[wire.About]bool // copies whose end is to be settled
+}
+
+// add has something sent.
+func (e *errands) add(m wire.Message) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.owed = append(e.owed, m)
+}
+
+// take gives some of what is to be sent.
+func (e *errands) take(most int) []wire.Message {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := min(len(e.owed), max(0, most))
+	out := slices.Clone(e.owed[:n])
+	e.owed = e.owed[n:]
+	return out
+}
+
+// left reports whether there is something to be sent or waited for.
+func (e *errands) left() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.owed)+len(e.dropped) > 0
 }
 
 // offer gives what the kit asks for in a session.
@@ -237,6 +271,13 @@ func (p *probe) patient(ctx context.Context, m wire.Message) (wire.Message, erro
 	}
 }
 
+// awake waits until an endpoint that is starting is not busy any more.
+func (p *probe) awake(ctx context.Context) {
+	if m, _, err := p.stray(); err == nil {
+		_, _ = p.patient(ctx, m) // what is wrong with it is told by the checks
+	}
+}
+
 // begin opens a session of its own, which takes the place of the one before.
 func (p *probe) begin(ctx context.Context, change func(*wire.Open)) (*visit, error) {
 	p.visit = nil
@@ -251,7 +292,7 @@ func (p *probe) begin(ctx context.Context, change func(*wire.Open)) (*visit, err
 	}
 	return &visit{
 		p: p, open: o, opened: a, limit: uint64(o.Window), theirs: wire.Frame{Limit: uint64(a.Window)},
-		numbers: map[uint64]bool{}, dropped: map[wire.About]bool{},
+		numbers: map[uint64]bool{},
 	}, nil
 }
 
@@ -267,9 +308,21 @@ func (p *probe) standing(ctx context.Context) (*visit, error) {
 	return v, err
 }
 
-// leave ends what the run left open.
+// leave ends what the run left open: jobs, and the session.
 func (p *probe) leave(ctx context.Context) {
-	if p.visit == nil || p.unanswered >= silent {
+	if p.unanswered >= silent {
+		return
+	}
+	if p.errands.left() {
+		if v, err := p.standing(ctx); err == nil {
+			for until := time.Now().Add(3 * time.Second); p.errands.left() && time.Now().Before(until); {
+				if _, err := v.poll(ctx, 500*time.Millisecond); err != nil {
+					break
+				}
+			}
+		}
+	}
+	if p.visit == nil {
 		return
 	}
 	f := p.visit.frame()
@@ -341,9 +394,12 @@ func (v *visit) read(f *wire.Frame) error {
 
 // settle has the other side forget what a check is through with.
 func (v *visit) settle(m wire.Message) {
-	if r, ok := m.(*wire.Report); ok && v.dropped[r.About] && (r.Status == wire.IsEnded || r.Status == wire.IsReturned) {
-		delete(v.dropped, r.About)
-		v.owed = append(v.owed, &wire.Settle{About: r.About, Taken: true})
+	e := &v.p.errands
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if r, ok := m.(*wire.Report); ok && e.dropped[r.About] && final(r) {
+		delete(e.dropped, r.About)
+		e.owed = append(e.owed, &wire.Settle{About: r.About, Taken: true})
 	}
 }
 
@@ -359,10 +415,7 @@ func (v *visit) with(f *wire.Frame, items ...wire.Message) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	// What is owed goes first, as far as the credit leaves room for it.
-	room := max(0, int(v.theirs.Limit)-int(v.sent)-len(items))
-	n := min(len(v.owed), room)
-	items = append(slices.Clone(v.owed[:n]), items...)
-	v.owed = v.owed[n:]
+	items = append(v.p.errands.take(int(v.theirs.Limit)-int(v.sent)-len(items)), items...)
 	if len(items) == 0 {
 		return
 	}
@@ -470,23 +523,43 @@ func (p *probe) unknown() wire.About {
 	return wire.About{Origin: p.opts.Guest.Domain, ID: p.fresh("unknown"), Token: "1"}
 }
 
-// queries gives so many, each about a copy that nobody has.
-func (p *probe) queries(n int) []wire.Message {
+// asks gives so many items, each of which has one answer of its own and no effect besides, whatever
+// the endpoint offers: routes of jobs that came through its domain before, which nobody takes.
+func (v *visit) asks(n int) []wire.Message {
 	var out []wire.Message
 	for range n {
-		out = append(out, &wire.Query{About: p.unknown()})
+		out = append(out, v.asking())
 	}
 	return out
 }
 
-// about reports whether a report is about a copy.
-func about(a wire.About) func(*wire.Report) bool {
-	return func(r *wire.Report) bool { return r.About == a }
+func (v *visit) asking() *wire.Route {
+	r := &wire.Route{
+		About: wire.About{Origin: v.opened.Domain, ID: v.p.fresh("ask"), Token: "1.1"}, RecallBy: time.Now().UTC().Add(v.opened.Terms.Lease / 2).Truncate(time.Millisecond),
+		Hops: 2, VO: v.p.opts.Guest.VO, Path: []string{v.opened.Domain, v.p.opts.Guest.Domain}, Document: v.p.documentFor(v.p.opts.Programs.True),
+	}
+	r.Digest = digestOf(r)
+	return r
 }
 
-// reported waits for the report about what a query asked for.
-func (v *visit) reported(ctx context.Context, mark int, q wire.Message) (*wire.Report, error) {
-	return await(ctx, v, mark, "Report of the copy that was asked for", about(q.(*wire.Query).About))
+// about reports whether an answer is about a copy.
+func about(a wire.About) func(*wire.Answer) bool {
+	return func(r *wire.Answer) bool { return r.About == a }
+}
+
+// answered waits for the answer to what was asked.
+func (v *visit) answered(ctx context.Context, mark int, q wire.Message) (*wire.Answer, error) {
+	return await(ctx, v, mark, "Answer to what was asked", about(q.(*wire.Route).About))
+}
+
+// caughtUp sends items and waits until all of them, and what came before, was answered.
+func (v *visit) caughtUp(ctx context.Context, items ...wire.Message) error {
+	mark, q := v.mark(), v.asking()
+	if _, err := v.give(ctx, append(items, q)...); err != nil {
+		return err
+	}
+	_, err := v.answered(ctx, mark, q)
+	return err
 }
 
 // zip compresses.

@@ -100,6 +100,9 @@ func (a *answer) fails(code wire.FaultCode) {
 	a.body = envelope(soap.V11, `<s:Body><s:Fault xmlns:p="`+wire.NS+`"><faultcode>p:`+string(code)+`</faultcode><faultstring>spoiled</faultstring><detail>`+text+`</detail></s:Fault></s:Body>`)
 }
 
+// nothing is about a copy that nobody gave.
+var nothing = &wire.Grant{About: wire.About{Origin: "nobody.example", ID: "nothing", Token: "1"}, RecallBy: time.Unix(1<<30, 0).UTC()}
+
 // items changes the items of answers, one by one; what gives nil is hidden.
 func items(change func(wire.Message) wire.Message) spoiler {
 	return spoiler{answer: func(_, a wire.Message) {
@@ -109,7 +112,7 @@ func items(change func(wire.Message) wire.Message) spoiler {
 		}
 		for i, m := range x.Items {
 			if x.Items[i] = change(m); x.Items[i] == nil {
-				x.Items[i] = &wire.Quotas{} // in its place: something that nobody waits for
+				x.Items[i] = nothing // in its place: something that nobody waits for
 			}
 		}
 	}}
@@ -324,10 +327,22 @@ func init() {
 	spoils(forgetful, "PEER-FRM-13")
 	spoils(chatty, "PEER-FRM-14")
 	spoils(always(miscoded(wire.BadMessage, wire.InternalProblem)), "PEER-FRM-15")
+	spoils(always(spoiler{
+		ask: func(m wire.Message) {
+			if o, ok := m.(*wire.Open); ok {
+				o.Features = wire.Features()
+			}
+		},
+		answer: func(_, m wire.Message) {
+			if o, ok := m.(*wire.Opened); ok {
+				o.Features = nil
+			}
+		},
+	}), "PEER-FRM-16")
 
 	spoils(always(asks(func(m *wire.Exchange) { m.Hold = 0 })), "PEER-POL-1")
 	spoils(always(slow("Exchange", promptly+500*time.Millisecond)), "PEER-POL-2", "PEER-POL-3", "PEER-POL-4", "PEER-POL-5")
-	spoils(always(slow("Heartbeat", 2*time.Second)), "PEER-POL-6")
+	spoils(always(slow("Heartbeat", promptly+500*time.Millisecond)), "PEER-POL-6")
 
 	changes := func(change func(*wire.Resources, *wire.SiteChange)) func() spoiler {
 		return always(each(func(r *wire.Resources) {
@@ -396,7 +411,129 @@ func init() {
 		if r.Status == wire.IsReturned {
 			r.Status = wire.IsWaiting
 		}
-	})), "PEER-JOB-14", "PEER-JOB-15", "PEER-JOB-19")
+	})), "PEER-JOB-19", "PEER-JOB-31")
+	spoils(func() spoiler {
+		settled := false
+		return spoiler{
+			ask: func(m wire.Message) {
+				if x, ok := m.(*wire.Exchange); ok {
+					for _, m := range x.Items {
+						if _, ok := m.(*wire.Settle); ok {
+							settled = true
+						}
+					}
+				}
+			},
+			answer: each(func(r *wire.Report) {
+				if settled {
+					r.Status, r.Result = wire.IsRunning, nil
+				}
+			}).answer,
+		}
+	}, "PEER-JOB-14")
+	// A Query is taken for a Control, which does something to a copy that is not there yet.
+	spoils(always(asks(func(x *wire.Exchange) {
+		for i, m := range x.Items {
+			if q, ok := m.(*wire.Query); ok {
+				x.Items[i] = &wire.Control{About: q.About, Number: 1, Want: wire.Cancel, RecallBy: time.Now().UTC().Add(time.Hour)}
+			}
+		}
+	})), "PEER-JOB-15")
+	spoils(always(each(func(r *wire.Report) { r.Used = 0 })), "PEER-JOB-27")
+	spoils(always(each(accept)), "PEER-JOB-28")
+	spoils(always(each(func(a *wire.Answer) {
+		if a.Accepted {
+			refuse(a)
+			a.Kind = wire.Invalid
+		}
+	})), "PEER-JOB-29")
+	spoils(func() spoiler {
+		n := 0
+		return each(func(a *wire.Answer) {
+			if n++; n > 1 {
+				a.Kind = wire.Exhausted
+			}
+		})
+	}, "PEER-JOB-30")
+	spoils(always(gives(func(m *wire.Control) { m.Token = "2" })), "PEER-JOB-32")
+	spoils(always(hide(func(m wire.Message) bool {
+		r, ok := m.(*wire.Report)
+		return ok && final(r)
+	})), "PEER-DLN-1")
+	spoils(always(gives(func(m *wire.Grant) { m.RecallBy = time.Now().UTC() })), "PEER-DLN-2")
+
+	spoils(always(hide(func(m wire.Message) bool { _, ok := m.(*wire.Quotas); return ok })), "PEER-QUO-1")
+	spoils(always(each(func(q *wire.Quotas) {
+		for i := range q.List {
+			q.List[i].Jobs = 0
+		}
+	})), "PEER-QUO-2")
+
+	ours := wire.Pair{Provider: hostDomain, Consumer: guestDomain}
+	spoils(always(each(func(a *wire.Account) { a.Number, a.Sum, a.Heard, a.Digest = 0, 0, 0, nil })), "PEER-LED-1")
+	spoils(always(each(func(s *wire.Statements) {
+		s.List[0].Canonical = bytes.Replace(s.List[0].Canonical, []byte("\ntoken:1:1\n"), []byte("\ntoken:01:1\n"), 1)
+	})), "PEER-LED-2")
+	spoils(always(each(func(s *wire.Statements) { s.List[0].Signature[3] ^= 1 })), "PEER-LED-3")
+	spoils(always(gives(func(a *wire.Account) { a.Number, a.Sum, a.Heard, a.Digest = 0, 0, 0, nil })), "PEER-LED-4")
+	spoils(always(each(func(a *wire.Account) { a.Heard = a.Number })), "PEER-LED-5")
+	spoils(always(each(func(a *wire.Account) { a.Heard = 0 })), "PEER-LED-6")
+	strangers := wire.Pair{Provider: hostDomain, Consumer: "stranger.invalid"}
+	spoils(func() spoiler {
+		asked := false
+		return spoiler{
+			ask: gives(func(a *wire.Account) {
+				if a.Pair == strangers {
+					a.Pair, asked = ours, true
+				}
+			}).ask,
+			answer: each(func(s *wire.Statements) {
+				if asked {
+					s.Pair = strangers
+				}
+			}).answer,
+		}
+	}, "PEER-LED-7")
+	spoils(always(gives(func(s *wire.Statements) { s.List[0].Signature, _ = seal(guestDomain).Sign(s.List[0].Canonical) })), "PEER-LED-8")
+	spoils(always(each(func(v *wire.Verdicts) { v.List[0].Verdict, v.List[0].Reason = wire.VerdictAgreed, "" })), "PEER-LED-9")
+	spoils(always(hide(func(m wire.Message) bool { _, ok := m.(*wire.Probe); return ok })), "PEER-LED-10")
+	spoils(always(gives(func(m *wire.Control) {
+		if m.Recall != "" {
+			m.Recall = wire.RecallRunning
+		}
+	})), "PEER-JOB-33")
+	spoils(always(hide(func(m wire.Message) bool {
+		r, ok := m.(*wire.Report)
+		return ok && final(r)
+	})), "PEER-JOB-34")
+	spoils(always(hide(func(m wire.Message) bool { _, ok := m.(*wire.Pull); return ok })), "PEER-IMP-1")
+	spoils(func() spoiler {
+		n := 0
+		return hide(func(m wire.Message) bool {
+			_, ok := m.(*wire.Pull)
+			if ok {
+				n++
+			}
+			return n > 1
+		})
+	}, "PEER-IMP-2")
+	spoils(always(gives(func(d *wire.Digests) { d.Static = make([]byte, 32) })), "PEER-IMP-3")
+	spoils(always(gives(func(d *wire.Digests) { d.Static[0] ^= 1 })), "PEER-IMP-4")
+	spoils(always(rawly(func(r asked, a *answer) {
+		if r.Header.Get("Content-Encoding") == "x-nobody-knows" {
+			a.status = http.StatusBadRequest
+		}
+	})), "PEER-MSG-12")
+	spoils(func() spoiler {
+		return rawly(func(r asked, a *answer) {
+			if a.status == http.StatusInternalServerError && r.about("Heartbeat") {
+				a.status, a.body = http.StatusOK, soapBody.ReplaceAllString(r.body, `<s:Body><p:HeartbeatResponse xmlns:p="`+wire.NS+`" session="x" number="1" clock="2026-01-02T03:04:05Z"/></s:Body>`)
+			}
+		})
+	}, "PEER-TRU-5")
+	spoils(always(slow("Exchange", promptly+500*time.Millisecond)), "PEER-POL-7")
+	spoils(always(framed(func(f *wire.Frame) { f.Closing = "" })), "PEER-STR-26")
+	spoils(always(miscoded(wire.Busy, wire.InternalProblem)), "PEER-BSY-1")
 	spoils(always(each(returned)), "PEER-JOB-16", "PEER-JOB-18", "PEER-JOB-22")
 	spoils(always(each(func(r *wire.Report) { r.Heeded = 0 })), "PEER-JOB-17", "PEER-JOB-20")
 	spoils(always(each(func(o *wire.Output) { o.Data = bytes.ToUpper(o.Data) })), "PEER-JOB-24")
@@ -407,7 +544,10 @@ func init() {
 	spoils(func() spoiler {
 		n := 0
 		return rawly(func(r asked, a *answer) {
-			if n++; n > 1 && r.about("OpenSession") {
+			if !r.about("OpenSession") {
+				return
+			}
+			if n++; n > 1 {
 				a.fails(wire.BadMessage)
 			}
 		})
@@ -515,8 +655,11 @@ func TestEveryPeerCheckCanFail(t *testing.T) {
 		s := fresh()
 		o := hosted(t, s.around)
 		o.Filter, o.Settle = []string{c.ID}, 4*time.Second
-		if strings.HasPrefix(c.ID, "PEER-PHS") {
-			o.Settle = 7 * time.Second // a session is lost after 6 s
+		if c.ID == "PEER-TRU-5" {
+			o = sealing(o)
+		}
+		if strings.HasPrefix(c.ID, "PEER-PHS") || strings.HasPrefix(c.ID, "PEER-DLN") {
+			o.Settle = 7 * time.Second // a session is lost after 6 s, and a copy given up after 5 s at most
 		}
 		wg.Go(func() {
 			room <- struct{}{}

@@ -84,12 +84,12 @@ func drainsWhole(ctx context.Context, p *probe) (string, error) {
 		return "", err
 	}
 	v.holds = true
-	q := p.queries(3)
+	q := v.asks(3)
 	if _, err := v.give(ctx, q...); err != nil {
 		return "", err
 	}
 	for _, m := range q {
-		if _, err := v.reported(ctx, 0, m); err != nil {
+		if _, err := v.answered(ctx, 0, m); err != nil {
 			return "", err
 		}
 	}
@@ -155,7 +155,7 @@ func endedAnswers(ctx context.Context, p *probe) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("Heartbeat: %w", err)
 	}
-	f, err := v.give(ctx, p.queries(1)...)
+	f, err := v.give(ctx, v.asks(1)...)
 	if fault, ok := errors.AsType[*wire.Fault](err); ok && (fault.Code == wire.UnknownSession || fault.Code == wire.SessionClosed) {
 		return saw, nil
 	}
@@ -233,12 +233,12 @@ func resumesItems(ctx context.Context, p *probe) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	q := p.queries(2)
+	q := v.asks(2)
 	if _, err := v.give(ctx, q...); err != nil {
 		return "", err
 	}
 	for _, m := range q {
-		if _, err := v.reported(ctx, 0, m); err != nil {
+		if _, err := v.answered(ctx, 0, m); err != nil {
 			return "", err
 		}
 	}
@@ -256,11 +256,11 @@ func resumesItems(ctx context.Context, p *probe) (string, error) {
 			return "", err
 		}
 	}
-	mark, again := v.mark(), p.queries(1)
+	mark, again := v.mark(), v.asks(1)
 	if _, err := v.give(ctx, again...); err != nil {
 		return "", err
 	}
-	_, err = v.reported(ctx, mark, again[0])
+	_, err = v.answered(ctx, mark, again[0])
 	return fmt.Sprintf("%d items came again, and others went on", len(lost)), err
 }
 

@@ -27,6 +27,7 @@ var peerFrameChecks = []check{
 	{"PEER-FRM-13", chapter(frames + ", sender 1 and 3"), "items that were not got come again, the same", sendsAgain},
 	{"PEER-FRM-14", chapter(frames + ", sender 1"), "items that were done with do not come again", forgets},
 	{"PEER-FRM-15", chapter("Sessions: Opening (features)"), "an item of a feature that was not agreed on is refused", beyondFeatures},
+	{"PEER-FRM-16", chapter("Sessions: Opening (features)"), "items of features that were not agreed on are not sent", withinFeatures},
 }
 
 func beats(ctx context.Context, p *probe) (string, error) {
@@ -75,12 +76,12 @@ func credit(ctx context.Context, p *probe) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	mark, q := v.mark(), p.queries(3)
+	mark, q := v.mark(), v.asks(3)
 	if _, err := v.give(ctx, q...); err != nil {
 		return "", err
 	}
 	for _, m := range q {
-		if _, err := v.reported(ctx, mark, m); err != nil {
+		if _, err := v.answered(ctx, mark, m); err != nil {
 			return "", err
 		}
 	}
@@ -99,7 +100,7 @@ func takes(ctx context.Context, p *probe) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	mark, q := v.mark(), p.queries(5)
+	mark, q := v.mark(), v.asks(5)
 	f, err := v.give(ctx, q...)
 	if err != nil {
 		return "", err
@@ -109,14 +110,14 @@ func takes(ctx context.Context, p *probe) (string, error) {
 	}
 	order := map[wire.About]int{}
 	for i, m := range q {
-		if _, err := v.reported(ctx, mark, m); err != nil {
+		if _, err := v.answered(ctx, mark, m); err != nil {
 			return "", err
 		}
-		order[m.(*wire.Query).About] = i
+		order[m.(*wire.Route).About] = i
 	}
 	last := -1
 	for _, m := range v.since(mark) {
-		if r, ok := m.(*wire.Report); ok {
+		if r, ok := m.(*wire.Answer); ok {
 			if i, asked := order[r.About]; asked && i >= last {
 				last = i
 			} else if asked {
@@ -133,11 +134,11 @@ func takes(ctx context.Context, p *probe) (string, error) {
 	return fmt.Sprintf("got and done are %d", f.Done), nil
 }
 
-// count gives how many reports about a copy came after a mark.
+// count gives how many answers about a copy came after a mark.
 func (v *visit) count(mark int, q wire.Message) int {
 	n := 0
 	for _, m := range v.since(mark) {
-		if r, ok := m.(*wire.Report); ok && r.About == q.(*wire.Query).About {
+		if r, ok := m.(*wire.Answer); ok && r.About == q.(*wire.Route).About {
 			n++
 		}
 	}
@@ -149,7 +150,7 @@ func takesOnce(ctx context.Context, p *probe) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	mark, q := v.mark(), p.queries(2)
+	mark, q := v.mark(), v.asks(2)
 	f := v.frame()
 	v.with(&f, q...)
 	for range 2 {
@@ -158,16 +159,16 @@ func takesOnce(ctx context.Context, p *probe) (string, error) {
 		}
 	}
 	for _, m := range q {
-		if _, err := v.reported(ctx, mark, m); err != nil {
+		if _, err := v.answered(ctx, mark, m); err != nil {
 			return "", err
 		}
 	}
 	// One more item, so that all answers before its own are here.
-	last := p.queries(1)
+	last := v.asks(1)
 	if _, err := v.give(ctx, last...); err != nil {
 		return "", err
 	}
-	if _, err := v.reported(ctx, mark, last[0]); err != nil {
+	if _, err := v.answered(ctx, mark, last[0]); err != nil {
 		return "", err
 	}
 	for i, m := range q {
@@ -186,7 +187,7 @@ func takesInOrder(ctx context.Context, p *probe) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	mark, q := v.mark(), p.queries(2)
+	mark, q := v.mark(), v.asks(2)
 	before := v.sent
 	f := v.frame()
 	f.First, f.Items, f.Sent = before+2, q[1:], before+2 // the first one is on its way yet
@@ -208,7 +209,7 @@ func takesInOrder(ctx context.Context, p *probe) (string, error) {
 		return "", err
 	}
 	for i, m := range q {
-		if _, err := v.reported(ctx, mark, m); err != nil {
+		if _, err := v.answered(ctx, mark, m); err != nil {
 			return "", err
 		}
 		if n := v.count(mark, m); n != 1 {
@@ -228,7 +229,7 @@ func takesWithinCredit(ctx context.Context, p *probe) (string, error) {
 		return "", skip("the credit, %d items, is more than fits into a frame", room)
 	}
 	limit, before := v.theirs.Limit, v.sent
-	q := p.queries(room + 3)
+	q := v.asks(room + 3)
 	f := v.frame()
 	f.First, f.Items, f.Sent = before+1, q, before+uint64(len(q))
 	v.sent = f.Sent
@@ -273,13 +274,13 @@ func late(ctx context.Context, p *probe) (string, error) {
 	if _, err := v.heartbeat(ctx); err != nil {
 		return "", err
 	}
-	q := p.queries(1)
+	q := v.asks(1)
 	v.with(&old, q...)
 	old.Got, old.Done, old.Limit, old.Heard = 0, 0, 1, 0 // nothing of this may be heeded
 	if _, err := v.exchanged(ctx, old); err != nil {
 		return "", fmt.Errorf("a frame that was overtaken: %w", err)
 	}
-	if _, err := v.reported(ctx, mark, q[0]); err != nil {
+	if _, err := v.answered(ctx, mark, q[0]); err != nil {
 		return "", err
 	}
 	f, err := v.heartbeat(ctx)
@@ -323,7 +324,7 @@ func (p *probe) narrow(ctx context.Context) (*visit, error) {
 		return nil, err
 	}
 	v.holds = true
-	_, err = v.give(ctx, p.queries(5)...)
+	_, err = v.give(ctx, v.asks(5)...)
 	return v, err
 }
 
@@ -361,7 +362,7 @@ func sendsAgain(ctx context.Context, p *probe) (string, error) {
 		return "", err
 	}
 	before := v.mark()
-	if _, err := v.give(ctx, p.queries(3)...); err != nil {
+	if _, err := v.give(ctx, v.asks(3)...); err != nil {
 		return "", err
 	}
 	for range 10 {
@@ -393,12 +394,12 @@ func forgets(ctx context.Context, p *probe) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	mark, q := v.mark(), p.queries(2)
+	mark, q := v.mark(), v.asks(2)
 	if _, err := v.give(ctx, q...); err != nil {
 		return "", err
 	}
 	for _, m := range q {
-		if _, err := v.reported(ctx, mark, m); err != nil {
+		if _, err := v.answered(ctx, mark, m); err != nil {
 			return "", err
 		}
 	}
@@ -427,4 +428,24 @@ func beyondFeatures(ctx context.Context, p *probe) (string, error) {
 	v.with(&f, &wire.Read{About: p.unknown(), Request: 1, Stream: wire.Stdout, Most: 10})
 	m, err := p.send(ctx, &wire.Exchange{Frame: f}, 0)
 	return wantCode(m, err, wire.BadMessage)
+}
+
+func withinFeatures(ctx context.Context, p *probe) (string, error) {
+	v, err := p.begin(ctx, func(o *wire.Open) { o.Features = nil })
+	if err != nil {
+		return "", err
+	}
+	if len(v.opened.Features) > 0 {
+		return "", fmt.Errorf("the kit knows no features, and %q were agreed on", v.opened.Features)
+	}
+	if _, _, err := v.pull(ctx, &wire.Pull{}); err != nil {
+		return "", err
+	}
+	if err := v.quiet(ctx); err != nil {
+		return "", err
+	}
+	if m, feature := wire.Beyond(nil, v.since(0)); m != nil {
+		return "", fmt.Errorf("no features were agreed on, and there came %s, which is of %s", wire.Name(m).Local, feature)
+	}
+	return fmt.Sprintf("%d items, none of them of a feature", v.mark()), nil
 }

@@ -29,8 +29,8 @@ var peerJobChecks = []check{
 	{"PEER-JOB-11", chapter(jobs + ": recall deadline"), "a route whose recall deadline is over does not run", tooLate},
 	{"PEER-JOB-12", chapter(jobs + ": Reports; Report (Result)"), "a job that ends is reported as ended with its result, in revisions that grow", runs},
 	{"PEER-JOB-13", chapter(jobs + ": Reports (repeated until they are settled)"), "a final report comes again until it is settled", repeats},
-	{"PEER-JOB-14", chapter(jobs + ": Settle; Query"), "a copy that was settled is not known any more: it is returned", settled},
-	{"PEER-JOB-15", chapter(jobs + ": Query"), "a Query of a copy that nobody has is answered as returned", queriedUnknown},
+	{"PEER-JOB-14", chapter(jobs + ": Settle; Query"), "a copy that was settled never runs again, whatever is asked of it", settled},
+	{"PEER-JOB-15", chapter(jobs + ": Query"), "a Query of a copy that nobody has is not answered, and its route is taken when it comes", queriedUnknown},
 	{"PEER-JOB-16", chapter(jobs + ": Query; Report"), "a Query of a copy that runs is answered with how it stands", queried},
 	{"PEER-JOB-17", chapter(jobs + ": Control; Report (heeded)"), "cancel ends the copy, and the report has heeded it", cancelled},
 	{"PEER-JOB-18", chapter(jobs + ": Control (number)"), "a Control with a lower number than was heard is not heeded", staleControl},
@@ -42,6 +42,16 @@ var peerJobChecks = []check{
 	{"PEER-JOB-24", chapter(jobs + ": Read; Output"), "output is read in pieces, the last of which says so", outputRead},
 	{"PEER-JOB-25", chapter(jobs + ": Read; Output (kind)"), "output of a copy that nobody has can't be had, and is told so", outputUnknown},
 	{"PEER-JOB-26", chapter(jobs + ": Read (offset, most)"), "output begins at the offset, and is no more than was wanted", outputPart},
+	{"PEER-JOB-27", chapter(jobs + ": used"), "a copy that was started has used a millisecond at least", usedSome},
+	{"PEER-JOB-28", chapter(jobs + ": digest"), "a route whose digest is another is refused as invalid", otherDigest},
+	{"PEER-JOB-29", chapter(jobs + ": digest (deadline)"), "the job's deadline is in the digest, as it is written", deadlineDigest},
+	{"PEER-JOB-30", chapter(jobs + ": Route (answered as before)"), "a route that was refused is refused again, alike", refusedAgain},
+	{"PEER-JOB-31", chapter(jobs + ": Query (a copy under a lower token)"), "a Query under a lower token than is known is answered as returned", queriedLower},
+	{"PEER-JOB-32", chapter(jobs + ": key and token"), "a Control under a lower token than is known does nothing to the copy", controlledLower},
+	{"PEER-JOB-33", chapter(jobs + ": Control (recall: idle)"), "recall of what is idle leaves a copy that runs", recalledIdle},
+	{"PEER-JOB-34", chapter(jobs + ": Settle (taken)"), "a copy that is settled without being taken is stopped", settledUnwanted},
+	{"PEER-DLN-1", chapter(jobs + ": recall deadline"), "a copy that is granted no later deadline is stopped by its own", lapses},
+	{"PEER-DLN-2", chapter(jobs + ": Report (asks for a later deadline)"), "a copy that runs is reported before its deadline, and goes on where a later one is granted", renews},
 }
 
 // documentFor gives a JSDL document that runs a program.
@@ -70,8 +80,13 @@ func (v *visit) vouch(r *wire.Route) (err error) {
 	return nil
 }
 
+// digestOf names all that is routed: docs/peer-protocol.md, Handing over.
 func digestOf(r *wire.Route) string {
-	sum := sha256.Sum256([]byte(r.Document + "\x00" + r.VO))
+	deadline := ""
+	if !r.Deadline.IsZero() {
+		deadline = r.Deadline.Format(time.RFC3339Nano)
+	}
+	sum := sha256.Sum256([]byte(r.Document + "\x00" + r.VO + "\x00" + deadline))
 	return "sha-256:" + hex.EncodeToString(sum[:])
 }
 
@@ -110,10 +125,14 @@ func (p *probe) begun(ctx context.Context, program string, arguments ...string) 
 
 // drop lets go of a copy: it is cancelled, and its end settled when it comes.
 func (v *visit) drop(a wire.About) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.dropped[a] = true
-	v.owed = append(v.owed, &wire.Control{About: a, Number: 1000, Want: wire.Cancel, RecallBy: time.Now().UTC().Add(time.Hour)})
+	e := &v.p.errands
+	e.mu.Lock()
+	if e.dropped == nil {
+		e.dropped = map[wire.About]bool{}
+	}
+	e.dropped[a] = true
+	e.mu.Unlock()
+	e.add(&wire.Control{About: a, Number: 1000, Want: wire.Cancel, RecallBy: time.Now().UTC().Add(v.opened.Terms.Lease / 2).Truncate(time.Millisecond)})
 }
 
 func final(r *wire.Report) bool { return r.Status == wire.IsEnded || r.Status == wire.IsReturned }
@@ -418,18 +437,34 @@ func settled(ctx context.Context, p *probe) (string, error) {
 	if _, err := v.give(ctx, &wire.Settle{About: r.About, Taken: true}); err != nil {
 		return "", err
 	}
-	mark = v.mark()
-	if _, err := v.give(ctx, &wire.Query{About: r.About}); err != nil {
+	if err := v.caughtUp(ctx); err != nil {
 		return "", err
 	}
-	rep, err := v.status(ctx, mark, r.About, "answers the Query", func(*wire.Report) bool { return true })
+	// Whether it is forgotten or known as over: it does not live.
+	mark = v.mark()
+	if err := v.caughtUp(ctx, &wire.Query{About: r.About}); err != nil {
+		return "", err
+	}
+	again, err := v.place(ctx, r)
 	if err != nil {
 		return "", err
 	}
-	if rep.Status != wire.IsReturned {
-		return "", fmt.Errorf("the copy was settled, and is %s: wanted %s", rep.Status, wire.IsReturned)
+	if err := v.caughtUp(ctx, &wire.Query{About: r.About}); err != nil {
+		return "", err
 	}
-	return string(rep.Status), nil
+	saw := "its route is refused: " + string(again.Kind)
+	if again.Accepted {
+		saw = "its route is answered as before"
+	}
+	for _, m := range v.since(mark) {
+		if x, ok := m.(*wire.Report); ok && x.About == r.About {
+			if !final(x) {
+				return "", fmt.Errorf("the copy ended and was settled, and is %s again", x.Status)
+			}
+			saw += ", and it is " + string(x.Status)
+		}
+	}
+	return saw, nil
 }
 
 func queriedUnknown(ctx context.Context, p *probe) (string, error) {
@@ -437,18 +472,28 @@ func queriedUnknown(ctx context.Context, p *probe) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	mark, q := v.mark(), p.queries(1)
-	if _, err := v.give(ctx, q...); err != nil {
-		return "", err
-	}
-	rep, err := v.reported(ctx, mark, q[0])
+	r, err := v.route(p.documentFor(p.opts.Programs.True))
 	if err != nil {
 		return "", err
 	}
-	if rep.Status != wire.IsReturned {
-		return "", fmt.Errorf("nobody has the copy, and it is %s: wanted %s", rep.Status, wire.IsReturned)
+	mark := v.mark()
+	if err := v.caughtUp(ctx, &wire.Query{About: r.About}); err != nil {
+		return "", err
 	}
-	return string(rep.Status) + ": " + rep.Reason, nil
+	for _, m := range v.since(mark) {
+		if x, ok := m.(*wire.Report); ok && x.About == r.About {
+			return "", fmt.Errorf("nobody has the copy, whose route may be on its way, and it is said to be %s: %s", x.Status, x.Reason)
+		}
+	}
+	a, err := v.place(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	if !a.Accepted {
+		return "", skip("the endpoint takes no such job of the kit's domain: %s: %s", a.Kind, a.Reason)
+	}
+	v.drop(r.About)
+	return "not spoken of, and taken", nil
 }
 
 func queried(ctx context.Context, p *probe) (string, error) {
@@ -754,4 +799,302 @@ func outputPart(ctx context.Context, p *probe) (string, error) {
 		return "", fmt.Errorf("4 bytes from 12 are %q (%s %s): wanted %q", text, last.Kind, last.Reason, greeting[12:16])
 	}
 	return fmt.Sprintf("%q", text), nil
+}
+
+func usedSome(ctx context.Context, p *probe) (string, error) {
+	v, r, mark, err := p.begun(ctx, p.opts.Programs.True)
+	if err != nil {
+		return "", err
+	}
+	defer v.drop(r.About)
+	end, err := v.status(ctx, mark, r.About, "the copy is over", final)
+	if err != nil {
+		return "", err
+	}
+	if end.Used < time.Millisecond {
+		return "", fmt.Errorf("the copy ran, is %s, and used nothing", end.Status)
+	}
+	return end.Used.String(), nil
+}
+
+func otherDigest(ctx context.Context, p *probe) (string, error) {
+	v, err := p.standing(ctx)
+	if err != nil {
+		return "", err
+	}
+	r, err := v.route(p.documentFor(p.opts.Programs.True))
+	if err != nil {
+		return "", err
+	}
+	r.Digest = digestOf(&wire.Route{Document: r.Document + " "})
+	a, err := v.place(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	return refusedWith(a, wire.Invalid)
+}
+
+func deadlineDigest(ctx context.Context, p *probe) (string, error) {
+	v, err := p.standing(ctx)
+	if err != nil {
+		return "", err
+	}
+	r, err := v.route(p.documentFor(p.opts.Programs.True))
+	if err != nil {
+		return "", err
+	}
+	r.Deadline = time.Now().UTC().Add(time.Hour).Truncate(time.Second).Add(120 * time.Millisecond) // which is written as .12
+	r.Digest = digestOf(r)
+	a, err := v.place(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	if a.Accepted {
+		v.drop(r.About)
+		return "accepted", nil
+	}
+	if a.Kind == wire.Invalid {
+		return "", fmt.Errorf("a route of a job with a deadline is refused as %s: %s", a.Kind, a.Reason)
+	}
+	return "", skip("the endpoint takes no such job of the kit's domain: %s: %s", a.Kind, a.Reason)
+}
+
+func refusedAgain(ctx context.Context, p *probe) (string, error) {
+	v, err := p.standing(ctx)
+	if err != nil {
+		return "", err
+	}
+	r, err := v.route("<nothing/>")
+	if err != nil {
+		return "", err
+	}
+	first, err := v.place(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	if _, err := refusedWith(first); err != nil {
+		return "", err
+	}
+	again, err := v.place(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	if again.Accepted || again.Kind != first.Kind {
+		return "", fmt.Errorf("the route was refused as %s (%s), and when it came again: accepted %v, %s (%s)", first.Kind, first.Reason, again.Accepted, again.Kind, again.Reason)
+	}
+	return string(first.Kind) + " both times", nil
+}
+
+// second gives copy 2 of a job, which runs, and copy 1, which was never here.
+func (p *probe) second(ctx context.Context) (v *visit, runs *wire.Route, low wire.About, err error) {
+	if v, err = p.standing(ctx); err != nil {
+		return nil, nil, low, err
+	}
+	if runs, err = v.route(p.documentFor(p.opts.Programs.Sleep, "60")); err != nil {
+		return nil, nil, low, err
+	}
+	low = runs.About
+	runs.Token = "2"
+	a, err := v.place(ctx, runs)
+	if err == nil && !a.Accepted {
+		err = skip("the endpoint takes no such job of the kit's domain: %s: %s", a.Kind, a.Reason)
+	}
+	return v, runs, low, err
+}
+
+func queriedLower(ctx context.Context, p *probe) (string, error) {
+	v, r, low, err := p.second(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer v.drop(r.About)
+	mark := v.mark()
+	if _, err := v.give(ctx, &wire.Query{About: low}); err != nil {
+		return "", err
+	}
+	rep, err := v.status(ctx, mark, low, "answers the Query", func(*wire.Report) bool { return true })
+	if err != nil {
+		return "", err
+	}
+	if rep.Status != wire.IsReturned {
+		return "", fmt.Errorf("copy 2 is here, and copy 1 is %s: wanted %s", rep.Status, wire.IsReturned)
+	}
+	return string(rep.Status) + ": " + rep.Reason, nil
+}
+
+func controlledLower(ctx context.Context, p *probe) (string, error) {
+	v, r, low, err := p.second(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer v.drop(r.About)
+	if err := v.caughtUp(ctx, &wire.Control{About: low, Number: 7, Want: wire.Cancel, RecallBy: r.RecallBy}); err != nil {
+		return "", err
+	}
+	mark := v.mark()
+	if _, err := v.give(ctx, &wire.Query{About: r.About}); err != nil {
+		return "", err
+	}
+	rep, err := v.status(ctx, mark, r.About, "answers the Query", func(*wire.Report) bool { return true })
+	if err != nil {
+		return "", err
+	}
+	if final(rep) || rep.Heeded != 0 {
+		return "", fmt.Errorf("copy 1 was cancelled, and copy 2 is %s with heeded %d", rep.Status, rep.Heeded)
+	}
+	return "copy 2 is " + string(rep.Status), nil
+}
+
+// brief gives a copy that sleeps, whose recall deadline is as near as the terms let it be, with
+// some time to begin it.
+func (p *probe) brief(ctx context.Context, room time.Duration) (*visit, *wire.Route, int, error) {
+	v, err := p.standing(ctx)
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	t := v.opened.Terms
+	for ; ; room *= 2 {
+		ahead := 2*t.Skew + t.StopWithin + room
+		if ahead > p.opts.Settle {
+			return nil, nil, 0, skip("with skew %v and stopWithin %v no copy is taken that is over within %v", t.Skew, t.StopWithin, p.opts.Settle)
+		}
+		r, err := v.route(p.documentFor(p.opts.Programs.Sleep, "600"))
+		if err != nil {
+			return nil, nil, 0, err
+		}
+		r.RecallBy = time.Now().UTC().Add(ahead).Truncate(time.Millisecond)
+		mark := v.mark()
+		a, err := v.place(ctx, r)
+		if err != nil {
+			return nil, nil, 0, err
+		}
+		if a.Accepted {
+			return v, r, mark, nil
+		}
+		if a.Kind != wire.Conflict { // else it came too near to its deadline
+			return nil, nil, 0, skip("the endpoint takes no such job of the kit's domain: %s: %s", a.Kind, a.Reason)
+		}
+	}
+}
+
+// briefest is the room with which brief begins.
+const briefest = 1500 * time.Millisecond
+
+func lapses(ctx context.Context, p *probe) (string, error) {
+	v, r, mark, err := p.brief(ctx, briefest)
+	if err != nil {
+		return "", err
+	}
+	defer v.drop(r.About)
+	rep, err := v.status(ctx, mark, r.About, "the copy is over", final)
+	if err != nil {
+		return "", fmt.Errorf("no later deadline was granted: %w", err)
+	}
+	if rep.Status == wire.IsEnded && rep.Result.Outcome == wire.Finished {
+		return "", errors.New("a copy that sleeps for 10 minutes ended well after its deadline of a few seconds")
+	}
+	if late := rep.At.Sub(r.RecallBy.Add(v.opened.Terms.Skew)); late > 0 {
+		return "", fmt.Errorf("the copy is %s since %v after it should have been dead everywhere", rep.Status, late)
+	}
+	return string(rep.Status) + ": " + rep.Reason, nil
+}
+
+func renews(ctx context.Context, p *probe) (string, error) {
+	for room := briefest; ; room *= 2 {
+		v, r, mark, err := p.brief(ctx, room)
+		if err != nil {
+			return "", err
+		}
+		saw, late, err := v.renewed(ctx, r, mark)
+		v.drop(r.About)
+		if !late {
+			return saw, err
+		}
+	}
+}
+
+// renewed grants a copy a later deadline as it asks for one, and looks at it after its first one;
+// late says that the Grant may have come when the copy was given up already.
+func (v *visit) renewed(ctx context.Context, r *wire.Route, mark int) (saw string, late bool, err error) {
+	t := v.opened.Terms
+	rep, err := v.status(ctx, mark, r.About, "asks for a later deadline", func(*wire.Report) bool { return true })
+	if err == nil {
+		_, err = v.give(ctx, &wire.Grant{About: r.About, RecallBy: time.Now().UTC().Add(t.Lease / 2).Truncate(time.Millisecond)})
+	}
+	if err != nil || time.Now().After(r.RecallBy.Add(-2*t.Skew-t.StopWithin)) {
+		return "", err == nil, err
+	}
+	if final(rep) {
+		return "", false, fmt.Errorf("the copy was just taken, and is %s: %s", rep.Status, rep.Reason)
+	}
+	for dead := r.RecallBy.Add(t.Skew); time.Now().Before(dead); {
+		if _, err := v.poll(ctx, min(time.Second, time.Until(dead))); err != nil {
+			return "", false, err
+		}
+	}
+	mark = v.mark()
+	if _, err := v.give(ctx, &wire.Query{About: r.About}); err != nil {
+		return "", false, err
+	}
+	if rep, err = v.status(ctx, mark, r.About, "answers the Query", func(*wire.Report) bool { return true }); err != nil {
+		return "", false, err
+	}
+	if final(rep) {
+		return "", false, fmt.Errorf("the copy was granted a later deadline, and after its first one it is %s: %s", rep.Status, rep.Reason)
+	}
+	return string(rep.Status) + " after its first deadline", false, nil
+}
+
+// running gives a copy that runs.
+func (p *probe) running(ctx context.Context) (*visit, *wire.Route, int, error) {
+	v, r, mark, err := p.begun(ctx, p.opts.Programs.Sleep, "60")
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	rep, err := v.status(ctx, mark, r.About, "the copy runs", func(x *wire.Report) bool { return x.Status == wire.IsRunning || final(x) })
+	if err == nil && final(rep) {
+		err = fmt.Errorf("the copy was just taken, and is %s: %s", rep.Status, rep.Reason)
+	}
+	if err != nil {
+		v.drop(r.About)
+	}
+	return v, r, v.mark(), err
+}
+
+func recalledIdle(ctx context.Context, p *probe) (string, error) {
+	v, r, mark, err := p.running(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer v.drop(r.About)
+	if _, err := v.give(ctx, &wire.Control{About: r.About, Number: 1, Want: wire.Run, Recall: wire.RecallIdle, RecallBy: r.RecallBy}); err != nil {
+		return "", err
+	}
+	rep, err := v.status(ctx, mark, r.About, "Control 1 was heeded", func(x *wire.Report) bool { return x.Heeded >= 1 || final(x) })
+	if err != nil {
+		return "", err
+	}
+	if final(rep) {
+		return "", fmt.Errorf("the copy runs, was to be given back if idle, and is %s: %s", rep.Status, rep.Reason)
+	}
+	return string(rep.Status), nil
+}
+
+func settledUnwanted(ctx context.Context, p *probe) (string, error) {
+	v, r, mark, err := p.running(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer v.drop(r.About)
+	if _, err := v.give(ctx, &wire.Settle{About: r.About}); err != nil {
+		return "", err
+	}
+	rep, err := v.status(ctx, mark, r.About, "the copy is over", final)
+	if err != nil {
+		return "", fmt.Errorf("the copy does not count any more for the kit: %w", err)
+	}
+	if rep.Status == wire.IsEnded && rep.Result.Outcome == wire.Finished {
+		return "", errors.New("a copy that sleeps for a minute ended well at once")
+	}
+	return string(rep.Status) + ": " + rep.Reason, nil
 }

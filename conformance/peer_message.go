@@ -40,6 +40,7 @@ var peerMessageChecks = []check{
 	{"PEER-MSG-9", chapter("Messages: Transport (strict XML)"), "a processing instruction inside is refused", notXML("", `<?do it?>`)},
 	{"PEER-MSG-10", chapter("Messages: Transport"), "an element in the Body that is no operation is refused", noOperation},
 	{"PEER-MSG-11", chapter("Messages: Transport"), "an answer in the Body is no request", answerAsRequest},
+	{"PEER-MSG-12", chapter("Messages: Transport (415)"), "a request in an encoding that nobody knows is answered with HTTP 415", strangeEncoding},
 	{"PEER-WSA-1", chapter("Messages: WS-Addressing 1.0"), "an answer has the action of its element", peerHeader("Action")},
 	{"PEER-WSA-2", chapter("Messages: WS-Addressing 1.0"), "an answer relates to the request's MessageID", peerHeader("RelatesTo")},
 	{"PEER-WSA-3", chapter("Messages: WS-Addressing 1.0"), "an answer has a MessageID of its own", peerHeader("MessageID")},
@@ -170,6 +171,12 @@ func zippedAnswer(ctx context.Context, p *probe) (string, error) {
 	return wire.Name(m).Local + ", " + form, nil
 }
 
+// beforeBody puts a text before the Body, which may have an id by which it is signed.
+func beforeBody(b, text []byte) []byte {
+	i := bytes.Index(b, []byte("<s:Body"))
+	return slices.Concat(b[:i], text, b[i:])
+}
+
 // tooLarge sends a message of nothing but blanks beyond the bound.
 func tooLarge(small bool) probeFunc {
 	return func(ctx context.Context, p *probe) (string, error) {
@@ -178,7 +185,7 @@ func tooLarge(small bool) probeFunc {
 			return "", err
 		}
 		r := p.carrying("Heartbeat", text).request()
-		r.body = bytes.Replace(r.body, []byte("<s:Body>"), append(bytes.Repeat([]byte(" "), 2*wire.MaxMessage), "<s:Body>"...), 1)
+		r.body = beforeBody(r.body, bytes.Repeat([]byte(" "), 2*wire.MaxMessage))
 		if small {
 			r.body = zip(r.body)
 			r.header.Set("Content-Encoding", "gzip")
@@ -227,7 +234,7 @@ func notXML(before, inside string) probeFunc {
 		}
 		r := p.carrying("Heartbeat", text).request()
 		r.body = bytes.Replace(r.body, []byte("<s:Envelope"), []byte(before+"<s:Envelope"), 1)
-		r.body = bytes.Replace(r.body, []byte("<s:Body>"), []byte(inside+"<s:Body>"), 1)
+		r.body = beforeBody(r.body, []byte(inside))
 		return p.refusedAsBad(ctx, r)
 	}
 }
@@ -559,4 +566,21 @@ func peerPorts(ctx context.Context, p *probe) (string, error) {
 		}
 	}
 	return at["1.1"] + ", " + at["1.2"], nil
+}
+
+func strangeEncoding(ctx context.Context, p *probe) (string, error) {
+	_, text, err := p.stray()
+	if err != nil {
+		return "", err
+	}
+	r := p.carrying("Heartbeat", text).request()
+	r.header.Set("Content-Encoding", "x-nobody-knows")
+	rep, err := p.exchange(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	if rep.status != http.StatusUnsupportedMediaType {
+		return "", fmt.Errorf("a request with Content-Encoding x-nobody-knows got HTTP %d: wanted %d", rep.status, http.StatusUnsupportedMediaType)
+	}
+	return rep.String(), p.stillThere(ctx)
 }

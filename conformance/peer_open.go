@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ var peerOpenChecks = []check{
 	{"PEER-TRU-2", chapter("Messages: Who it is; Faults: NotTrusted"), "who says it is the endpoint's own domain gets no session", ownDomain},
 	{"PEER-TRU-3", chapter("Messages: Who it is; Faults: NotTrusted"), "who shows no certificate is not heard", nobody},
 	{"PEER-TRU-4", chapter("Messages: Who it is; Faults: NotTrusted"), "a message of a session must be of the domain that opened it", otherDomain},
+	{"PEER-TRU-5", chapter("Messages: Who it is; Trust: Signed messages"), "a message that was changed after it was signed is not heeded", tampered},
 }
 
 func opens(ctx context.Context, p *probe) (string, error) {
@@ -304,6 +306,62 @@ func otherDomain(ctx context.Context, p *probe) (string, error) {
 	}
 	m := p.carrying("Heartbeat", text)
 	m.client, m.sign = p.opts.Guest.Other, signing(p.opts.Guest.OtherSign)
+	saw, err := p.shutOut(ctx, m)
+	if err != nil {
+		return "", err
+	}
+	if _, err := v.heartbeat(ctx); err != nil {
+		return "", fmt.Errorf("after that the session is not what it was: %w", err)
+	}
+	return saw, nil
+}
+
+var peerBusyChecks = []check{
+	{"PEER-BSY-1", chapter("Sessions: Opening; Faults: Busy"), "who opens sessions without end is told Busy, and when to come again", opensTooOften},
+}
+
+func opensTooOften(ctx context.Context, p *probe) (string, error) {
+	p.visit = nil
+	const most = 100
+	began := time.Now()
+	for n := range most {
+		_, err := p.send(ctx, p.offer(nil), 0)
+		f, ok := errors.AsType[*wire.Fault](err)
+		switch {
+		case err == nil:
+			continue
+		case !ok || f.Code != wire.Busy:
+			return wantCode(nil, err, wire.Busy)
+		case f.Retry <= 0:
+			return "", fmt.Errorf("the fault %s does not say when to come again: %s", f.Code, f.Sentence)
+		}
+		if _, err := p.standing(ctx); err != nil {
+			return "", fmt.Errorf("after that no session was opened within %v: %w", p.opts.Settle, err)
+		}
+		return fmt.Sprintf("after %d sessions, to come again after %v", n, f.Retry), nil
+	}
+	if took := time.Since(began); took > most*time.Second {
+		return "", skip("%d sessions took %v to open, which is not too often", most, took.Round(time.Second))
+	}
+	return "", fmt.Errorf("%d sessions were opened in a row, and nothing was said of it", most)
+}
+
+// tampered changes a signed Heartbeat on its way.
+func tampered(ctx context.Context, p *probe) (string, error) {
+	if p.opts.Guest.Sign == nil {
+		return "", skip("the kit does not sign its messages")
+	}
+	v, err := p.standing(ctx)
+	if err != nil {
+		return "", err
+	}
+	text, err := textOf(&wire.Heartbeat{Frame: v.frame()})
+	if err != nil {
+		return "", err
+	}
+	m := p.carrying("Heartbeat", text)
+	sign := m.sign
+	m.sign = func(b []byte) []byte { return bytes.Replace(sign(b), []byte(` number="`), []byte(` number="1`), 1) }
 	saw, err := p.shutOut(ctx, m)
 	if err != nil {
 		return "", err

@@ -49,7 +49,7 @@ func mustResume(with string) probeFunc {
 		}
 		if with == "Exchange" {
 			f := v.frame()
-			f.First, f.Items, f.Sent = v.sent+1, p.queries(1), v.sent+1 // they are sent again, after the session was resumed
+			f.First, f.Items, f.Sent = v.sent+1, v.asks(1), v.sent+1 // they are sent again, after the session was resumed
 			_, err = v.exchanged(ctx, f)
 		} else {
 			_, err = v.heartbeat(ctx)
@@ -77,10 +77,10 @@ func backFromLost(ctx context.Context, p *probe) (string, error) {
 	if a.Got != v.sent {
 		return "", errors.New("what came while the session was lost was taken")
 	}
-	mark, q := v.mark(), p.queries(1)
+	mark, q := v.mark(), v.asks(1)
 	if _, err := v.give(ctx, q...); err != nil {
 		return "", err
 	}
-	_, err = v.reported(ctx, mark, q[0])
+	_, err = v.answered(ctx, mark, q[0])
 	return fmt.Sprintf("after %v", v.opened.Lost), err
 }

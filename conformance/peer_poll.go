@@ -18,6 +18,7 @@ var peerPollChecks = []check{
 	{"PEER-POL-4", chapter(polls), "a newer poll has the older one answered at once", overtaken},
 	{"PEER-POL-5", chapter("Sessions: Who says what when"), "an Exchange with items is answered once they are done with, without waiting for hold", notHeldLonger},
 	{"PEER-POL-6", chapter("Sessions: Who says what when"), "a Heartbeat is answered at once while a poll is held", besides},
+	{"PEER-POL-7", chapter("Sessions: Who says what when (hold)"), "nothing is held for longer than a beat", heldForABeat},
 }
 
 // quiet polls until nothing comes, so that nothing is on its way.
@@ -117,7 +118,7 @@ func woken(ctx context.Context, p *probe) (string, error) {
 	}
 	mark := v.mark()
 	wait := v.aside(ctx, longHold)
-	q := p.queries(1)
+	q := v.asks(1)
 	f := v.frame()
 	v.with(&f, q...)
 	_, sent := v.exchanged(ctx, f)
@@ -125,7 +126,7 @@ func woken(ctx context.Context, p *probe) (string, error) {
 	if err := errors.Join(sent, err); err != nil {
 		return "", err
 	}
-	if _, err := v.reported(ctx, mark, q[0]); err != nil {
+	if _, err := v.answered(ctx, mark, q[0]); err != nil {
 		return "", err
 	}
 	if took > promptly {
@@ -160,7 +161,7 @@ func notHeldLonger(ctx context.Context, p *probe) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	mark, q := v.mark(), p.queries(1)
+	mark, q := v.mark(), v.asks(1)
 	f := v.frame()
 	f.Hold = longHold
 	v.with(&f, q...)
@@ -172,7 +173,7 @@ func notHeldLonger(ctx context.Context, p *probe) (string, error) {
 	if took > promptly {
 		return "", fmt.Errorf("the answer was held for %v", took.Round(time.Millisecond))
 	}
-	_, err = v.reported(ctx, mark, q[0])
+	_, err = v.answered(ctx, mark, q[0])
 	return fmt.Sprintf("after %v", took.Round(time.Millisecond)), err
 }
 
@@ -184,17 +185,38 @@ func besides(ctx context.Context, p *probe) (string, error) {
 	if err := v.quiet(ctx); err != nil {
 		return "", err
 	}
-	const hold = 2 * time.Second
-	wait := v.aside(ctx, hold)
+	wait := v.aside(ctx, longHold)
 	began := time.Now()
 	_, beat := v.heartbeat(ctx)
 	took := time.Since(began)
+	_, newer := v.poll(ctx, 0) // which has the older one answered
 	_, _, poll := wait()
-	if err := errors.Join(beat, poll); err != nil {
+	if err := errors.Join(beat, newer, poll); err != nil {
 		return "", err
 	}
-	if took > hold*3/4 {
+	if took > promptly {
 		return "", fmt.Errorf("the Heartbeat was answered after %v, with the poll", took.Round(time.Millisecond))
 	}
 	return fmt.Sprintf("after %v", took.Round(time.Millisecond)), nil
+}
+
+func heldForABeat(ctx context.Context, p *probe) (string, error) {
+	v, err := p.begin(ctx, func(o *wire.Open) { o.Beat = wire.MinBeat })
+	if err != nil {
+		return "", err
+	}
+	if v.opened.Beat > promptly/2 {
+		return "", skip("the endpoint wants a beat of %v, which is too long to wait", v.opened.Beat)
+	}
+	if err := v.quiet(ctx); err != nil {
+		return "", err
+	}
+	began := time.Now()
+	if _, err := v.poll(ctx, longHold); err != nil {
+		return "", err
+	}
+	if took := time.Since(began); took > promptly {
+		return "", fmt.Errorf("the beat is %v, and a poll was held for %v", v.opened.Beat, took.Round(10*time.Millisecond))
+	}
+	return fmt.Sprintf("after %v, the beat being %v", time.Since(began).Round(10*time.Millisecond), v.opened.Beat), nil
 }

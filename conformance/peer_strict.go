@@ -33,9 +33,10 @@ var peerStrictChecks = []check{
 	{"PEER-STR-20", chapter("Exchange: sent"), "items beyond what is said to be sent are refused", badExchange(1, ` sent="`, ` x:sent="`)},
 	{"PEER-STR-21", chapter("Exchange: items (0 to 1000)"), "more than 1000 items in one frame are refused", tooMany},
 	{"PEER-STR-22", chapter("Exchange: items"), "an item that is none is refused, and with it the whole frame", badExchange(2, `</p:Exchange>`, `<p:Gossip/></p:Exchange>`)},
-	{"PEER-STR-23", chapter("Items: token"), "a token that is none is refused", badExchange(1, ` token="1"`, ` token="01"`)},
+	{"PEER-STR-23", chapter("Items: token"), "a token that is none is refused", badExchange(1, ` token="1.1"`, ` token="1.01"`)},
 	{"PEER-STR-24", chapter("Heartbeat; Frames, numbers, cursors"), "done above got is refused", badBeat(` clock="`, ` got="1" done="2" clock="`)},
 	{"PEER-STR-25", chapter("CloseSession: closing"), "a CloseSession that does not say how far it is is refused", badClose},
+	{"PEER-STR-26", chapter("Sessions: Opening (features); Faults: BadMessage"), "after an item of a feature that was not agreed on the session is closed", brokenByFeature},
 }
 
 // changed gives the text of an OpenSession with a part of it replaced.
@@ -121,7 +122,7 @@ func badExchange(items int, old, text string) probeFunc {
 		}
 		p.visit = nil // BadMessage closes the session
 		f := v.frame()
-		f.First, f.Items, f.Sent = v.sent+1, p.queries(items), v.sent+uint64(items)
+		f.First, f.Items, f.Sent = v.sent+1, v.asks(items), v.sent+uint64(items)
 		xml, err := textOf(&wire.Exchange{Frame: f})
 		if err != nil {
 			return "", err
@@ -143,7 +144,7 @@ func tooMany(ctx context.Context, p *probe) (string, error) {
 	}
 	p.visit = nil
 	f := v.frame()
-	f.First, f.Items, f.Sent = v.sent+1, p.queries(1), v.sent+wire.MaxItems+1
+	f.First, f.Items, f.Sent = v.sent+1, v.asks(1), v.sent+wire.MaxItems+1
 	xml, err := textOf(&wire.Exchange{Frame: f})
 	if err != nil {
 		return "", err
@@ -197,4 +198,18 @@ func badClose(ctx context.Context, p *probe) (string, error) {
 	}
 	m, err := p.say(ctx, p.carrying("CloseSession", xml))
 	return wantCode(m, err, wire.BadMessage)
+}
+
+func brokenByFeature(ctx context.Context, p *probe) (string, error) {
+	v, err := p.begin(ctx, func(o *wire.Open) { o.Features = nil })
+	if err != nil {
+		return "", err
+	}
+	f := v.frame()
+	v.with(&f, &wire.Read{About: p.unknown(), Request: 1, Stream: wire.Stdout, Most: 10})
+	m, err := p.send(ctx, &wire.Exchange{Frame: f}, 0)
+	if _, err := wantCode(m, err, wire.BadMessage); err != nil {
+		return "", err
+	}
+	return v.over(ctx)
 }

@@ -30,9 +30,10 @@ type probe struct {
 	made       []string // the EPRs of activities that may still run
 	shared     []string // two of made, for checks that only look
 
-	mu    sync.Mutex // for all above that an exchange changes
-	visit *visit     // of the profile Peer: the session that most checks are made in
-	lost  *visit     // one that the other side took for lost
+	mu      sync.Mutex // for all above that an exchange changes
+	visit   *visit     // of the profile Peer: the session that most checks are made in
+	errands errands
+	lost    *visit // one that the other side took for lost
 }
 
 func newProbe(o Options) *probe {

@@ -30,12 +30,14 @@ WS-Addressing 1.0, OGSA-BES 1.0 and JSDL 1.0. Each check has an id, the clause t
 proves, and what it saw. Small jobs are created, and ended again.
 
 --profile peer judges the endpoint that a gateway has for those of other domains, by
-docs/peer-protocol.md: its messages, sessions, resources, jobs and trust. The kit is then a
-gateway of --domain that can't be reached: the endpoint must trust that domain by the certificate
---cert, take jobs of it, and know no URL of it. Use a domain that is there for this alone, as the
-kit opens and breaks sessions; what needs jobs, or a second domain (--other-domain), is skipped
-without them. --ca or --fingerprint say how the endpoint itself is known. --user has the kit vouch
-for a user, whom the endpoint's rules must map to an account.
+docs/peer-protocol.md: its messages, sessions, resources, jobs, favour ledger and trust. The kit is
+then a gateway of --domain that can't be reached: the endpoint must trust that domain by the
+certificate --cert (or its CA or key), take jobs of it, and know no URL of it. Use a domain that is
+there for this alone, as the kit opens and breaks sessions; what needs jobs, or a second domain
+(--other-domain), is skipped without them. --ca or --fingerprint say how the endpoint itself is
+known. --user has the kit vouch for a user, whom the endpoint's rules must map to an account.
+Messages are signed unless --unsigned says that TLS is enough. How to make the certificate and set
+up the endpoint is in the chapter Conformance of that page.
 
 Exit codes: 0 nothing failed; 1 a check failed; 2 wrong usage; 3 nothing answered.`,
 		Example: `  portolan conformance --endpoint http://127.0.0.1:8700/bes

@@ -23,6 +23,7 @@ type guestFlags struct {
 	domain, cert, key               string
 	other, otherCert, otherKey      string
 	ca, fingerprint, user, vo, role string
+	unsigned                        bool
 }
 
 func (g *guestFlags) add(cmd *cobra.Command) {
@@ -51,6 +52,7 @@ func (g *guestFlags) add(cmd *cobra.Command) {
 			cobra.CheckErr(cmd.RegisterFlagCompletionFunc(x.name, cobra.NoFileCompletions))
 		}
 	}
+	f.BoolVar(&g.unsigned, "unsigned", false, "messages are not signed: the certificate alone says whom they are of")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("role", oneOf("peer", "parent", "child")))
 }
 
@@ -83,19 +85,26 @@ func (g *guestFlags) fill(o *conformance.Options) error {
 	if err != nil {
 		return usagef("%s", sentence(err))
 	}
-	if o.Guest.Sign, err = signer(id); err != nil {
-		return usagef("%s", sentence(err))
+	if !g.unsigned {
+		if o.Guest.Sign, err = signer(id); err != nil {
+			return usagef("%s", sentence(err))
+		}
+	} else if u.Scheme != "https" {
+		return usagef("without TLS messages must be signed: leave --unsigned out, or use an https endpoint")
 	}
+	o.Guest.Signature = (&identity.Gateway{Identity: id}).Sign
 	if g.user != "" {
 		o.Guest.Vouch = g.vouch(id)
 	}
 	if u.Scheme != "https" {
 		return nil
 	}
-	verify, err := g.verifier()
+	anchor, err := g.anchor()
 	if err != nil {
 		return err
 	}
+	o.Guest.Signed = signedBy(id, anchor)
+	verify := verifier(anchor)
 	o.HTTP = showing(id.Current(), verify)
 	o.Guest.Nobody = showing(nil, verify)
 	if g.other == "" {
@@ -105,8 +114,10 @@ func (g *guestFlags) fill(o *conformance.Options) error {
 	if err != nil || g.otherCert == "" {
 		return usagef("--other-domain goes with --other-cert and --other-key: %v", err)
 	}
-	if o.Guest.OtherSign, err = signer(second); err != nil {
-		return usagef("%s", sentence(err))
+	if !g.unsigned {
+		if o.Guest.OtherSign, err = signer(second); err != nil {
+			return usagef("%s", sentence(err))
+		}
 	}
 	o.Guest.Other = showing(second.Current(), verify)
 	return nil
@@ -121,32 +132,53 @@ func signer(id *identity.Identity) (func(context.Context, *etree.Element) error,
 	return (&identity.Gateway{Identity: id, Trusted: trust}).Signer(""), nil
 }
 
-// verifier gives what knows the endpoint by its certificate.
-func (g *guestFlags) verifier() (func(tls.ConnectionState) error, error) {
-	unknown := func(c *x509.Certificate) error {
-		return fail.Errorf("conformance", fail.Denied, "", "the endpoint shows a certificate of %q with the fingerprint %s, which is not the one that --ca or --fingerprint know", c.Subject, identity.PinOf(c))
-	}
+// anchor is how the endpoint is known; its domain is not yet.
+func (g *guestFlags) anchor() (identity.Anchor, error) {
 	switch {
 	case (g.ca == "") == (g.fingerprint == ""):
-		return nil, usagef("say how the endpoint is known, with one of --ca and --fingerprint")
+		return identity.Anchor{}, usagef("say how the endpoint is known, with one of --ca and --fingerprint")
 	case g.fingerprint != "":
 		pin, err := identity.ParsePin(g.fingerprint)
 		if err != nil {
-			return nil, usagef("--fingerprint: %s", sentence(err))
+			return identity.Anchor{}, usagef("--fingerprint: %s", sentence(err))
 		}
-		return func(s tls.ConnectionState) error {
-			if c := s.PeerCertificates[0]; identity.PinOf(c) != pin {
-				return unknown(c)
-			}
-			return nil
-		}, nil
+		return identity.Anchor{Pins: []identity.Pin{pin}}, nil
 	}
 	cas, err := identity.ReadCertificates(g.ca, 16)
 	if err != nil {
-		return nil, usagef("--ca: %s", sentence(err))
+		return identity.Anchor{}, usagef("--ca: %s", sentence(err))
+	}
+	return identity.Anchor{CAs: cas}, nil
+}
+
+// signedBy gives what checks signatures of the domain that the endpoint speaks for.
+func signedBy(id *identity.Identity, anchor identity.Anchor) func(domain string, data, signature []byte) error {
+	return func(domain string, data, signature []byte) error {
+		of := anchor
+		of.Domain = domain
+		trust, err := identity.NewTrust(of)
+		if err != nil {
+			return err
+		}
+		return (&identity.Gateway{Identity: id, Trusted: trust}).Verify(domain, data, signature)
+	}
+}
+
+// verifier gives what knows the endpoint by its certificate.
+func verifier(anchor identity.Anchor) func(tls.ConnectionState) error {
+	unknown := func(c *x509.Certificate) error {
+		return fail.Errorf("conformance", fail.Denied, "", "the endpoint shows a certificate of %q with the fingerprint %s, which is not the one that --ca or --fingerprint know", c.Subject, identity.PinOf(c))
+	}
+	if len(anchor.Pins) > 0 {
+		return func(s tls.ConnectionState) error {
+			if c := s.PeerCertificates[0]; identity.PinOf(c) != anchor.Pins[0] {
+				return unknown(c)
+			}
+			return nil
+		}
 	}
 	roots := x509.NewCertPool()
-	for _, c := range cas {
+	for _, c := range anchor.CAs {
 		roots.AddCert(c)
 	}
 	return func(s tls.ConnectionState) error {
@@ -159,7 +191,7 @@ func (g *guestFlags) verifier() (func(tls.ConnectionState) error, error) {
 			return unknown(c)
 		}
 		return nil
-	}, nil
+	}
 }
 
 // showing is a client that shows a certificate, or none.

@@ -49,13 +49,15 @@ func TestMain(m *testing.M) {
 
 // gateway is a running `portolan serve --dev`.
 type gateway struct {
-	data     string
-	endpoint string // of BES
-	metrics  string
-	address  string // host:port
-	cmd      *exec.Cmd
-	log      *logFile
-	exited   chan struct{} // closed once the process is gone
+	data        string
+	endpoint    string // of BES
+	metrics     string
+	peer        string // where peers come, if it has one
+	fingerprint string
+	address     string // host:port
+	cmd         *exec.Cmd
+	log         *logFile
+	exited      chan struct{} // closed once the process is gone
 }
 
 // logFile keeps what the gateway writes to its standard error.
@@ -109,6 +111,10 @@ func launch(ctx context.Context, data string, log *logFile, args ...string) (*ga
 				g.endpoint = value
 			case "metrics":
 				g.metrics = value
+			case "peer":
+				g.peer = value
+			case "fingerprint":
+				g.fingerprint = value
 			case "ready":
 				told = true
 				ready <- nil

@@ -27,6 +27,29 @@ type Counts struct {
 	Given, Taken         int64 // all, whichever replica was the engine
 }
 
+// tellCount has it told that the number of a peer's jobs here is another than before the step; the
+// caller holds the lock.
+func (e *Engine) tellCount(before, after *handover.Job) {
+	if e.o.Recount == nil {
+		return
+	}
+	of := func(j *handover.Job) string {
+		if j == nil || j.Taken == nil || !live(j) {
+			return ""
+		}
+		return j.Taken.From
+	}
+	was, is := of(before), of(after)
+	if was == is {
+		return
+	}
+	for _, domain := range []string{was, is} {
+		if domain != "" {
+			e.o.Recount(domain)
+		}
+	}
+}
+
 // Counts counts the jobs given to peers and taken of them, by domain. It looks at all jobs.
 func (e *Engine) Counts() map[string]Counts {
 	e.mu.Lock()

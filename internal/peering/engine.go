@@ -88,7 +88,10 @@ type Options struct {
 	Gate    Gate    // nil takes no jobs
 	Voucher Voucher // nil vouches for nobody
 	Book    Book    // nil keeps none
-	View    View    // nil knows nothing of what peers have, so that nothing is placed there
+	// Recount is told of a peer of whose jobs there are more here, or less, than before. It must
+	// be quick, and not call the engine. May be nil.
+	Recount func(domain string)
+	View    View // nil knows nothing of what peers have, so that nothing is placed there
 	// Serve runs while this replica is the engine, for as long as its session with the store
 	// lasts; nil is nothing. The sessions with peers belong here, as these must talk to who
 	// has the records. The term ends when it returns.

@@ -28,6 +28,7 @@ func (e *Engine) step(x *entry, in handover.Input) error {
 	e.count(before, -1)
 	e.count(x.job, 1)
 	e.tally(before, x.job)
+	e.tellCount(before, x.job)
 	e.note(x, before)
 	if before != nil && x.job == nil && before.Taken != nil && before.Result != nil && x.Activity != "" {
 		x.keep = &keptRecord{before.Taken.From, before.Taken.Token, x.Activity, now().Add(e.o.Outputs)}

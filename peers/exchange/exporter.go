@@ -181,14 +181,22 @@ func (e *Exporter) Begin() { e.pulled = false }
 // Revision gives that of the view, and that which the importer has when it has read all.
 func (e *Exporter) Revision() (now, told uint64) { return e.revision, e.told }
 
-// Pull answers a pull, and pushes begin.
-func (e *Exporter) Pull(m *wire.Pull) []wire.Message {
+// Wants notes the finest detail that the importer has use for, by its pull. It reports whether
+// that is another than before, so that Show is to be called before Pull.
+func (e *Exporter) Wants(m *wire.Pull) bool {
+	was := e.finest
 	e.finest = resourcemodel.Full
 	for d, w := range details {
 		if w == m.Detail {
 			e.finest = d
 		}
 	}
+	return e.finest != was
+}
+
+// Pull answers a pull, and pushes begin.
+func (e *Exporter) Pull(m *wire.Pull) []wire.Message {
+	e.Wants(m)
 	e.pulled = true
 	switch {
 	case m.View == e.view && m.Revision >= e.logFrom && m.Revision <= e.revision:

@@ -45,3 +45,25 @@ func TestQueryOfACopyThatIsNotKnown(t *testing.T) {
 		t.Errorf("of the origin's own: %v", err)
 	}
 }
+
+// A route whose copy was recalled before it came is refused, and told so each time.
+func TestARouteThatWasRecalledBeforeItCame(t *testing.T) {
+	l := newLab(t)
+	l.gives("a", "c") // for a route that was never at b
+	r := last[handover.Route](l, "a")
+	if err := l.try("b", handover.Received{From: "a", Message: handover.Control{Key: key, Token: r.Token, Seq: 1, Want: handover.Cancel, RecallBy: r.RecallBy}, Terms: terms}); err != nil {
+		t.Fatal(err)
+	}
+	if x := last[handover.Report](l, "b"); x.Status != handover.IsReturned {
+		t.Errorf("the Control is answered with %+v", x)
+	}
+	for range 2 {
+		l.mail = nil
+		if err := l.try("b", handover.Received{From: "a", Message: r, Terms: terms}); err != nil {
+			t.Fatal(err)
+		}
+		if x := last[handover.Answer](l, "b"); x.Accepted || x.Kind != fail.NotAccepting {
+			t.Errorf("its route is answered with %+v", x)
+		}
+	}
+}

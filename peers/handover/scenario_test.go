@@ -405,7 +405,7 @@ func TestNoLoops(t *testing.T) {
 	for _, to := range []string{"a", "b"} {
 		before := l.jobs[to]
 		l.hears(to, "c", r)
-		if a := last[handover.Answer](l, to); a.Accepted || a.Kind != fail.Conflict || !strings.Contains(a.Reason, "come through") {
+		if a := last[handover.Answer](l, to); a.Accepted || a.Kind != fail.Invalid || !strings.Contains(a.Reason, "come through") {
 			t.Errorf("%s answers %+v", to, a)
 		}
 		if l.jobs[to].Phase != before.Phase || l.jobs[to].Taken != nil && l.jobs[to].Taken.Lapsed {

@@ -17,7 +17,7 @@ func (m Route) refuses(self, from string, t Terms, now time.Time) error {
 	case m.Path[len(m.Path)-1] != from:
 		return refuse(fail.Denied, "the route comes from %s, and its path ends with %s: they must be the same", from, m.Path[len(m.Path)-1])
 	case slices.Contains(m.Path, self):
-		return refuse(fail.Conflict, "the job has come through the domain %s and must not go there again; choose another", self)
+		return refuse(fail.Invalid, "the job has come through the domain %s and must not go there again; choose another", self)
 	case m.RecallBy.After(now.Add(MaxLease + 2*t.Skew)):
 		return refuse(fail.Invalid, "the recall deadline is further ahead than any can be agreed, %s", MaxLease)
 	case now.After(t.Elsewhere(m.RecallBy)):
@@ -107,7 +107,11 @@ func (s *stepper) superseded(by string, t Token) {
 // again answers a route that was answered.
 func (s *stepper) again(in Received, m Route) {
 	t := s.job.Taken
-	if t.From != in.From || len(t.Path) > 0 && (s.job.Digest != m.Digest || !slices.Equal(t.Path, m.Path)) {
+	if t.From == in.From && len(t.Path) == 0 {
+		s.refuse(in.From, m, fail.Errorf("handover.Route", fail.NotAccepting, m.Key.String(), "%s", s.job.Reason)) // it was recalled before it came
+		return
+	}
+	if t.From != in.From || s.job.Digest != m.Digest || !slices.Equal(t.Path, m.Path) {
 		s.refuse(in.From, m, s.conflict("another route had the same token %s", m.Token))
 		return
 	}

@@ -143,7 +143,7 @@ func quotaFields(v *visit, q *Quota) {
 	num(v, "maxJobs", &q.MaxJobs, 0, MaxSeq, "jobs that may be taken at once; 0 is no limit")
 	num(v, "jobs", &q.Jobs, 0, MaxSeq, "jobs that are taken")
 	num(v, "maxCPUs", &q.MaxCPUs, 0, MaxSeq, "CPUs that may be used at once; 0 is no limit")
-	num(v, "cpus", &q.CPUs, 0, MaxSeq, "CPUs that are used")
+	num(v, "cpus", &q.CPUs, 0, MaxSeq, "CPUs that are used, where maxCPUs bounds them")
 	when(v, "measured", &q.Measured, true, "when this was so")
 }
 

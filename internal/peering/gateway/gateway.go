@@ -83,7 +83,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	g.Engine, err = peering.New(peering.Options{
 		Domain: o.Domain, Replica: o.Replica, Store: o.Store, Link: link{g}, Jobs: peering.OfBroker(o.Broker), Gate: g, Voucher: o.Users,
-		Book: g.Favours, View: g.Showing, Serve: g.serve, Hops: g.hops, Log: o.Log,
+		Book: g.Favours, View: g.Showing, Recount: g.Showing.Recount, Serve: g.serve, Hops: g.hops, Log: o.Log,
 	})
 	return g, err
 }

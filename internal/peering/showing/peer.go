@@ -83,6 +83,11 @@ func (p *peer) put(all ...wire.Message) {
 func (p *peer) take(m wire.Message) ([]resourcemodel.Change, error) {
 	switch m := m.(type) {
 	case *wire.Pull:
+		if p.e.Wants(m) || p.stale { // it is answered with no more than that, and with what there is
+			if err := p.show(p.s.o.Model.Snapshot(), p.s.children(), p.s.to[p.domain]); err != nil {
+				p.s.o.Log.Warn("some of our sites can't be shown to a peer", "peer", p.domain, "cause", err)
+			}
+		}
 		p.put(p.e.Pull(m)...)
 		return nil, nil
 	case *wire.Compare:
@@ -200,7 +205,11 @@ func (p *peer) tick(m *resourcemodel.Snapshot, children []string, now time.Time)
 		}
 	}
 	if p.s.o.Quotas != nil {
-		if due := p.quoted.Add(quotaTime).Sub(now); due > 0 {
+		look := p.quoted.Add(quotaTime)
+		if p.s.recounted(p.domain, false) {
+			look = p.quoted.Add(to.Every)
+		}
+		if due := look.Sub(now); due > 0 {
 			wait = min(wait, due)
 		} else if wait = min(wait, quotaTime); len(p.out) == 0 {
 			p.quoted = now
@@ -251,11 +260,12 @@ func (p *peer) show(m *resourcemodel.Snapshot, children []string, to To) error {
 	return p.e.Show(as, to.Detail, slices.Compact(of)...)
 }
 
-// quotaTime is how often it is looked whether quotas or their use are others.
+// quotaTime is how often it is looked whether quotas or their use are others, though nobody said so.
 const quotaTime = 10 * time.Second
 
 // tellQuotas tells the quotas of the peer's VOs, if they are others than were told.
 func (p *peer) tellQuotas() {
+	p.s.recounted(p.domain, true) // what changes from here on is told next
 	now := append([]wire.Quota{}, p.s.o.Quotas(p.domain)...)
 	same := slices.EqualFunc(now, p.quotas, func(a, b wire.Quota) bool {
 		a.Measured, b.Measured = time.Time{}, time.Time{}

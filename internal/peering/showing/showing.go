@@ -66,6 +66,36 @@ type Showing struct {
 	peers   map[string]*peer
 	changed bool // the model did, since it was shown
 	gone    []string
+
+	counts struct { // apart from mu: who tells of them may be asked for the quotas
+		sync.Mutex
+		of map[string]bool // whose jobs were counted anew
+	}
+}
+
+// Recount says that there are more jobs of a peer here, or less, than before, so that its quotas are
+// to be told. It is quick, and calls nobody.
+func (s *Showing) Recount(domain string) {
+	s.counts.Lock()
+	defer s.counts.Unlock()
+	if !s.counts.of[domain] {
+		if s.counts.of == nil {
+			s.counts.of = map[string]bool{}
+		}
+		s.counts.of[domain] = true
+		s.nudge()
+	}
+}
+
+// recounted reports whether Recount was called for a peer, and takes that.
+func (s *Showing) recounted(domain string, take bool) bool {
+	s.counts.Lock()
+	defer s.counts.Unlock()
+	was := s.counts.of[domain]
+	if take {
+		delete(s.counts.of, domain)
+	}
+	return was
 }
 
 // New makes one; Run makes it work.
