@@ -64,7 +64,7 @@ sim: ## ten thousand seeded federations in virtual time, with sessions, and as m
 	$(if $(SEED),,PORTOLAN_HANDOVER_SEEDS=$(or $(SEEDS),10000) go test -count 1 -v -run Federations ./peers/handover)
 
 .PHONY: federation
-federation: setup ## three domains with real managers, by themselves and as peers, under faults; needs root; SEED=... of the workload, PASSES=isolated leaves out the peers
+federation: setup ## three domains with real managers, by themselves and as peers, under faults; needs root; SEED=... of the workload, PASSES=isolated,federated,faults are all of it
 	PORTOLAN_FEDERATION=$(or $(PASSES),all) PORTOLAN_FEDERATION_SEED=$(SEED) go test -count 1 -v -timeout 20m -run 'TestFederation$$' ./internal/e2e/federation
 
 .PHONY: bench

@@ -808,6 +808,43 @@ func (s scenario) playForeign(t *testing.T, leases []time.Duration, wishes []str
 // sick reports whether a job may never have been taken in: its lease ran out before that.
 func (s scenario) sick() bool { return len(s.answers) > 0 || len(s.deaths) > 0 }
 
+// TestForeignVO: a document says for which VO a job runs where it was submitted. Here it runs for the one to which
+// its user was mapped, also for none, and after a restart.
+func TestForeignVO(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		st, w := newStore(t), fake.NewWorld(1)
+		defer w.Close()
+		open := func() *gateway {
+			one := 1
+			g := start(t, Config{Store: st, Sites: []Site{{Name: "here", Adapter: w.Open(fake.Options{}), Model: SiteModel{Ahead: &one}}}})
+			<-g.Ready()
+			return g
+		}
+		g := open()
+		for n := range 3 { // one runs, the others wait
+			g.takeIn(handed(10+n, time.Hour, "sleep 60"))
+		}
+		vos := map[string]string{}
+		for n, vo := range []string{"climate", "visitors", ""} {
+			f := handed(n+1, time.Hour, "")
+			f.VO = vo
+			f.Document = []byte(strings.Replace(string(document("exit 0")), "</jsdl:JobDescription>",
+				`<jsdl:Resources><q:Placement xmlns:q="`+jsdl.NSPortolan+`"><q:VO>climate</q:VO></q:Placement></jsdl:Resources></jsdl:JobDescription>`, 1))
+			vos[g.takeIn(f)] = vo
+		}
+		g.stop()
+		g = open()
+		defer g.stop()
+		time.Sleep(10 * time.Minute)
+		for id, vo := range vos {
+			recs, err := st.Get(t.Context(), id)
+			if s := g.foreign(id); err != nil || s.Phase != ForeignEnded || s.Outcome != bes.Finished || recs[id].Status.VO != vo {
+				t.Errorf("the job of %q ended as %+v, for %q, %v", vo, s, recs[id].Status.VO, err)
+			}
+		}
+	})
+}
+
 // TestForeignDeadline: a job has the deadline with which it came, also where its document says
 // none or a later one, and after a restart.
 func TestForeignDeadline(t *testing.T) {

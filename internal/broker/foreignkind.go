@@ -116,7 +116,7 @@ func (b *Broker) foreignKind(f *Foreign) (*kind, error) {
 			return nil, err
 		}
 	}
-	k, err := compile(def, resourcemodel.Subject{User: f.Owner, VO: f.VO})
+	k, err := compileForeign(def, f.Owner, f.VO)
 	if err != nil {
 		return nil, err
 	}

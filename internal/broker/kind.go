@@ -75,6 +75,20 @@ func compile(def *jsdl.JobDefinition, subject resourcemodel.Subject) (*kind, err
 	return &kind{def: def, request: req}, nil
 }
 
+// compileForeign is compile for a job of a peer. For which VO it runs here is what its user was mapped
+// to, and what the document says of it holds where it comes from.
+func compileForeign(def *jsdl.JobDefinition, owner, vo string) (*kind, error) {
+	if r := def.Description.Resources; r != nil && r.Placement != nil && r.Placement.VO != nil && *r.Placement.VO != vo {
+		d, res, p := *def, *r, *r.Placement
+		if p.VO = nil; vo != "" {
+			p.VO = &vo
+		}
+		res.Placement, d.Description.Resources = &p, &res
+		def = &d
+	}
+	return compile(def, resourcemodel.Subject{User: owner, VO: vo})
+}
+
 // unfitKind is of a document that is of no use any more.
 func unfitKind(err error) *kind {
 	return &kind{
@@ -385,11 +399,12 @@ func (b *Broker) readKind(ctx context.Context, rec *store.Job) (*kind, error) {
 	if err := judge(def, problems); err != nil {
 		return unfitKind(err), nil
 	}
-	subject := resourcemodel.Subject{User: rec.Owner}
+	var k *kind
 	if rec.Status.Foreign != nil {
-		subject.VO = rec.Status.VO // ours, and not that of the document
+		k, err = compileForeign(def, rec.Owner, rec.Status.VO)
+	} else {
+		k, err = compile(def, resourcemodel.Subject{User: rec.Owner})
 	}
-	k, err := compile(def, subject)
 	if err != nil {
 		return unfitKind(err), nil
 	}

@@ -54,11 +54,36 @@ func (f *federation) configure(t *testing.T, d *domain, dir string) string {
 		if r.url != "" {
 			fmt.Fprintf(&b, "      url: %s\n", r.url)
 		}
-		fmt.Fprintf(&b, "      role: %s\n      shows: categorized\n      every: 500ms\n      beat: 2s\n      lost: 12s\n      terms: {lease: 15s, skew: 1s, stopWithin: 3s, resend: 2s, keep: 10m}\n", r.role)
+		fmt.Fprintf(&b, "      role: %s\n      vos: [%s]\n      shows: categorized\n      every: 500ms\n      beat: 2s\n      lost: 12s\n      terms: {lease: 15s, skew: 1s, stopWithin: 3s, resend: 2s, keep: 10m}\n", r.role, strings.Join(everywhere, ", "))
 	}
-	b.WriteString("  routing: {overload: 2s, recover: 500ms, hop: 500ms, typical: 3500ms}\n")
-	b.WriteString("  mapping:\n    - {account: nobody}\n")
+	b.WriteString("  routing: {overload: 2s, recover: 500ms, hop: 500ms, typical: 5s}\n")
+	b.WriteString("  mapping:\n")
+	for _, o := range f.domains {
+		if o != d {
+			for _, vo := range everywhere {
+				fmt.Fprintf(&b, "    - {origin: %s, vo: %s, account: %s, as: visitors}\n", o.domain(), vo, accountOf(d.name, o.name))
+			}
+		}
+	}
 	return write(t, filepath.Join(dir, d.name+".yaml"), b.String())
+}
+
+// accountOf is the local account as which jobs of a domain run at a place: own jobs as who runs the
+// gateway or, with HTCondor, which runs nothing as root, as nobody; those of others as one of the
+// accounts that each Debian has, another for each domain.
+func accountOf(place, origin string) string {
+	switch {
+	case place != origin:
+	case place == "fiu":
+		return "nobody"
+	default:
+		return "root"
+	}
+	return map[string]map[string]string{
+		"bsc": {"fiu": "games", "ibm": "news"},
+		"fiu": {"bsc": "mail", "ibm": "irc"},
+		"ibm": {"bsc": "backup", "fiu": "proxy"},
+	}[place][origin]
 }
 
 func write(t *testing.T, path, text string) string {

@@ -9,6 +9,7 @@
 //   - domain_test.go: a domain: its manager and its gateway, and how they are ended
 //   - hosts_test.go: the hosts of ibm
 //   - config_test.go: a gateway's configuration
+//   - clock_test.go: the program, with a clock that can be wrong
 //   - workload_test.go: the jobs of a seed
 //   - run_test.go: one run of them; ledger_test.go: what they wrote, and what that says
 //   - report_test.go: the table

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,11 +33,17 @@ type domain struct {
 	site    string // its entry in the gateway's configuration
 	keys    string // directory of its key and certificate, and of its CA
 	slots   int
+	policy  string // of scheduling
 	gateway *gateway
+	clock   time.Duration // by which that of its gateway is wrong
 }
 
 // slots that each domain has.
 const slots = 4
+
+// ahead has sites given few jobs that they can't run at once: what waits at a manager can't go elsewhere any more. It holds
+// isolated as well as federated.
+const ahead = "    ahead: 2\n"
 
 // newDomain makes the namespace of a domain.
 func newDomain(t *testing.T, hub *space, name string, number int) *domain {
@@ -95,7 +102,7 @@ func (d *domain) slurm(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	d.env = s.Env()
-	d.site = fmt.Sprintf("  - name: cluster\n    type: slurm\n    settings: {spool: %s, requestsPerSecond: 20, poll: 500ms}\n", spool)
+	d.site = fmt.Sprintf("  - name: cluster\n    type: slurm\n    settings: {spool: %s, requestsPerSecond: 20, poll: 500ms}\n", spool) + ahead
 }
 
 // condor brings a real HTCondor up in the domain.
@@ -125,14 +132,14 @@ func (d *domain) condor(t *testing.T, dir string) {
 		t.Fatalf("no HTCondor: %v\n%s", err, c.Logs(20))
 	}
 	d.env = c.Env()
-	d.site = "  - name: pool\n    type: condor\n    settings: {requestsPerSecond: 20}\n"
+	d.site = "  - name: pool\n    type: condor\n    settings: {requestsPerSecond: 20}\n" + ahead
 }
 
 // hosts brings machines up that are reached by SSH.
 func (d *domain) hosts(t *testing.T, dir string) {
 	t.Helper()
 	entries := startHosts(t, d.space, dir, 2, d.slots/2)
-	d.site = "  - name: hosts\n    type: shell\n    settings:\n      hosts:\n" + entries
+	d.site = "  - name: hosts\n    type: shell\n    settings:\n      hosts:\n" + entries + ahead
 }
 
 // gateway is a running gateway of a domain.
@@ -175,7 +182,7 @@ func (d *domain) serve(ctx context.Context, binary, config, data string, log *lo
 	g := &gateway{d: d, log: log, exited: make(chan struct{}), http: &http.Client{Transport: transport, Timeout: 30 * time.Second}}
 	g.cmd = exec.Command(binary, serveArgs(config, data)...)
 	g.cmd.Stderr, g.cmd.Dir = log, filepath.Dir(config)
-	g.cmd.Env = append(append(os.Environ(), "PORTOLAN_ENDPOINT="), d.env...)
+	g.cmd.Env = slices.Concat(os.Environ(), []string{"PORTOLAN_ENDPOINT="}, d.env, clockOf(d.clock))
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := g.cmd.StdoutPipe()
 	if err != nil {
@@ -221,6 +228,19 @@ func (d *domain) serve(ctx context.Context, binary, config, data string, log *lo
 	}
 	g.client = bes.NewClient(&soap.Client{URL: g.endpoint, Retries: -1, Timeout: 20 * time.Second, Transport: transport})
 	return g, nil
+}
+
+// order has the domain's jobs go in the order that its policy says.
+func (g *gateway) order(binary string) error {
+	cmd := exec.Command(binary, "policy", "set", "gateway", "scheduling", g.d.policy)
+	cmd.Env = append(os.Environ(), "PORTOLAN_ENDPOINT="+g.endpoint)
+	var out []byte
+	var err error
+	g.d.space.within(func() { out, err = cmd.CombinedOutput() })
+	if err != nil {
+		return fmt.Errorf("the policy of %s: %w: %s", g.d.name, err, out)
+	}
+	return nil
 }
 
 // kill ends the process at once, as a power cut would.

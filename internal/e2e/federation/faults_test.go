@@ -13,9 +13,14 @@ type fault struct {
 	begin, end func() error
 }
 
-// faults are those of the faulty run, by when they begin. Clocks are not among them: the
-// kernel has no namespace for the time of day, and the clock of a Go program, which asks
-// the kernel and no library, can't be wronged from outside; `make sim` has wrong clocks.
+// clocks are by how much those of the gateways are wrong in the faulty run: almost as much as the
+// terms of the sessions allow, which is a second. `make sim` has those that are more wrong.
+func (f *federation) clocks() map[string]time.Duration {
+	return map[string]time.Duration{"fiu": 900 * time.Millisecond, "ibm": -900 * time.Millisecond}
+}
+
+// faults are those of the faulty run, by when they begin. Clocks are wrong all the time, and
+// that of fiu jumps when its gateway is started again.
 func (f *federation) faults(r *run) []fault {
 	bsc, fiu, ibm := f.domains[0], f.domains[1], f.domains[2]
 	kill := func(d *domain) func() error {
@@ -25,19 +30,25 @@ func (f *federation) faults(r *run) []fault {
 		}
 	}
 	start := func(d *domain) func() error { return func() error { return r.again(d) } }
+	jump := func(d *domain) func() error {
+		return func() error {
+			d.clock = -d.clock
+			return r.again(d)
+		}
+	}
 	p := f.phase
 	return []fault{
 		{p / 5, p * 4 / 5, "bsc and fiu are cut off from each other", f.cut(bsc, fiu), f.heal(bsc, fiu)},
 		{p * 11 / 10, p / 2, "the link of ibm has 128 kbit/s, and 150 ms each way", f.slow(ibm, "128kbit", 150*time.Millisecond), f.slow(ibm, "", 0)},
 		{p * 17 / 10, p / 10, "the gateway of bsc is killed", kill(bsc), start(bsc)},
 		{p * 19 / 10, 0, "all connections are reset", f.reset, nil},
-		{p * 21 / 10, p / 4, "the gateway of fiu is killed", kill(fiu), start(fiu)},
+		{p * 21 / 10, p / 4, "the gateway of fiu is killed", kill(fiu), jump(fiu)},
 		{p * 25 / 10, p / 10, "the gateway of ibm is killed", kill(ibm), start(ibm)},
 	}
 }
 
 // suffer has the faults happen, and notes when.
-func (f *federation) suffer(ctx context.Context, r *run) {
+func (f *federation) suffer(ctx context.Context, r *run, skewed bool) {
 	note := func(format string, args ...any) {
 		line := fmt.Sprintf("%5.1f s: ", time.Since(r.begin).Seconds()) + fmt.Sprintf(format, args...)
 		r.mu.Lock()
@@ -45,7 +56,11 @@ func (f *federation) suffer(ctx context.Context, r *run) {
 		r.mu.Unlock()
 	}
 	r.mu.Lock()
-	r.notes = append(r.notes, "clocks are right here: nothing can wrong that of one process; make sim has wrong ones")
+	clocks := "clocks are right here: this Go's time.Now could not be wronged; make sim has wrong ones"
+	if skewed {
+		clocks = "clocks: that of fiu is 0.9 s ahead and, after its gateway was killed, 0.9 s behind; that of ibm is 0.9 s behind"
+	}
+	r.notes = append(r.notes, clocks)
 	r.mu.Unlock()
 	for _, x := range f.faults(r) {
 		if !pause(ctx, time.Until(r.begin.Add(x.at))) {

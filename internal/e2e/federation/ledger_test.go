@@ -3,6 +3,7 @@ package federation
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,6 +15,12 @@ type ran struct {
 	starts []time.Time
 	ends   []time.Time
 	places []string // domains, of each start
+	users  []string // the local accounts, of each start
+}
+
+// elsewhere reports whether the job ran elsewhere than at a place.
+func (r *ran) elsewhere(than string) bool {
+	return r != nil && slices.ContainsFunc(r.places, func(p string) bool { return p != than })
 }
 
 // readLedger reads what jobs wrote; where has the domain of each namespace.
@@ -34,7 +41,7 @@ func readLedger(path string, where map[string]string) (map[string]*ran, error) {
 	for line := range strings.Lines(string(b)) {
 		f := strings.Fields(line)
 		switch {
-		case len(f) == 4 && f[0] == "S":
+		case len(f) == 5 && f[0] == "S":
 			at, err := seconds(f[3])
 			if err != nil {
 				return nil, err
@@ -44,7 +51,7 @@ func readLedger(path string, where map[string]string) (map[string]*ran, error) {
 				return nil, fmt.Errorf("%s ran in the namespace %s, which is nobody's", f[1], f[2])
 			}
 			r := of(f[1])
-			r.starts, r.places = append(r.starts, at), append(r.places, place)
+			r.starts, r.places, r.users = append(r.starts, at), append(r.places, place), append(r.users, f[4])
 		case len(f) == 3 && f[0] == "E":
 			at, err := seconds(f[2])
 			if err != nil {
@@ -75,6 +82,8 @@ type correct struct {
 	twice    []string // ran to their end twice, or in two places at once
 	again    []string // were begun again after their first run was ended: allowed under faults
 	strange  []string // ran, and nobody submitted them
+	strayed  []string // ran in a domain where their VO is not served
+	astray   []string // ran as another account than the one of the rules
 	finished int
 }
 
@@ -100,6 +109,15 @@ func judge(jobs []work, wrote map[string]*ran, told map[string]bool) correct {
 		} else if len(r.starts) > 1 {
 			c.again = append(c.again, j.id)
 		}
+		if j.vo == house && r.elsewhere(j.origin) {
+			c.strayed = append(c.strayed, j.id)
+		}
+		for i, place := range r.places {
+			if r.users[i] != accountOf(place, j.origin) {
+				c.astray = append(c.astray, j.id+", at "+place+" as "+r.users[i])
+				break
+			}
+		}
 	}
 	for id := range wrote {
 		if !known[id] {
@@ -113,28 +131,28 @@ func judge(jobs []work, wrote map[string]*ran, told map[string]bool) correct {
 func TestJudge(t *testing.T) {
 	dir := t.TempDir()
 	path := dir + "/ledger"
-	text := "S a net:[1] 10.5\nE a 11.5\nS b net:[1] 10.0\nS c net:[2] 1.0\nE c 2.0\nS c net:[1] 3.0\nE c 4.0\nS d net:[1] 1.0\nS d net:[2] 9.0\nE d 10.25\nS x net:[1] 1.0\nE x 2.0\nS f net:[1] 1.0\nE f 2.0\n"
+	text := "S a net:[1] 10.5 nobody\nE a 11.5\nS b net:[1] 10.0 nobody\nS c net:[2] 1.0 games\nE c 2.0\nS c net:[1] 3.0 nobody\nE c 4.0\nS d net:[1] 1.0 nobody\nS d net:[2] 9.0 nobody\nE d 10.25\nS x net:[1] 1.0 nobody\nE x 2.0\nS f net:[1] 1.0 nobody\nE f 2.0\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	wrote, err := readLedger(path, map[string]string{"net:[1]": "one", "net:[2]": "two"})
+	wrote, err := readLedger(path, map[string]string{"net:[1]": "fiu", "net:[2]": "bsc"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var jobs []work
 	told := map[string]bool{}
 	for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
-		jobs = append(jobs, work{id: id})
+		jobs = append(jobs, work{id: id, origin: "fiu", vo: map[string]string{"c": house}[id]})
 		told[id] = id != "f"
 	}
 	got := judge(jobs, wrote, told)
-	if s := fmt.Sprint(got.lost, got.twice, got.again, got.strange, got.finished); s != "[b e f] [c] [d] [x] 3" {
+	if s := fmt.Sprint(got.lost, got.twice, got.again, got.strange, got.strayed, got.astray, got.finished); s != "[b e f] [c] [d] [x] [c] [d, at bsc as nobody] 3" {
 		t.Error(s)
 	}
-	if d := wrote["d"].ends[0].Sub(wrote["d"].starts[1]); d != 1250*time.Millisecond || wrote["d"].places[1] != "two" {
+	if d := wrote["d"].ends[0].Sub(wrote["d"].starts[1]); d != 1250*time.Millisecond || wrote["d"].places[1] != "bsc" {
 		t.Error(d, wrote["d"].places)
 	}
-	if _, err := readLedger(path, map[string]string{"net:[1]": "one"}); err == nil {
+	if _, err := readLedger(path, map[string]string{"net:[1]": "fiu"}); err == nil {
 		t.Error("a job ran where nobody is, and nobody minded")
 	}
 }

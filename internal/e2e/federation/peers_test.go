@@ -78,6 +78,15 @@ func newFederation(t *testing.T, hub *space, domains []*domain, phase time.Durat
 	return f
 }
 
+// afresh has all ways count from nothing on.
+func (f *federation) afresh() {
+	for _, p := range f.proxies {
+		for _, w := range p.ways {
+			w.afresh()
+		}
+	}
+}
+
 // peerState is what GET /api/v1/peers tells of one peer, as far as it is of use here.
 type peerState struct {
 	Domain  string     `json:"domain"`
@@ -148,10 +157,30 @@ func (f *federation) alive(ctx context.Context) error {
 	})
 }
 
+// said counts what was said in sessions.
+type said struct{ messages, bytes, items uint64 }
+
+func (s *said) add(list []peerState) {
+	for _, p := range list {
+		if p.Session != nil {
+			s.messages, s.bytes, s.items = s.messages+p.Session.Out.Messages, s.bytes+p.Session.Out.Bytes, s.items+p.Session.Out.Items
+		}
+	}
+}
+
+// between is what a run says of the way between domains.
+type between struct {
+	said
+	passed    int64         // bytes on the wire, TLS among them
+	forwarded int           // jobs that ran elsewhere than where they were submitted
+	first     time.Duration // from the first session's opening to the begin of the first of them; 0 where it is not known
+	after     time.Duration // of that, after the first submission
+	lines     []string
+}
+
 // traffic tells what was said, and when the first job was handed over.
-func (f *federation) traffic(ctx context.Context, r *run, wrote map[string]*ran) []string {
-	var lines []string
-	var messages, bytes, items uint64
+func (f *federation) traffic(ctx context.Context, r *run, wrote map[string]*ran) *between {
+	out := &between{said: r.said}
 	var opened, first time.Time
 	for _, d := range f.domains {
 		list, err := d.gateway.peers(ctx)
@@ -159,29 +188,26 @@ func (f *federation) traffic(ctx context.Context, r *run, wrote map[string]*ran)
 			r.t.Errorf("the peers of %s: %v", d.name, err)
 			continue
 		}
+		out.add(list)
 		for _, p := range list {
-			if p.Session != nil {
-				messages, bytes, items = messages+p.Session.Out.Messages, bytes+p.Session.Out.Bytes, items+p.Session.Out.Items
-			}
-			if p.Since != nil && (opened.IsZero() || p.Since.Before(opened)) {
-				opened = *p.Since
+			if p.Since != nil && (opened.IsZero() || p.Since.Add(-d.clock).Before(opened)) {
+				opened = p.Since.Add(-d.clock)
 			}
 			if p.Ledger.Contested != 0 {
 				r.t.Errorf("%s: %s and %s contest %d ms", r.name, d.name, p.Domain, p.Ledger.Contested)
 			}
-			lines = append(lines, fmt.Sprintf("%s and %s: %s; %d jobs given, %d taken; ran %.1f CPU s for it, had %.1f of it",
+			out.lines = append(out.lines, fmt.Sprintf("%s and %s: %s; %d jobs given, %d taken; ran %.1f CPU s for it, had %.1f of it",
 				d.name, strings.TrimSuffix(p.Domain, ".example"), p.State, p.Jobs.Given.Total, p.Jobs.Taken.Total, float64(p.Ledger.Did)/1000, float64(p.Ledger.Got)/1000))
 		}
 	}
-	forwarded := 0
 	for _, j := range r.jobs {
 		w := wrote[j.id]
-		if w == nil {
+		if !w.elsewhere(j.origin) {
 			continue
 		}
+		out.forwarded++
 		for i, place := range w.places {
 			if place != j.origin {
-				forwarded++
 				if first.IsZero() || w.starts[i].Before(first) {
 					first = w.starts[i]
 				}
@@ -189,17 +215,17 @@ func (f *federation) traffic(ctx context.Context, r *run, wrote map[string]*ran)
 			}
 		}
 	}
-	lines = append(lines, fmt.Sprintf("%d messages, %d bytes, %d items; %d jobs ran elsewhere than where they were submitted", messages, bytes, items, forwarded))
 	if !first.IsZero() && !opened.IsZero() && first.After(opened) {
-		lines = append(lines, fmt.Sprintf("from the first session's opening to the first job that runs at a peer: %.2f s, of which %.2f s after the first submission", first.Sub(opened).Seconds(), first.Sub(r.begin).Seconds()))
+		out.first, out.after = first.Sub(opened), first.Sub(r.begin)
 	}
 	for _, p := range slices.Sorted(maps.Keys(f.proxies)) {
 		for from, w := range f.proxies[p].ways {
 			there, back, n := w.passed()
-			lines = append(lines, fmt.Sprintf("the way from %s to %s: %d bytes there, %d back, over %d connections", f.named(from), p, there, back, n))
+			out.passed += there + back
+			out.lines = append(out.lines, fmt.Sprintf("the way from %s to %s: %d bytes there, %d back, over %d connections", f.named(from), p, there, back, n))
 		}
 	}
-	return lines
+	return out
 }
 
 func (f *federation) named(address string) string {

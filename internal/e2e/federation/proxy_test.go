@@ -126,6 +126,13 @@ func (w *way) passed() (there, back int64, connections int) {
 	return w.bytes[0], w.bytes[1], w.made
 }
 
+// afresh counts from nothing on.
+func (w *way) afresh() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.bytes, w.made = [2]int64{}, 0
+}
+
 func (w *way) track(c net.Conn) (done func()) {
 	w.mu.Lock()
 	w.conns[c] = struct{}{}

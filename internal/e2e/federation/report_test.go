@@ -15,14 +15,14 @@ const bound = time.Second
 // figures are what a run comes to.
 type figures struct {
 	correct
-	jobs    int
-	wait    summary                   // from submission to begin
-	slow    summary                   // bounded slowdown
-	by      map[string]*summaryOf     // domain of origin
-	placed  map[string]map[string]int // origin and place
-	length  time.Duration             // from the first submission to the last end
-	faults  []string
-	traffic []string // lines about peers
+	jobs   int
+	wait   summary                   // from submission to begin
+	slow   summary                   // bounded slowdown
+	by     map[string]*summaryOf     // domain of origin
+	placed map[string]map[string]int // origin and place
+	length time.Duration             // from the first submission to the last end
+	faults []string
+	peers  *between // nil where there are none
 }
 
 type summaryOf struct{ wait, slow summary }
@@ -77,6 +77,15 @@ func measure(jobs []work, wrote map[string]*ran, begin time.Time, c correct) *fi
 	return f
 }
 
+// lines are what is said of a run below the table.
+func lines(f *figures) []string {
+	out := slices.Clone(f.faults)
+	if f.peers != nil {
+		out = append(out, f.peers.lines...)
+	}
+	return out
+}
+
 // print writes the table of the runs, in their order.
 func print(w io.Writer, l load, names []string, all map[string]*figures) {
 	fmt.Fprintf(w, "\nThe federation experiment: seed %d, %d domains of %d slots, %s each at %.1f times its capacity, the others at %.2f; run times %s on average.\n\n",
@@ -98,6 +107,8 @@ func print(w io.Writer, l load, names []string, all map[string]*figures) {
 	row("lost", func(f *figures) string { return fmt.Sprint(len(f.lost)) })
 	row("run twice", func(f *figures) string { return fmt.Sprint(len(f.twice)) })
 	row("begun again", func(f *figures) string { return fmt.Sprint(len(f.again)) })
+	row("where their VO is not served", func(f *figures) string { return fmt.Sprint(len(f.strayed)) })
+	row("as a wrong account", func(f *figures) string { return fmt.Sprint(len(f.astray)) })
 	row("time of all, s", func(f *figures) string { return fmt.Sprintf("%.1f", f.length.Seconds()) })
 	row("wait, mean, s", func(f *figures) string { return fmt.Sprintf("%.2f", f.wait.mean()) })
 	row("wait, 95 %, s", func(f *figures) string { return fmt.Sprintf("%.2f", f.wait.at(0.95)) })
@@ -120,8 +131,31 @@ func print(w io.Writer, l load, names []string, all map[string]*figures) {
 			return " " + strings.Join(parts, ",")
 		})
 	}
+	far := func(name string, cell func(b *between) string) {
+		row(name, func(f *figures) string {
+			if f.peers == nil {
+				return "-"
+			}
+			return cell(f.peers)
+		})
+	}
+	far("jobs that ran elsewhere", func(b *between) string { return fmt.Sprint(b.forwarded) })
+	far("messages of peers", func(b *between) string { return fmt.Sprint(b.messages) })
+	far("bytes of these", func(b *between) string { return fmt.Sprint(b.bytes) })
+	far("items in these", func(b *between) string { return fmt.Sprint(b.items) })
+	far("bytes on the wire", func(b *between) string { return fmt.Sprint(b.passed) })
+	known := func(d time.Duration) string { // not where gateways forgot when their first sessions were opened, as they were killed
+		if d == 0 {
+			return "-"
+		}
+		return fmt.Sprintf("%.2f", d.Seconds())
+	}
+	far("opening to 1st job elsewhere, s", func(b *between) string { return known(b.first) })
+	far("of that, since 1st submission, s", func(b *between) string { return known(b.after) })
+	a, b := l.ideal()
+	fmt.Fprintf(w, "  These jobs on ideal sites, to which a start costs nothing: mean bounded slowdown %.2f isolated, and %.2f if all slots were one site.\n", a, b)
 	for _, n := range names {
-		for _, line := range append(slices.Clone(all[n].faults), all[n].traffic...) {
+		for _, line := range lines(all[n]) {
 			fmt.Fprintf(w, "  %s: %s\n", n, line)
 		}
 	}

@@ -33,7 +33,9 @@ type run struct {
 	acked map[string]soap.EPR
 	final map[string]bes.Status
 	begin time.Time
-	notes []string // of faults
+	waits map[string]string // what the jobs waited for, as they were last told
+	notes []string          // of faults
+	said  said              // by gateways that were killed since
 }
 
 // newRun makes the directories of a run, and its ledger, which jobs of all accounts write.
@@ -41,7 +43,7 @@ func newRun(t *testing.T, name, dir, binary string, domains []*domain, jobs []wo
 	t.Helper()
 	r := &run{
 		t: t, name: name, dir: filepath.Join(dir, name), binary: binary, domains: domains, jobs: jobs,
-		log: map[string]*logFile{}, configs: map[string]string{}, up: map[string]chan struct{}{}, acked: map[string]soap.EPR{}, final: map[string]bes.Status{},
+		log: map[string]*logFile{}, configs: map[string]string{}, up: map[string]chan struct{}{}, waits: map[string]string{}, acked: map[string]soap.EPR{}, final: map[string]bes.Status{},
 	}
 	if err := os.Mkdir(r.dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -76,6 +78,10 @@ func (r *run) kill(d *domain) {
 	g := d.gateway
 	r.up[d.name] = make(chan struct{})
 	r.mu.Unlock()
+	// What it counted is lost with it.
+	if list, err := g.peers(r.t.Context()); err == nil {
+		r.said.add(list)
+	}
 	g.kill()
 }
 
@@ -91,6 +97,13 @@ func (r *run) stopAll() {
 		d.gateway = nil
 	}
 	if r.t.Failed() {
+		n := 0
+		for _, j := range r.jobs {
+			if why := r.waits[j.id]; why != "" && n < 15 {
+				n++
+				r.t.Logf("%s: %s waited: %s", r.name, j.id, why)
+			}
+		}
 		for name, l := range r.log {
 			r.t.Logf("%s: the log of the gateway of %s:\n%s", r.name, name, l.tail())
 		}
@@ -214,6 +227,8 @@ func (r *run) watch(ctx context.Context, d *domain, n int) {
 				r.final[ids[i]] = bes.Status{}
 			case s.Status.State.Final():
 				r.final[ids[i]] = s.Status
+			case s.Status.State == bes.Pending && s.Status.Details != nil && s.Status.Details.Reason != "":
+				r.waits[ids[i]] = s.Status.Details.Reason
 			}
 		}
 		r.mu.Unlock()
@@ -255,7 +270,7 @@ func (r *run) results(f *federation) *figures {
 		}
 	}
 	c := judge(r.jobs, wrote, told)
-	for what, ids := range map[string][]string{"lost": c.lost, "run twice": c.twice, "run and never submitted": c.strange} {
+	for what, ids := range map[string][]string{"lost": c.lost, "run twice": c.twice, "run and never submitted": c.strange, "run where their VO is not served": c.strayed, "run as another account than the rules say": c.astray} {
 		if len(ids) > 0 {
 			r.t.Errorf("%s: %d jobs were %s: %v", r.name, len(ids), what, ids[:min(len(ids), 10)])
 		}
@@ -268,7 +283,12 @@ func (r *run) results(f *federation) *figures {
 	out := measure(r.jobs, wrote, r.begin, c)
 	out.faults = r.notes
 	if f != nil {
-		out.traffic = f.traffic(r.t.Context(), r, wrote)
+		out.peers = f.traffic(r.t.Context(), r, wrote)
+		for _, d := range r.domains {
+			if !slices.ContainsFunc(r.jobs, func(j work) bool { return j.origin == d.name && wrote[j.id].elsewhere(d.name) }) {
+				r.t.Errorf("%s: %s, overloaded, had none of its jobs run elsewhere", r.name, d.name)
+			}
+		}
 	}
 	return out
 }
