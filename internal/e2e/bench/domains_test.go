@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -128,7 +129,7 @@ func (d *domain) first(b *testing.B, architecture string, reached <-chan struct{
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer c.conn.Close() //nolint:errcheck // nothing of it is needed
+	defer c.conn.Close()
 	if err := c.do(d.request(architecture), made); err != nil {
 		b.Fatal(err)
 	}
@@ -252,8 +253,8 @@ func (d *domain) meet(b *testing.B) {
 
 func (d *domain) close(b *testing.B) {
 	b.Helper()
-	for i := len(d.stop) - 1; i >= 0; i-- {
-		d.stop[i]()
+	for _, stop := range slices.Backward(d.stop) {
+		stop()
 	}
 	d.done.Wait()
 	d.broker.Close()

@@ -79,7 +79,7 @@ func flood(b *testing.B, from *domain, architecture string, reached <-chan struc
 				errs <- err
 				return
 			}
-			defer c.conn.Close() //nolint:errcheck // nothing of it is needed
+			defer c.conn.Close()
 			for time.Since(began) < routedTurn {
 				if err := c.do(request, made); err != nil {
 					errs <- err
@@ -140,7 +140,7 @@ func startOther(b *testing.B, home *domain) *other {
 	}
 	home.join(b, []neighbour{home.card(), card}, 0)
 	go func() {
-		defer out.Close() //nolint:errcheck // nothing of it is kept
+		defer out.Close()
 		for {
 			if _, err := in.ReadByte(); err != nil {
 				return
