@@ -37,7 +37,7 @@ type world struct {
 	network *peertest.Network
 	keys    *peertest.Keys
 	homes   map[string]*house
-	ctx     context.Context
+	ctx     context.Context //nolint:containedctx // it lives as long as the test
 	all     sync.WaitGroup
 }
 
