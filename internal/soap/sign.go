@@ -2,6 +2,7 @@ package soap
 
 import (
 	"context"
+	"slices"
 
 	"github.com/beevik/etree"
 
@@ -28,5 +29,8 @@ func (m *message) bytes(ctx context.Context, sign func(context.Context, *etree.E
 	if err := sign(ctx, root); err != nil {
 		return nil, fail.E("soap.Sign", fail.KindOf(err), m.action, err)
 	}
-	return xmldoc.Append(append(b, `<?xml version="1.0" encoding="UTF-8"?>`...), root), nil
+	const declaration = `<?xml version="1.0" encoding="UTF-8"?>`
+	size := xmldoc.Size(root) // which may be a megabyte: it is not to grow to that bit by bit
+	b = slices.Grow(b, len(declaration)+size+size/8)
+	return xmldoc.Append(append(b, declaration...), root), nil
 }

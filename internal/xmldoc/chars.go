@@ -17,6 +17,7 @@ const (
 	cNameStart             // begins a name; bytes from 0x80 need a look at the character
 	cName                  // goes on in a name; likewise
 	cIllegal               // a control character that XML 1.0 §2.2 does not allow
+	cPlain                 // is written as it is, in character data as in attribute values
 )
 
 var class = func() (t [256]uint8) {
@@ -39,6 +40,9 @@ var class = func() (t [256]uint8) {
 			if c != '<' && c != '&' && c != ']' {
 				t[i] |= cText
 			}
+		}
+		if c >= 0x20 && c < utf8.RuneSelf && c != '<' && c != '>' && c != '&' && c != '"' {
+			t[i] |= cPlain
 		}
 		if c >= 0x20 && c != '<' && c != '&' {
 			if c != '"' {

@@ -17,6 +17,25 @@ import (
 // directives, which no document that was read has, are left out.
 func Marshal(e *etree.Element) []byte { return Append(make([]byte, 0, 1024), e) }
 
+// Size estimates the bytes that Marshal gives of an element: it counts no escapes.
+func Size(e *etree.Element) int {
+	n := 2*(len(e.Space)+len(e.Tag)) + 7
+	for i := range e.Attr {
+		n += len(e.Attr[i].Space) + len(e.Attr[i].Key) + len(e.Attr[i].Value) + 5
+	}
+	for _, t := range e.Child {
+		switch t := t.(type) {
+		case *etree.Element:
+			n += Size(t)
+		case *etree.CharData:
+			n += len(t.Data)
+		case *etree.Comment:
+			n += len(t.Data) + 7
+		}
+	}
+	return n
+}
+
 // Append is Marshal at the end of b.
 func Append(b []byte, e *etree.Element) []byte {
 	b = append(b, '<')
@@ -66,6 +85,10 @@ func appendEscaped(b []byte, s string, attribute bool) []byte {
 	from := 0
 	for i := 0; i < len(s); {
 		c := s[i]
+		if class[c]&cPlain != 0 {
+			i++
+			continue
+		}
 		size, with := 1, ""
 		switch {
 		case c == '&':

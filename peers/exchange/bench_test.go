@@ -63,6 +63,8 @@ func BenchmarkSyncRatios(b *testing.B) {
 		if _, _, sites, agreed := w.i.State(); sites != 10_000 || !agreed {
 			b.Fatal("they do not agree")
 		}
+		fmt.Printf("\n   telling of one changed resource         %8.0f bytes\n   telling of all 10,000                   %8d bytes\n   ratio 1/%.0f (aim ≤ 1/200)\n", each, full, float64(full)/each)
+		fmt.Printf("   finding and repairing one that differs  %8d bytes\n   ratio 1/%.0f\n", said, float64(full)/float64(said))
 		b.ReportMetric(float64(full), "full-bytes")
 		b.ReportMetric(each, "bytes/change")
 		b.ReportMetric(float64(full)/each, "full/change")

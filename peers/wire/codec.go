@@ -270,17 +270,24 @@ func Sendable(m Message) error {
 	if !Item(m) {
 		return fail.Errorf("wire.Sendable", fail.Invalid, bodyName(m), "a %T does not travel as an item", m)
 	}
-	e, err := Encode(m)
+	if keeps(m) && Size(m) < MaxMessage/8 { // escapes make at most six bytes of one
+		return nil
+	}
+	e, err := Encode(m) // which also names the place of what is wrong
 	if err != nil {
 		return err
-	}
-	if Size(m) < MaxMessage/8 { // escapes make at most six bytes of one
-		return nil
 	}
 	if n := len(xmldoc.Marshal(e)); n > MaxMessage-headroom {
 		return fail.Errorf("wire.Sendable", fail.Invalid, bodyName(m), "the %s takes %d bytes; a message takes %d: say it in several", bodyName(m), n, MaxMessage-headroom)
 	}
 	return nil
+}
+
+// keeps reports whether a message keeps to its bounds: whether Encode takes it.
+func keeps(m Message) bool {
+	var err error
+	m.visit(&visit{mode: writing, err: &err})
+	return err == nil
 }
 
 // Answers reports whether m is the answer that a request has.

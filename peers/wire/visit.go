@@ -29,7 +29,7 @@ type visit struct {
 	mode mode
 	err  *error // the first; one for the whole message
 
-	e     *etree.Element   // written or read
+	e     *etree.Element   // written, or nil to hold against the bounds alone; or read
 	doc   *xmldoc.Document // read: for places; may be nil
 	kids  []*etree.Element // read: those not yet taken
 	known []string         // read: names of attributes that were asked for
@@ -220,7 +220,9 @@ func when(v *visit, name string, p *time.Time, required bool, meaning string) {
 			if y := p.UTC().Year(); y < 1970 || y > 9999 {
 				v.wrong(name, "is in the year %d; it takes a moment from 1970 to 9999", y)
 			}
-			v.set(name, p.UTC().Format(time.RFC3339Nano))
+			if v.e != nil {
+				v.set(name, p.UTC().Format(time.RFC3339Nano))
+			}
 		}
 	case weighing:
 		v.weigh(name, 30)
@@ -262,7 +264,7 @@ func text[T ~string](v *visit, name string, p *T, lo, hi int, meaning string) {
 	case writing:
 		v.fits(name, string(*p), lo, hi, free)
 		if *p != "" {
-			v.e.CreateElement(prefix + ":" + name).SetText(string(*p))
+			v.leaf(name, string(*p))
 		}
 	case weighing:
 		v.weigh(name, len(*p)+len(name))
@@ -283,8 +285,8 @@ func data(v *visit, name string, p *[]byte, lo, hi int, meaning string) {
 		if len(*p) < lo || len(*p) > hi {
 			v.wrong(name, "has %d bytes; it takes %d to %d", len(*p), lo, hi)
 		}
-		if v.mode == writing && len(*p) > 0 {
-			v.e.CreateElement(prefix + ":" + name).SetText(base64Of(*p))
+		if v.mode == writing && v.e != nil && len(*p) > 0 {
+			v.leaf(name, base64Of(*p))
 		}
 	case weighing:
 		v.weigh(name, len(*p)*4/3+len(name))
@@ -315,7 +317,7 @@ func words[T ~string](v *visit, name string, p *[]T, lo, hi, bytes int, f form, 
 		}
 		v.fits(name, string(s), 1, bytes, f)
 		if v.mode == writing {
-			v.e.CreateElement(prefix + ":" + name).SetText(string(s))
+			v.leaf(name, string(s))
 		}
 	}
 }

@@ -7,8 +7,15 @@ import (
 
 // set writes an attribute that is not empty.
 func (v *visit) set(name, s string) {
-	if s != "" {
+	if s != "" && v.e != nil {
 		v.e.CreateAttr(name, s)
+	}
+}
+
+// leaf writes a child element with text.
+func (v *visit) leaf(name, s string) {
+	if v.e != nil {
+		v.e.CreateElement(prefix + ":" + name).SetText(s)
 	}
 }
 
@@ -28,7 +35,7 @@ func (v *visit) number(name string, n, lo, hi int64) int64 {
 			}
 		}
 	case writing:
-		if n != 0 {
+		if n != 0 && v.e != nil {
 			v.e.CreateAttr(name, strconv.FormatInt(n, 10))
 		}
 	case describing:
@@ -43,6 +50,10 @@ func (v *visit) number(name string, n, lo, hi int64) int64 {
 func (v *visit) write(name string, fields func(*visit)) {
 	if v.mode == weighing {
 		v.weigh(name, len(name)+8)
+		fields(v)
+		return
+	}
+	if v.e == nil {
 		fields(v)
 		return
 	}

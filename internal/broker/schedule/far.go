@@ -215,12 +215,12 @@ func (f *far) began(g *given) {
 	if f.lagging[g.far.Key] == nil {
 		f.lagging[g.far.Key] = map[string]*given{}
 	}
-	f.lagging[g.far.Key][g.id] = g
+	f.lagging[g.far.Key][g.job.ID] = g
 }
 
 // left: a job is not at a peer any more.
 func (f *far) left(g *given) {
-	delete(f.lagging[g.far.Key], g.id)
+	delete(f.lagging[g.far.Key], g.job.ID)
 	f.give(g)
 }
 

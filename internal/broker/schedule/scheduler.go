@@ -486,7 +486,7 @@ func (s *Scheduler) give(j *policy.Job, p resourcemodel.Place, ahead, settled bo
 
 // giveTo is give for a place that a peer showed.
 func (s *Scheduler) giveTo(j *policy.Job, p resourcemodel.Place, far *resourcemodel.Place, ahead, settled bool) *given {
-	g := &given{far: far, id: j.ID, job: j, place: p, ahead: ahead, unsettled: !settled, charge: charge(j), limits: s.limitsOf(j.Owner, j.VO)}
+	g := &given{far: far, job: j, place: p, ahead: ahead, unsettled: !settled, charge: charge(j), limits: s.limitsOf(j.Owner, j.VO)}
 	s.given[j.ID] = g
 	v := s.site(p.Key)
 	if ahead {
@@ -577,7 +577,7 @@ func (s *Scheduler) takeBack(g *given) {
 	if g.far != nil && s.far != nil {
 		s.far.left(g)
 	}
-	delete(s.given, g.id)
+	delete(s.given, g.job.ID)
 	v := s.site(g.place.Key)
 	v.jobs--
 	v.cpus -= max(1, g.job.Request.Need.CPUs)

@@ -125,15 +125,14 @@ type limit struct {
 
 // given is a job that has a place.
 type given struct {
-	id        string
 	job       *policy.Job
 	place     resourcemodel.Place
 	ahead     bool // it was more than could start
 	unsettled bool // the model does not show yet that it runs there
+	holds     bool // it is reckoned with at far
 	charge    int64
 	limits    []*limit
 	far       *resourcemodel.Place // the place that the peer showed, of a job that a peer has
-	holds     bool                 // it is reckoned with there
 }
 
 // UnknownLength is how long a job is reckoned to run whose document does not say.
