@@ -3,6 +3,7 @@ package program
 import (
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,11 +56,12 @@ func TestLeaseKeep(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				until := began.Add(c.length)
+				var until atomic.Int64
+				until.Store(int64(c.length))
 				if c.extend > 0 {
-					time.AfterFunc(c.length/2, func() { until = began.Add(c.extend) })
+					time.AfterFunc(c.length/2, func() { until.Store(int64(c.extend)) })
 				}
-				l := Lease{Read: func() time.Time { return until }, Began: began, Grace: 10 * time.Second}
+				l := Lease{Read: func() time.Time { return began.Add(time.Duration(until.Load())) }, Began: began, Grace: 10 * time.Second}
 				var within time.Duration
 				l.Keep(nil, func(w time.Duration) { within = w })
 				if within != c.notice {
