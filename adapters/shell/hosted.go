@@ -128,6 +128,8 @@ func (s *Hosts) takeOver() error {
 	if err != nil {
 		return openError(s.dir, err)
 	}
+	s.mu.Lock() // a lease that is over ends its job as soon as that is watched
+	defer s.mu.Unlock()
 	for _, e := range entries {
 		tag := adapters.Tag(e.Name())
 		if tag.Validate() != nil {
