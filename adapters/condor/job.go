@@ -31,6 +31,7 @@ type job struct {
 	stopping bool               // a removal is on its way for a reason of ours
 	missing  int                // how many audits found no trace of it
 	lease    *time.Timer
+	recorded time.Time // when the runner's record of the end was first seen, and HTCondor had not told of it
 }
 
 // ids are a job's number at its schedd.

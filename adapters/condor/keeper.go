@@ -14,6 +14,7 @@ import (
 // keeper does what nobody waits for: it takes jobs out of the queue that must go, asks
 // the queue about what is in doubt, and sees whether the schedd answers.
 func (a *Adapter) keeper(ctx context.Context) {
+	var concluded time.Time
 	for {
 		next := a.settings.poll
 		if a.Health().Problem != "" {
@@ -35,6 +36,10 @@ func (a *Adapter) keeper(ctx context.Context) {
 		case <-t.C:
 			ticked = true
 		}
+		if !a.settings.Transfer && time.Since(concluded) >= overdue/4 {
+			concluded = time.Now()
+			a.conclude(concluded)
+		}
 		a.clear(ctx)
 		a.book.mu.Lock()
 		doubt := a.book.doubt || ticked && a.book.unsure()
@@ -51,8 +56,53 @@ func (a *Adapter) keeper(ctx context.Context) {
 	}
 }
 
-// clear takes out of the queue what must go: jobs that are held for good, and what a
-// submission left that was given up.
+// overdue is how long HTCondor has to tell of an end that the runner has recorded.
+const overdue = time.Minute
+
+// conclude takes the ends for known that runners recorded and HTCondor does not come to
+// tell, and takes their jobs out of the queue: where a schedd died while a program ended,
+// the job reads as running until its lease is over, which is 40 minutes as HTCondor comes.
+// By the file start nothing of it can run again.
+func (a *Adapter) conclude(now time.Time) {
+	b := a.book
+	b.mu.Lock()
+	var open []*job
+	for _, j := range b.jobs {
+		if j.end == nil && j.bound {
+			open = append(open, j)
+		}
+	}
+	b.mu.Unlock()
+	recorded := open[:0]
+	for _, j := range open { // without the lock: directories may be far away
+		// One that was told to end by HTCondor is told of by HTCondor, as it may be held or wait again.
+		if end, err := j.dir.ended(); err == nil && end != nil && (!end.Told || j.dir.marked(nameCancel)) {
+			recorded = append(recorded, j)
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var changed []*job
+	for _, j := range recorded {
+		switch {
+		case j.end != nil:
+		case j.recorded.IsZero():
+			j.recorded = now
+		case now.Sub(j.recorded) >= overdue:
+			if own, _ := j.own(); own == nil {
+				continue
+			}
+			j.terminated(true, "", "", now, a.settings)
+			b.removals[j.at] = j.tag
+			changed = append(changed, j)
+			a.log.Info("a job whose program has ended is taken out of the queue, as HTCondor has not told of its end", "tag", j.tag, "job", j.at.String())
+		}
+	}
+	b.tell(changed...)
+}
+
+// clear takes out of the queue what must go: jobs that are held for good or are over, and
+// what a submission left that was given up.
 func (a *Adapter) clear(ctx context.Context) {
 	b := a.book
 	b.mu.Lock()
@@ -65,8 +115,8 @@ func (a *Adapter) clear(ctx context.Context) {
 	sent := len(b.removals)
 	b.mu.Unlock()
 	if sent > 0 {
-		if err := a.remove(ctx, byTag, "the gateway: it is held for good"); err != nil && !fail.Is(err, fail.NotFound) {
-			a.log.Warn("jobs that are held for good can't be removed yet", "error", err)
+		if err := a.remove(ctx, byTag, "the gateway: it is over, or held for good"); err != nil && !fail.Is(err, fail.NotFound) {
+			a.log.Warn("jobs that are over, or held for good, can't be removed yet", "error", err)
 		} else {
 			b.mu.Lock()
 			for at, tag := range b.removals {
