@@ -34,7 +34,7 @@ func TestAsStored(t *testing.T) {
 				v.SetString(text)
 			case k == reflect.Bool:
 				v.SetBool(true)
-			case k == reflect.Int:
+			case k == reflect.Int, k == reflect.Int64:
 				v.SetInt(7)
 			case k == reflect.Slice:
 				v.Set(reflect.MakeSlice(f.Type, 0, 0)) // which comes back as nil

@@ -391,7 +391,9 @@ func statusComesBackWhole(t *testing.T, m Maker) {
 		Placement: &store.Placement{Tag: "t", Site: "s", Handle: []byte{0, 255}}, ExitStatus: &three, Signal: "SIGKILL",
 		Started: epoch, Ended: epoch.Add(1), NotBefore: epoch.Add(2), Cancel: true, Suspend: true,
 		Verdict: &store.Verdict{Event: "exited", Reason: "v", Ended: epoch.Add(3)},
-		Told:    &store.Told{Progress: 0.25, Hosts: []string{"a", "b"}, CPU: time.Second, Memory: 1 << 40, Attributes: map[string]string{"k": "v\u2028"}},
+		Aside:   []store.Aside{{Site: "a", Until: epoch.Add(4), Times: 2}},
+		Foreign: &store.Foreign{From: "f", Origin: "o", ID: "i", Path: []string{"o", "f"}, Hops: 2, Account: "a", Trace: "t"}, NotAfter: epoch.Add(5),
+		Told: &store.Told{Progress: 0.25, Hosts: []string{"a", "b"}, CPU: time.Second, Memory: 1 << 40, Attributes: map[string]string{"k": "v\u2028"}},
 	}
 	set(t, reflect.ValueOf(&full).Elem(), "Final", "Sequence")
 	set(t, reflect.ValueOf(full.Placement).Elem())
