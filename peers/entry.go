@@ -322,7 +322,7 @@ func (e *entry) answer(ctx context.Context, request wire.Message) (wire.Message,
 	case e.stopped:
 		err = errStopped(f.Session)
 	case l == nil:
-		err = &wire.Fault{Code: wire.UnknownSession, Session: f.Session, Sentence: "the session is not known here any more: open another"}
+		err = &wire.Fault{Code: wire.UnknownSession, Session: f.Session, Sentence: "the session is not known here: open another"}
 	case !e.asks.Allow():
 		err = busy(f.Session, "there are too many requests of "+e.domain+": come again later", time.Second)
 	case e.inside >= maxInside:

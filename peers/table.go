@@ -409,8 +409,7 @@ func (t *Table) answer(ctx context.Context, who Sender, request wire.Message) (w
 	case owner == nil && e.isAsking(name):
 		// The other side agreed, and is faster than its answer.
 		return nil, busy(name, "the session is being opened: come again", soonTime)
-	case owner == nil:
-		return fault(wire.UnknownSession, "the session is not known here: open another")
 	}
+	// Which sessions there are is looked at once more: it may have been opened this moment.
 	return e.answer(ctx, request)
 }
