@@ -212,7 +212,7 @@ func (e *Engine) carry(x *entry, token handover.Token, c cargo, v verdict) {
 	x.freight = &freight{Document: c.Document, Assertion: c.Assertion}
 	x.packed = v.packed
 	x.Activity = e.o.Jobs.Activity(Copy{x.key, token}, x.Since)
-	x.why, x.told, x.theirs = "", time.Time{}, ""
+	x.why, x.toldWhy, x.told, x.theirs = "", "", time.Time{}, ""
 	x.worker.reset()
 }
 

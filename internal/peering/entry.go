@@ -30,10 +30,11 @@ type entry struct {
 	due   time.Time // of the next tick
 	index int       // in the heap of these; -1: not there
 
-	why    string    // of a job of a peer: what it waits for, for its giver
-	told   time.Time // when that was told
-	asked  time.Time // when the broker was asked for it
-	theirs string    // of a job that a peer has: what it waits for there
+	why     string    // of a job of a peer: what it waits for, for its giver
+	toldWhy string    // what the giver was told of that
+	told    time.Time // when that was told
+	asked   time.Time // when the broker was asked for it
+	theirs  string    // of a job that a peer has: what it waits for there
 
 	cause  *cause // of the step that is made
 	held   bool   // no place is chosen by ourselves in the step that is made

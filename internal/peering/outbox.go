@@ -212,7 +212,7 @@ func (e *Engine) cargoOf(l letter) cargo {
 		}
 	case handover.Report:
 		c.Trace, c.At = traceOf(key, x.Trace, e.o.Domain, token), time.Now().UTC().Round(0)
-		c.Why, x.told = x.why, c.At
+		c.Why, x.toldWhy, x.told = x.why, x.why, c.At
 	case handover.Control:
 		c.Trace = traceOf(key, x.Trace, e.o.Domain, token)
 	case handover.Answer, handover.Granted, handover.Settle, handover.Query:

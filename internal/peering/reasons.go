@@ -21,13 +21,12 @@ const (
 )
 
 // explain has the giver of a job told what it waits for, now or, where it was told of the job
-// a moment ago, with the next report; the caller holds the lock.
+// a moment ago, with the next report or when it is explained again; the caller holds the lock.
 func (e *Engine) explain(x *entry, why string) {
-	why = handover.Short(why)
-	if x.why == why {
+	x.why = handover.Short(why)
+	if x.why == x.toldWhy {
 		return
 	}
-	x.why = why
 	if !x.taken() || !live(x.job) || time.Since(x.told) < x.job.Taken.Terms.Resend {
 		return
 	}
