@@ -15,7 +15,8 @@ method for each, in Python's manner:
     find(tags)               -> {tag: handle}
     status(handles)          -> a list of pb.Evidence, one for each handle
     cancel(handles)          -> a list of None and Problems; so are suspend, resume,
-                                hold and release, where properties() claims them
+                                hold and release, where properties() claims them, and
+                                extend(extensions), where it claims lease
     output(handle, stream, offset) -> an iterator of bytes
     forget(handle)
     resources()              -> pb.ResourcesReply
@@ -133,29 +134,32 @@ class _Service:
     def Status(self, request, context):
         return pb.EvidenceReply(evidence=self.get().status(list(request.handles)))
 
-    def outcomes(self, method, request):
+    def outcomes(self, method, asked):
         do = getattr(self.get(), method, None)
         if do is None:
             raise Problem(pb.KIND_UNSUPPORTED, "the adapter does not claim the ability to " + method)
         reply = pb.OutcomesReply()
-        for outcome in do(list(request.handles)):
+        for outcome in do(list(asked)):
             reply.outcomes.add(problem=None if outcome is None else outcome.message)
         return reply
 
     def Cancel(self, request, context):
-        return self.outcomes("cancel", request)
+        return self.outcomes("cancel", request.handles)
 
     def Suspend(self, request, context):
-        return self.outcomes("suspend", request)
+        return self.outcomes("suspend", request.handles)
 
     def Resume(self, request, context):
-        return self.outcomes("resume", request)
+        return self.outcomes("resume", request.handles)
 
     def Hold(self, request, context):
-        return self.outcomes("hold", request)
+        return self.outcomes("hold", request.handles)
 
     def Release(self, request, context):
-        return self.outcomes("release", request)
+        return self.outcomes("release", request.handles)
+
+    def Extend(self, request, context):
+        return self.outcomes("extend", request.extensions)
 
     def Output(self, request, context):
         for data in self.get().output(request.handle, request.stream, request.offset):
