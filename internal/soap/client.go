@@ -179,6 +179,9 @@ func (c *Client) Call(ctx context.Context, action string, body *etree.Element, o
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if resp != nil { // it came as the call was given up
+			_ = resp.Body.Close()
+		}
 		return nil, c.unanswered(err, o.idempotent || !sent.Load())
 	}
 	defer resp.Body.Close()

@@ -313,6 +313,36 @@ func TestClientObeysItsContext(t *testing.T) {
 	}
 }
 
+// An answer that comes as the call is given up is let go of, and its connection with it.
+func TestClientLetsGoOfLateAnswers(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	late := &lateAnswer{cancel: cancel}
+	c := &Client{URL: "http://a.example/", Retries: -1, Transport: late}
+	if _, err := c.Call(ctx, "urn:a", echoRequest()); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if !late.closed {
+		t.Error("the body was not closed")
+	}
+}
+
+type lateAnswer struct {
+	cancel func()
+	closed bool
+}
+
+func (l *lateAnswer) RoundTrip(*http.Request) (*http.Response, error) {
+	l.cancel()
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: l}, nil
+}
+
+func (*lateAnswer) Read([]byte) (int, error) { return 0, io.EOF }
+
+func (l *lateAnswer) Close() error {
+	l.closed = true
+	return nil
+}
+
 func TestClientSendsReferenceParameters(t *testing.T) {
 	var seen string
 	c := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
