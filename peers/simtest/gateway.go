@@ -26,6 +26,7 @@ type gateway struct {
 	slots  int
 	site   map[string]*run
 	tick   map[handover.Key]time.Time
+	heard  map[handover.Key]time.Time // when the manager hears the last of what it is told of a job
 	peers  []int
 	own    *resourcemodel.Snapshot // its sites, as they are
 	model  *resourcemodel.Snapshot // in memory: those, and what peers show
@@ -258,8 +259,14 @@ func (g *gateway) act(k handover.Key, o handover.Output) {
 			}
 		})
 	case handover.Start, handover.Stop, handover.Hold, handover.Extend:
-		// The manager hears of it a little later; the gateway may be dead then.
-		w.after(w.between(0, 300*time.Millisecond), func() { g.manager(k, o) })
+		// The manager hears of it a little later; the gateway may be dead then. It hears of one job in
+		// order, as the broker is told one thing after the other of it.
+		at := w.now.Add(w.between(0, 300*time.Millisecond))
+		if before := g.heard[k]; at.Before(before) {
+			at = before
+		}
+		g.heard[k] = at
+		w.after(at.Sub(w.now), func() { g.manager(k, o) })
 	case handover.Done:
 	}
 }

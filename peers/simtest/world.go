@@ -124,7 +124,7 @@ func New(seed uint64, o Options) *World {
 		domain := fmt.Sprintf("d%d", i)
 		w.gates = append(w.gates, &gateway{
 			w: w, i: i, g: handover.Gateway{Domain: domain}, up: true, disk: map[handover.Key]*handover.Job{}, mem: map[handover.Key]*handover.Job{},
-			book: ledger.New(domain), slots: 1 + w.rng.IntN(2), site: map[string]*run{}, tick: map[handover.Key]time.Time{},
+			book: ledger.New(domain), slots: 1 + w.rng.IntN(2), site: map[string]*run{}, tick: map[handover.Key]time.Time{}, heard: map[handover.Key]time.Time{},
 			own: resourcemodel.Empty(),
 		})
 	}
