@@ -99,7 +99,7 @@ func (b *Broker) refusal(op string, k *kind, owner string) error {
 		return nil
 	}
 	b.feedAll(time.Now())
-	if r := b.sched.Try(schedule.Entry{Job: jobOf("", owner, time.Now(), 0, k), Avoid: k.avoid(nil)}, time.Now(), 1); r.Waiting.Nearest != "" {
+	if r := b.sched.Try(schedule.Entry{Job: jobOf("", owner, time.Now(), 0, k)}, time.Now(), 1); r.Waiting.Nearest != "" {
 		why += "; " + r.Waiting.Nearest
 	}
 	return fail.Errorf(op, fail.Unsupported, "", "no site here can ever run this: %s", why)

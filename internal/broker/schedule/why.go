@@ -70,7 +70,7 @@ func (s *Scheduler) why(e *Entry, w *waiting, now time.Time) Waiting {
 	case len(open) > 0:
 		s.soon(&out, e, w, open, now)
 	case len(cands) == 0:
-		s.shut(&out, e, d)
+		s.shut(&out, e.Request, d)
 	default:
 		s.allFull(&out, e, cands, d, now)
 	}
@@ -118,12 +118,11 @@ func (s *Scheduler) soon(out *Waiting, e *Entry, w *waiting, open []held, now ti
 }
 
 // shut is about a job that no place could run at present, or ever.
-func (s *Scheduler) shut(out *Waiting, e *Entry, d resourcemodel.Derived) {
-	r := e.Request
+func (s *Scheduler) shut(out *Waiting, r *resourcemodel.Request, d resourcemodel.Derived) {
 	verdicts := s.verdicts(r, d, maxVerdicts)
 	out.Never = !slices.ContainsFunc(verdicts, func(v resourcemodel.Verdict) bool { return v.Could })
 	out.Sentence = resourcemodel.WaitsFor(r, verdicts)
-	out.Nearest = s.nearest(e, d, !out.Never)
+	out.Nearest = s.nearest(r, d, !out.Never)
 }
 
 // verdicts judges places, at most so many, those that could start the request first,
@@ -152,22 +151,14 @@ func order(v *resourcemodel.Verdict) int {
 
 // nearest says the smallest change of a request with which it could start now; where it
 // could never start as it is, else that with which some place takes it.
-func (s *Scheduler) nearest(e *Entry, d resourcemodel.Derived, could bool) string {
-	places := func(yield func(resourcemodel.Where) bool) {
-		for w := range s.places.All() {
-			// A change that leads to a site which is not to get it is none.
-			if !slices.Contains(e.Avoid, w.Site.Key) && !yield(w) {
-				return
-			}
-		}
-	}
-	if a, ok := resourcemodel.Nearest(e.Request, places, d, true); ok {
+func (s *Scheduler) nearest(r *resourcemodel.Request, d resourcemodel.Derived, could bool) string {
+	if a, ok := resourcemodel.Nearest(r, s.places.All(), d, true); ok {
 		return a.Sentence
 	}
 	if could {
 		return ""
 	}
-	a, _ := resourcemodel.Nearest(e.Request, places, d, false)
+	a, _ := resourcemodel.Nearest(r, s.places.All(), d, false)
 	return a.Sentence
 }
 
