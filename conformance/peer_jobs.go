@@ -333,6 +333,10 @@ func higherToken(ctx context.Context, p *probe) (string, error) {
 	if _, err := v.status(ctx, mark, r.About, "the recalled copy is returned", final); err != nil {
 		return "", err
 	}
+	// A copy that did something is settled before another is taken.
+	if _, err := v.give(ctx, &wire.Settle{About: r.About, Taken: true}); err != nil {
+		return "", err
+	}
 	next := *r
 	next.Token = "2"
 	a, err := v.place(ctx, &next)
