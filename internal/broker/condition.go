@@ -25,8 +25,12 @@ func (s *site) health(err error) {
 	nudge(s.b.wakeDispatch)
 }
 
-// look notes what the adapter knows of its manager. It costs nothing.
+// look notes what the adapter knows of its manager. It costs nothing. Several loops look,
+// and one that was slow to note what it saw must not take back what another saw after it:
+// the site would seem to come and go.
 func (s *site) look(c *conn) {
+	s.looking.Lock()
+	defer s.looking.Unlock()
 	h := c.Health()
 	s.change(func() { s.condition.Store(&h) })
 	if h.Problem == "" {
@@ -113,14 +117,33 @@ func (s *site) lease() time.Time {
 	return time.Unix(0, s.contact.Load()).Add(2 * s.b.cfg.AuditInterval)
 }
 
-// lookAgain looks at what the adapter knows of its manager if that has come or gone:
-// adapters that ask by themselves hear of it first.
-func (s *site) lookAgain() {
+// renew notes whether the time until which the site is to answer is over, and gives what
+// is left of it. What the adapter knows, which may ask by itself and hear first that its
+// manager has come or gone, is noted in the same step: a site that answers in the moment in
+// which its time is over would else come and go at once.
+func (s *site) renew() time.Duration {
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	known := s.condition.Load()
+	h := known
 	if c := s.conn.Load(); c != nil {
-		if known := s.condition.Load(); known == nil || (known.Problem == "") != (c.Health().Problem == "") {
-			s.look(c)
-		}
+		now := c.Health()
+		h = &now
 	}
+	left := time.Until(s.lease())
+	s.b.mu.Lock()
+	same := s.lapsed == (left <= 0) && (h == known || known != nil && (known.Problem == "") == (h.Problem == ""))
+	s.b.mu.Unlock()
+	if !same {
+		s.change(func() {
+			s.condition.Store(h)
+			s.lapsed = left <= 0
+		})
+	}
+	if h != nil && h.Problem == "" {
+		s.met.Store(true)
+	}
+	return left
 }
 
 // leaseLoop notices when the site has not answered for two intervals, even if a call
@@ -130,17 +153,7 @@ func (s *site) leaseLoop(ctx context.Context) {
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
-		s.lookAgain()
-		left := time.Until(s.lease())
-		s.b.mu.Lock()
-		same := s.lapsed == (left <= 0)
-		s.b.mu.Unlock()
-		if !same {
-			if c := s.conn.Load(); c != nil {
-				s.look(c)
-			}
-			s.change(func() { s.lapsed = left <= 0 })
-		}
+		left := s.renew()
 		if left <= 0 || left > leastLease/2 {
 			left = leastLease / 2
 		}

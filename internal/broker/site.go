@@ -20,6 +20,7 @@ type site struct {
 	conn      atomic.Pointer[conn]               // nil while it has no adapter
 	capacity  atomic.Pointer[adapters.Capacity]  // nil until first known
 	resources atomic.Pointer[adapters.Resources] // the same in full
+	looking   sync.Mutex                         // held while condition is renewed, so that no older word comes after a newer
 	condition atomic.Pointer[adapters.Health]    // as last looked at; nil before
 	heard     atomic.Int64                       // when evidence came last, Unix nanoseconds
 	contact   atomic.Int64                       // when a call was answered or evidence came last, the same; at first, when we began
