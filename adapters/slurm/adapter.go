@@ -55,7 +55,7 @@ type Adapter struct {
 	highest int64     // the highest number that Slurm gave since we look
 	forgot  time.Time // when it was last seen that a controller had forgotten jobs
 	placing map[adapters.Tag]chan struct{}
-	strays  map[int64]bool // jobs that nobody wants any more, and that are told to end
+	strays  map[int64]time.Time // jobs that nobody wants any more, and when they were told to end
 	version struct{ static, dynamic uint64 }
 	known   adapters.Resources // as last told
 }
@@ -72,6 +72,7 @@ type member struct {
 	begun    *begun    // once the runner said so
 	ending   time.Time // since when Slurm says that it ended, and the runner nothing
 	missing  time.Time // since when Slurm does not know it
+	unheard  time.Time // since when Slurm has it as running, and its runner has not shown itself
 	cancel   bool      // we want it to end
 	held     bool      // kept from a second start by us
 	sign     time.Time // the last sign of life of the runner that was seen, by its clock
@@ -129,7 +130,7 @@ func Open(c adapters.Config) (adapters.Adapter, error) {
 	a := &Adapter{
 		site: site{name: c.Site, settings: s, spool: spool(s.Spool), own: whoami(), argMax: argMax()},
 		log:  c.Log, poke: make(chan struct{}, 1), members: map[adapters.Tag]*member{}, batches: map[string]*batch{},
-		placing: map[adapters.Tag]chan struct{}{}, strays: map[int64]bool{}, reasons: map[adapters.Path]string{},
+		placing: map[adapters.Tag]chan struct{}{}, strays: map[int64]time.Time{}, reasons: map[adapters.Path]string{},
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)

@@ -68,6 +68,9 @@ func waitingReason(slurm string) string {
 func (a *Adapter) judge(ctx context.Context, m *member, r *record, at time.Time) {
 	a.mu.Lock()
 	m.missing, m.slurm = time.Time{}, r.State
+	if r.State == "PENDING" || r.State == "CONFIGURING" { // the node is yet to be ready
+		m.unheard = time.Time{}
+	}
 	begunAs := m.begun
 	a.mu.Unlock()
 	e := adapters.Evidence{Phase: adapters.Queued, Attributes: jobAttributes(r)}
@@ -101,6 +104,8 @@ func (a *Adapter) judge(ctx context.Context, m *member, r *record, at time.Time)
 		switch b := a.observe(m); {
 		case b != nil:
 			e.Started = b.Started
+		case a.neverLaunched(m):
+			return
 		case at.Sub(r.Started) > startPatience:
 			e.Started = r.Started // the node does not see the spool, or is slow to show it
 		case r.State == "COMPLETING":
@@ -117,6 +122,41 @@ func (a *Adapter) judge(ctx context.Context, m *member, r *record, at time.Time)
 		e.Phase, e.Err = adapters.Unknown, fail.Errorf("slurm.Status", fail.Unavailable, string(m.tag), "Slurm gives the state %s, which this gateway does not know", clipped(r.State))
 		a.publish(m, e)
 	}
+}
+
+// How long a job may be running, by Slurm's word, with no sign of its runner: long enough
+// for what a site runs before a job (its prolog), and for a node's view of the spool to be
+// renewed. After its controller was away Slurm may have such jobs that no node has.
+const (
+	launchPatience = 15 * time.Minute
+	launchDoubted  = 2 * time.Minute
+)
+
+// neverLaunched gives up a job that Slurm has as running, for ever, though no node ever
+// launched it: a controller that was killed gives the numbers of jobs that it forgot to
+// others, which the nodes refuse. It certainly never begins: who would begin it now finds
+// it withdrawn.
+func (a *Adapter) neverLaunched(m *member) bool {
+	a.mu.Lock()
+	if m.unheard.IsZero() {
+		m.unheard = time.Now()
+	}
+	patience := launchPatience
+	if m.unheard.Sub(a.health.Since) < doubtful || m.unheard.Sub(a.forgot).Abs() < doubtful {
+		patience = launchDoubted
+	}
+	long, cancel := time.Since(m.unheard) >= patience, m.cancel
+	a.mu.Unlock()
+	if !long || !a.spool.job(m.tag).withdraw() {
+		return false
+	}
+	e := adapters.Evidence{Phase: adapters.Lost, NotRun: true, Reason: "Slurm has the job as running, but its node never started it"}
+	if cancel {
+		e.Phase, e.Ended, e.Reason = adapters.Cancelled, time.Now(), ""
+	}
+	a.publish(m, e)
+	a.soon() // it is ended at Slurm as one that nobody waits for
+	return true
 }
 
 // forgotten is about a job that runs, or did, and that Slurm says has yet to start. A

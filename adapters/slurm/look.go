@@ -276,17 +276,25 @@ func (a *Adapter) memberOf(b *batch, r *record) *member {
 	return nil
 }
 
+// endAgain is how often Slurm is told to end a job that nobody wants any more, and that it
+// still has: it may have failed to.
+const endAgain = time.Minute
+
 // endStrays ends jobs of ours that nobody wants any more: of submissions that were
 // withdrawn, and of placements that are over.
 func (a *Adapter) endStrays(ctx context.Context, ids []jobID) {
+	now := time.Now()
 	a.mu.Lock()
-	seen := map[int64]bool{}
+	seen := map[int64]time.Time{}
 	var fresh []jobID
 	for _, id := range ids {
-		if !a.strays[id.Job] {
+		seen[id.Job] = a.strays[id.Job]
+		if now.Sub(a.strays[id.Job]) >= endAgain {
 			fresh = append(fresh, id)
 		}
-		seen[id.Job] = true
+	}
+	for _, id := range fresh {
+		seen[id.Job] = now
 	}
 	a.strays = seen
 	a.mu.Unlock()
@@ -502,7 +510,7 @@ func (a *Adapter) again(ctx context.Context, old *batch, members []*member) {
 	a.batches[b.name] = b
 	for i, m := range move {
 		old.left--
-		m.batch, m.index, m.missing, m.held = b, i, time.Time{}, false
+		m.batch, m.index, m.missing, m.unheard, m.held = b, i, time.Time{}, time.Time{}, false
 	}
 	b.left = len(move)
 	empty := old.left <= 0
