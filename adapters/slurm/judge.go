@@ -101,12 +101,17 @@ func (a *Adapter) judge(ctx context.Context, m *member, r *record, at time.Time)
 			e.Phase = adapters.Suspended
 		}
 		e.Hosts = expand(r.Nodes)
-		switch b := a.observe(m); {
+		b := a.observe(m)
+		doubted, long := false, false
+		if b == nil {
+			doubted, long = a.unheard(m)
+		}
+		switch {
 		case b != nil:
 			e.Started = b.Started
-		case a.neverLaunched(m):
+		case long && a.neverLaunched(m):
 			return
-		case at.Sub(r.Started) > startPatience:
+		case !doubted && at.Sub(r.Started) > startPatience:
 			e.Started = r.Started // the node does not see the spool, or is slow to show it
 		case r.State == "COMPLETING":
 			return // it ends before we saw it begin
@@ -126,32 +131,39 @@ func (a *Adapter) judge(ctx context.Context, m *member, r *record, at time.Time)
 
 // How long a job may be running, by Slurm's word, with no sign of its runner: long enough
 // for what a site runs before a job (its prolog), and for a node's view of the spool to be
-// renewed. After its controller was away Slurm may have such jobs that no node has.
+// renewed. After its controller was away Slurm may have such jobs that no node has, and
+// is not believed that they run.
 const (
 	launchPatience = 15 * time.Minute
 	launchDoubted  = 2 * time.Minute
 )
 
-// neverLaunched gives up a job that Slurm has as running, for ever, though no node ever
-// launched it: a controller that was killed gives the numbers of jobs that it forgot to
-// others, which the nodes refuse. It certainly never begins: who would begin it now finds
-// it withdrawn.
-func (a *Adapter) neverLaunched(m *member) bool {
+// unheard tells of a job that Slurm has as running with no sign of its runner: whether
+// that is to be doubted, and whether it has been so for too long.
+func (a *Adapter) unheard(m *member) (doubted, long bool) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	if m.unheard.IsZero() {
 		m.unheard = time.Now()
 	}
+	doubted = m.unheard.Sub(a.health.Since) < doubtful || m.unheard.Sub(a.forgot).Abs() < doubtful
 	patience := launchPatience
-	if m.unheard.Sub(a.health.Since) < doubtful || m.unheard.Sub(a.forgot).Abs() < doubtful {
+	if doubted {
 		patience = launchDoubted
 	}
-	long, cancel := time.Since(m.unheard) >= patience, m.cancel
-	a.mu.Unlock()
-	if !long || !a.spool.job(m.tag).withdraw() {
+	return doubted, time.Since(m.unheard) >= patience
+}
+
+// neverLaunched gives up a job that Slurm has as running, for ever, though no node ever
+// launched it: a controller that was killed gives the numbers of jobs that it forgot to
+// others, which the nodes refuse. It certainly never begins: who would begin it now finds
+// it withdrawn. It gives false if it has begun after all.
+func (a *Adapter) neverLaunched(m *member) bool {
+	if !a.spool.job(m.tag).withdraw() {
 		return false
 	}
 	e := adapters.Evidence{Phase: adapters.Lost, NotRun: true, Reason: "Slurm has the job as running, but its node never started it"}
-	if cancel {
+	if a.wantsEnd(m) {
 		e.Phase, e.Ended, e.Reason = adapters.Cancelled, time.Now(), ""
 	}
 	a.publish(m, e)

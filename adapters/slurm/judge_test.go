@@ -1,7 +1,6 @@
 package slurm
 
 import (
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -32,12 +31,12 @@ func TestNeverLaunched(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
-				a := &Adapter{site: site{settings: &Settings{}, spool: spool(dir)}, log: slog.New(slog.NewTextHandler(io.Discard, nil)), poke: make(chan struct{}, 1)}
+				a := &Adapter{site: site{settings: &Settings{}, spool: spool(dir)}, log: slog.New(slog.DiscardHandler), poke: make(chan struct{}, 1)}
 				job := a.spool.job("t")
 				if err := os.MkdirAll(filepath.Clean(string(job)), 0o700); err != nil {
 					t.Fatal(err)
 				}
-				m := &member{tag: "t", batch: &batch{}, cancel: c.cancel}
+				m := &member{tag: "t", batch: &batch{}, cancel: c.cancel, evidence: adapters.Evidence{Phase: adapters.Queued}}
 				a.members = map[adapters.Tag]*member{"t": m}
 				a.health.Since = time.Now().Add(-c.up)
 				if c.forgot > 0 {
@@ -51,6 +50,16 @@ func TestNeverLaunched(t *testing.T) {
 						t.Fatalf("after %v it is %+v", since, m.evidence)
 					} else if final {
 						break
+					}
+					want := adapters.Queued
+					if c.after != launchDoubted && c.begins != launchDoubted-2*time.Second && since > startPatience {
+						want = adapters.Running
+					}
+					if c.begins > 0 && since > c.begins {
+						want = adapters.Running
+					}
+					if m.evidence.Phase != want {
+						t.Fatalf("after %v it is %+v", since, m.evidence)
 					}
 					if c.begins > 0 && since == c.begins {
 						begins(t, job, begun{Job: "7", Host: "n1", Started: time.Now()}, 0)
