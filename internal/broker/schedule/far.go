@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -429,7 +430,7 @@ func (s *Scheduler) home(fv *farView, v *view, c *class, d resourcemodel.Derived
 	if fv.slots == 0 || fv.sepoch != s.epoch {
 		fv.slots, fv.sepoch = s.slotsFor(v, c, d), s.epoch
 	}
-	out.Wait += time.Duration(min(float64(s.typical(c))*float64(len(s.jobs)-1)/float64(max(fv.slots, 1)), float64(365*24*time.Hour)))
+	out.Wait += time.Duration(min(float64(s.typical(c))*float64(len(s.jobs)-s.tentative-1)/float64(max(fv.slots, 1)), float64(365*24*time.Hour)))
 	return out
 }
 
@@ -511,7 +512,7 @@ func (s *Scheduler) route(e *Entry, c *class, v *view, now time.Time) (routing.D
 // beyond gives a job that the own sites would not start at once to a peer, if it is better
 // off there, and reports whether it did. What the class sees of the own sites is v.
 func (s *Scheduler) beyond(r *run, w *waiting, v *view) (resourcemodel.Key, bool) {
-	if r.trial || slices.ContainsFunc(v.cands, func(h held) bool { return h.Free > 0 }) {
+	if slices.ContainsFunc(v.cands, func(h held) bool { return h.Free > 0 }) {
 		return resourcemodel.Key{}, false
 	}
 	if w.Way != nil && w.Way.Hops <= 0 {
@@ -524,16 +525,43 @@ func (s *Scheduler) beyond(r *run, w *waiting, v *view) (resourcemodel.Key, bool
 	}
 	p := s.far.domains[c.Domain]
 	place := c.Spot.Place()
+	r.budget--
+	if r.trial {
+		s.tentatively(r, w, resourcemodel.Place{Key: p.Site, Share: place.Share, Environment: place.Environment}, &place, false)
+		return p.Site, true
+	}
 	dec := s.farDecision(r.now, &w.Entry, d, c, p)
 	dec.Policy = s.books[0].set.names(&w.Entry)
+	if b := s.books[1]; b != nil {
+		dec.Shadow = &Shadowed{Policy: b.set.names(&w.Entry)}
+	}
 	if r.decisions == nil {
 		r.decisions = make([]Decision, 0, min(r.budget, len(s.jobs), 64))
 	}
 	r.decisions = append(r.decisions, dec)
-	r.budget--
 	s.giveTo(w.Job, dec.Place, &place, false, false)
 	s.remove(w.ID)
 	return p.Site, true
+}
+
+// farState is what a trial changes of far, beside what is given back.
+type farState struct {
+	dirty    bool
+	overflow map[classKey]bool
+}
+
+// before gives the state that after is to bring back.
+func (f *far) before() farState {
+	if f == nil {
+		return farState{}
+	}
+	return farState{f.dirty, maps.Clone(f.overflow)}
+}
+
+func (f *far) after(was farState) {
+	if f != nil {
+		f.dirty, f.overflow = was.dirty, was.overflow
+	}
 }
 
 // firstOf gives the peer that is to have the job; nil is that it stays.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -245,6 +246,168 @@ func TestFarReplay(t *testing.T) {
 		got, err := Replay(&out, nil)
 		if err != nil || got.Same != got.Decisions || len(got.Differences) > 0 || far == 0 {
 			t.Fatalf("seed %d: %d of %d alike, %d went to peers, %v: %+v", seed, got.Same, got.Decisions, far, err, got.Differences[:min(len(got.Differences), 3)])
+		}
+	}
+}
+
+// TestFarShadow: policies in shadow have the same peers as those in force. The same ones choose the
+// same, and others another; and that they were asked changes nothing of what is decided.
+func TestFarShadow(t *testing.T) {
+	peers := routing.Policy{Typical: 10 * time.Minute, Overload: time.Minute}
+	begin := func(shadow string) *world {
+		w := newWorld(t, Options{})
+		w.put(siteOf("own", 1, 4))
+		w.s.SetSite(resourcemodel.Key{Site: "own"}, Site{Ahead: 1})
+		w.s.SetPeers(peersOf(peers, "bsc", "fiu"))
+		w.show("bsc", 1, 2, 0, resourcemodel.Full)
+		w.show("fiu", 1, 1, 0, resourcemodel.Simple)
+		if shadow != "" {
+			if err := w.set(Gateway, policy.Scheduling, shadow, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return w
+	}
+	shadows := func(ds []Decision) string {
+		var out []string
+		for i := range ds {
+			at := "waits"
+			if s := ds[i].Shadow; s == nil {
+				at = "nothing"
+			} else if s.Place != nil {
+				at = s.Place.Site
+			}
+			out = append(out, ds[i].Job+"→"+at)
+		}
+		return strings.Join(out, " ")
+	}
+	fill := func(w *world) []Decision {
+		for i := range 8 {
+			w.add(policy.Job{ID: fmt.Sprintf("j%d", i), Owner: "ann", VO: "bio", Submitted: noon.Add(time.Duration(i) * time.Second), Priority: i}, nil)
+		}
+		w.now = noon.Add(time.Minute)
+		return w.round(0)
+	}
+	const want = "j0→own j1→own j2→own j3→own j4→bsc j5→bsc j6→fiu j7→own"
+	w := begin("")
+	w.expect(want, fill(w))
+	w = begin("fifo")
+	ds := fill(w)
+	w.expect(want, ds)
+	if got := shadows(ds); got != want {
+		t.Errorf("the same policies in shadow say %s", got)
+	}
+	if due := w.s.Next(w.now); due.Equal(w.now) {
+		t.Error("a trial wakes the next round")
+	}
+	if c := Compare(slices.Values(ds)); c.Same != 8 || c.Sites["bsc"] != (Tally{2, 2}) {
+		t.Errorf("%+v", c)
+	}
+	w = begin("priority")
+	ds = fill(w)
+	w.expect(want, ds)
+	if got := shadows(ds); got != "j0→own j1→fiu j2→bsc j3→bsc j4→own j5→own j6→own j7→own" {
+		t.Errorf("others in shadow say %s", got)
+	}
+}
+
+// TestFarShadowAside: whatever happens, a gateway decides with policies in shadow as without, and
+// those that are the same choose the same.
+func TestFarShadowAside(t *testing.T) {
+	for seed := range uint64(4) {
+		var worlds [3]*world
+		domains := []string{"bsc", "fiu", "ibm"}
+		for i := range worlds {
+			w := newWorld(t, Options{Seed: seed, Window: 8})
+			w.put(siteOf("own", 2, 4))
+			w.s.SetPeers(peersOf(routing.Policy{Overload: time.Minute, Recover: 20 * time.Second}, domains...))
+			if seed%2 == 1 {
+				if err := w.set(Gateway, policy.Pairing, "assignment", false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if i > 0 {
+				if err := w.set(Gateway, policy.Scheduling, []string{"", "fifo", "priority"}[i], true); err != nil {
+					t.Fatal(err)
+				}
+			}
+			worlds[i] = w
+		}
+		rng := rand.New(rand.NewPCG(seed, 11))
+		var under []string
+		next, far, elsewhere := 0, 0, 0
+		for range 200 {
+			var do func(*world)
+			switch rng.IntN(5) {
+			case 0:
+				domain, free, waiting, detail := domains[rng.IntN(3)], rng.IntN(17), rng.IntN(5), resourcemodel.Detail(rng.IntN(3))
+				do = func(w *world) { w.show(domain, 4, free, waiting, detail) }
+			case 1, 2:
+				n, cpus, prio := rng.IntN(6), 1+rng.IntN(4), rng.IntN(9)
+				from := next
+				next += n
+				do = func(w *world) {
+					for i := range n {
+						w.add(policy.Job{ID: fmt.Sprintf("j%05d", from+i), Owner: "ann", VO: "bio", CPUs: cpus, Priority: prio}, nil)
+					}
+				}
+			case 3:
+				free := rng.IntN(9)
+				do = func(w *world) { w.free("own", free) }
+			case 4:
+				var settle, leave []string
+				for range min(len(under), rng.IntN(8)) {
+					i := rng.IntN(len(under))
+					if rng.IntN(2) == 0 {
+						settle = append(settle, under[i])
+					} else {
+						leave = append(leave, under[i])
+						under = append(under[:i], under[i+1:]...)
+					}
+				}
+				do = func(w *world) {
+					for _, id := range settle {
+						w.s.Settled(id)
+					}
+					for _, id := range leave {
+						w.s.Left(id)
+					}
+				}
+			}
+			pass, budget := time.Duration(rng.IntN(60))*time.Second, rng.IntN(12)
+			var first []Decision
+			for i, w := range worlds {
+				do(w)
+				w.now = w.now.Add(pass)
+				ds := w.round(budget)
+				if err := w.s.Audit(w.now); err != nil {
+					t.Fatal(err)
+				}
+				if i == 0 {
+					first = ds
+					for _, d := range ds {
+						under = append(under, d.Job)
+						if d.Far != nil {
+							far++
+						}
+					}
+					continue
+				}
+				if told(ds) != told(first) {
+					t.Fatalf("seed %d: decided %s, and without a shadow %s", seed, told(ds), told(first))
+				}
+				for _, d := range ds {
+					switch same := d.Shadow.Place != nil && *d.Shadow.Place == d.Place; {
+					case i == 1 && !same:
+						t.Fatalf("seed %d: the same policies in shadow gave %s %v, and those in force %v", seed, d.Job, d.Shadow.Place, d.Place)
+					case !same && d.Shadow.Place != nil && (d.Far != nil || slices.Contains(domains, d.Shadow.Place.Site)):
+						elsewhere++
+					}
+				}
+			}
+		}
+		if far == 0 || elsewhere == 0 {
+			t.Errorf("seed %d: %d went to peers, %d would have been elsewhere by the shadow", seed, far, elsewhere)
 		}
 	}
 }

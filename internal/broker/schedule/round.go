@@ -67,11 +67,13 @@ func (s *Scheduler) Round(now time.Time, budget int) []Decision {
 // what. It has the room that the round after it has.
 func (s *Scheduler) try(now time.Time, budget int) map[string]resourcemodel.Place {
 	r := &run{book: s.books[1], now: now, budget: budget, trial: true, placed: map[string]resourcemodel.Place{}}
-	dirty := len(s.dirty)
+	dirty, far := len(s.dirty), s.far.before()
 	s.pass(r)
 	for _, g := range slices.Backward(r.given) {
 		s.takeBack(g)
 	}
+	s.far.after(far)
+	s.tentative = 0
 	for _, c := range r.slept {
 		r.book.wake(c)
 	}
@@ -211,7 +213,7 @@ func (s *Scheduler) spurn(r *run, w *waiting) {
 // place gives a job a place.
 func (s *Scheduler) place(r *run, w *waiting, v *view, at int, ranked []marked, seed uint64) {
 	c := v.cands[at]
-	b, ahead := r.book, c.Free <= 0
+	ahead := c.Free <= 0
 	place := c.Place
 	if !r.trial {
 		if r.decisions == nil {
@@ -221,14 +223,20 @@ func (s *Scheduler) place(r *run, w *waiting, v *view, at int, ranked []marked, 
 	}
 	r.budget--
 	if r.trial {
-		b.remove(w)
-		r.aside = append(r.aside, w)
-		r.given = append(r.given, s.give(w.Job, place, ahead, false))
-		r.placed[w.ID] = place
+		s.tentatively(r, w, place, nil, ahead)
 	} else {
 		s.give(w.Job, place, ahead, false)
 		s.remove(w.ID)
 	}
+}
+
+// tentatively gives a job a place in a trial, far being that of a peer.
+func (s *Scheduler) tentatively(r *run, w *waiting, place resourcemodel.Place, far *resourcemodel.Place, ahead bool) {
+	r.book.remove(w)
+	r.aside = append(r.aside, w)
+	r.given = append(r.given, s.giveTo(w.Job, place, far, ahead, false))
+	r.placed[w.ID] = place
+	s.tentative++
 }
 
 // decision makes the record.

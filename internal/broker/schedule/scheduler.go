@@ -78,6 +78,8 @@ type Scheduler struct {
 	looks  uint64 // passages of refresh
 	picky  int    // classes that have hard criteria
 
+	tentative int // of jobs: those that have a place in a trial
+
 	far      *far // nil without peers
 	recorder *Recorder
 	tried    func(map[string]resourcemodel.Place) // told of each passage through the shadow, by a replay
