@@ -21,8 +21,13 @@ const module = "github.com/portolan-project/portolan"
 var layers = [][]string{
 	{"cmd/portolan"},
 	{"internal/console", "internal/sim", "conformance"},
+	{"internal/agreements/service"},
+	{"internal/agreements/delivery"},
 	{"internal/peering"},
 	{"internal/broker"},
+	{"internal/agreements/terms"},
+	{"internal/agreements/engine"},
+	{"internal/agreements/calendar", "internal/agreements/guarantee", "internal/agreements/ledger"},
 	{
 		"adapters/shell", "adapters/slurm", "adapters/condor", "adapters/boinc", "adapters/plugin", "adapters/fake",
 		"internal/store/etcd", "internal/store/mem", "internal/store/faulty", "internal/staging", "internal/checkpoint", "internal/identity",
