@@ -313,4 +313,3 @@ type Acceptor interface {
 	Accept(ctx context.Context, key string) error
 	Reject(ctx context.Context, key string, why []*etree.Element) error
 }
-
