@@ -167,7 +167,7 @@ func (e *Engine) transact(ctx context.Context, all []*work) []error {
 		if len(needs) > 0 {
 			e.settle(b, 0)
 			for _, id := range needs {
-				if err := e.fetch(ctx, id, found); err != nil {
+				if err := unsettled(ctx, e.fetch(ctx, id, found), uncertain, try); err != nil {
 					return fails(len(errs), err)
 				}
 			}
@@ -192,15 +192,22 @@ func (e *Engine) transact(ctx context.Context, all []*work) []error {
 		case ok && f.Kind == fail.Conflict && f.Subject != "":
 			err = e.catchUp(ctx, f.Subject, found)
 		case ok && f.Kind == fail.Uncertain:
-			// It is decided again: if it was written, that shows.
 			uncertain = true
-			err = nil
-			pause(ctx, min(time.Second, time.Duration(try+1)*20*time.Millisecond))
 		}
-		if err != nil {
+		if err = unsettled(ctx, err, uncertain, try); err != nil {
 			return fails(len(errs), err)
 		}
 	}
+}
+
+// unsettled gives nil for an error after which work is to be decided again, and waits a little:
+// once an answer was lost, whether it was written shows only when the store answers again.
+func unsettled(ctx context.Context, err error, uncertain bool, try int) error {
+	if err == nil || !uncertain || !fail.Is(err, fail.Uncertain) && !fail.Is(err, fail.Unavailable) {
+		return err
+	}
+	pause(ctx, min(time.Second, time.Duration(try+1)*10*time.Millisecond))
+	return nil
 }
 
 // decide decides work, as much as one transaction takes, on what is known here. The calendar

@@ -32,8 +32,11 @@ func (e *Engine) follow(ctx context.Context) {
 	e.mu.Lock()
 	told := e.reached
 	e.mu.Unlock()
+	const soon = 20 * time.Millisecond
+	wait := soon
 	for {
 		err := e.st.WatchRecords(ctx, Prefix, told, func(records []store.Record, revision int64) {
+			wait = soon
 			e.tell(e.receive(records, revision))
 			told = max(told, revision)
 		})
@@ -48,7 +51,8 @@ func (e *Engine) follow(ctx context.Context) {
 		}
 		if err != nil {
 			e.opts.Log.Warn("the agreements cannot be followed at present", "cause", err)
-			pause(ctx, retry)
+			pause(ctx, wait)
+			wait = min(2*wait, retry)
 		}
 	}
 }
