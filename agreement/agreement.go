@@ -7,6 +7,7 @@ import (
 	"github.com/beevik/etree"
 
 	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
 // Namespaces. NSPortolan holds what the standard leaves to implementations:
@@ -31,7 +32,7 @@ type Agreement struct {
 type Offer struct {
 	Agreement
 	// Element is the offer as it was read, which constraints are checked on; nil in
-	// one that was made here (see Element of elements.go).
+	// one that was made here (Encode gives one).
 	Element *etree.Element
 }
 
@@ -80,6 +81,13 @@ type Context struct {
 	TemplateID         string
 	TemplateName       string
 	Extensions         []*etree.Element
+	Attributes         []Attribute // of other namespaces
+}
+
+// Attribute is one that is not of WS-Agreement.
+type Attribute struct {
+	Name  xmldoc.Name
+	Value string
 }
 
 // Composition is how the terms of a compositor belong together.

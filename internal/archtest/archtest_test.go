@@ -40,7 +40,7 @@ var layers = [][]string{
 }
 
 // suites are imported by tests only, from anywhere; they may import what they judge.
-var suites = []string{"adapters/adaptertest", "internal/store/storetest", "internal/testenv", "internal/archtest", "internal/e2e", "internal/docs", "bes/bestest", "peers/peertest", "peers/simtest", "internal/tools", "internal/testbed", "adapters/boinc/boinctest", "adapters/plugin/examples"}
+var suites = []string{"adapters/adaptertest", "internal/store/storetest", "internal/testenv", "internal/archtest", "internal/e2e", "internal/docs", "bes/bestest", "peers/peertest", "peers/simtest", "internal/tools", "internal/testbed", "adapters/boinc/boinctest", "adapters/plugin/examples", "agreement/agreementtest"}
 
 // exposed are the suites that the product itself runs, with who may and why.
 var exposed = map[string]map[string]string{
