@@ -26,6 +26,7 @@ type XPathAnswer struct {
 	Error  string   `json:"error"`
 	Nodes  []string `json:"nodes"`
 	Texts  []string `json:"texts"`  // the string values of Nodes
+	XML    []string `json:"xml"`    // each element of Nodes as a document; "" for what is none
 	Bool   *bool    `json:"bool"`   // of a boolean
 	Number string   `json:"number"` // of a number, as string() has it
 	Text   *string  `json:"text"`   // of a string

@@ -25,7 +25,7 @@ def xpath(cases):
         elif isinstance(got, str):
             yield {"text": str(got)}
         else:
-            nodes, texts = [], []
+            nodes, texts, xml = [], [], []
             for n in got:
                 if isinstance(n, str):
                     p = number[n.getparent()]
@@ -34,10 +34,12 @@ def xpath(cases):
                     else:
                         nodes.append(("t" if n.is_text else "u") + str(p))
                     texts.append(str(n))
+                    xml.append("")
                 else:
                     nodes.append("e%d" % number[n])
                     texts.append(n.text or "" if n.tag is etree.Comment else n.xpath("string()"))
-            yield {"nodes": nodes, "texts": texts}
+                    xml.append(etree.tostring(n, with_tail=False, encoding="unicode"))
+            yield {"nodes": nodes, "texts": texts, "xml": xml}
 
 def schema(cases):
     compiled = {}

@@ -482,8 +482,11 @@ func (s *simple) describe() string {
 			n            int
 			before, unit string
 		}{
-			{f.length, "exactly ", unit}, {f.minLength, "at least ", unit}, {f.maxLength, "at most ", unit},
-			{f.total, "at most ", " digits"}, {f.fraction, "at most ", " digits after the point"},
+			{f.length, "exactly ", unit},
+			{f.minLength, "at least ", unit},
+			{f.maxLength, "at most ", unit},
+			{f.total, "at most ", " digits"},
+			{f.fraction, "at most ", " digits after the point"},
 		} {
 			if l.n >= 0 {
 				words = append(words, l.before+strconv.Itoa(l.n)+l.unit)
