@@ -642,7 +642,7 @@ func bit(b bool) int {
 // afar says what peers are to a job that waits, to be added to why it does; "" without
 // peers.
 func (s *Scheduler) afar(e *Entry, c *class, now time.Time) string {
-	if s.far == nil {
+	if s.far == nil || e.Only != nil {
 		return ""
 	}
 	v := &view{class: c, now: now}
@@ -689,7 +689,7 @@ func (s *Scheduler) Back(id string, left time.Duration, known bool, now time.Tim
 		Survey: func(string) routing.Survey { return s.home(&farView{}, v, c, d) },
 	}
 	for _, h := range v.cands {
-		room = min(room+s.room(c, h.site, h.Free, now), resourcemodel.MaxCount)
+		room = min(room+s.room(c, h.site, h.order, h.Free, now), resourcemodel.MaxCount)
 	}
 	why, back = routing.Back(sit, s.far.peers.Policy, left, known)
 	return why, room, back
