@@ -409,6 +409,9 @@ func (b *Broker) keepPlaced(j *job, now time.Time) (*fact, time.Time) {
 	if !danger {
 		return nil, look
 	}
+	if until := maxTime(j.since, j.handed).Add(startGrace); outage == "" && until.After(now) {
+		return nil, until
+	}
 	why := "it has not started it"
 	if outage != "" {
 		why = outage
@@ -438,6 +441,9 @@ func minTime(a, b time.Time) time.Time {
 // rescuePause is how long it is between two looks for room for a replica of a job whose promise is in
 // danger.
 const rescuePause = 15 * time.Second
+
+// startGrace is how long a site that answers may take to start a job before that is a danger.
+const startGrace = 30 * time.Second
 
 // rescue plans replicas of promised jobs that their sites do not start, or lost sight of, on what is
 // idle at other sites. A job has one at most by this.

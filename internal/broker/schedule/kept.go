@@ -176,6 +176,7 @@ func (s *Scheduler) stands(key resourcemodel.Key, share string, holds []Hold, un
 			st.Free.CPUs += n.FreeCPUs
 		}
 	}
+	ours := Amount{}
 	for g := range under {
 		if g.far != nil {
 			continue
@@ -193,8 +194,12 @@ func (s *Scheduler) stands(key resourcemodel.Key, share string, holds []Hold, un
 		if g.unsettled {
 			st.Free = st.Free.plus(b.Amount, -1)
 		}
+		ours = ours.plus(b.Amount, 1)
 		st.Busy = append(st.Busy, b)
 	}
+	// A measurement may be ahead of what we heard of our own jobs, and show more for a moment.
+	left := st.Has.plus(ours, -1)
+	st.Free = Amount{min(st.Free.Slots, left.Slots), min(st.Free.CPUs, left.CPUs)}
 	var mine []Hold
 	for _, x := range holds {
 		if x.Share != share && x.Share != "" {
