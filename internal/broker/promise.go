@@ -166,10 +166,23 @@ func promisedEntry(e *schedule.Entry, p *Promise) {
 // reservationOf gives the reservation that a job runs in at a site, for its manager; nil where it has
 // none there.
 func (s *site) reservationOf(j *job) adapters.Handle {
-	if p := j.rec.Status.Promise; p != nil && p.Site == s.name && len(p.Reservation) > 0 {
+	p, c := j.rec.Status.Promise, s.conn.Load()
+	if p != nil && p.Site == s.name && len(p.Reservation) > 0 && c != nil && c.props.Reserve {
 		return adapters.Handle(p.Reservation)
 	}
 	return nil
+}
+
+// unreserved turns the refusal of a job for its reservation, which is not there or not for it, into its
+// being placed as any other; nil is that it was refused for something else.
+func (s *site) unreserved(j *job, st *store.Status, err error) *fact {
+	if s.reservationOf(j) == nil || !fail.Is(err, fail.NotFound) && !fail.Is(err, fail.Denied) {
+		return nil
+	}
+	return &fact{
+		event: Deferred, unreserved: true, notBefore: s.b.later(st.Attempt),
+		reason: fmt.Sprintf("the reservation of its agreement at the site %s can't be used (%s); it is placed as any other job", s.name, fail.Sentence(err)),
+	}
 }
 
 // KeepRoom tells which room is promised to whom, in place of what was told before. It holds at once for

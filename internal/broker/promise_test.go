@@ -619,3 +619,36 @@ func TestPromisesAreForgotten(t *testing.T) {
 		}
 	})
 }
+
+// A manager's own reservation has its job start though the site is full of others; once it is of no use, the job is
+// placed as any other.
+func TestPromiseOfAReservation(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := fake.NewWorld(2)
+		g := onOne(t, w)
+		now := time.Now().UTC().Truncate(time.Second)
+		r := w.Open(fake.Options{}).(adapters.Reserver).Reserve(context.Background(), []adapters.Reservation{{Tag: "res-1", CPUs: 1, From: now.Add(time.Hour), Until: now.Add(2 * time.Hour)}})[0]
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		hold := schedule.Hold{ID: "r", Key: resourcemodel.Key{Site: "here"}, Share: "fake", Slots: 1, From: now.Add(time.Hour), Until: now.Add(2 * time.Hour), AtManager: true}
+		g.KeepRoom([]schedule.Hold{hold})
+		for range 3 {
+			g.submit("sleep 20000")
+		}
+		in := g.promise("x", timed("sleep 50", time.Minute, ""), Promise{NotBefore: now.Add(time.Hour), StartBy: now.Add(time.Hour + time.Minute), Site: "here", Room: "r", Reservation: r.Handle})
+		s := g.until(in.Activity, bes.Finished, "")
+		if at := s.Details.Started; at.Before(now.Add(time.Hour)) || at.After(now.Add(time.Hour+time.Minute)) {
+			t.Errorf("it started %s after it was submitted", at.Sub(now))
+		}
+		time.Sleep(2 * time.Hour)
+		late := g.promise("y", timed("sleep 50", time.Minute, ""), Promise{FinishBy: now.Add(300 * time.Hour), Site: "here", Reservation: r.Handle})
+		g.until(late.Activity, bes.Finished, "")
+		if why := g.lines(late.Activity, Deferred); len(why) != 1 || !strings.Contains(why[0], "it is placed as any other job") {
+			t.Errorf("%q", why)
+		}
+		if p := g.record(late.ID).Status.Promise; p.Reservation != nil {
+			t.Errorf("%+v", p)
+		}
+	})
+}

@@ -26,6 +26,7 @@ type fact struct {
 	rerunnable bool                // Chosen: the job allows it
 	recallable bool                // Chosen: once it is lost there, it may be run elsewhere
 	unrun      bool                // Vanished and Stopped: it certainly never ran
+	unreserved bool                // Deferred: the reservation that its promise names is of no use
 	unfit      bool                // GaveUp: no site here can run it, ever
 	path       string              // evidence of a peer: the job's way from there
 	notAfter   time.Time           // Extended
@@ -83,6 +84,10 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 		no := f.event == Refused || f.event == GaveUp
 		if no && st.Placement != nil && !slices.Contains(st.Refused, st.Placement.Site) {
 			st.Refused = append(slices.Clip(st.Refused), st.Placement.Site)
+		}
+		if f.unreserved && st.Promise != nil {
+			kept := *st.Promise
+			kept.Reservation, st.Promise = nil, &kept
 		}
 		if f.aside != nil {
 			st.Aside = withAside(st.Aside, f.aside)
