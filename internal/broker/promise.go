@@ -404,7 +404,7 @@ func (b *Broker) another(j *job) bool {
 func (b *Broker) keepPlaced(j *job, now time.Time) (*fact, time.Time) {
 	st := &j.rec.Status
 	p, at := st.Promise, st.Placement
-	if p.Noted || at == nil {
+	if p.Noted || at == nil || st.Suspend {
 		return nil, time.Time{}
 	}
 	outage := "it is not configured any more"

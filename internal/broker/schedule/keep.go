@@ -192,6 +192,23 @@ func (k *Kept) Queue(need Amount, mine func(*Hold) bool) int {
 	return n
 }
 
+// within gives for how long a job is to be reckoned with before it starts, at most until the window of its own
+// room is over: that it began some seconds late, and may end so, is no reason not to give it what was
+// promised.
+func (k *Kept) within(room string, length time.Duration) time.Duration {
+	if room == "" {
+		return length
+	}
+	for i := range k.holds {
+		if h := &k.holds[i]; h.ID == room && !h.From.After(k.now) {
+			if left := h.Until.Sub(k.now); length <= 0 || length > left {
+				return left
+			}
+		}
+	}
+	return length
+}
+
 // against gives the first hold of others that stands against a job which would start now, and when
 // that hold begins; nil where none does.
 func (k *Kept) against(need Amount, length time.Duration, mine func(*Hold) bool) *Hold {

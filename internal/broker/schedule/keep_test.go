@@ -12,6 +12,7 @@ import (
 
 	"github.com/portolan-project/portolan/internal/broker/policy"
 	"github.com/portolan-project/portolan/jsdl"
+	"github.com/portolan-project/portolan/peers/routing"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
 
@@ -334,6 +335,41 @@ func TestHoldsAreKept(t *testing.T) {
 	if w.s.site(a).keep != nil || len(w.s.keeping) != 0 {
 		t.Error("something is left of what was held")
 	}
+}
+
+// A job that is a few seconds late in its window has its room all the same, though another's window follows.
+func TestWindowsFollow(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.put(siteOf("a", 1, 2))
+	a := resourcemodel.Key{Site: "a"}
+	w.s.SetHolds([]Hold{
+		{ID: "one", Key: a, Share: "all", CPUs: 2, From: noon.Add(time.Hour), Until: noon.Add(2 * time.Hour)},
+		{ID: "two", Key: a, Share: "all", CPUs: 2, From: noon.Add(2 * time.Hour), Until: noon.Add(3 * time.Hour)},
+	})
+	w.timed("early", "", 2, time.Hour, "two", nil)
+	w.now = noon.Add(time.Second)
+	w.expect("", w.round(0)) // it would meet the window of the other
+	w.now = noon.Add(time.Hour + 5*time.Second)
+	w.timed("late", "", 2, time.Hour, "one", nil)
+	w.timed("other", "", 1, time.Minute, "", nil)
+	w.expect("late→a", w.round(0))
+	w.s.Began("late", w.now)
+	w.s.Left("late")
+	w.now = noon.Add(2 * time.Hour)
+	w.expect("early→a", w.round(0))
+}
+
+// A pin may name a peer: the job goes there whatever is free at home, and to no other.
+func TestPinToAPeer(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.put(siteOf("own", 1, 4))
+	w.s.SetPeers(peersOf(routing.Policy{}, "bsc", "fiu"))
+	w.show("bsc", 1, 4, 0, resourcemodel.Full)
+	w.show("fiu", 1, 1, 0, resourcemodel.Full)
+	w.timed("1fiu", "", 1, time.Hour, "", &Pin{Key: resourcemodel.Key{Site: "fiu"}})
+	w.timed("2own", "", 4, time.Hour, "", &Pin{Key: resourcemodel.Key{Site: "own"}})
+	w.timed("3own", "", 1, time.Hour, "", &Pin{Key: resourcemodel.Key{Site: "own"}})
+	w.expect("1fiu→fiu 2own→own", w.round(0))
 }
 
 // A pin leaves one site and share, and a manager's own reservation has its jobs placed whatever is free.

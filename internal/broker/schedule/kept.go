@@ -42,21 +42,25 @@ func (s *Scheduler) SetHolds(holds []Hold) {
 		}
 	}
 	s.keeping = s.keeping[:0]
+	fresh := false
 	for _, key := range slices.SortedFunc(maps.Keys(by), resourcemodel.Key.Compare) {
 		v := s.site(key)
 		s.keeping = append(s.keeping, v)
 		if v.keep == nil {
-			v.keep = &keep{under: map[string]*given{}, kept: map[string]*Kept{}}
-			for id, g := range s.given {
-				if g.place.Key == key {
-					v.keep.under[id] = g
-				}
-			}
+			v.keep, fresh = &keep{under: map[string]*given{}, kept: map[string]*Kept{}}, true
 		} else if slices.Equal(v.keep.holds, by[key]) {
 			continue
 		}
 		v.keep.holds, v.keep.turns = by[key], time.Time{}
 		s.touch(key, modeled)
+	}
+	if !fresh {
+		return
+	}
+	for id, g := range s.given {
+		if v := s.sites[g.place.Key]; v != nil && v.keep != nil {
+			v.keep.under[id] = g
+		}
 	}
 }
 
@@ -112,6 +116,7 @@ func (s *Scheduler) unpromised(of *class, v *site, order int, starts bool, now t
 		return math.MaxInt
 	}
 	need, length := s.wants(of, p)
+	length = k.within(of.room, length)
 	if starts {
 		return k.Room(need, length, of.mine)
 	}
@@ -250,7 +255,8 @@ func (s *Scheduler) promisedTo(of *class, v *site, share string, now time.Time) 
 	}
 	p := resourcemodel.Place{Key: v.key, Share: share}
 	need, length := s.wants(of, p)
-	return s.keptOf(v, share, now).why(v.key.String()+"/"+share, need, length, of.mine)
+	k := s.keptOf(v, share, now)
+	return k.why(v.key.String()+"/"+share, need, k.within(of.room, length), of.mine)
 }
 
 // allPromised is about a job that has no room as that is promised to others, at every place which has

@@ -152,7 +152,7 @@ func (s *Scheduler) single(r *run, w *waiting) (resourcemodel.Key, bool) {
 
 // overflow gives a job to a peer, if that is where it is to go.
 func (s *Scheduler) overflow(r *run, w *waiting) (resourcemodel.Key, bool) {
-	if s.limited(w.class) || w.Only != nil {
+	if s.limited(w.class) || !s.mayLeave(&w.Entry) {
 		return resourcemodel.Key{}, false
 	}
 	return s.beyond(r, w, s.look(w.class, r.now))

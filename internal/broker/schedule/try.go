@@ -32,7 +32,7 @@ func (s *Scheduler) Try(e Entry, now time.Time, most int) Report {
 	r.Could = len(v.cands)+len(v.full) > 0 || slices.ContainsFunc(r.Verdicts, func(v resourcemodel.Verdict) bool { return v.Could })
 	r.Now = len(v.cands) > 0
 	stopped := slices.ContainsFunc(s.limitsOf(e.Owner, e.VO), func(l *limit) bool { return l.used >= l.most })
-	if s.far != nil && e.Only == nil && !stopped && !e.from().After(now) && !slices.ContainsFunc(v.cands, func(h held) bool { return h.Free > 0 }) {
+	if s.far != nil && s.mayLeave(&e) && !stopped && !e.from().After(now) && !slices.ContainsFunc(v.cands, func(h held) bool { return h.Free > 0 }) {
 		if dec := s.tryFar(&e, v, now); dec != nil {
 			r.Decision = dec
 			return r

@@ -56,6 +56,11 @@ func (s *Scheduler) why(e *Entry, w *waiting, now time.Time) Waiting {
 	d := s.derived(now)
 	cands := s.candidates(e.Request, d)
 	of := classOf(e)
+	if e.Only != nil {
+		if cands = slices.DeleteFunc(cands, func(c policy.Candidate) bool { return e.Only.bars(c.Place.Key, c.Place.Share) }); len(cands) == 0 {
+			return s.unpinnable(e, now)
+		}
+	}
 	var open []held
 	for i := range cands {
 		if at := s.site(cands[i].Place.Key); s.room(of, at, cands[i].Order, cands[i].Free, now) > 0 {
@@ -80,6 +85,15 @@ func (s *Scheduler) why(e *Entry, w *waiting, now time.Time) Waiting {
 			out.Sentence += said
 			out.Never = out.Never && !s.farFits(e, now)
 		}
+	}
+	return out
+}
+
+// unpinnable is about a job whose site, by its agreement, takes none such now.
+func (s *Scheduler) unpinnable(e *Entry, now time.Time) Waiting {
+	out := Waiting{Sentence: "it waits for " + e.Only.String() + ", where it is to run by its agreement"}
+	if v := s.sites[e.Only.Key]; v != nil && v.closed(now) {
+		out.Sentence, out.Until = out.Sentence+": "+v.sentence(), v.Reopen
 	}
 	return out
 }
