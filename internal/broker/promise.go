@@ -185,6 +185,12 @@ func (s *site) unreserved(j *job, st *store.Status, err error) *fact {
 	}
 }
 
+// pinnedTo reports whether a job is to stay at a site, by its agreement.
+func pinnedTo(j *job, site string) bool {
+	p := j.rec.Status.Promise
+	return p != nil && p.Site == site && !p.Loose
+}
+
 // KeepRoom tells which room is promised to whom, in place of what was told before. It holds at once for
 // all that is placed from now on; jobs of others that have the room keep it. Nothing of it is
 // remembered: whoever keeps the agreements tells it after each start, see Config.AwaitRoom.
