@@ -29,6 +29,11 @@ type Job struct {
 	// NotAfter is the end of the job's lease (Leaser); zero is none. A site without
 	// Properties.Lease is given no such job, and refuses it (fail.Unsupported).
 	NotAfter time.Time
+	// Reservation is the one that the job runs in (Reserver); nil is none. A site without
+	// Properties.Reserve is given no such job, and refuses it (fail.Unsupported). A
+	// reservation that is not there refuses the job with fail.NotFound, one of another
+	// account with fail.Denied.
+	Reservation Handle
 }
 
 // Placed is the outcome of submitting one job. A nil Err gives a Handle. What an
@@ -104,6 +109,7 @@ type Properties struct {
 	Bulk    bool // alike jobs of one Submit cost the manager about one request
 	Recall  bool // Recaller
 	Lease   bool // Leaser: it keeps Job.NotAfter
+	Reserve bool // Reserver: it keeps room for a window, and Job.Reservation
 	// Recallable says that Lost means more than elsewhere: whoever has the job gave it back
 	// or lost the right to run it, so that it runs there no more. It may then be run again
 	// unless its document forbids that.
@@ -300,6 +306,88 @@ type Leaser interface {
 type Extension struct {
 	Handle   Handle
 	NotAfter time.Time
+}
+
+// Reserver is the ability Properties.Reserve: the manager keeps room for a window, in which
+// jobs that name it (Job.Reservation) start at once though the site be full of other work.
+// What jobs of others run now is not disturbed: only room that will be free by then is
+// reserved, as far as the manager can know, which goes by the bounds of jobs' wall times.
+//
+// A job that is placed before the window waits for it. One that has not begun when the
+// window ends, or the reservation is released, waits on as any other; one that runs in it
+// then may be ended by the manager (Stopped).
+type Reserver interface {
+	// Reserve makes reservations, and answers them in order. It is idempotent: a tag
+	// that is reserved already gives its handle, whatever else is asked for this time. Tags
+	// are of the same kind as those of jobs but do not meet them, and none is used again
+	// once it was released. Kinds of errors: fail.Invalid for what makes no sense anywhere;
+	// fail.Unsupported for what the site could never give; fail.Denied where the manager
+	// does not let the gateway do it; fail.Exhausted where there is no room in the window, as
+	// things are; fail.Unavailable where nothing was done; fail.Uncertain, after which
+	// Reservations tells.
+	Reserve(context.Context, []Reservation) []Reserved
+	// Reservations tells how reservations stand, by their tags and in their order; nil tags
+	// stand for all that are kept at the site for this gateway and not yet released, among them any
+	// that nobody remembers. A tag that is ReservationGone is certainly not reserved, and
+	// never will be by an earlier call; one for which that can't be told yet is
+	// ReservationUnknown.
+	Reservations(ctx context.Context, tags []Tag) ([]ReservationState, error)
+	// Unreserve releases reservations, whether their windows have begun or not. It is
+	// idempotent: nil says that it is gone, or never was. fail.Conflict says that jobs run in
+	// it, which some managers do not allow: nothing was changed, and the caller waits for
+	// them or ends them.
+	Unreserve(context.Context, []Handle) []error
+}
+
+// Reservation asks for room in a window.
+type Reservation struct {
+	Tag   Tag
+	Share string // of Resources; "" is the site's default
+	// CPUs in all, and Nodes that they are spread over evenly. Without Nodes the
+	// manager chooses these; without CPUs the nodes are whole. A site that counts slots gives
+	// one for each CPU, and has one node.
+	CPUs, Nodes int
+	// From and Until are the window, to the second. A From that is not in the future, and the
+	// zero time, are now.
+	From, Until time.Time
+	// Account is the local account whose jobs may use it, as Job.Account: "" is the account
+	// that the site is configured with.
+	Account string
+}
+
+// Reserved is the outcome of making one reservation. Handles are as those of jobs:
+// opaque, versioned, and valid across restarts.
+type Reserved struct {
+	Handle Handle
+	Err    error
+}
+
+// ReservationPhase is where a reservation stands.
+type ReservationPhase uint8
+
+// The phases of reservations.
+const (
+	ReservationUnknown ReservationPhase = iota // nothing can be told now: Err says why
+	ReservationPending                         // made; its window is to come
+	ReservationActive                          // its window is now
+	ReservationEnded                           // its window is over; it is told of until it is released, for a week at least
+	ReservationGone                            // there is none, or none any more: it was released, or Problem says what befell it
+)
+
+// ReservationState is how a reservation stands at a moment.
+type ReservationState struct {
+	Tag    Tag
+	Handle Handle // nil for one that is unknown or gone
+	Phase  ReservationPhase
+	// What was got, as the manager has it; it may be more than was asked for.
+	Share       string
+	From, Until time.Time
+	CPUs        int      // in all; 0 is not told
+	Nodes       []string // at most MaxHostNames are listed; they may change while it is pending
+	// Problem is a sentence about what keeps it from being what it was made for: a node of
+	// it that is down, or that it was deleted by somebody else.
+	Problem string
+	Err     error
 }
 
 // AttributePath is the attribute (Evidence.Attributes) in which a site that leads to a

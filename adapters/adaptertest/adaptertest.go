@@ -93,6 +93,8 @@ type Manager struct {
 	// LoseNextAnswer makes the answer to the next submission get lost: after it was
 	// done, or with done false on its way to the manager, so that nothing was done.
 	LoseNextAnswer func(t testing.TB, site any, done bool)
+	// LoseNextReservation makes the answer to the next reservation get lost, likewise.
+	LoseNextReservation func(t testing.TB, site any, done bool)
 	// ReuseIDs makes the manager forget what ended and give the ids of those jobs,
 	// or of some of them, to the next ones.
 	ReuseIDs func(t testing.TB, site any)

@@ -28,16 +28,17 @@ type world struct {
 	site any
 	a    adapters.Adapter
 
-	placed  []adapters.Handle
-	stop    context.CancelFunc
-	watched sync.WaitGroup
-	mu      sync.Mutex
-	news    chan struct{} // closed and made anew when evidence is pushed
-	pushed  map[adapters.Tag][]adapters.Evidence
-	told    map[adapters.Tag]ending // the ends that Status told: nothing may follow
-	heard   map[adapters.Tag]ending // the ends that Watch told
-	dropped map[adapters.Tag]bool   // forgotten: what Watch had under way says nothing any more
-	moment  int                     // counts the ends, so that it is known which came first
+	placed   []adapters.Handle
+	reserved []adapters.Handle // reservations
+	stop     context.CancelFunc
+	watched  sync.WaitGroup
+	mu       sync.Mutex
+	news     chan struct{} // closed and made anew when evidence is pushed
+	pushed   map[adapters.Tag][]adapters.Evidence
+	told     map[adapters.Tag]ending // the ends that Status told: nothing may follow
+	heard    map[adapters.Tag]ending // the ends that Watch told
+	dropped  map[adapters.Tag]bool   // forgotten: what Watch had under way says nothing any more
+	moment   int                     // counts the ends, so that it is known which came first
 }
 
 // ending is the end of a job, and when it was seen.
@@ -104,6 +105,9 @@ func (b *bench) close() {
 func (b *bench) clear() {
 	ctx, stop := context.WithTimeout(context.Background(), b.h.Patience)
 	defer stop()
+	if len(b.reserved) > 0 {
+		defer b.unreserveAll(ctx)
+	}
 	open := b.placed
 	for cancelled := false; len(open) > 0; cancelled = true {
 		var left []adapters.Handle

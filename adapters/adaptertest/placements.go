@@ -30,6 +30,9 @@ func testProperties(b *bench) {
 	if _, ok := b.a.(adapters.Leaser); p.Lease && !ok {
 		b.Errorf("Lease is claimed and not implemented")
 	}
+	if _, ok := b.a.(adapters.Reserver); p.Reserve && !ok {
+		b.Errorf("Reserve is claimed and not implemented")
+	}
 	if p.MaxBatch < 0 || p.MaxJobs < 0 || p.Requests < 0 || p.MaxOutput < 0 {
 		b.Errorf("a bound is negative: %+v", p)
 	}

@@ -73,6 +73,9 @@ func (a *Adapter) admit(spec adapters.Job) (plan, error) {
 	if err := spec.Tag.Validate(); err != nil {
 		return plan{}, err
 	}
+	if err := spec.WithoutReservations(opSubmit); err != nil {
+		return plan{}, err
+	}
 	pl, err := a.planFor(spec.Definition)
 	if err != nil {
 		return plan{}, err

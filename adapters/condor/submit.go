@@ -58,6 +58,10 @@ func (a *Adapter) Submit(ctx context.Context, jobs []adapters.Job) []adapters.Pl
 			out[i].Err = fail.Errorf("condor.Submit", fail.Unavailable, "", "%s", a.place)
 			continue
 		}
+		if err := j.WithoutReservations("condor.Submit"); err != nil {
+			out[i].Err = err
+			continue
+		}
 		if !j.NotAfter.IsZero() && !a.keepsLeases() {
 			out[i].Err = fail.Errorf("condor.Submit", fail.Unsupported, string(j.Tag), "the site can't end a job by itself when its lease is over, as it shares no files with its nodes")
 			continue

@@ -27,6 +27,7 @@
 // inside a testing/synctest bubble it is the caller's. A WallTimeLimit is kept.
 //
 // The manager can be made to fail: World.Inject fails single calls, Down and Up take
-// it away and bring it back, LoseNextAnswer loses one, ReuseIDs makes it forgetful.
+// it away and bring it back, LoseNextAnswer and LoseNextReservation lose one, ReuseIDs
+// makes it forgetful, Trouble befalls a reservation.
 // Requests counts what reached it.
 package fake

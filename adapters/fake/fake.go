@@ -24,6 +24,7 @@ type Options struct {
 	NoSuspend   bool // hide Suspend and Resume
 	NoHold      bool // hide Hold and Release
 	NoLease     bool // hide Extend's ability, and refuse jobs with a NotAfter
+	NoReserve   bool // hide the ability to make reservations, and refuse jobs in them
 	Recallable  bool // claim that what is lost runs there no more, as a peer does
 	Domain      string
 	Accounts    []string // that owners may be mapped to; nil is any
@@ -144,7 +145,7 @@ func (a *base) Properties() adapters.Properties {
 	o := a.options
 	return adapters.Properties{
 		Type: "fake", ManagerURI: "urn:portolan:manager:fake", Version: "1",
-		Suspend: !o.NoSuspend, Hold: !o.NoHold, Push: !o.NoPush, Bulk: o.Bulk, Lease: !o.NoLease,
+		Suspend: !o.NoSuspend, Hold: !o.NoHold, Push: !o.NoPush, Bulk: o.Bulk, Lease: !o.NoLease, Reserve: !o.NoReserve,
 		Recallable: o.Recallable, Domain: o.Domain,
 		MaxBatch: o.MaxBatch, MaxJobs: o.MaxJobs, Requests: o.Requests,
 	}
@@ -279,6 +280,9 @@ func (a *base) submit(ctx context.Context, spec adapters.Job) adapters.Placed {
 		return adapters.Placed{Err: err}
 	}
 	if err := a.account(spec.Account); err != nil {
+		return adapters.Placed{Err: err}
+	}
+	if err := a.within(&spec); err != nil {
 		return adapters.Placed{Err: err}
 	}
 	if a.options.NoLease && !spec.NotAfter.IsZero() {
@@ -552,7 +556,13 @@ func (a *base) Resources(ctx context.Context) (adapters.Resources, error) {
 		slots = 1 << 20
 	}
 	waiting := w.live - w.running
-	if now := [2]int{w.running, waiting}; now != w.told || w.dynamic == 0 {
+	kept := 0 // for reservations whose windows are now, and free
+	for _, r := range w.reservations {
+		if r.activeAt(time.Now()) {
+			kept += r.slots - r.running
+		}
+	}
+	if now := [3]int{w.running, waiting, kept}; now != w.told || w.dynamic == 0 {
 		w.told = now
 		w.dynamic++
 	}
@@ -561,7 +571,7 @@ func (a *base) Resources(ctx context.Context) (adapters.Resources, error) {
 		Static: 1, Dynamic: w.dynamic, Environments: []adapters.Environment{e},
 		Shares: []adapters.Share{{
 			ID: "fake", Default: true, Environments: []string{e.ID}, Slots: slots, Open: true,
-			Running: w.running, Waiting: waiting, FreeSlots: slots - w.running,
+			Running: w.running, Waiting: waiting, FreeSlots: max(0, slots-w.running-kept),
 		}},
 	}, nil
 }

@@ -74,9 +74,10 @@ func harness(o fake.Options) adaptertest.Harness {
 				site.(*fake.World).Down("it was killed")
 				site.(*fake.World).Up()
 			},
-			LoseNextAnswer: func(_ testing.TB, site any, done bool) { site.(*fake.World).LoseNextAnswer(done) },
-			ReuseIDs:       func(_ testing.TB, site any) { site.(*fake.World).ReuseIDs() },
-			Requests:       func(site any) int64 { return site.(*fake.World).Requests() },
+			LoseNextAnswer:      func(_ testing.TB, site any, done bool) { site.(*fake.World).LoseNextAnswer(done) },
+			LoseNextReservation: func(_ testing.TB, site any, done bool) { site.(*fake.World).LoseNextReservation(done) },
+			ReuseIDs:            func(_ testing.TB, site any) { site.(*fake.World).ReuseIDs() },
+			Requests:            func(site any) int64 { return site.(*fake.World).Requests() },
 		},
 	}
 }
@@ -98,7 +99,7 @@ func seen(site any, tag adapters.Tag) adaptertest.Seen {
 func TestSuite(t *testing.T) { adaptertest.Run(t, harness(fake.Options{})) }
 
 func TestSuitePlain(t *testing.T) {
-	h := harness(fake.Options{NoPush: true, NoSuspend: true, NoHold: true, MaxBatch: 7, MaxJobs: 400})
+	h := harness(fake.Options{NoPush: true, NoSuspend: true, NoHold: true, NoReserve: true, MaxBatch: 7, MaxJobs: 400})
 	h.Lacks = map[string]string{"Hold": "this fake has no way to hold a job"}
 	adaptertest.Run(t, h)
 }

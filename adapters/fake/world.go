@@ -28,7 +28,7 @@ type World struct {
 	starts  map[adapters.Tag]int
 	slots   int
 	live    int // jobs that have not ended
-	told    [2]int
+	told    [3]int
 	dynamic uint64 // the version of what was told
 	faults  func(op string, tag adapters.Tag) Fault
 	feed    adapters.Feed
@@ -39,6 +39,9 @@ type World struct {
 	lose     *bool // the next answer to a submission; whether the deed is done
 	lastID   int
 	ids      map[int]*job // the newest that bears each
+
+	reservations map[adapters.Tag]*reservation
+	loseReserved *bool // the next answer to a reservation; whether the deed is done
 }
 
 type job struct {
@@ -57,16 +60,17 @@ type job struct {
 	wakes    time.Time     // when timer fires
 	left     time.Duration // of a sleep that was suspended
 	round    int           // guards against timers that fired while being stopped
+	within   *reservation  // that it runs in; nil: none, or none any more
 }
 
 // NewWorld makes a site that runs so many jobs at once; 0 is no bound.
 func NewWorld(slots int) *World {
-	return &World{jobs: map[adapters.Tag]*job{}, ids: map[int]*job{}, starts: map[adapters.Tag]int{}, slots: slots}
+	return &World{jobs: map[adapters.Tag]*job{}, ids: map[int]*job{}, starts: map[adapters.Tag]int{}, slots: slots, reservations: map[adapters.Tag]*reservation{}}
 }
 
 // Inject sets the faults: f is asked once for each job of each call, with op one
 // of "check", "submit", "find", "status", "cancel", "output", "forget",
-// "resources", "suspend", "resume", "hold", "release", "extend" ("check" and "resources" have no tag). Nil ends them.
+// "resources", "suspend", "resume", "hold", "release", "extend", "reserve", "reservations", "unreserve" ("check" and "resources" have no tag). Nil ends them.
 func (w *World) Inject(f func(op string, tag adapters.Tag) Fault) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -150,6 +154,9 @@ func (w *World) Close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.order = nil
+	for _, r := range w.reservations {
+		r.stop()
+	}
 	for _, j := range w.jobs {
 		if !j.phase.Final() {
 			w.end(j, adapters.Evidence{Phase: adapters.Lost, Reason: "the site was closed"})
@@ -192,6 +199,7 @@ func (w *World) place(spec adapters.Job, steps []step) *job {
 	j.evidence = adapters.Evidence{Tag: spec.Tag, Handle: j.handle()}
 	w.jobs[spec.Tag], w.ids[j.id] = j, j
 	w.live++
+	j.within = w.named(spec.Reservation)
 	if j.notAfter = spec.NotAfter; !j.notAfter.IsZero() {
 		w.set(j, adapters.Queued)
 		if w.lapseLater(j); j.phase.Final() {
@@ -228,11 +236,22 @@ func (w *World) drop(j *job) {
 	}
 }
 
-// fill starts queued jobs while there are slots.
+// fill starts queued jobs while there is room for them.
 func (w *World) fill() {
-	for len(w.order) > 0 && (w.slots == 0 || w.running < w.slots) {
-		j := w.order[0]
-		w.order = w.order[1:]
+	for i := 0; i < len(w.order); {
+		j := w.order[i]
+		if j.phase == adapters.Queued && !w.fits(j) {
+			if len(w.reservations) == 0 {
+				return // nor does any other
+			}
+			i++
+			continue
+		}
+		if i == 0 {
+			w.order = w.order[1:]
+		} else {
+			w.order = slices.Delete(w.order, i, i+1)
+		}
 		if j.phase != adapters.Queued {
 			continue // cancelled meanwhile
 		}
@@ -242,10 +261,14 @@ func (w *World) fill() {
 		}
 		w.starts[j.tag]++
 		w.running++
+		if j.within != nil {
+			j.within.running++
+		}
 		j.evidence.Started = time.Now()
 		w.set(j, adapters.Running)
 		w.limit(j)
 		w.advance(j)
+		i = 0 // who waits is another now
 	}
 }
 
@@ -374,6 +397,9 @@ func (w *World) end(j *job, e adapters.Evidence) {
 	w.set(j, e.Phase)
 	if ran {
 		w.running--
+		if j.within != nil {
+			j.within.running--
+		}
 		w.fill()
 	}
 }

@@ -67,6 +67,10 @@ func (h *host) Submit(ctx context.Context, jobs []adapters.Job) []adapters.Place
 			placed[i].Err = err
 			continue
 		}
+		if err := j.WithoutReservations("plugin.Submit"); err != nil {
+			placed[i].Err = err
+			continue
+		}
 		if !j.NotAfter.IsZero() && !h.claims.Lease {
 			placed[i].Err = fail.Errorf("plugin.Submit", fail.Unsupported, string(j.Tag), "the site can't end a job by itself when its lease is over")
 			continue

@@ -252,6 +252,9 @@ func (s *Hosts) place(spec *adapters.Job) (*hostedJob, error) {
 	if err := spec.Tag.Validate(); err != nil {
 		return nil, err
 	}
+	if err := spec.WithoutReservations("shell.Submit"); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	_, known := s.active[spec.Tag]
 	closed := s.closed

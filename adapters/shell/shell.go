@@ -216,6 +216,9 @@ func (a *Adapter) place(spec *adapters.Job) (*job, error) {
 	if known, err := a.known(spec.Tag); known || err != nil {
 		return nil, err
 	}
+	if err := spec.WithoutReservations("shell.Submit"); err != nil {
+		return nil, err
+	}
 	w := want(spec.Definition, spec.Tag)
 	w.account, w.notAfter = spec.Account, spec.NotAfter
 	return a.placePlanned(w, spec.Owner)

@@ -22,23 +22,25 @@ import (
 	"github.com/portolan-project/portolan/jsdl"
 )
 
-// Adapter is the Slurm adapter. It holds jobs and it pushes.
+// Adapter is the Slurm adapter. It holds jobs and it pushes, and it reserves where Slurm lets it.
 type Adapter struct {
 	site
-	log      *slog.Logger
-	lock     *os.File // of the site's directory
-	instance string   // tells the jobs of this gateway from those of others
-	budget   *budget
-	took     atomic.Int64 // nanoseconds that the last look at the jobs took
-	looking  atomic.Bool  // Slurm is asked for the jobs, and has answered since there are any
-	ways     []manager    // the best first
-	feed     adapters.Feed
-	loops    sync.WaitGroup
-	stop     context.CancelFunc
-	poke     chan struct{}     // look soon
-	leasing  sync.Mutex        // held while ends of leases are written
-	cache    flight[*siteInfo] // of nodes and partitions
-	queue    flight[[]record]  // of jobs
+	log       *slog.Logger
+	lock      *os.File // of the site's directory
+	instance  string   // tells the jobs of this gateway from those of others
+	budget    *budget
+	took      atomic.Int64  // nanoseconds that the last look at the jobs took
+	looking   atomic.Bool   // Slurm is asked for the jobs, and has answered since there are any
+	ways      []manager     // the best first
+	reserver  *commands     // makes reservations; nil: nobody does
+	reserving chan struct{} // held while something is done to reservations
+	feed      adapters.Feed
+	loops     sync.WaitGroup
+	stop      context.CancelFunc
+	poke      chan struct{}     // look soon
+	leasing   sync.Mutex        // held while ends of leases are written
+	cache     flight[*siteInfo] // of nodes and partitions
+	queue     flight[[]record]  // of jobs
 
 	mu      sync.Mutex
 	closed  bool
@@ -130,7 +132,7 @@ func Open(c adapters.Config) (adapters.Adapter, error) {
 	a := &Adapter{
 		site: site{name: c.Site, settings: s, spool: spool(s.Spool), own: whoami(), argMax: argMax()},
 		log:  c.Log, poke: make(chan struct{}, 1), members: map[adapters.Tag]*member{}, batches: map[string]*batch{},
-		placing: map[adapters.Tag]chan struct{}{}, strays: map[int64]time.Time{}, reasons: map[adapters.Path]string{},
+		reserving: make(chan struct{}, 1), placing: map[adapters.Tag]chan struct{}{}, strays: map[int64]time.Time{}, reasons: map[adapters.Path]string{},
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
@@ -157,6 +159,9 @@ func Open(c adapters.Config) (adapters.Adapter, error) {
 	a.stop = stop
 	probing, done := context.WithTimeout(ctx, 5*time.Second)
 	_ = a.reach(probing) // Health tells
+	if a.mayReserve(probing, cmds) {
+		a.reserver = cmds
+	}
 	done()
 	a.loops.Go(func() { a.look(ctx) })
 	a.loops.Go(func() { a.listen(ctx) })
@@ -369,7 +374,7 @@ func (a *Adapter) Properties() adapters.Properties {
 	defer a.mu.Unlock()
 	return adapters.Properties{
 		Type: Type, ManagerURI: "http://portolan-project.org/ns/2026/manager/slurm", Version: a.health.Version,
-		Hold: true, Push: true, Lease: true, Bulk: a.settings.Fold != 1, Requests: a.settings.RequestsPerSecond,
+		Hold: true, Push: true, Lease: true, Reserve: a.reserver != nil, Bulk: a.settings.Fold != 1, Requests: a.settings.RequestsPerSecond,
 	}
 }
 

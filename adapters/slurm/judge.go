@@ -458,6 +458,9 @@ func (a *Adapter) verdict(m *member, r *record, never bool) (adapters.Phase, str
 		}
 		return adapters.Stopped, "the job was cancelled by " + by + ", not by the gateway"
 	case "TIMEOUT":
+		if limits.Reservation != "" {
+			return adapters.Stopped, "the program was stopped as its reservation ended, or as it ran for longer than it may"
+		}
 		if n, ok := limits.Limits[limitWallTime]; ok && n < unlimited {
 			return adapters.Stopped, limits.over(limitWallTime, "it ran for", "seconds")
 		}

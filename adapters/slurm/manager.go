@@ -47,7 +47,11 @@ type facts struct {
 	Enforce        bool          // accounts and QOS must be known
 	MemoryLimits   bool          // what a job asks for is a limit
 	MPI            []string      // what srun's --mpi takes
+	Select         string        // the plugin that chooses nodes; "" is not told
 }
+
+// cores reports whether the cluster gives cores away, not only whole nodes.
+func (f *facts) cores() bool { return strings.HasPrefix(f.Select, "select/cons_") }
 
 // jobID names a job at Slurm: a job, or a member of an array.
 type jobID struct {
@@ -142,6 +146,7 @@ type node struct {
 	Name         string
 	Arch, OS     string // x86_64; Linux 6.1.0 …
 	CPUs, Alloc  int
+	Threads      int    // of a core; 0: not told
 	Memory, Used int64  // MiB
 	Tmp          int64  // MiB
 	State        string // in capitals, with flags: "IDLE+DRAIN"
@@ -162,10 +167,14 @@ type partition struct {
 }
 
 // takes reports whether a node takes jobs.
-func (n *node) takes() bool {
+func (n *node) takes() bool { return n.fit("") }
+
+// fit is takes, where one more flag does not matter.
+func (n *node) fit(also string) bool {
 	for flag := range strings.SplitSeq(strings.TrimRight(n.State, "*$~#!%@^-"), "+") {
 		switch strings.TrimRight(flag, "*$~#!%@^-") {
 		case "IDLE", "ALLOCATED", "MIXED", "COMPLETING", "CLOUD", "PLANNED", "POWERED_DOWN", "POWERING_UP", "POWERING_DOWN", "DYNAMIC_NORM":
+		case also:
 		default:
 			return false
 		}

@@ -153,7 +153,7 @@ func parseNodes(out string) []node {
 			continue
 		}
 		n := node{
-			Name: p["NodeName"], Arch: p["Arch"], OS: p["OS"], CPUs: number(p["CPUEfctv"]), Alloc: number(p["CPUAlloc"]), Memory: int64(number(p["RealMemory"])),
+			Name: p["NodeName"], Arch: p["Arch"], OS: p["OS"], CPUs: number(p["CPUEfctv"]), Threads: number(p["ThreadsPerCore"]), Alloc: number(p["CPUAlloc"]), Memory: int64(number(p["RealMemory"])),
 			Used: int64(number(p["AllocMem"])), Tmp: int64(number(p["TmpDisk"])), State: p["State"], Gres: null(p["Gres"]),
 		}
 		if n.CPUs == 0 {
@@ -256,6 +256,7 @@ func parseConfig(out string) (*facts, error) {
 		return nil, fmt.Errorf("the configuration of Slurm has no version")
 	}
 	f.SlurmUser, _, _ = strings.Cut(c["SlurmUser"], "(")
+	f.Select = c["SelectType"]
 	f.MaxArray = number(c["MaxArraySize"])
 	f.MessageTimeout = time.Duration(number(c["MessageTimeout"])) * time.Second
 	f.Accounting = strings.HasSuffix(c["AccountingStorageType"], "/slurmdbd")

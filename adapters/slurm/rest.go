@@ -503,6 +503,7 @@ var restV38 = restVersion{
 				Arch       string   `json:"architecture"`
 				OS         string   `json:"operating_system"`
 				CPUs       int      `json:"cpus"`
+				Threads    int      `json:"threads"`
 				Alloc      int      `json:"alloc_cpus"`
 				Memory     int64    `json:"real_memory"`
 				Used       int64    `json:"alloc_memory"`
@@ -520,7 +521,7 @@ var restV38 = restVersion{
 		var nodes []node
 		for _, n := range said.Nodes {
 			nodes = append(nodes, node{
-				Name: n.Name, Arch: n.Arch, OS: n.OS, CPUs: n.CPUs, Alloc: n.Alloc, Memory: n.Memory, Used: n.Used, Tmp: n.Tmp,
+				Name: n.Name, Arch: n.Arch, OS: n.OS, CPUs: n.CPUs, Threads: n.Threads, Alloc: n.Alloc, Memory: n.Memory, Used: n.Used, Tmp: n.Tmp,
 				State: strings.ToUpper(strings.Join(append([]string{n.State}, n.Flags...), "+")), Features: list(n.Features), Gres: n.Gres, Partitions: n.Partitions,
 			})
 		}

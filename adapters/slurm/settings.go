@@ -71,6 +71,9 @@ type Settings struct {
 	// Suspend says whether the gateway may suspend jobs, which Slurm lets operators do: ""
 	// finds out.
 	Suspend *bool `yaml:"suspend"`
+	// Reservations says whether the gateway makes reservations, which Slurm lets root, its
+	// own account and its operators do: "on", "off", or "auto", which finds out; "" is auto.
+	Reservations string `yaml:"reservations"`
 	// Launchers give, for an SPMDVariation (a URI), the command that starts the
 	// processes, as a list of its words; {processes}, {perhost} and {threads} are filled in.
 	// What is not here is started by srun, where it has the variation.
@@ -122,6 +125,11 @@ func (s *Settings) ensureDefaults(dir string) error {
 		}
 	default:
 		return bad("path", "%q is neither commands nor slurmrestd", s.Path)
+	}
+	switch s.Reservations {
+	case "", "auto", "on", "off":
+	default:
+		return bad("reservations", "%q is neither on, off nor auto", s.Reservations)
 	}
 	if s.Slurmrestd != "" {
 		if _, err := parseAddress(s.Slurmrestd); err != nil {

@@ -37,8 +37,10 @@ type spec struct {
 	// Limits by element. Memory is the manager's to keep; it is here to name what ended a program.
 	Limits map[string]uint64 `json:"limits,omitzero"`
 	// MemoryFrom is the element that the memory limit comes from.
-	MemoryFrom string  `json:"memoryFrom,omitzero"`
-	Launch     *launch `json:"launch,omitzero"`
+	MemoryFrom string `json:"memoryFrom,omitzero"`
+	// Reservation is the one that it runs in, at Slurm; here to name what ended a program.
+	Reservation string  `json:"reservation,omitzero"`
+	Launch      *launch `json:"launch,omitzero"`
 	// What only the gateway needs.
 	UID       int       `json:"uid"` // of the account that it runs as
 	Home      string    `json:"-"`

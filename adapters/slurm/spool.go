@@ -28,6 +28,8 @@ const (
 	dirLogs    = "logs"
 	dirBin     = "bin"
 	dirTrash   = "trash"
+	// Of reservations, a file each.
+	dirReservations = "reservations"
 )
 
 func (s spool) path(parts ...string) string {
@@ -42,7 +44,7 @@ func (s spool) make(shared bool) error {
 	if shared {
 		mode, inside, drop = 0o711, 0o711, 0o1733 // whoever knows the name may enter; anybody may leave a note
 	}
-	for name, mode := range map[string]os.FileMode{"": mode, dirJobs: inside, dirBatches: inside, dirEvents: drop, dirLogs: drop, dirBin: inside, dirTrash: 0o700} {
+	for name, mode := range map[string]os.FileMode{"": mode, dirJobs: inside, dirBatches: inside, dirEvents: drop, dirLogs: drop, dirBin: inside, dirTrash: 0o700, dirReservations: 0o700} {
 		path := s.path(name)
 		if err := os.MkdirAll(path, 0o700); err != nil {
 			return err

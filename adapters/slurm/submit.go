@@ -30,7 +30,7 @@ func (a *Adapter) Submit(ctx context.Context, jobs []adapters.Job) []adapters.Pl
 			placed[i].Err = err
 			continue
 		}
-		if a.reserve(jobs[i].Tag) {
+		if a.claim(jobs[i].Tag) {
 			mine = append(mine, i)
 		} else {
 			later = append(later, i)
@@ -38,7 +38,7 @@ func (a *Adapter) Submit(ctx context.Context, jobs []adapters.Job) []adapters.Pl
 	}
 	a.submit(ctx, jobs, mine, placed)
 	for _, i := range mine {
-		a.unreserve(jobs[i].Tag)
+		a.unclaim(jobs[i].Tag)
 	}
 	for _, i := range later { // placed before, or by somebody else just now
 		placed[i] = a.placedBefore(ctx, jobs[i].Tag)
@@ -52,8 +52,8 @@ func (a *Adapter) Submit(ctx context.Context, jobs []adapters.Job) []adapters.Pl
 // errNotPlaced is for a tag that somebody else failed to place.
 var errNotPlaced = errors.New("it was not placed")
 
-// reserve takes a tag that nobody has placed or is placing.
-func (a *Adapter) reserve(tag adapters.Tag) bool {
+// claim takes a tag that nobody has placed or is placing.
+func (a *Adapter) claim(tag adapters.Tag) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.members[tag] != nil || a.placing[tag] != nil {
@@ -63,7 +63,7 @@ func (a *Adapter) reserve(tag adapters.Tag) bool {
 	return true
 }
 
-func (a *Adapter) unreserve(tag adapters.Tag) {
+func (a *Adapter) unclaim(tag adapters.Tag) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	close(a.placing[tag])
@@ -140,6 +140,9 @@ func (a *Adapter) submit(ctx context.Context, jobs []adapters.Job, which []int, 
 	now := time.Now()
 	for _, i := range which {
 		p, err := a.make(info, f, now, jobs[i].Definition, jobs[i].Tag, jobs[i].Account)
+		if err == nil {
+			err = a.within(p, &jobs[i])
+		}
 		if err != nil {
 			placed[i].Err = err
 			continue

@@ -40,6 +40,7 @@ type birth struct {
 	kind  *kind
 	place resourcemodel.Place
 	cpus  int
+	why   string // the end of what is told of it
 }
 
 const (
@@ -193,7 +194,7 @@ func (b *Broker) replicateBag(g *bag, jobs []*job, wanted map[string]bool, now t
 		most--
 		b.creating[id] = true
 		b.sched.Given(jobOf(id, j.rec.Owner, now, j.rec.Status.Class, g.kind), place, false)
-		b.births = append(b.births, birth{id, j, g.kind, place, e.CPUs})
+		b.births = append(b.births, birth{id, j, g.kind, place, e.CPUs, "as the policy of replication wants"})
 	}
 }
 
@@ -282,6 +283,7 @@ func (b *Broker) replicaLoop(ctx context.Context) error {
 		case <-b.wakeReplicas:
 		}
 		b.readBags(ctx)
+		b.rescue(ctx)
 		b.bear(ctx)
 		if ctx.Err() == nil {
 			nudge(b.wakeDispatch)
@@ -471,7 +473,7 @@ func (b *Broker) bearOne(ctx context.Context, n birth, of store.Job, doc []byte)
 	}
 	told := fact{
 		event: Copied, place: n.place,
-		reason: fmt.Sprintf("its replica %s was given to the site %s, which was idle, as the policy of replication wants", n.id, n.place.Site),
+		reason: fmt.Sprintf("its replica %s was given to the site %s, which was idle, %s", n.id, n.place.Site, n.why),
 	}
 	b.post(input{id: of.ID, facts: func(_ *job, st store.Status) []fact {
 		if _, ok := transitions[Phase(st.Phase)][Copied]; !ok {

@@ -58,6 +58,13 @@ type Broker struct {
 	leases   dues    // jobs of peers, by the end of their leases
 	asides   dues    // jobs that may get a site again at a time
 	watches  map[*watch]struct{}
+	follows  map[*follow]struct{}
+	promised map[string]*job // of which something is promised
+	promises dues            // when it is looked at whether that holds
+	restless bool            // all of them are looked at, as a site came or went
+	rescues  map[string]bool // those that are to be run elsewhere, too
+	holds    []schedule.Hold // room that is promised
+	roomTold bool            // KeepRoom was called
 	kinds    map[kindKey]*kind
 	spare    spares
 	epoch    uint64 // grows when adapters are to be asked again what they can run
@@ -125,6 +132,7 @@ type job struct {
 	waiters  map[chan struct{}]struct{}
 	leased   time.Time // of a peer's: the end of its lease as it is known here; zero: none
 	dated    bool      // among those that have a lease
+	look     time.Time // when what is promised of it is looked at again; zero: it is not
 }
 
 // New makes a Broker; Run starts it.
@@ -152,6 +160,7 @@ func New(cfg Config) (*Broker, error) {
 		creating:     map[string]bool{},
 		doubtful:     map[string]time.Time{},
 		watches:      map[*watch]struct{}{},
+		follows:      map[*follow]struct{}{},
 	}
 	for _, l := range []**policy.Ledger{&b.own, &b.others} {
 		var err error
@@ -274,6 +283,7 @@ func (b *Broker) reset() {
 	b.kinds, b.unread, b.fed, b.busy = map[kindKey]*kind{}, jobHeap{}, map[string]bool{}, false
 	b.spare.clear()
 	b.dues, b.leases, b.asides = nil, nil, nil
+	b.promised, b.promises, b.restless, b.rescues = map[string]*job{}, nil, false, map[string]bool{}
 	b.copies, b.outlasted, b.moved = map[string][]*job{}, map[string]*job{}, map[string]string{}
 	b.bags, b.births, b.passed = map[kindKey]*bag{}, nil, time.Time{}
 	b.newScheduler()

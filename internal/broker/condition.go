@@ -49,6 +49,10 @@ func (s *site) change(f func()) {
 		s.stale, s.news = true, true
 		nudge(b.wakeFeed)
 	}
+	if len(b.promised) > 0 && (was != is || before != s.outageLocked()) {
+		b.restless = true
+		nudge(b.wakeDispatch)
+	}
 	var back []input
 	if was && !is {
 		s.quarantine.fell(time.Now(), b.cfg.Flapping)

@@ -61,6 +61,10 @@ type Config struct {
 	// be watched.
 	Alone bool
 
+	// AwaitRoom has nothing placed before KeepRoom told which room is promised: else jobs could get
+	// it in the moments after a start.
+	AwaitRoom bool
+
 	Limits Limits
 	Retry  Retry
 	Hooks  Hooks

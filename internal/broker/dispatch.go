@@ -51,7 +51,7 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 	now := time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.serving {
+	if !b.serving || b.cfg.AwaitRoom && !b.roomTold {
 		return 0
 	}
 	b.feedAll(now)
@@ -64,7 +64,11 @@ func (b *Broker) dispatch(ctx context.Context) time.Duration {
 	if due := b.passLeases(now); due > 0 && (wait == 0 || due < wait) {
 		wait = due
 	}
-	ins := b.tend()
+	ins, look := b.keepPromises(now)
+	if look > 0 && (wait == 0 || look < wait) {
+		wait = look
+	}
+	ins = append(ins, b.tend()...)
 	r := b.roster.Load()
 	chosen, believed := b.sched.Round(now, roundBudget), b.believed()
 	for i := range chosen {
@@ -114,7 +118,7 @@ func (b *Broker) placing(j *job, st *store.Status, d *schedule.Decision) []fact 
 		return nil
 	}
 	return []fact{{
-		event: Chosen, place: d.Place, rerunnable: j.kind.rerunnable(), recallable: b.recallable(d.Place.Site) && !j.kind.onceOnly(), cpus: max(1, j.kind.request.Need.CPUs), gateway: b.cfg.Replica,
+		event: Chosen, place: d.Place, rerunnable: j.kind.rerunnable(), recallable: b.recallable(d.Place.Site) && !j.kind.onceOnly(), cpus: max(1, j.kind.request.Need.CPUs), length: j.kind.request.Need.WallTime, gateway: b.cfg.Replica,
 		reason: "chosen: " + b.chosenBecause(d), tag: adapters.Tag(fmt.Sprintf("%s-%d", j.rec.ID, st.Attempt+1)),
 	}}
 }

@@ -10,6 +10,9 @@
 // condition.go, evidence.go), which come and go with it (roster.go), the service methods that
 // users call (service.go, control.go).
 //
+// What is promised of a job by an agreement is kept in promise.go, and told to whoever made it by
+// follow.go; of agreements themselves this package knows nothing.
+//
 // What is live is in memory; what is final is in the store alone.
 //
 // One broker at a time owns the jobs of a store. A second one under the same

@@ -48,6 +48,9 @@ func (s *site) failure(j *job, st *store.Status, err error) fact {
 		s.setAside(&f, st, 0)
 		return f
 	default:
+		if f := s.unreserved(j, st, err); f != nil {
+			return *f
+		}
 		why := fmt.Sprintf("the site %s refused it: %s", s.name, fail.Sentence(err))
 		if b.elsewhere(j, st, s.name) {
 			return fact{event: Refused, reason: why + "; another site is tried"}

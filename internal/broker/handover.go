@@ -89,6 +89,8 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 			Owner:      j.rec.Owner,
 			Account:    s.accountFor(j),
 			NotAfter:   j.leased,
+
+			Reservation: s.reservationOf(j),
 		})
 		ids = append(ids, t.id)
 		j.handed = time.Now()

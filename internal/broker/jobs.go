@@ -50,6 +50,9 @@ func (b *Broker) settle(j *job) {
 	if st.Foreign != nil {
 		b.settleForeign(j)
 	}
+	if st.Promise != nil {
+		b.settlePromised(j)
+	}
 	switch {
 	case st.Final:
 		b.forget(j)
@@ -74,6 +77,7 @@ func (b *Broker) forget(j *job) {
 		sh.limits.Release(useOf(&j.rec))
 	}
 	delete(b.jobs, j.rec.ID)
+	delete(b.promised, j.rec.ID)
 	b.unrelate(j)
 	if j.replica() {
 		b.part(j)

@@ -285,7 +285,7 @@ func (b *Broker) takeBack(now time.Time) time.Duration {
 			continue
 		}
 		for _, j := range b.jobs {
-			if j.at == s && Phase(j.rec.Status.Phase) == AtSite && j.given && !j.running && !j.rec.Status.Suspend && s.has(j) {
+			if j.at == s && Phase(j.rec.Status.Phase) == AtSite && j.given && !j.running && !j.rec.Status.Suspend && s.has(j) && !pinnedTo(j, s.name) {
 				idle = append(idle, j)
 			}
 		}

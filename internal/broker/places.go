@@ -71,6 +71,7 @@ func (b *Broker) newScheduler() {
 		panic(err) // the defaults of our own catalogue
 	}
 	sched.SetLimits(b.cfg.Bounds)
+	sched.SetHolds(b.holds)
 	b.sched = sched
 	b.far.told, b.far.domains, b.far.stale, b.far.pending, b.far.back = nil, nil, true, nil, nil
 }
@@ -138,18 +139,24 @@ func (b *Broker) occupy(j *job, s *site, phase Phase) {
 			}
 			j.where = resourcemodel.Place{Key: s.key(), Share: p.Share, Environment: p.Environment}
 			j.need = &policy.Job{
-				ID: j.rec.ID, Owner: j.rec.Owner, VO: st.VO, Submitted: j.rec.Submitted, Class: st.Class, CPUs: max(1, p.CPUs),
+				ID: j.rec.ID, Owner: j.rec.Owner, VO: st.VO, Submitted: j.rec.Submitted, Class: st.Class, CPUs: max(1, p.CPUs), Length: p.Length,
 				Request: &resourcemodel.Request{
 					Subject: resourcemodel.Subject{User: j.rec.Owner, VO: st.VO},
 					Need:    resourcemodel.Need{Slots: 1, CPUs: max(1, p.CPUs)},
 				},
 			}
 			j.since = time.Time{}
+			if st.Promise != nil {
+				j.need.Room = st.Promise.Room
+			}
 			b.sched.Given(j.need, j.where, false)
 		} else {
 			j.where, j.since = j.chosen.Place, time.Now()
 			j.need = jobOf(j.rec.ID, j.rec.Owner, j.rec.Submitted, st.Class, j.kind)
 			j.stood = b.stands(j.where, &j.need.Request.Need)
+			if st.Promise != nil {
+				j.need.Room = st.Promise.Room
+			}
 		}
 		j.given, j.running = true, false
 		s.coming[spot{j.where.Share, j.where.Environment}]++
@@ -162,6 +169,7 @@ func (b *Broker) occupy(j *job, s *site, phase Phase) {
 			delete(s.coming, at)
 		}
 		s.runs(at, &j.need.Request.Need, 1)
+		b.sched.Began(j.rec.ID, st.Started)
 		b.sched.Settled(j.rec.ID)
 		b.began(j, time.Since(j.since))
 		nudge(b.wakeDispatch)

@@ -48,6 +48,9 @@ func (b *Broker) enqueue(j *job) {
 	}
 	b.sched.Add(b.entry(j))
 	j.queued = waiting
+	if st.Promise != nil {
+		b.lookAt(j, time.Time{})
+	}
 	b.fileDeadline(j)
 	nudge(b.wakeDispatch)
 }
@@ -59,10 +62,14 @@ func (b *Broker) entry(j *job) schedule.Entry {
 	if len(later) > 0 {
 		out = slices.AppendSeq(slices.Clone(out), maps.Keys(later)) // whose order makes no difference
 	}
-	return schedule.Entry{
+	e := schedule.Entry{
 		Job: jobOf(j.rec.ID, j.rec.Owner, j.rec.Submitted, st.Class, k), Attempt: st.Attempt + 1,
 		Queue: k.queue(), NotBefore: st.NotBefore, Avoid: k.avoid(out), Later: later, Way: k.way(),
 	}
+	if st.Promise != nil {
+		promisedEntry(&e, st.Promise)
+	}
+	return e
 }
 
 // jobOf gives a job as policies see it.

@@ -69,6 +69,7 @@ func (b *Broker) recover(ctx context.Context, sess store.Session) (int64, error)
 		w.fresh = true
 		nudge(w.wake)
 	}
+	b.refollow()
 	nudge(b.wakeDispatch)
 	nudge(b.wakeFeed)
 	return revision, nil
@@ -158,6 +159,9 @@ func (b *Broker) watchStore(ctx context.Context, after int64) error {
 		var unknown []string
 		b.mu.Lock()
 		for _, rec := range recs {
+			if rec.Status.Promise != nil {
+				b.followed(rec.ID)
+			}
 			switch j := b.jobs[rec.ID]; {
 			case j == nil && !rec.Status.Final && !b.creating[rec.ID]:
 				unknown = append(unknown, rec.ID)

@@ -43,40 +43,54 @@ func (b *Broker) oversees(who soap.Principal) bool { return b.cfg.Authorise(who,
 // CreateActivity makes a job durable and gives its reference.
 func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequest) (*bes.CreateActivityResponse, error) {
 	const op = "broker.CreateActivity"
-	who, err := b.caller(ctx, op, Submit)
+	for _, prefix := range []string{ForeignPrefix, PromisePrefix} {
+		if strings.HasPrefix(req.SubmissionID, prefix) {
+			return nil, fail.Errorf(op, fail.Invalid, "SubmissionId",
+				"the SubmissionId begins with %q, as those of jobs that %s do; choose another, such as a UUID", prefix, prefixes[prefix])
+		}
+	}
+	rec, _, err := b.createActivity(ctx, op, req, nil)
 	if err != nil {
 		return nil, err
+	}
+	return &bes.CreateActivityResponse{Activity: b.reference(rec.ID)}, nil
+}
+
+// prefixes says whose jobs have SubmissionIDs that begin so.
+var prefixes = map[string]string{ForeignPrefix: "peers hand over", PromisePrefix: "agreements are about"}
+
+// createActivity makes a job durable, with what is promised of it, if that is not nil.
+func (b *Broker) createActivity(ctx context.Context, op string, req *bes.CreateActivityRequest, p *Promise) (rec store.Job, created bool, err error) {
+	who, err := b.caller(ctx, op, Submit)
+	if err != nil {
+		return rec, false, err
 	}
 	if !b.accepting.Load() {
 		select {
 		case <-b.ready:
-			return nil, fail.Errorf(op, fail.NotAccepting, "", "the gateway takes no new activities at present; its operator has stopped them")
+			return rec, false, fail.Errorf(op, fail.NotAccepting, "", "the gateway takes no new activities at present; its operator has stopped them")
 		default:
-			return nil, errStarting
+			return rec, false, errStarting
 		}
 	}
 	if n := len(req.Document); n > b.cfg.Limits.Document {
-		return nil, fail.Errorf(op, fail.Invalid, "", "the job's document has %d bytes; at most %d are taken", n, b.cfg.Limits.Document)
+		return rec, false, fail.Errorf(op, fail.Invalid, "", "the job's document has %d bytes; at most %d are taken", n, b.cfg.Limits.Document)
 	}
 	def := req.Job
 	if def == nil {
 		var problems jsdl.Problems
 		def, problems = jsdl.Parse(req.Document, b.cfg.JSDL)
 		if err := judge(def, problems); err != nil {
-			return nil, err
+			return rec, false, err
 		}
-	}
-	if strings.HasPrefix(req.SubmissionID, ForeignPrefix) {
-		return nil, fail.Errorf(op, fail.Invalid, "SubmissionId",
-			"the SubmissionId begins with %q, as those of jobs that peers hand over do; choose another, such as a UUID", ForeignPrefix)
 	}
 	key := kindKey{sum: sha256.Sum256(req.Document), owner: who.Name}
 	k, known, err := b.submitted(def, key, len(req.Document), false)
 	if err != nil {
-		return nil, err
+		return rec, false, err
 	}
 	if err := b.member(who, k.request.Subject.VO); err != nil {
-		return nil, err
+		return rec, false, err
 	}
 	if err = b.refusal(op, k, who.Name); err != nil && known { // of what the adapters said before
 		if k, _, err = b.submitted(def, key, len(req.Document), true); err == nil {
@@ -84,28 +98,33 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 		}
 	}
 	if err != nil {
-		return nil, err
+		return rec, false, err
+	}
+	if p != nil {
+		if err := b.promisable(op, k, p); err != nil {
+			return rec, false, err
+		}
 	}
 	id, err := newID()
 	if err != nil {
-		return nil, err
+		return rec, false, err
 	}
 	cpus := max(1, k.request.Need.CPUs)
-	st, line, _, err := step(store.Status{VO: k.request.Subject.VO, Gateway: b.cfg.Replica, CPUs: cpus}, fact{event: Accepted, at: time.Now(), reason: "accepted from " + who.Name})
+	st, line, _, err := step(store.Status{VO: k.request.Subject.VO, Gateway: b.cfg.Replica, CPUs: cpus, Promise: p}, fact{event: Accepted, at: time.Now(), reason: "accepted from " + who.Name + promisedWords(p)})
 	if err != nil {
-		return nil, err
+		return rec, false, err
 	}
-	rec, created, err := b.admit(ctx, op, k, limits.Use{User: who.Name, VO: k.request.Subject.VO, CPUs: cpus}, store.NewJob{
+	rec, created, err = b.admit(ctx, op, k, limits.Use{User: who.Name, VO: k.request.Subject.VO, CPUs: cpus}, store.NewJob{
 		ID: id, Owner: who.Name, Name: def.Name(), SubmissionID: req.SubmissionID,
 		Document: req.Document, Submitted: line.Time, Status: st, Event: *line,
 	})
 	if err != nil {
-		return nil, err
+		return rec, false, err
 	}
 	if created && b.cfg.Hooks.Submitted != nil {
 		b.cfg.Hooks.Submitted(b.roster.Load().pinned(k))
 	}
-	return &bes.CreateActivityResponse{Activity: b.reference(rec.ID)}, nil
+	return rec, created, nil
 }
 
 // admit makes a job of the kind durable and ours, if the limits allow it.
@@ -370,6 +389,7 @@ func statusOf(rec *store.Job) bes.Status {
 		d.Usage = bes.Usage{CPU: t.CPU, Memory: t.Memory}
 	}
 	showForeign(rec, d)
+	showPromise(rec, d)
 	return bes.Status{State: p.State(), SubStates: p.SubStates(), Details: d}
 }
 

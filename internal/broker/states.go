@@ -66,6 +66,9 @@ const (
 	Extended Event = "extended"    // its lease was extended; the history does not have it
 	GiveBack Event = "return"      // an administrator wants it given back to the peer that handed it over
 
+	Pressed  Event = "in-danger" // what is promised of it may not hold: the dispatcher acts
+	Loosened Event = "unpinned"  // the site where its room is held can't have it, and another is tried
+
 	Copied    Event = "replicated"    // a replica of it was given to another site
 	Outlived  Event = "outlived"      // its own placement ended without a valid result, and replicas go on
 	Lapsed    Event = "replica-ended" // a replica of it ended without being the first with a valid result
@@ -102,6 +105,8 @@ var transitions = map[Phase]map[Event]transition{
 		Copied:   {Placing, DoSubmit}, // a replica never waits: it begins with its place
 	},
 	Queued: {
+		Pressed:  {to: Queued},
+		Loosened: {to: Queued},
 		Chosen:   {Placing, DoSubmit},
 		GaveUp:   {to: Failed},
 		Cancel:   {to: Cancelled},
@@ -112,6 +117,8 @@ var transitions = map[Phase]map[Event]transition{
 		Resume:   {to: Queued},
 	},
 	Held: {
+		Pressed:  {to: Held},
+		Loosened: {to: Held},
 		Cancel:   {to: Cancelled},
 		Expired:  {to: Failed},
 		Extended: {to: Held},
@@ -120,6 +127,8 @@ var transitions = map[Phase]map[Event]transition{
 		Resume:   {to: Queued},
 	},
 	Requeued: {
+		Pressed:   {to: Requeued},
+		Loosened:  {to: Requeued},
 		Chosen:    {Placing, DoSubmit},
 		GaveUp:    {to: Failed},
 		Cancel:    {to: Cancelled},
@@ -135,6 +144,8 @@ var transitions = map[Phase]map[Event]transition{
 		Withdrawn: {to: Cancelled},
 	},
 	Withheld: {
+		Pressed:   {to: Withheld},
+		Loosened:  {to: Withheld},
 		Cancel:    {to: Cancelled},
 		Expired:   {to: Failed},
 		Extended:  {to: Withheld},
@@ -149,6 +160,7 @@ var transitions = map[Phase]map[Event]transition{
 	},
 	// Evidence may overtake the site's answer, so it counts here already.
 	Placing: {
+		Pressed:   {to: Placing},
 		Placed:    {to: AtSite},
 		Uncertain: {Placing, DoFind},
 		Deferred:  {to: Requeued},
@@ -182,6 +194,7 @@ var transitions = map[Phase]map[Event]transition{
 		Retired:   {to: Cancelled},
 	},
 	AtSite: {
+		Pressed:   {to: AtSite},
 		Placed:    {to: AtSite},
 		Uncertain: {to: AtSite},
 		Refused:   {Requeued, DoForget},
@@ -214,6 +227,7 @@ var transitions = map[Phase]map[Event]transition{
 		Retired:   {to: Cancelled},
 	},
 	Running: {
+		Pressed:   {to: Running},
 		Placed:    {to: Running},
 		Uncertain: {to: Running},
 		Waiting:   {to: AtSite}, // the site put it back into its own queue
@@ -243,6 +257,7 @@ var transitions = map[Phase]map[Event]transition{
 		Retired:   {to: Cancelled},
 	},
 	Suspended: {
+		Pressed:   {to: Suspended},
 		Placed:    {to: Suspended},
 		Uncertain: {to: Suspended},
 		Refused:   {Requeued, DoForget},
@@ -274,6 +289,7 @@ var transitions = map[Phase]map[Event]transition{
 		Retired:   {to: Cancelled},
 	},
 	SiteHeld: {
+		Pressed:   {to: SiteHeld},
 		Placed:    {to: SiteHeld},
 		Uncertain: {to: SiteHeld},
 		Refused:   {Requeued, DoForget},
@@ -305,6 +321,7 @@ var transitions = map[Phase]map[Event]transition{
 		Retired:   {to: Cancelled},
 	},
 	Resuming: {
+		Pressed:   {to: Resuming},
 		Placed:    {to: Resuming},
 		Uncertain: {to: Resuming},
 		Refused:   {Requeued, DoForget},

@@ -127,6 +127,10 @@ func TestStepRefusesWhatTheTableDoesNotName(t *testing.T) {
 func TestStepProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		st := store.Status{}
+		if rapid.Bool().Draw(t, "promised") {
+			st.Promise = &store.Promise{Agreement: "a", Site: "here", FinishBy: time.Unix(100, 0)}
+		}
+		promise := st.Promise
 		at := time.Unix(0, 0)
 		events := append([]Event{Accepted}, rapid.SliceOf(rapid.SampledFrom(Events())).Draw(t, "events")...)
 		for _, e := range events {
@@ -164,8 +168,15 @@ func TestStepProperties(t *testing.T) {
 			if do&DoSubmit != 0 && (next.Placement.Handle != nil || next.Attempt != was.Attempt+1) {
 				t.Fatalf("submit twice: %+v", next)
 			}
-			if lost := next.Class != was.Class; lost && (next.Class != lostClass || next.Attempt == 0) || next.Class < was.Class {
+			if up := next.Class != was.Class; up && e == Pressed {
+				if next.Class != promisedClass || !next.Promise.Pressed || was.Promise.Pressed {
+					t.Fatalf("%s: from class %d to %d", e, was.Class, next.Class)
+				}
+			} else if up && (next.Class != lostClass || next.Attempt == 0) || next.Class < was.Class {
 				t.Fatalf("%s: from class %d to %d", e, was.Class, next.Class)
+			}
+			if p, was := next.Promise, promise; (p == nil) != (was == nil) || p != nil && (p.Site != was.Site || !p.FinishBy.Equal(was.FinishBy)) || was != nil && (was.Pressed || was.Loose || was.Noted) {
+				t.Fatalf("%s: the promise is %+v, and was %+v", e, p, was)
 			}
 			if next.Final && next.Ended.IsZero() {
 				t.Fatalf("%s at no time", next.Phase)

@@ -14,6 +14,9 @@ import (
 // they go first, by the time when they were submitted.
 const lostClass = 1
 
+// promisedClass is that of jobs whose promise is in danger: they go before those, too.
+const promisedClass = 2
+
 // fact is an event with what it brings.
 type fact struct {
 	event      Event
@@ -23,10 +26,12 @@ type fact struct {
 	rerunnable bool                // Chosen: the job allows it
 	recallable bool                // Chosen: once it is lost there, it may be run elsewhere
 	unrun      bool                // Vanished and Stopped: it certainly never ran
+	unreserved bool                // Deferred: the reservation that its promise names is of no use
 	unfit      bool                // GaveUp: no site here can run it, ever
 	path       string              // evidence of a peer: the job's way from there
 	notAfter   time.Time           // Extended
 	cpus       int                 // Chosen
+	length     time.Duration       // Chosen
 	gateway    string              // Chosen: the replica that did
 	tag        adapters.Tag
 	handle     []byte
@@ -67,18 +72,22 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 		st.Attempt++
 		st.Placement = &store.Placement{
 			Tag: string(f.tag), Site: f.place.Site, Share: f.place.Share, Environment: f.place.Environment, Rerunnable: f.rerunnable, CPUs: f.cpus, Gateway: f.gateway,
-			Recallable: f.recallable,
+			Recallable: f.recallable, Length: f.length,
 		}
 		st.NotBefore = time.Time{}
 		line.Site, line.Attempt = f.place.Site, st.Attempt
 	case Deferred, Absent, Refused, GaveUp, Unrun, Rerun, Returned:
 		st.NotBefore = f.notBefore
 		if f.event != Refused && f.event != GaveUp {
-			st.Class = lostClass
+			st.Class = max(st.Class, lostClass)
 		}
 		no := f.event == Refused || f.event == GaveUp
 		if no && st.Placement != nil && !slices.Contains(st.Refused, st.Placement.Site) {
 			st.Refused = append(slices.Clip(st.Refused), st.Placement.Site)
+		}
+		if f.unreserved && st.Promise != nil {
+			kept := *st.Promise
+			kept.Reservation, st.Promise = nil, &kept
 		}
 		if f.aside != nil {
 			st.Aside = withAside(st.Aside, f.aside)
@@ -119,6 +128,21 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 		st.Suspend = false
 	case Moved:
 		tell = true
+	case Pressed, Loosened:
+		tell = true
+		if p := st.Promise; p != nil {
+			kept := *p
+			switch {
+			case f.event == Loosened:
+				kept.Loose = true
+			case t.to.atSite():
+				kept.Noted = true
+			default:
+				kept.Pressed = true
+				st.Class = max(st.Class, promisedClass)
+			}
+			st.Promise = &kept
+		}
 	case Extended:
 		if f.notAfter.After(st.NotAfter) {
 			st.NotAfter = f.notAfter
@@ -258,5 +282,5 @@ func same(a, b store.Status) bool {
 		a.Lost == b.Lost && a.Class == b.Class && len(a.Refused) == len(b.Refused) && a.Placement == b.Placement &&
 		a.ExitStatus == b.ExitStatus && a.Signal == b.Signal && a.Started.Equal(b.Started) &&
 		a.Ended.Equal(b.Ended) && a.NotBefore.Equal(b.NotBefore) && a.Cancel == b.Cancel && a.Suspend == b.Suspend && a.Told == b.Told && a.Verdict == b.Verdict &&
-		a.NotAfter.Equal(b.NotAfter) && a.Return == b.Return && a.Gone == b.Gone && a.Unfit == b.Unfit && a.Spent == b.Spent
+		a.NotAfter.Equal(b.NotAfter) && a.Return == b.Return && a.Promise == b.Promise && a.Gone == b.Gone && a.Unfit == b.Unfit && a.Spent == b.Spent
 }

@@ -99,7 +99,9 @@ func (e *Engine) submit(ctx context.Context, to string, jobs []adapters.Job) []a
 	out := make([]adapters.Placed, len(jobs))
 	parcels := make([]parcel, len(jobs))
 	for i, j := range jobs {
-		parcels[i] = pack(j)
+		if parcels[i].err = j.WithoutReservations("peering.Submit"); parcels[i].err == nil {
+			parcels[i] = pack(j)
+		}
 	}
 	left := &waitGroup{n: 1, done: make(chan struct{})}
 	waits := make([]*submission, len(jobs))

@@ -62,6 +62,7 @@ type Status struct {
 	Spent      time.Duration `json:"spent,omitempty"`    // of a peer's: CPU time of placements that are over, nanoseconds
 	Gone       bool          `json:"gone,omitempty"`     // it ended without a result: the copy is dead, and the peer may place it elsewhere
 	Unfit      bool          `json:"unfit,omitempty"`    // with Gone: as no site here can run it, ever
+	Promise    *Promise      `json:"promise,omitempty"`  // what an agreement promises of it; nil for best effort; never changed in place
 	Sequence   int           `json:"sequence"`           // of the newest history line; set by the store
 }
 
@@ -82,6 +83,23 @@ type Foreign struct {
 	Hops    int      `json:"hops,omitempty"`    // that it may make from here
 	Account string   `json:"account,omitempty"` // the local account as which it runs; "" is that of its owner
 	Trace   string   `json:"trace,omitempty"`   // the trace id, where it does not follow from ID
+}
+
+// Promise is what an accepted agreement says of a job. Its times are never moved.
+type Promise struct {
+	Agreement   string    `json:"agreement"`             // its id
+	StartBy     time.Time `json:"startBy,omitzero"`      // it is to have started by then
+	FinishBy    time.Time `json:"finishBy,omitzero"`     // it is to have ended by then
+	NotBefore   time.Time `json:"notBefore,omitzero"`    // it is not to be placed before
+	Site        string    `json:"site,omitempty"`        // where its room is held; "" is anywhere
+	Share       string    `json:"share,omitempty"`       // of the site; "" is any
+	Room        string    `json:"room,omitempty"`        // id of what is held for it there
+	Reservation []byte    `json:"reservation,omitempty"` // handle of what the site's manager keeps for it
+
+	// What became of it. They are the broker's.
+	Pressed bool `json:"pressed,omitempty"` // it is in danger, and goes first
+	Loose   bool `json:"loose,omitempty"`   // it may go to other sites: that of the agreement was away, or had no room in time
+	Noted   bool `json:"noted,omitempty"`   // it was in danger at a site, and what could be done about it was
 }
 
 // Verdict is how a job ended that waits for its replicas.
@@ -110,8 +128,10 @@ type Placement struct {
 	Gateway     string `json:"gateway,omitempty"`    // the replica that placed it, and counts it there
 	Rerunnable  bool   `json:"rerunnable,omitempty"` // the job may be run again though it ran
 	Recallable  bool   `json:"recallable,omitempty"` // once it is lost there it runs there no more
-	Path        string `json:"path,omitempty"`       // the job's way from there, as the site last told it
-	Handle      []byte `json:"handle,omitzero"`      // nil until the site answered; an empty one is an answer
+	// Length is for how long it runs at most, as its document says, nanoseconds; 0 is not said.
+	Length time.Duration `json:"length,omitempty"`
+	Path   string        `json:"path,omitempty"`  // the job's way from there, as the site last told it
+	Handle []byte        `json:"handle,omitzero"` // nil until the site answered; an empty one is an answer
 }
 
 // Event is one history line.

@@ -44,6 +44,7 @@ type Job struct {
 	Deadline  time.Time     // zero is none
 	Length    time.Duration // estimated run time; 0 is not known
 	CPUs      int
+	Room      string // that is kept for it at a site, by its promise; "" is none
 	Request   *resourcemodel.Request
 }
 

@@ -36,7 +36,7 @@ func (s *Scheduler) Audit(now time.Time) error {
 		for _, o := range all.Candidates(nil, c.request, d) {
 			p := all.Place(o.Order)
 			v := s.site(p.Key)
-			if v.dirty || v.Closed || s.room(c, v, o.Free, now) == 0 {
+			if v.dirty || v.Closed || s.room(c, v, o.Order, o.Free, now) == 0 {
 				continue
 			}
 			return fail.Errorf(op, fail.Internal, "", "class %d, of %d jobs, sleeps, though %s has room", id, c.n, p)

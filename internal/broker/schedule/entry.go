@@ -21,6 +21,28 @@ type Entry struct {
 	// stands against each until then.
 	Later map[string]string
 	Way   *Way // of a job of another domain; nil of our own
+	Only  *Pin // where alone it is to go, by its promise; nil is anywhere
+}
+
+// Pin is the site, and the share if one is named, that alone is to get a job.
+type Pin struct {
+	Key   resourcemodel.Key `json:"key"`
+	Share string            `json:"share,omitempty"`
+	// Reserved says that the manager itself keeps room for the job, and shows it as taken: the
+	// job is placed whatever is free.
+	Reserved bool `json:"reserved,omitempty"`
+}
+
+// bars reports whether a share at a site is not to get a job.
+func (p *Pin) bars(k resourcemodel.Key, share string) bool {
+	return p != nil && (p.Key != k || p.Share != "" && p.Share != share)
+}
+
+func (p *Pin) String() string {
+	if p.Share != "" {
+		return p.Share + " at " + p.Key.String()
+	}
+	return "the site " + p.Key.String()
 }
 
 // from gives when the job may be placed at the earliest.
@@ -68,6 +90,8 @@ type class struct {
 	key     classKey
 	request *resourcemodel.Request
 	avoid   []resourcemodel.Key
+	only    *Pin
+	room    string // that is kept for its jobs
 	limits  []*limit
 	n       int // jobs of it that are in
 
@@ -91,11 +115,16 @@ type classKey struct {
 	rest string // sites that they avoid, limits that hold for them
 }
 
+// classOf gives a class for a job that is not in.
+func classOf(e *Entry) *class {
+	return &class{request: e.Request, avoid: e.Avoid, only: e.Only, room: e.Room}
+}
+
 // key gives the key of a job's class. Those who have a limit of their own make
 // classes of their own, since one may have reached it and another not.
 func (s *Scheduler) key(e *Entry, limits []*limit) classKey {
 	k := classKey{Class: s.places.Class(e.Request)}
-	if len(e.Avoid) == 0 && len(limits) == 0 && e.Way == nil {
+	if len(e.Avoid) == 0 && len(limits) == 0 && e.Way == nil && e.Only == nil && e.Room == "" {
 		return k
 	}
 	var b strings.Builder
@@ -107,6 +136,12 @@ func (s *Scheduler) key(e *Entry, limits []*limit) classKey {
 	}
 	if e.Way != nil { // where it may go depends on where it was
 		b.WriteString("~" + strconv.Itoa(e.Way.Hops) + "\x00" + strings.Join(e.Way.Path, "\x00") + "\x00")
+	}
+	if e.Only != nil {
+		b.WriteString("!" + e.Only.Key.Domain + "\x00" + e.Only.Key.Site + "\x00" + e.Only.Share + "\x00" + strconv.FormatBool(e.Only.Reserved))
+	}
+	if e.Room != "" {
+		b.WriteString("#" + e.Room + "\x00")
 	}
 	k.rest = b.String()
 	return k

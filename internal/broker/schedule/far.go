@@ -388,7 +388,9 @@ func (f *far) freeAt(p resourcemodel.Place) int {
 // home tells what the own sites have for a class: where none would start it at once, how
 // long the jobs that wait would take to get through, as all of them are alike to who waits.
 func (s *Scheduler) home(fv *farView, v *view, c *class, d resourcemodel.Derived) routing.Survey {
-	full := slices.DeleteFunc(slices.Clone(v.full), func(f full) bool { return slices.Contains(c.avoid, f.site.key) })
+	full := slices.DeleteFunc(slices.Clone(v.full), func(f full) bool {
+		return slices.Contains(c.avoid, f.site.key) || c.only != nil && c.only.Key != f.site.key
+	})
 	out := routing.Survey{Fits: len(v.cands)+len(full) > 0, Sure: true}
 	for _, h := range v.cands {
 		if h.Free > 0 {
@@ -495,6 +497,9 @@ func (s *Scheduler) route(e *Entry, c *class, v *view, now time.Time) (routing.D
 		if slices.Contains(e.Avoid, at.key) {
 			sit.Refused[p.Domain] = cmp.Or(e.Later[at.key.Site], "the job is not to get the domain "+p.Domain+" again")
 		}
+		if e.Only != nil && e.Only.Key != at.key {
+			sit.Refused[p.Domain] = "the job is to go to " + e.Only.String() + ", by its agreement"
+		}
 		sit.Peers = append(sit.Peers, p)
 	}
 	out := routing.Route(sit, f.peers.Policy)
@@ -508,6 +513,10 @@ func (s *Scheduler) route(e *Entry, c *class, v *view, now time.Time) (routing.D
 	}
 	return out, fv
 }
+
+// mayLeave reports whether a job may go to some peer at all: one of an agreement that names a site of our
+// own may not.
+func (s *Scheduler) mayLeave(e *Entry) bool { return e.Only == nil || s.far.sites[e.Only.Key] }
 
 // beyond gives a job that the own sites would not start at once to a peer, if it is better
 // off there, and reports whether it did. What the class sees of the own sites is v.
@@ -642,7 +651,7 @@ func bit(b bool) int {
 // afar says what peers are to a job that waits, to be added to why it does; "" without
 // peers.
 func (s *Scheduler) afar(e *Entry, c *class, now time.Time) string {
-	if s.far == nil {
+	if s.far == nil || !s.mayLeave(e) {
 		return ""
 	}
 	v := &view{class: c, now: now}
@@ -689,7 +698,7 @@ func (s *Scheduler) Back(id string, left time.Duration, known bool, now time.Tim
 		Survey: func(string) routing.Survey { return s.home(&farView{}, v, c, d) },
 	}
 	for _, h := range v.cands {
-		room = min(room+s.room(c, h.site, h.Free, now), resourcemodel.MaxCount)
+		room = min(room+s.room(c, h.site, h.order, h.Free, now), resourcemodel.MaxCount)
 	}
 	why, back = routing.Back(sit, s.far.peers.Policy, left, known)
 	return why, room, back

@@ -27,14 +27,14 @@ func (s *Scheduler) Replication(e *Entry) *policy.Replicator {
 // one of the places says so with Given. Whether jobs wait that could use the places is
 // for the caller to know, who asks after a Round.
 func (s *Scheduler) Idle(e Entry, now time.Time) (places []policy.Candidate, most int) {
-	v := &view{class: &class{request: e.Request, avoid: e.Avoid}, now: now}
+	v := &view{class: classOf(&e), now: now}
 	s.sift(v)
 	for _, h := range v.cands {
 		if h.Free <= 0 { // it would wait there
 			continue
 		}
 		c := *h.Candidate
-		c.Free = s.room(v.class, h.site, h.Free, now)
+		c.Free = s.room(v.class, h.site, h.order, h.Free, now)
 		places = append(places, c)
 	}
 	for _, p := range places {

@@ -28,6 +28,7 @@ const (
 	maxLength    = 100 * 365 * 24 * time.Hour
 	maxName      = 1 << 10
 	maxPeers     = 1 << 12
+	maxHolds     = 1 << 16
 )
 
 // Result is what a replay found.
@@ -198,7 +199,7 @@ func (r *replay) do(e *event) error {
 	parts := 0
 	for _, there := range []bool{
 		e.Request != nil, e.Add != nil, e.Remove != "", e.Policies != nil, e.Usage != nil, e.Charge != nil, e.Model != nil, e.Delta != nil, e.Touched != nil,
-		e.Peers != nil, e.Far != nil, e.Site != nil, e.Limits != nil, e.Given != nil, e.Settled != "", e.Left != "", e.Known != nil, e.Round != nil, e.End != nil,
+		e.Peers != nil, e.Far != nil, e.Site != nil, e.Limits != nil, e.Given != nil, e.Settled != "", e.Left != "", e.Holds != nil, e.Began != nil, e.Known != nil, e.Round != nil, e.End != nil,
 	} {
 		if there {
 			parts++
@@ -251,6 +252,13 @@ func (r *replay) do(e *event) error {
 		s.Settled(e.Settled)
 	case e.Left != "":
 		s.Left(e.Left)
+	case e.Holds != nil:
+		if len(e.Holds.Holds) > maxHolds {
+			return r.wrong("more than %d holds are too many", maxHolds)
+		}
+		s.SetHolds(e.Holds.Holds)
+	case e.Began != nil:
+		s.Began(e.Began.Job, e.Began.At)
 	case e.Known != nil:
 		r.learn(e.Known)
 	case e.Round != nil:
@@ -280,8 +288,8 @@ func (r *replay) job(e *jobEvent) (*policy.Job, error) {
 	switch {
 	case q == nil:
 		return nil, r.wrong("there is no request %d", e.Request)
-	case e.ID == "" || max(len(e.ID), len(e.Owner), len(e.VO)) > maxName:
-		return nil, r.wrong("a job's ID, owner or VO is empty or longer than %d bytes", maxName)
+	case e.ID == "" || max(len(e.ID), len(e.Owner), len(e.VO), len(e.Room)) > maxName:
+		return nil, r.wrong("a job's ID, owner, VO or room is empty or longer than %d bytes", maxName)
 	case e.CPUs < 0 || e.CPUs > maxCPUs || e.Length < 0 || e.Length > maxLength || e.Class < 0 || e.Class > maxClass:
 		return nil, r.wrong("a job's CPUs, length or class is out of bounds")
 	case len(r.s.jobs)+len(r.s.given) >= maxEntries:
@@ -289,7 +297,7 @@ func (r *replay) job(e *jobEvent) (*policy.Job, error) {
 	}
 	return &policy.Job{
 		ID: e.ID, Owner: e.Owner, VO: e.VO, Submitted: e.Submitted, Class: e.Class, Priority: e.Priority,
-		Deadline: e.Deadline, Length: e.Length, CPUs: e.CPUs, Request: q,
+		Deadline: e.Deadline, Length: e.Length, CPUs: e.CPUs, Room: e.Room, Request: q,
 	}, nil
 }
 
@@ -298,7 +306,7 @@ func (r *replay) add(e *entryEvent) error {
 	if err != nil {
 		return err
 	}
-	r.s.Add(Entry{Job: j, Attempt: e.Attempt, Queue: e.Queue, NotBefore: e.NotBefore, Avoid: e.Avoid, Way: e.Way, Later: e.Later})
+	r.s.Add(Entry{Job: j, Attempt: e.Attempt, Queue: e.Queue, NotBefore: e.NotBefore, Avoid: e.Avoid, Way: e.Way, Later: e.Later, Only: e.Only})
 	return nil
 }
 

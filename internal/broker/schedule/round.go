@@ -152,7 +152,7 @@ func (s *Scheduler) single(r *run, w *waiting) (resourcemodel.Key, bool) {
 
 // overflow gives a job to a peer, if that is where it is to go.
 func (s *Scheduler) overflow(r *run, w *waiting) (resourcemodel.Key, bool) {
-	if s.limited(w.class) {
+	if s.limited(w.class) || !s.mayLeave(&w.Entry) {
 		return resourcemodel.Key{}, false
 	}
 	return s.beyond(r, w, s.look(w.class, r.now))
@@ -367,7 +367,7 @@ func (s *Scheduler) pair(r *run, l *lane) bool {
 			mine = make([]policy.Candidate, len(v.cands))
 			for i, h := range v.cands {
 				mine[i] = *h.Candidate
-				mine[i].Free = s.room(w.class, h.site, h.Free, r.now)
+				mine[i].Free = s.room(w.class, h.site, h.order, h.Free, r.now)
 			}
 			seen[w.class] = mine
 		}

@@ -80,6 +80,9 @@ type Scheduler struct {
 
 	tentative int // of jobs: those that have a place in a trial
 
+	holds   []Hold
+	keeping []*site // that have holds, in the order of their keys
+
 	far      *far // nil without peers
 	recorder *Recorder
 	tried    func(map[string]resourcemodel.Place) // told of each passage through the shadow, by a replay
@@ -159,7 +162,8 @@ func (s *Scheduler) file(w *waiting) {
 	c := s.classes[key]
 	if c == nil {
 		s.nextID++
-		c = &class{id: s.nextID, key: key, request: w.Request, avoid: w.Avoid, limits: limits, any: true}
+		c = classOf(&w.Entry)
+		c.id, c.key, c.limits, c.any = s.nextID, key, limits, true
 		s.classes[key], s.byID[c.id] = c, c
 		if len(c.request.Hard) > 0 {
 			s.picky++
@@ -491,6 +495,9 @@ func (s *Scheduler) giveTo(j *policy.Job, p resourcemodel.Place, far *resourcemo
 	g := &given{far: far, job: j, place: p, ahead: ahead, unsettled: !settled, charge: charge(j), limits: s.limitsOf(j.Owner, j.VO)}
 	s.given[j.ID] = g
 	v := s.site(p.Key)
+	if v.keep != nil {
+		v.keep.under[j.ID] = g
+	}
 	if ahead {
 		v.ahead++
 	}
@@ -581,6 +588,9 @@ func (s *Scheduler) takeBack(g *given) {
 	}
 	delete(s.given, g.job.ID)
 	v := s.site(g.place.Key)
+	if v.keep != nil {
+		delete(v.keep.under, g.job.ID)
+	}
 	v.jobs--
 	v.cpus -= max(1, g.job.Request.Need.CPUs)
 	s.note(v, gained)
@@ -668,6 +678,7 @@ func (s *Scheduler) refresh(now time.Time) {
 		s.touch(v.key, modeled)
 		s.farOpened(v.key)
 	}
+	s.turn(now)
 	if !s.retry.IsZero() && !s.retry.After(now) {
 		s.unbarAll()
 	}
@@ -714,7 +725,7 @@ func (s *Scheduler) help(c *class, d resourcemodel.Derived, now time.Time) {
 		}
 		if !timeless(c.request) || v.Ahead > 0 {
 			s.offers = s.places.At(s.offers[:0], v.key, c.request, d)
-			if !slices.ContainsFunc(s.offers, func(o Offer) bool { return s.room(c, v, o.Free, now) > 0 }) {
+			if !slices.ContainsFunc(s.offers, func(o Offer) bool { return s.room(c, v, o.Order, o.Free, now) > 0 }) {
 				continue
 			}
 		}
@@ -746,6 +757,9 @@ func (s *Scheduler) Next(now time.Time) time.Time {
 		}
 	}
 	sooner(s.retry)
+	for _, v := range s.keeping {
+		sooner(v.keep.turns)
+	}
 	if !next.IsZero() && next.Before(now) {
 		return now
 	}

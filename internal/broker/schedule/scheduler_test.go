@@ -266,7 +266,7 @@ func (w *world) nobodyHasRoom() {
 		}
 		cands := s.candidates(j.Request, s.derived(w.now))
 		for i := range cands {
-			if s.room(j.class, s.site(cands[i].Place.Key), cands[i].Free, w.now) > 0 && s.books[0].set.pairer(&j.Entry) == nil {
+			if s.room(j.class, s.site(cands[i].Place.Key), cands[i].Order, cands[i].Free, w.now) > 0 && s.books[0].set.pairer(&j.Entry) == nil {
 				w.t.Fatalf("%s waits after a round, though %s has room", id, cands[i].Place)
 			}
 		}

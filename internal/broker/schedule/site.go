@@ -103,7 +103,8 @@ type site struct {
 	dirty bool
 	// Where the log of changes has it last; with more than taking; with more than room.
 	noted, gained, modeled int
-	order                  int // of the last of its candidates that were seen first
+	order                  int   // of the last of its candidates that were seen first
+	keep                   *keep // nil where nothing is promised
 }
 
 // Limits bound how many jobs are on their way to sites or at them, for each owner and
@@ -131,6 +132,7 @@ type given struct {
 	unsettled bool // the model does not show yet that it runs there
 	holds     bool // it is reckoned with at far
 	charge    int64
+	began     time.Time // zero: it does not run yet, or nobody told when it began
 	limits    []*limit
 	far       *resourcemodel.Place // the place that the peer showed, of a job that a peer has
 }

@@ -59,6 +59,8 @@ type event struct {
 	Given    *givenEvent          `json:"given,omitempty"`
 	Settled  string               `json:"settled,omitempty"`
 	Left     string               `json:"left,omitempty"`
+	Holds    *holdsEvent          `json:"holds,omitempty"`
+	Began    *beganEvent          `json:"began,omitempty"`
 	Known    []answer             `json:"known,omitempty"`
 	Round    *roundEvent          `json:"round,omitempty"`
 	End      *endEvent            `json:"end,omitempty"`
@@ -79,6 +81,7 @@ type jobEvent struct {
 	Deadline  time.Time     `json:"deadline,omitzero"`
 	Length    time.Duration `json:"length,omitempty"`
 	CPUs      int           `json:"cpus,omitempty"`
+	Room      string        `json:"room,omitempty"`
 	Request   int           `json:"request"`
 }
 
@@ -90,6 +93,17 @@ type entryEvent struct {
 	Avoid     []resourcemodel.Key `json:"avoid,omitempty"`
 	Way       *Way                `json:"way,omitempty"`
 	Later     map[string]string   `json:"later,omitempty"`
+	Only      *Pin                `json:"only,omitempty"`
+}
+
+// holdsEvent has all the room that is promised.
+type holdsEvent struct {
+	Holds []Hold `json:"holds"`
+}
+
+type beganEvent struct {
+	Job string    `json:"job"`
+	At  time.Time `json:"at"`
 }
 
 // usageEvent has a ledger; no parts is none.
@@ -203,6 +217,12 @@ func (s *Scheduler) Record(w io.Writer, source func(*policy.Job) (Source, error)
 	for _, id := range slices.Sorted(maps.Keys(s.given)) {
 		g := s.given[id]
 		r.given(g.job, g.place, g.far, g.ahead, !g.unsettled)
+		if !g.began.IsZero() {
+			r.write(&event{Began: &beganEvent{id, g.began}})
+		}
+	}
+	if len(s.holds) > 0 {
+		r.write(&event{Holds: &holdsEvent{s.holds}})
 	}
 	s.refile(func() {})
 	for _, id := range slices.Sorted(maps.Keys(s.jobs)) {
@@ -334,12 +354,12 @@ func (r *Recorder) request(j *policy.Job) int {
 func (r *Recorder) job(j *policy.Job) jobEvent {
 	return jobEvent{
 		ID: j.ID, Owner: j.Owner, VO: j.VO, Submitted: j.Submitted, Class: j.Class, Priority: j.Priority,
-		Deadline: j.Deadline, Length: j.Length, CPUs: j.CPUs, Request: r.request(j),
+		Deadline: j.Deadline, Length: j.Length, CPUs: j.CPUs, Room: j.Room, Request: r.request(j),
 	}
 }
 
 func (r *Recorder) add(e *Entry) {
-	r.write(&event{Add: &entryEvent{r.job(e.Job), e.Attempt, e.Queue, e.NotBefore, e.Avoid, e.Way, e.Later}})
+	r.write(&event{Add: &entryEvent{r.job(e.Job), e.Attempt, e.Queue, e.NotBefore, e.Avoid, e.Way, e.Later, e.Only}})
 }
 
 func (r *Recorder) given(j *policy.Job, p resourcemodel.Place, far *resourcemodel.Place, ahead, settled bool) {

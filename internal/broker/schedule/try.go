@@ -25,14 +25,14 @@ type Report struct {
 func (s *Scheduler) Try(e Entry, now time.Time, most int) Report {
 	d := s.derived(now)
 	r := Report{Verdicts: s.verdicts(e.Request, d, most), Model: s.places.Snapshot().Revision()}
-	c := &class{request: e.Request, avoid: e.Avoid}
+	c := classOf(&e)
 	v := &view{class: c, now: now}
 	s.dealt(r.Verdicts, &e, now)
 	s.sift(v)
 	r.Could = len(v.cands)+len(v.full) > 0 || slices.ContainsFunc(r.Verdicts, func(v resourcemodel.Verdict) bool { return v.Could })
 	r.Now = len(v.cands) > 0
 	stopped := slices.ContainsFunc(s.limitsOf(e.Owner, e.VO), func(l *limit) bool { return l.used >= l.most })
-	if s.far != nil && !stopped && !e.from().After(now) && !slices.ContainsFunc(v.cands, func(h held) bool { return h.Free > 0 }) {
+	if s.far != nil && s.mayLeave(&e) && !stopped && !e.from().After(now) && !slices.ContainsFunc(v.cands, func(h held) bool { return h.Free > 0 }) {
 		if dec := s.tryFar(&e, v, now); dec != nil {
 			r.Decision = dec
 			return r
@@ -70,6 +70,11 @@ func (s *Scheduler) dealt(verdicts []resourcemodel.Verdict, e *Entry, now time.T
 		case at.creditFor(e.Request.Need.CPUs) == 0:
 			said = "the site " + at.key.String() + " " + at.spentFor(e.Request.Need.CPUs)
 		default:
+			if said = s.promisedTo(classOf(e), at, v.Place.Share, now); said == "" {
+				continue
+			}
+			v.Now = false
+			v.Clauses = append(v.Clauses, resourcemodel.Clause{Element: "Promise", Asked: "room that is promised to nobody else", Has: "none for so long", Sentence: said, Dynamic: true})
 			continue
 		}
 		v.Now = false

@@ -70,6 +70,9 @@ func (s *Scheduler) note(v *site, kind changeKind) {
 		v.modeled = len(s.log)
 	}
 	v.noted = len(s.log)
+	if v.keep != nil {
+		clear(v.keep.kept)
+	}
 	s.log = append(s.log, change{v, kind})
 }
 
@@ -141,7 +144,7 @@ func (s *Scheduler) sift(v *view) {
 			at = s.site(k)
 			at.order = o.Order
 		}
-		if s.room(v.class, at, o.Free, v.now) == 0 {
+		if s.room(v.class, at, o.Order, o.Free, v.now) == 0 {
 			v.full = append(v.full, full{order: o.Order, site: at})
 			continue
 		}
@@ -241,7 +244,7 @@ func (s *Scheduler) less(v *view, site *site, d resourcemodel.Derived) {
 	for i := first; i < end; i++ {
 		h := v.cands[i]
 		h.Free = s.places.Free(h.order, v.class.request, d)
-		if s.room(v.class, site, h.Free, v.now) == 0 {
+		if s.room(v.class, site, h.order, h.Free, v.now) == 0 {
 			v.fill(h.order, site)
 			v.spare = append(v.spare, h.Candidate)
 			continue
@@ -273,7 +276,7 @@ func (s *Scheduler) again(v *view, site *site, from int, d resourcemodel.Derived
 	}
 	s.kept = s.kept[:0]
 	for _, o := range s.offers {
-		if s.room(v.class, site, o.Free, v.now) == 0 {
+		if s.room(v.class, site, o.Order, o.Free, v.now) == 0 {
 			v.fill(o.Order, site)
 			continue
 		}
@@ -301,15 +304,21 @@ func soften(r *resourcemodel.Request, cands []held, d resourcemodel.Derived) {
 }
 
 // room gives how many jobs of a class a place of a site takes now that has so many free.
-func (s *Scheduler) room(of *class, v *site, free int, now time.Time) int {
-	if v.closed(now) || len(of.avoid) > 0 && slices.Contains(of.avoid, v.key) {
+func (s *Scheduler) room(of *class, v *site, order, free int, now time.Time) int {
+	if v.closed(now) || len(of.avoid) > 0 && slices.Contains(of.avoid, v.key) || of.only != nil && of.only.bars(v.key, s.places.Place(order).Share) {
 		return 0
 	}
 	n := free
 	if n <= 0 {
 		n = max(v.Ahead-v.ahead, 0)
 	}
-	return min(n, v.creditFor(of.request.Need.CPUs))
+	if of.only != nil && of.only.Reserved {
+		return min(max(n, 1), v.creditFor(of.request.Need.CPUs))
+	}
+	if n = min(n, v.creditFor(of.request.Need.CPUs)); n > 0 && v.keep != nil {
+		n = min(n, s.unpromised(of, v, order, free > 0, now))
+	}
+	return n
 }
 
 // fullness says why a place has no room.
@@ -322,10 +331,14 @@ func (s *Scheduler) fullness(of *class, f *full, now time.Time) *Ruled {
 	switch {
 	case slices.Contains(of.avoid, v.key):
 		r.Element, r.Sentence = "Placement", "the job is not to get the site "+v.key.String()+" again"
+	case of.only.bars(v.key, r.Place.Share):
+		r.Element, r.Sentence = "Promise", "the job is to go to "+of.only.String()+", by its agreement"
 	case v.closed(now):
 		r.Element, r.Sentence = "Site", v.sentence()
 	case v.creditFor(of.request.Need.CPUs) == 0:
 		r.Element, r.Sentence = "Site", "the site "+v.key.String()+" "+v.spentFor(of.request.Need.CPUs)
+	case s.promisedAt(of, v, f.order, now) != "":
+		r.Element, r.Sentence = "Promise", s.promisedAt(of, v, f.order, now)
 	default:
 		r.Element, r.Sentence = "Room", r.Place.Share+" at "+v.key.String()+" has no room for "+count(max(of.request.Need.CPUs, 1), "CPU")+" now"
 	}

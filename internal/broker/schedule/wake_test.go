@@ -239,7 +239,7 @@ func (w *wakes) rescan() map[int]bool {
 	d := w.s.derived(w.now)
 	for id, c := range w.s.byID {
 		out[id] = slices.ContainsFunc(all.Candidates(nil, c.request, d), func(o Offer) bool {
-			return w.s.room(c, w.s.site(all.Place(o.Order).Key), o.Free, w.now) > 0
+			return w.s.room(c, w.s.site(all.Place(o.Order).Key), o.Order, o.Free, w.now) > 0
 		})
 	}
 	return out

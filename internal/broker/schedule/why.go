@@ -55,10 +55,15 @@ func (s *Scheduler) why(e *Entry, w *waiting, now time.Time) Waiting {
 	}
 	d := s.derived(now)
 	cands := s.candidates(e.Request, d)
-	of := &class{request: e.Request, avoid: e.Avoid}
+	of := classOf(e)
+	if e.Only != nil {
+		if cands = slices.DeleteFunc(cands, func(c policy.Candidate) bool { return e.Only.bars(c.Place.Key, c.Place.Share) }); len(cands) == 0 {
+			return s.unpinnable(e, now)
+		}
+	}
 	var open []held
 	for i := range cands {
-		if at := s.site(cands[i].Place.Key); s.room(of, at, cands[i].Free, now) > 0 {
+		if at := s.site(cands[i].Place.Key); s.room(of, at, cands[i].Order, cands[i].Free, now) > 0 {
 			open = append(open, held{&cands[i], cands[i].Order, at})
 		}
 	}
@@ -71,14 +76,24 @@ func (s *Scheduler) why(e *Entry, w *waiting, now time.Time) Waiting {
 		s.soon(&out, e, w, open, now)
 	case len(cands) == 0:
 		s.shut(&out, e.Request, d)
+	case s.allPromised(&out, of, cands, now):
 	default:
 		s.allFull(&out, e, cands, d, now)
 	}
 	if len(open) == 0 {
-		if said := s.afar(e, &class{request: e.Request, avoid: e.Avoid}, now); said != "" {
+		if said := s.afar(e, classOf(e), now); said != "" {
 			out.Sentence += said
 			out.Never = out.Never && !s.farFits(e, now)
 		}
+	}
+	return out
+}
+
+// unpinnable is about a job whose site, by its agreement, takes none such now.
+func (s *Scheduler) unpinnable(e *Entry, now time.Time) Waiting {
+	out := Waiting{Sentence: "it waits for " + e.Only.String() + ", where it is to run by its agreement"}
+	if v := s.sites[e.Only.Key]; v != nil && v.closed(now) {
+		out.Sentence, out.Until = out.Sentence+": "+v.sentence(), v.Reopen
 	}
 	return out
 }

@@ -52,7 +52,7 @@ func encodeStatus(owner string, st *store.Status) ([]byte, error) {
 // words and numbers alone, as that of most jobs is that are new. Times lose their zone and
 // their monotonic reading, and what is behind a pointer must not be shared.
 func asStored(st *store.Status) bool {
-	return st.Refused == nil && st.Aside == nil && st.Placement == nil && st.ExitStatus == nil && st.Verdict == nil && st.Told == nil && st.Foreign == nil &&
+	return st.Refused == nil && st.Aside == nil && st.Placement == nil && st.ExitStatus == nil && st.Verdict == nil && st.Told == nil && st.Foreign == nil && st.Promise == nil &&
 		st.Started == (time.Time{}) && st.Ended == (time.Time{}) && st.NotBefore == (time.Time{}) && st.NotAfter == (time.Time{}) &&
 		utf8.ValidString(st.Phase) && utf8.ValidString(st.Reason) && utf8.ValidString(st.VO) && utf8.ValidString(st.Gateway) &&
 		utf8.ValidString(st.Signal) && utf8.ValidString(st.Of) && utf8.ValidString(st.For)

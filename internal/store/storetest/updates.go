@@ -393,6 +393,10 @@ func statusComesBackWhole(t *testing.T, m Maker) {
 		Verdict: &store.Verdict{Event: "exited", Reason: "v", Ended: epoch.Add(3)},
 		Aside:   []store.Aside{{Site: "a", Until: epoch.Add(4), Times: 2}},
 		Foreign: &store.Foreign{From: "f", Origin: "o", ID: "i", Path: []string{"o", "f"}, Hops: 2, Account: "a", Trace: "t"}, NotAfter: epoch.Add(5),
+		Promise: &store.Promise{
+			Agreement: "urn:a", StartBy: epoch.Add(6), FinishBy: epoch.Add(7), NotBefore: epoch.Add(8), Site: "s", Share: "h", Room: "r", Reservation: []byte{0, 0xff},
+			Pressed: true, Loose: true, Noted: true,
+		},
 		Told: &store.Told{Progress: 0.25, Hosts: []string{"a", "b"}, CPU: time.Second, Memory: 1 << 40, Attributes: map[string]string{"k": "v\u2028"}},
 	}
 	set(t, reflect.ValueOf(&full).Elem(), "Final", "Sequence")

@@ -1,0 +1,348 @@
+package schedule
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/portolan-project/portolan/internal/broker/policy"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+// keep is what a site has of promised room. Sites without holds have none, so that nothing is
+// looked at there that was not before.
+type keep struct {
+	holds []Hold
+	under map[string]*given // that the site has
+	kept  map[string]*Kept  // by share, at a moment; emptied by every change at the site
+	at    time.Time
+	turns time.Time // when the next window begins or is over; zero: none does
+}
+
+// SetHolds tells which room is promised to whom, in place of what was told before. Jobs of others
+// that have it already keep it.
+func (s *Scheduler) SetHolds(holds []Hold) {
+	if slices.Equal(holds, s.holds) {
+		return
+	}
+	if s.recorder != nil {
+		s.recorder.write(&event{Holds: &holdsEvent{holds}})
+	}
+	s.holds = slices.Clone(holds)
+	by := map[resourcemodel.Key][]Hold{}
+	for _, h := range s.holds {
+		by[h.Key] = append(by[h.Key], h)
+	}
+	for _, v := range s.keeping {
+		if by[v.key] == nil {
+			v.keep = nil
+			s.touch(v.key, modeled)
+		}
+	}
+	s.keeping = s.keeping[:0]
+	fresh := false
+	for _, key := range slices.SortedFunc(maps.Keys(by), resourcemodel.Key.Compare) {
+		v := s.site(key)
+		s.keeping = append(s.keeping, v)
+		if v.keep == nil {
+			v.keep, fresh = &keep{under: map[string]*given{}, kept: map[string]*Kept{}}, true
+		} else if slices.Equal(v.keep.holds, by[key]) {
+			continue
+		}
+		v.keep.holds, v.keep.turns = by[key], time.Time{}
+		s.touch(key, modeled)
+	}
+	if !fresh {
+		return
+	}
+	for id, g := range s.given {
+		if v := s.sites[g.place.Key]; v != nil && v.keep != nil {
+			v.keep.under[id] = g
+		}
+	}
+}
+
+// Holds gives what SetHolds told.
+func (s *Scheduler) Holds() []Hold { return s.holds }
+
+// Began says when a job that has a place began to run there: until when it has that, by what it
+// declared, follows from it.
+func (s *Scheduler) Began(id string, at time.Time) {
+	g := s.given[id]
+	if g == nil || g.began.Equal(at) {
+		return
+	}
+	if s.recorder != nil {
+		s.recorder.write(&event{Began: &beganEvent{id, at}})
+	}
+	g.began = at
+	if v := s.site(g.place.Key); v.keep != nil {
+		s.note(v, gained)
+	}
+}
+
+// turn brings what is kept up to a moment: a window that begins or is over changes what the site
+// has for others, and every moment brings the next window nearer.
+func (s *Scheduler) turn(now time.Time) {
+	for _, v := range s.keeping {
+		k := v.keep
+		if k.at.Equal(now) && !k.turns.IsZero() && k.turns.After(now) {
+			continue
+		}
+		if !k.turns.IsZero() && !k.turns.After(now) {
+			s.touch(v.key, modeled)
+		} else {
+			s.note(v, gained)
+		}
+		k.turns = time.Time{}
+		for i := range k.holds {
+			for _, t := range []time.Time{k.holds[i].From, k.holds[i].Until} {
+				if t.After(now) && (k.turns.IsZero() || t.Before(k.turns)) {
+					k.turns = t
+				}
+			}
+		}
+	}
+}
+
+// unpromised gives how many jobs of a class a place of a site takes without having what is
+// promised to others, whether they start at once or queue there.
+func (s *Scheduler) unpromised(of *class, v *site, order int, starts bool, now time.Time) int {
+	p := s.places.Place(order)
+	k := s.keptOf(v, p.Share, now)
+	if len(k.holds) == 0 {
+		return math.MaxInt
+	}
+	need, length := s.wants(of, p)
+	length = k.within(of.room, length)
+	if starts {
+		return k.Room(need, length, of.mine)
+	}
+	return k.Queue(need, of.mine)
+}
+
+// mine reports whether a hold is for the jobs of the class.
+func (c *class) mine(h *Hold) bool { return h.mine(c.room, c.request.Subject.VO) }
+
+// wants gives what a job of a class takes of a share, and for how long: what it declares, else the
+// share's limit, else 0.
+func (s *Scheduler) wants(of *class, p resourcemodel.Place) (Amount, time.Duration) {
+	n := &of.request.Need
+	length := n.WallTime
+	if length <= 0 {
+		length = s.longest(p)
+	}
+	return Amount{max(n.Slots, 1), max(n.CPUs, 1)}, length
+}
+
+// longest gives the longest time that the share of a place lets a job run; 0 is no limit.
+func (s *Scheduler) longest(p resourcemodel.Place) time.Duration {
+	if site := s.places.Snapshot().Site(p.Key); site != nil {
+		if h := site.Static.Share(p.Share); h != nil {
+			return h.MaxWallTime
+		}
+	}
+	return 0
+}
+
+// keptOf gives what the holds leave of a share.
+func (s *Scheduler) keptOf(v *site, share string, now time.Time) *Kept {
+	if !v.keep.at.Equal(now) {
+		clear(v.keep.kept)
+		v.keep.at = now
+	}
+	k := v.keep.kept[share]
+	if k == nil {
+		st, holds := s.stands(v.key, share, v.keep.holds, maps.Values(v.keep.under), now)
+		k = Keep(st, holds, now)
+		v.keep.kept[share] = k
+	}
+	return k
+}
+
+// stands gives how a share of a site stands, and what of the holds there concerns it: shares that
+// use the same nodes have their CPUs together.
+func (s *Scheduler) stands(key resourcemodel.Key, share string, holds []Hold, under func(func(*given) bool), now time.Time) (Standing, []Hold) {
+	site := s.places.Snapshot().Site(key)
+	if site == nil || site.Static == nil || site.Dynamic == nil {
+		return Standing{}, nil
+	}
+	h := site.Static.Share(share)
+	if h == nil {
+		return Standing{}, nil
+	}
+	st := Standing{Has: Amount{Slots: h.Slots}, Free: Amount{Slots: site.Dynamic.Shares[share].FreeSlots}}
+	for _, id := range h.Environments {
+		e, n := site.Static.Environment(id), site.Dynamic.Environments[id]
+		if e != nil {
+			st.Has.CPUs += e.CPUs * n.Available
+			st.Free.CPUs += n.FreeCPUs
+		}
+	}
+	ours := Amount{}
+	for g := range under {
+		if g.far != nil {
+			continue
+		}
+		b := Busy{Amount: amountOf(g.job), Until: s.until(g, now), Room: g.job.Room, VO: g.job.VO}
+		if g.place.Share != share {
+			b.Slots = 0
+		}
+		if !slices.Contains(h.Environments, g.place.Environment) {
+			b.CPUs = 0
+		}
+		if b.Amount == (Amount{}) {
+			continue
+		}
+		if g.unsettled {
+			st.Free = st.Free.plus(b.Amount, -1)
+		}
+		ours = ours.plus(b.Amount, 1)
+		st.Busy = append(st.Busy, b)
+	}
+	// A measurement may be ahead of what we heard of our own jobs, and show more for a moment.
+	left := st.Has.plus(ours, -1)
+	st.Free = Amount{min(st.Free.Slots, left.Slots), min(st.Free.CPUs, left.CPUs)}
+	var mine []Hold
+	for _, x := range holds {
+		if x.Share != share && x.Share != "" {
+			other := site.Static.Share(x.Share)
+			if other == nil || x.CPUs == 0 || !slices.ContainsFunc(other.Environments, func(id string) bool { return slices.Contains(h.Environments, id) }) {
+				continue
+			}
+			x.Slots = 0
+		}
+		mine = append(mine, x)
+	}
+	return st, mine
+}
+
+// until gives when a job has left its place, by what it declared; zero is that nobody knows. One
+// that queues there begins whenever the manager wants, and one that ran longer than it said
+// ends whenever it does.
+func (s *Scheduler) until(g *given, now time.Time) time.Time {
+	length := g.job.Length
+	if length <= 0 {
+		length = s.longest(g.place)
+	}
+	switch {
+	case length <= 0 || g.ahead:
+		return time.Time{}
+	case g.unsettled || g.began.IsZero():
+		return now.Add(length)
+	}
+	if end := g.began.Add(length); end.After(now) {
+		return end
+	}
+	return time.Time{}
+}
+
+// promisedAt says in a sentence that a place which has room has it promised to others; "" where that
+// is not what stands against a class.
+func (s *Scheduler) promisedAt(of *class, v *site, order int, now time.Time) string {
+	if v.keep == nil || s.places.Free(order, of.request, s.derived(now)) <= 0 {
+		return ""
+	}
+	return s.promisedTo(of, v, s.places.Place(order).Share, now)
+}
+
+// promisedTo is promisedAt of a share that has room.
+func (s *Scheduler) promisedTo(of *class, v *site, share string, now time.Time) string {
+	if v.keep == nil {
+		return ""
+	}
+	p := resourcemodel.Place{Key: v.key, Share: share}
+	need, length := s.wants(of, p)
+	k := s.keptOf(v, share, now)
+	return k.why(v.key.String()+"/"+share, need, k.within(of.room, length), of.mine)
+}
+
+// allPromised is about a job that has no room as that is promised to others, at every place which has
+// some; false where other things stand against it.
+func (s *Scheduler) allPromised(out *Waiting, of *class, cands []policy.Candidate, now time.Time) bool {
+	var why []string
+	for i := range cands {
+		c := &cands[i]
+		v := s.site(c.Place.Key)
+		if v.keep == nil || c.Free <= 0 || v.closed(now) || v.creditFor(of.request.Need.CPUs) == 0 ||
+			slices.Contains(of.avoid, v.key) || of.only.bars(v.key, c.Place.Share) {
+			continue
+		}
+		said := s.promisedTo(of, v, c.Place.Share, now)
+		if said == "" || slices.Contains(why, said) {
+			continue
+		}
+		if len(why) < maxBounded {
+			why = append(why, said)
+		}
+		if out.Next == nil {
+			out.Next = &c.Place
+		}
+		if t := v.keep.turns; t.After(now) && (out.Until.IsZero() || t.Before(out.Until)) {
+			out.Until = t
+		}
+	}
+	if len(why) == 0 {
+		return false
+	}
+	out.Sentence = "it waits, as room is promised to others: " + strings.Join(why, "; ")
+	return true
+}
+
+// Look gives what Outlook needs to know of a share: how it stands, what queues there and what is
+// promised; false where the share is not known. Jobs that wait for a place are not among those that
+// queue: what is promised goes before them.
+func (s *Scheduler) Look(key resourcemodel.Key, share string, now time.Time) (Look, bool) {
+	site := s.places.Snapshot().Site(key)
+	if site == nil || site.Static.Share(share) == nil || site.Dynamic == nil {
+		return Look{}, false
+	}
+	var there []*given
+	for _, g := range s.given {
+		if g.place.Key == key {
+			there = append(there, g)
+		}
+	}
+	slices.SortFunc(there, func(a, b *given) int { return strings.Compare(a.job.ID, b.job.ID) })
+	var holds []Hold
+	if v := s.sites[key]; v != nil && v.keep != nil {
+		holds = v.keep.holds
+	}
+	l := Look{now: now}
+	l.st, l.holds = s.stands(key, share, holds, func(yield func(*given) bool) {
+		for _, g := range there {
+			if g.ahead {
+				continue
+			}
+			if !yield(g) {
+				return
+			}
+		}
+	}, now)
+	for _, g := range there {
+		if g.ahead && g.place.Share == share {
+			length := g.job.Length
+			if length <= 0 {
+				length = s.longest(g.place)
+			}
+			l.queue = append(l.queue, Planned{Amount: amountOf(g.job), Length: length, Room: g.job.Room, VO: g.job.VO})
+		}
+	}
+	return l, true
+}
+
+// Look is a share at a moment.
+type Look struct {
+	st    Standing
+	queue []Planned
+	holds []Hold
+	now   time.Time
+}
+
+// Outlook tells when a job with so many CPUs and of such a length (0 is for ever) could start there
+// at the earliest; one of a VO may have the room that the VO bought.
+func (l *Look) Outlook(cpus int, length time.Duration, vo string) Outlook {
+	return Earliest(l.st, l.queue, l.holds, Amount{1, max(cpus, 1)}, length, func(h *Hold) bool { return h.mine("", vo) }, l.now)
+}
