@@ -37,6 +37,10 @@ type mutant struct {
 	resume     func([]adapters.Handle) []error
 	watch      func(context.Context, func([]adapters.Evidence)) error
 	extend     func([]adapters.Extension) []error
+	reserve    func([]adapters.Reservation) []adapters.Reserved
+	state      func(adapters.ReservationState) adapters.ReservationState
+	reserved   func([]adapters.Tag) ([]adapters.ReservationState, error)
+	unreserve  func([]adapters.Handle) []error
 }
 
 func (m *mutant) Properties() adapters.Properties {
@@ -153,6 +157,35 @@ func (m *mutant) Extend(ctx context.Context, xs []adapters.Extension) []error {
 	return m.Adapter.(adapters.Leaser).Extend(ctx, xs)
 }
 
+func (m *mutant) reserver() adapters.Reserver { return m.Adapter.(adapters.Reserver) }
+
+func (m *mutant) Reserve(ctx context.Context, all []adapters.Reservation) []adapters.Reserved {
+	if m.reserve != nil {
+		return m.reserve(all)
+	}
+	return m.reserver().Reserve(ctx, all)
+}
+
+func (m *mutant) Reservations(ctx context.Context, tags []adapters.Tag) ([]adapters.ReservationState, error) {
+	if m.reserved != nil {
+		return m.reserved(tags)
+	}
+	all, err := m.reserver().Reservations(ctx, tags)
+	if m.state != nil {
+		for i := range all {
+			all[i] = m.state(all[i])
+		}
+	}
+	return all, err
+}
+
+func (m *mutant) Unreserve(ctx context.Context, handles []adapters.Handle) []error {
+	if m.unreserve != nil {
+		return m.unreserve(handles)
+	}
+	return m.reserver().Unreserve(ctx, handles)
+}
+
 func (m *mutant) Watch(ctx context.Context, emit func([]adapters.Evidence)) error {
 	if m.watch != nil {
 		return m.watch(ctx, emit)
@@ -232,6 +265,182 @@ var mutants = []struct {
 	}},
 	{"says nothing of why a job ended with its lease", "Lease/Ends", func(m *mutant, _ *fake.World) {
 		m.evidence = func(e adapters.Evidence) adapters.Evidence { e.LeaseEnded = false; return e }
+	}},
+	{"runs a job in no reservation", "Reserve/Runs Reserve/Ends Reserve/Refused", func(m *mutant, _ *fake.World) {
+		m.submit = func(jobs []adapters.Job) []adapters.Placed {
+			for i := range jobs {
+				jobs[i].Reservation = nil
+			}
+			return m.Adapter.Submit(bg, jobs)
+		}
+	}},
+	{"only says that it reserves", "Reserve/Runs", func(m *mutant, _ *fake.World) {
+		made := map[adapters.Tag]adapters.ReservationState{}
+		m.reserve = func(all []adapters.Reservation) (out []adapters.Reserved) {
+			for _, r := range all {
+				h := adapters.Handle("only said " + r.Tag)
+				made[r.Tag] = adapters.ReservationState{Tag: r.Tag, Handle: h, CPUs: r.CPUs, From: r.From, Until: r.Until}
+				out = append(out, adapters.Reserved{Handle: h})
+			}
+			return out
+		}
+		m.reserved = func(tags []adapters.Tag) (out []adapters.ReservationState, _ error) {
+			for _, tag := range tags {
+				s := made[tag]
+				s.Phase = s.PhaseAt(time.Now())
+				out = append(out, s)
+			}
+			return out, nil
+		}
+		m.unreserve = func(h []adapters.Handle) []error { return each(h, nil) }
+		m.submit = func(jobs []adapters.Job) []adapters.Placed {
+			for i := range jobs {
+				jobs[i].Reservation = nil
+			}
+			return m.Adapter.Submit(bg, jobs)
+		}
+	}},
+	{"begins a reservation at once", "Reserve/Made Reserve/Runs", func(m *mutant, _ *fake.World) {
+		m.reserve = func(all []adapters.Reservation) []adapters.Reserved {
+			for i := range all {
+				all[i].From = time.Time{}
+			}
+			return m.reserver().Reserve(bg, all)
+		}
+	}},
+	{"makes another reservation of the same tag", "Reserve/Made", func(m *mutant, _ *fake.World) {
+		again := map[adapters.Tag]int{}
+		m.reserve = func(all []adapters.Reservation) []adapters.Reserved {
+			for i := range all {
+				if tag := all[i].Tag; again[tag] > 0 {
+					all[i].Tag = adapters.Tag(fmt.Sprintf("%s-%d", tag, again[tag]))
+				}
+				again[all[i].Tag]++
+			}
+			return m.reserver().Reserve(bg, all)
+		}
+	}},
+	{"fails all reservations for one that is bad", "Reserve/Made", func(m *mutant, _ *fake.World) {
+		m.reserve = func(all []adapters.Reservation) []adapters.Reserved {
+			out := m.reserver().Reserve(bg, all)
+			for _, r := range out {
+				if r.Err != nil {
+					for i := range out {
+						out[i] = r
+					}
+				}
+			}
+			return out
+		}
+	}},
+	{"lists no reservations", "Reserve/Made", func(m *mutant, _ *fake.World) {
+		m.reserved = func(tags []adapters.Tag) ([]adapters.ReservationState, error) {
+			if tags == nil {
+				return nil, nil
+			}
+			return m.reserver().Reservations(bg, tags)
+		}
+	}},
+	{"remembers reservations only as long as it is open", "Reserve/Made Reserve/AnswerLost Reserve/Ends", func(m *mutant, _ *fake.World) {
+		mine := map[adapters.Tag]bool{}
+		m.reserve = func(all []adapters.Reservation) []adapters.Reserved {
+			for _, r := range all {
+				mine[r.Tag] = true
+			}
+			return m.reserver().Reserve(bg, all)
+		}
+		m.state = func(s adapters.ReservationState) adapters.ReservationState {
+			if !mine[s.Tag] {
+				return adapters.ReservationState{Tag: s.Tag, Phase: adapters.ReservationGone}
+			}
+			return s
+		}
+	}},
+	{"knows reservations that there are not", "Reserve/Made", func(m *mutant, _ *fake.World) {
+		m.state = func(s adapters.ReservationState) adapters.ReservationState {
+			if s.Phase == adapters.ReservationGone {
+				s.Phase, s.Handle, s.From, s.Until = adapters.ReservationPending, adapters.Handle("x"), time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
+			}
+			return s
+		}
+	}},
+	{"only says that it releases", "Reserve/Made Reserve/Ends", func(m *mutant, _ *fake.World) {
+		m.unreserve = func(h []adapters.Handle) []error { return each(h, nil) }
+	}},
+	{"releases once only", "Reserve/Made", func(m *mutant, _ *fake.World) {
+		gone := map[string]bool{}
+		m.unreserve = func(h []adapters.Handle) []error {
+			errs := m.reserver().Unreserve(bg, h)
+			for i := range h {
+				if gone[string(h[i])] {
+					errs[i] = no(fail.NotFound)
+				}
+				gone[string(h[i])] = true
+			}
+			return errs
+		}
+	}},
+	{"forgets a reservation with its window", "Reserve/Ends", func(m *mutant, _ *fake.World) {
+		m.state = func(s adapters.ReservationState) adapters.ReservationState {
+			if s.Phase == adapters.ReservationEnded {
+				return adapters.ReservationState{Tag: s.Tag, Phase: adapters.ReservationGone}
+			}
+			return s
+		}
+	}},
+	{"promises what it has not", "Reserve/Refused", func(m *mutant, _ *fake.World) {
+		m.reserve = func(all []adapters.Reservation) []adapters.Reserved {
+			out := m.reserver().Reserve(bg, all)
+			for i := range out {
+				if fail.Is(out[i].Err, fail.Exhausted) {
+					out[i] = adapters.Reserved{Handle: adapters.Handle("fake-reservation/1 " + all[i].Tag)}
+				}
+			}
+			return out
+		}
+	}},
+	{"takes what can't be for what can't be now", "Reserve/Refused", func(m *mutant, _ *fake.World) {
+		m.reserve = func(all []adapters.Reservation) []adapters.Reserved {
+			out := m.reserver().Reserve(bg, all)
+			for i := range out {
+				if fail.Is(out[i].Err, fail.Unsupported) {
+					out[i].Err = no(fail.Exhausted)
+				}
+			}
+			return out
+		}
+	}},
+	{"takes a lost answer to a reservation for a refusal", "Reserve/AnswerLost", func(m *mutant, _ *fake.World) {
+		m.reserve = func(all []adapters.Reservation) []adapters.Reserved {
+			out := m.reserver().Reserve(bg, all)
+			for i := range out {
+				if fail.Is(out[i].Err, fail.Uncertain) {
+					out[i].Err = no(fail.Denied)
+				}
+			}
+			return out
+		}
+	}},
+	{"takes reservations for gone while the manager is down", "Reserve/Down", func(m *mutant, _ *fake.World) {
+		m.reserved = func(tags []adapters.Tag) ([]adapters.ReservationState, error) {
+			all, err := m.reserver().Reservations(bg, tags)
+			if err != nil {
+				all = make([]adapters.ReservationState, len(tags))
+				for i := range tags {
+					all[i] = adapters.ReservationState{Tag: tags[i], Phase: adapters.ReservationGone}
+				}
+			}
+			return all, nil
+		}
+	}},
+	{"takes jobs into reservations that it has not", "Reserve/None", func(m *mutant, _ *fake.World) {
+		m.properties = func(p adapters.Properties) adapters.Properties { p.Reserve = false; return p }
+		m.submit = func(jobs []adapters.Job) []adapters.Placed {
+			for i := range jobs {
+				jobs[i].Reservation = nil
+			}
+			return m.Adapter.Submit(bg, jobs)
+		}
 	}},
 	{"makes an empty job fail", "Nothing", func(m *mutant, _ *fake.World) {
 		m.evidence = func(e adapters.Evidence) adapters.Evidence {
@@ -692,6 +901,9 @@ func TestNoMutant(t *testing.T) {
 		t.Run(part, func(t *testing.T) {
 			t.Parallel()
 			h := mutable(func(m *mutant, _ *fake.World) {})
+			if part == "Reserve/None" {
+				h = harness(fake.Options{NoReserve: true})
+			}
 			if part == "Budget" || part == "Alike" {
 				h = harness(fake.Options{Requests: 50, Bulk: true})
 			}

@@ -142,6 +142,18 @@ func FuzzParseScontrol(f *testing.F) {
 	})
 }
 
+func FuzzParseReservations(f *testing.F) {
+	f.Add(reservationsSaid)
+	f.Add("No reservations in the system\n")
+	f.Fuzz(func(t *testing.T, out string) {
+		for _, b := range parseReservations(out) {
+			if b.Name == "" || b.From.IsZero() || b.Until.IsZero() || b.CPUs < 0 || len(b.Nodes) > maxHosts {
+				t.Errorf("%q gives %+v", out, b)
+			}
+		}
+	})
+}
+
 func FuzzRestV38(f *testing.F) {
 	f.Add([]byte(`{"jobs":[{"job_id":3,"array_job_id":3,"array_task_id":1,"job_state":"FAILED","exit_code":256,"name":"x"},{"job_id":4,"array_job_id":4,"array_task_id":null,"array_task_string":"0,2-3","job_state":"PENDING"}]}`))
 	f.Add([]byte(`{"nodes":[{"name":"n","state":"idle","state_flags":["DRAIN"],"cpus":4}],"partitions":[{"name":"a","flags":["default"],"max_time_limit":-1,"state":"UP"}]}`))

@@ -104,12 +104,13 @@ func harness(s *testbed.Slurm, settings string) adaptertest.Harness {
 	return h
 }
 
-// forgetful makes a directory of Slurm's commands whose sbatch does not tell what it
-// did where a file says so: the answer is lost, or the question was.
-func forgetful(t testing.TB, s *testbed.Slurm) (bin string, lose func(testing.TB, any, bool)) {
+// forgetful makes a directory of Slurm's commands whose sbatch, and whose scontrol when it
+// creates something, do not tell what they did where a file says so: the answer is lost,
+// or the question was.
+func forgetful(t testing.TB, s *testbed.Slurm) (bin string, lose, loseReservation func(testing.TB, any, bool)) {
 	t.Helper()
 	bin = shared(t, s, 0o755)
-	for _, name := range []string{"squeue", "scancel", "scontrol", "sacct", "sacctmgr", "srun"} {
+	for _, name := range []string{"squeue", "scancel", "sacct", "sacctmgr", "srun"} {
 		path, err := exec.LookPath(name)
 		if err == nil {
 			err = os.Symlink(path, filepath.Join(bin, name))
@@ -118,31 +119,34 @@ func forgetful(t testing.TB, s *testbed.Slurm) (bin string, lose func(testing.TB
 			t.Fatal(err)
 		}
 	}
-	sbatch, err := exec.LookPath("sbatch")
-	if err != nil {
-		t.Fatal(err)
-	}
-	flag := filepath.Join(bin, "lose")
-	script := fmt.Sprintf(`#!/bin/sh
-[ -e %[1]s ] || exec %[2]s "$@"
-[ -s %[1]s ] && %[2]s "$@" > /dev/null
-rm %[1]s
-echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2
-exit 1
-`, flag, sbatch)
-	if err := os.WriteFile(filepath.Join(bin, "sbatch"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return bin, func(t testing.TB, _ any, done bool) {
-		t.Helper()
-		content := ""
-		if done {
-			content = "done"
-		}
-		if err := os.WriteFile(flag, []byte(content), 0o600); err != nil {
+	loser := func(name, when, complaint string) func(testing.TB, any, bool) {
+		path, err := exec.LookPath(name)
+		if err != nil {
 			t.Fatal(err)
 		}
+		flag := filepath.Join(bin, "lose-"+name)
+		script := fmt.Sprintf(`#!/bin/sh
+[ -e %[1]s ] && %[3]s || exec %[2]s "$@"
+[ -s %[1]s ] && %[2]s "$@" > /dev/null
+rm %[1]s
+echo '%[4]s: Socket timed out on send/recv operation' >&2
+exit 1
+`, flag, path, when, complaint)
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return func(t testing.TB, _ any, done bool) {
+			t.Helper()
+			content := ""
+			if done {
+				content = "done"
+			}
+			if err := os.WriteFile(flag, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
+	return bin, loser("sbatch", "true", "sbatch: error: Batch job submission failed"), loser("scontrol", `[ "$1" = create ]`, "Error creating the reservation")
 }
 
 // forwarder passes requests on to slurmrestd, but loses one submission where it is told
@@ -198,8 +202,8 @@ func TestRest(t *testing.T) {
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	s := cluster(t)
-	bin, lose := forgetful(t, s)
+	bin, lose, loseReservation := forgetful(t, s)
 	h := harness(s, "path: commands\nbin: "+bin+"\nrequestsPerSecond: 200\npoll: 500ms\n")
-	h.Manager.LoseNextAnswer = lose
+	h.Manager.LoseNextAnswer, h.Manager.LoseNextReservation = lose, loseReservation
 	adaptertest.Run(t, h)
 }

@@ -111,6 +111,7 @@ func TestOpen(t *testing.T) {
 		"poll: soon":               "poll",
 		"requestsPerSecond: 0.01":  "requestsPerSecond",
 		"umask: '999'":             "umask",
+		"reservations: maybe":      "reservations",
 		"share: a b":               "share",
 		"container: [run]":         "container",
 		"launchers: {x: [mpirun]}": "launchers",
