@@ -69,16 +69,17 @@ var rules = []struct {
 // pure packages decide: they start no goroutine, open no file and read no clock,
 // so that the simulator and the property tests run the code that ships.
 var pure = map[string][]string{
-	"jsdl":                     {"os", "net", "net/http", "io/fs", "os/exec"},
-	"resourcemodel":            {"os", "net", "net/http", "io/fs", "os/exec"},
-	"internal/broker/policy":   {"os", "net", "net/http", "io/fs", "os/exec"},
-	"internal/broker/schedule": {"os", "net", "net/http", "io/fs", "os/exec"},
-	"peers/wire":               {"os", "net", "net/http", "io/fs", "os/exec"},
-	"peers/exchange":           {"os", "net", "net/http", "io/fs", "os/exec"},
-	"peers/session":            {"os", "net", "net/http", "io/fs", "os/exec"},
-	"peers/handover":           {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
-	"peers/ledger":             {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
-	"peers/routing":            {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"jsdl":                         {"os", "net", "net/http", "io/fs", "os/exec"},
+	"resourcemodel":                {"os", "net", "net/http", "io/fs", "os/exec"},
+	"internal/broker/policy":       {"os", "net", "net/http", "io/fs", "os/exec"},
+	"internal/broker/schedule":     {"os", "net", "net/http", "io/fs", "os/exec"},
+	"internal/agreements/calendar": {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"peers/wire":                   {"os", "net", "net/http", "io/fs", "os/exec"},
+	"peers/exchange":               {"os", "net", "net/http", "io/fs", "os/exec"},
+	"peers/session":                {"os", "net", "net/http", "io/fs", "os/exec"},
+	"peers/handover":               {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"peers/ledger":                 {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"peers/routing":                {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 }
 
 func TestImportsPointDown(t *testing.T) {
