@@ -20,13 +20,13 @@ const (
 )
 
 // transitions is the state machine of agreements (§7.1). An acceptance that
-// overtakes a request to terminate is observed while it terminates. An offer
-// that expires undecided is rejected.
+// overtakes a request to terminate is observed while it terminates; asking for the
+// end a second time changes nothing. An offer that expires undecided is rejected.
 var transitions = map[State]map[Event]State{
 	Pending:                {EventAccepted: Observed, EventRejected: Rejected, EventTerminate: PendingAndTerminating},
-	PendingAndTerminating:  {EventAccepted: ObservedAndTerminating, EventRejected: Rejected, EventTerminated: Terminated},
+	PendingAndTerminating:  {EventAccepted: ObservedAndTerminating, EventRejected: Rejected, EventTerminate: PendingAndTerminating, EventTerminated: Terminated},
 	Observed:               {EventTerminate: ObservedAndTerminating, EventCompleted: Complete},
-	ObservedAndTerminating: {EventTerminated: Terminated, EventCompleted: Complete},
+	ObservedAndTerminating: {EventTerminate: ObservedAndTerminating, EventTerminated: Terminated, EventCompleted: Complete},
 	Rejected:               {},
 	Complete:               {},
 	Terminated:             {},
