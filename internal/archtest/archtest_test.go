@@ -36,7 +36,8 @@ var layers = [][]string{
 	{"resourcemodel"},
 	{"jsdl", "internal/soap"},
 	{"internal/wssec", "internal/xpath", "internal/xsd"},
-	{"internal/xmldoc", "internal/c14n", "internal/fail", "internal/telemetry"},
+	{"internal/xmldoc", "internal/c14n", "internal/decimal", "internal/telemetry"},
+	{"internal/fail"},
 }
 
 // suites are imported by tests only, from anywhere; they may import what they judge.
@@ -69,17 +70,21 @@ var rules = []struct {
 // pure packages decide: they start no goroutine, open no file and read no clock,
 // so that the simulator and the property tests run the code that ships.
 var pure = map[string][]string{
-	"jsdl":                         {"os", "net", "net/http", "io/fs", "os/exec"},
-	"resourcemodel":                {"os", "net", "net/http", "io/fs", "os/exec"},
-	"internal/broker/policy":       {"os", "net", "net/http", "io/fs", "os/exec"},
-	"internal/broker/schedule":     {"os", "net", "net/http", "io/fs", "os/exec"},
-	"internal/agreements/calendar": {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
-	"peers/wire":                   {"os", "net", "net/http", "io/fs", "os/exec"},
-	"peers/exchange":               {"os", "net", "net/http", "io/fs", "os/exec"},
-	"peers/session":                {"os", "net", "net/http", "io/fs", "os/exec"},
-	"peers/handover":               {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
-	"peers/ledger":                 {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
-	"peers/routing":                {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"jsdl":                          {"os", "net", "net/http", "io/fs", "os/exec"},
+	"resourcemodel":                 {"os", "net", "net/http", "io/fs", "os/exec"},
+	"internal/broker/policy":        {"os", "net", "net/http", "io/fs", "os/exec"},
+	"internal/broker/schedule":      {"os", "net", "net/http", "io/fs", "os/exec"},
+	"internal/agreements/calendar":  {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"peers/wire":                    {"os", "net", "net/http", "io/fs", "os/exec"},
+	"peers/exchange":                {"os", "net", "net/http", "io/fs", "os/exec"},
+	"peers/session":                 {"os", "net", "net/http", "io/fs", "os/exec"},
+	"peers/handover":                {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"peers/ledger":                  {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"peers/routing":                 {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"internal/agreements/terms":     {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"internal/decimal":              {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"internal/agreements/guarantee": {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"internal/agreements/ledger":    {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 }
 
 func TestImportsPointDown(t *testing.T) {

@@ -2,18 +2,20 @@ package terms
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/agreements/calendar"
+	"github.com/portolan-project/portolan/internal/agreements/engine"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
 
-// MaxPlans bounds the alternatives for one offer, as the engine does.
-const MaxPlans = 32
+// MaxPlans bounds the alternatives for one offer.
+const MaxPlans = engine.MaxAlternatives
 
 // Plan is one way to keep what a request asks for.
 type Plan struct {
@@ -29,11 +31,34 @@ type Plan struct {
 
 // Placed is where a plan puts a service.
 type Placed struct {
-	Service     string
-	Site, Share string // "" is anywhere, for best effort
-	Environment string
-	CPUs, Nodes int64 // that are held; Nodes are whole ones
-	Holds       []int // which of the plan's
+	Service     string `json:"service"`
+	Site        string `json:"site,omitempty"` // "" is anywhere, for best effort
+	Share       string `json:"share,omitempty"`
+	Environment string `json:"environment,omitempty"`
+	CPUs        int64  `json:"cpus,omitempty"`  // that are held
+	Nodes       int64  `json:"nodes,omitempty"` // whole ones
+	Holds       []int  `json:"holds,omitempty"` // which of the plan's
+}
+
+// Engine gives the plan as the engine tries it; its Services are what Placements reads.
+func (p *Plan) Engine() (engine.Plan, error) {
+	b, err := json.Marshal(p.Placed)
+	if err != nil {
+		return engine.Plan{}, fail.E("terms.Engine", fail.Internal, p.Name, err)
+	}
+	return engine.Plan{Name: p.Name, Holds: p.Holds, StartBy: p.StartBy, Price: p.Price, Services: b}, nil
+}
+
+// Placements gives where a plan of the engine puts the services.
+func Placements(p *engine.Plan) ([]Placed, error) {
+	var list []Placed
+	if len(p.Services) == 0 {
+		return nil, nil
+	}
+	if err := json.Unmarshal(p.Services, &list); err != nil {
+		return nil, fail.E("terms.Placements", fail.Internal, p.Name, err)
+	}
+	return list, nil
 }
 
 // spot is a place where a service could be.
@@ -98,7 +123,7 @@ func Plans(q *Request, m *resourcemodel.Snapshot, who resourcemodel.Subject, now
 	return plans, nil
 }
 
-const maxTotal = 1 << 50
+const maxTotal = engine.MaxPrice
 
 // picks gives combinations of one of each list, those first whose numbers are least.
 func picks(lists [][]spot, most int) [][]int {

@@ -2,6 +2,8 @@ package terms
 
 import (
 	"cmp"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"github.com/beevik/etree"
 
 	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/agreements/guarantee"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 	"github.com/portolan-project/portolan/jsdl"
@@ -45,10 +48,12 @@ type Request struct {
 	NotBefore, StartBy, FinishBy time.Time
 	Window                       Window
 
-	Guarantees []*agreement.Guarantee
-	// Constants are values that guarantees may name, besides what is measured: startBy,
-	// finishBy, windowStart, windowEnd, those that the offer has.
-	Constants map[string]time.Time
+	// Guarantees are what is to be watched, Promises the terms that say so, in the same
+	// order. Beside what is measured, they may name the variables startBy, finishBy,
+	// windowStart and windowEnd: those of the services that they are about, so far as there
+	// are such times.
+	Guarantees []*guarantee.Guarantee
+	Promises   []*agreement.Guarantee
 	// Expiration is the agreement's wsag:ExpirationTime; zero is none.
 	Expiration time.Time
 }
@@ -92,6 +97,16 @@ func invalid(term, format string, args ...any) error {
 	return fail.Errorf("terms.Read", fail.Invalid, term, format, args...)
 }
 
+// over refuses what has passed.
+func over(format string, args ...any) error {
+	return agreement.Refuse(agreement.Expired, fmt.Sprintf(format, args...))
+}
+
+// breaks refuses an offer that is not as its template lets.
+func breaks(format string, args ...any) error {
+	return agreement.Refuse(agreement.NotCompliant, fmt.Sprintf(format, args...))
+}
+
 // read reads the terms, whatever the time is.
 func read(a *agreement.Agreement) (*Request, error) {
 	if p := a.Context.ServiceProvider; p != agreement.Responder {
@@ -113,7 +128,7 @@ func read(a *agreement.Agreement) (*Request, error) {
 		case *agreement.ServiceProperties:
 			variables = append(variables, t)
 		case *agreement.Guarantee:
-			q.Guarantees = append(q.Guarantees, t)
+			q.Promises = append(q.Promises, t)
 		}
 		return err == nil
 	})
@@ -126,8 +141,8 @@ func read(a *agreement.Agreement) (*Request, error) {
 		return nil, invalid("Terms", "the offer describes no service: put a jsdl:JobDefinition or a Capacity into a ServiceDescriptionTerm")
 	case len(services) > MaxServices:
 		return nil, fail.Errorf("terms.Read", fail.Exhausted, "Terms", "the offer has %d services; %d may go together: make several offers", len(services), MaxServices)
-	case len(q.Guarantees) > MaxGuarantees:
-		return nil, fail.Errorf("terms.Read", fail.Exhausted, "Terms", "the offer has %d guarantees; it may have %d", len(q.Guarantees), MaxGuarantees)
+	case len(q.Promises) > MaxGuarantees:
+		return nil, fail.Errorf("terms.Read", fail.Exhausted, "Terms", "the offer has %d guarantees; it may have %d", len(q.Promises), MaxGuarantees)
 	}
 	for i := range services {
 		v, kind, err := readService(&services[i])
@@ -164,22 +179,25 @@ func (q *Request) summarize() {
 			q.Window.End = v.Window.End
 		}
 	}
-	q.Constants = map[string]time.Time{}
-	for name, t := range map[string]time.Time{"startBy": q.StartBy, "finishBy": q.FinishBy, "windowStart": q.Window.Start, "windowEnd": q.Window.End} {
-		if !t.IsZero() {
-			q.Constants[name] = t
-		}
-	}
 }
 
-// The names that a guarantee may be about, and what they are to people.
-var indicators = map[string]string{
-	"queueWait":    "the wait in the queue",
-	"startTime":    "the time of the start",
-	"finishTime":   "the time of the end",
-	"runTime":      "the run time",
-	"availability": "the availability of the reserved resources",
-	"success":      "the success of the job",
+// constants gives the times of an offer that a guarantee of some services may name: of
+// each the earliest, and the end of the last window. No services are all.
+func (q *Request) constants(scopes []agreement.Scope) map[string]time.Time {
+	of := Request{}
+	for i := range q.Services {
+		if len(scopes) == 0 || slices.ContainsFunc(scopes, func(s agreement.Scope) bool { return s.ServiceName == "" || s.ServiceName == q.Services[i].Name }) {
+			of.Services = append(of.Services, q.Services[i])
+		}
+	}
+	of.summarize()
+	all := map[string]time.Time{}
+	for name, t := range map[string]time.Time{"startBy": of.StartBy, "finishBy": of.FinishBy, "windowStart": of.Window.Start, "windowEnd": of.Window.End} {
+		if !t.IsZero() {
+			all[name] = t
+		}
+	}
+	return all
 }
 
 // known refuses variables of which nothing is known.
@@ -188,26 +206,15 @@ func (q *Request) known(list []*agreement.ServiceProperties) error {
 		if !q.has(p.ServiceName) {
 			return invalid(p.Name, "the properties %s are of the service %s, which the offer does not describe", quoted(p.Name), quoted(p.ServiceName))
 		}
+		names := slices.Sorted(maps.Keys(guarantee.KPIs()))
+		names = append(names, slices.Sorted(maps.Keys(q.constants([]agreement.Scope{{ServiceName: p.ServiceName}})))...)
 		for i := range p.Variables {
-			n := p.Variables[i].Name
-			if _, ok := q.Constants[n]; !ok && indicators[n] == "" {
-				return unsupported(p.Name, "the properties %s have the variable %s, of which nothing is known here; there are %s", quoted(p.Name), quoted(n), listed(q.variables()))
+			if n := p.Variables[i].Name; !slices.Contains(names, n) {
+				return unsupported(p.Name, "the properties %s have the variable %s, of which nothing is known here; there are %s", quoted(p.Name), quoted(n), listed(names))
 			}
 		}
 	}
 	return nil
-}
-
-func (q *Request) variables() []string {
-	var names []string
-	for n := range indicators {
-		names = append(names, n)
-	}
-	for n := range q.Constants {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
 }
 
 func (q *Request) has(service string) bool {
@@ -216,17 +223,9 @@ func (q *Request) has(service string) bool {
 
 // guarantees checks what the gateway is asked to watch.
 func (q *Request) guarantees() error {
-	for _, g := range q.Guarantees {
+	for _, g := range q.Promises {
 		if g.Obligated == agreement.ServiceConsumer {
 			return unsupported(g.Name, "the guarantee %s is one that the consumer must keep; only what this gateway must keep is watched", quoted(g.Name))
-		}
-		if _, constant := q.Constants[g.KPIName]; g.KPIName != "" && (indicators[g.KPIName] == "" || constant) {
-			var names []string
-			for n := range indicators {
-				names = append(names, n)
-			}
-			slices.Sort(names)
-			return unsupported(g.Name, "the guarantee %s is about %s, which is not measured here; there are %s", quoted(g.Name), quoted(g.KPIName), listed(names))
 		}
 		for _, s := range g.Scopes {
 			if s.ServiceName != "" && !q.has(s.ServiceName) {
@@ -236,6 +235,15 @@ func (q *Request) guarantees() error {
 				return unsupported(g.Name, "the guarantee %s is about a part of a service (%s); only whole services are watched", quoted(g.Name), quoted(s.Extensions[0].Tag))
 			}
 		}
+		vars := guarantee.Variables{}
+		for name, t := range q.constants(g.Scopes) {
+			vars[name] = agreement.OfTime(t)
+		}
+		c, err := guarantee.Compile(g, vars)
+		if err != nil {
+			return fail.E("terms.Read", fail.KindOf(err), g.Name, err)
+		}
+		q.Guarantees = append(q.Guarantees, c)
 	}
 	return nil
 }
@@ -461,7 +469,7 @@ func (q *Request) timely(now time.Time, s *Settings) error {
 			case t.past && !t.by && s.Notice > 0:
 				return invalid(v.Term, "the service %s: its %s %s; nothing is promised before %s", quoted(v.Name), t.what, moment(t.t), moment(now.Add(s.Notice)))
 			case t.past:
-				return invalid(v.Term, "the service %s: its %s %s, and that is over", quoted(v.Name), t.what, moment(t.t))
+				return over("the service %s: its %s %s, and that is over", quoted(v.Name), t.what, moment(t.t))
 			case t.t.After(horizon):
 				return invalid(v.Term, "the service %s: its %s %s; nothing is promised beyond %s", quoted(v.Name), t.what, moment(t.t), moment(horizon))
 			}
@@ -482,7 +490,7 @@ func (q *Request) expires(now time.Time) error {
 		return nil
 	}
 	if !q.Expiration.After(now) {
-		return invalid("ExpirationTime", "the offer's ExpirationTime %s is over; choose a later one or leave it out", moment(q.Expiration))
+		return over("the offer's ExpirationTime %s is over; choose a later one or leave it out", moment(q.Expiration))
 	}
 	for i := range q.Services {
 		v := &q.Services[i]
@@ -523,15 +531,15 @@ func Adheres(t *agreement.Template, a *agreement.Agreement) error {
 				names = append(names, string(k))
 			}
 		}
-		return invalid("Terms", "the offer asks for %s, and its template %s is for %s: leave its times as they are in the template, or take another template", asked.Kind, quoted(t.Name), listed(names))
+		return breaks("the offer asks for %s, and its template %s is for %s: leave its times as they are in the template, or take another template", asked.Kind, quoted(t.Name), listed(names))
 	}
-	for _, g := range asked.Guarantees {
+	for _, g := range asked.Promises {
 		same, ok := t.Term(g.Name).(*agreement.Guarantee)
 		if !ok {
-			return invalid(g.Name, "the guarantee %s is not in the template %s; leave it out", quoted(g.Name), quoted(t.Name))
+			return breaks("the guarantee %s is not in the template %s; leave it out", quoted(g.Name), quoted(t.Name))
 		}
 		if !alike(bare(g), bare(same)) {
-			return invalid(g.Name, "the guarantee %s is another than that of the template %s; take it as it is, or leave it out", quoted(g.Name), quoted(t.Name))
+			return breaks("the guarantee %s is another than that of the template %s; take it as it is, or leave it out", quoted(g.Name), quoted(t.Name))
 		}
 	}
 	return nil

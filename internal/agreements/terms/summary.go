@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/agreements/guarantee"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 )
@@ -40,8 +41,8 @@ func Summary(a *agreement.Agreement, zone *time.Location) []string {
 	for i := range q.Services {
 		list = append(list, t.service(q, &q.Services[i]))
 	}
-	for _, g := range q.Guarantees {
-		list = append(list, t.guarantee(g))
+	for _, g := range q.Promises {
+		list = append(list, t.guarantee(g, q))
 	}
 	if !q.Expiration.IsZero() {
 		list = append(list, "The agreement ends at "+t.moment(q.Expiration)+".")
@@ -66,7 +67,7 @@ func (t *teller) unread(a *agreement.Agreement, err error) []string {
 		}
 	}
 	for _, g := range a.Guarantees() {
-		list = append(list, t.guarantee(g))
+		list = append(list, t.guarantee(g, nil))
 	}
 	return list
 }
@@ -216,25 +217,41 @@ func span(d time.Duration) string {
 	return strings.Join(parts, " ")
 }
 
-// promised are the guarantees of our own templates, in words.
-var promised = map[string]string{
-	"queueWait": "it waits no longer than is promised", "startTime": "it starts in time", "finishTime": "it ends in time", "runTime": "it runs no longer than is promised",
-	"availability": "the resources are there", "success": "it succeeds",
-}
-
-// guarantee says what is due for one.
-func (t *teller) guarantee(g *agreement.Guarantee) string {
-	what := promised[g.KPIName]
-	if what == "" {
-		what = "an objective of its own is met"
-	}
+// guarantee says what is promised, and what is due for it; q is nil where the agreement is
+// not understood.
+func (t *teller) guarantee(g *agreement.Guarantee, q *Request) string {
 	who := "The gateway"
 	if g.Obligated == agreement.ServiceConsumer {
 		who = "The user"
 	}
-	s := fmt.Sprintf("%s guarantees (‘%s’) that %s", who, short(g.Name), what)
+	s := fmt.Sprintf("%s guarantees ‘%s’", who, short(g.Name))
+	env := agreement.Environment{Variables: guarantee.KPIs()}
+	if q != nil {
+		for name, at := range q.constants(g.Scopes) {
+			env.Variables[name] = agreement.Declared{Type: agreement.DateTime, Words: t.moment(at)}
+		}
+	}
+	about := env
+	if about.Target = g.KPIName; g.Level != nil {
+		if x, err := agreement.ParseCondition(g.Level, about); err == nil {
+			s += ": " + x.String()
+		}
+	}
 	if g.QualifyingCondition != nil {
-		s += ", under a condition"
+		if x, err := agreement.ParseCondition(g.QualifyingCondition, env); err == nil {
+			s += ", as long as " + x.String()
+		} else {
+			s += ", under a condition"
+		}
+	}
+	var services []string
+	for _, x := range g.Scopes {
+		if x.ServiceName != "" {
+			services = append(services, "‘"+short(x.ServiceName)+"’")
+		}
+	}
+	if q != nil && len(q.Services) > 1 && len(services) > 0 {
+		s += ", of " + listed(services)
 	}
 	owed := func(list []agreement.Compensation) string {
 		var amounts []string

@@ -15,7 +15,7 @@ import (
 
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/calendar"
-	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/agreements/guarantee"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 	"github.com/portolan-project/portolan/jsdl"
 	"github.com/portolan-project/portolan/resourcemodel"
@@ -266,7 +266,7 @@ func (b *builder) capacity() {
 	b.item("cpus", in("CPUs"), from("1"), upTo(whole(b.o.amount.CPUs)))
 	b.item("start", in("StartTime"), from(moment(b.earliest())), upTo(moment(b.horizon())))
 	b.item("end", in("EndTime"), from(moment(b.earliest())), upTo(moment(b.horizon())))
-	b.guarantee("available", "availability", numberAtLeast(b.s.Availability))
+	b.guarantee("available", guarantee.Availability, numberAtLeast(b.s.Availability))
 }
 
 // place says where; an offer by the template for any site may choose one.
@@ -307,18 +307,18 @@ func (b *builder) times() {
 		b.term(termStartBy, StartByElement(b.begin()))
 		b.item("startBy", of(termStartBy, "p:StartBy"), start, most)
 		b.values(variable{"startBy", of(termStartBy, "p:StartBy")})
-		b.guarantee("start", "startTime", compare("startTime", "startBy", 0))
+		b.guarantee("start", guarantee.StartTime, compare(guarantee.StartTime, "startBy", 0))
 	case FinishBy:
 		b.term(termFinishBy, FinishByElement(b.begin().Add(2*b.length())))
 		b.item("finishBy", of(termFinishBy, "p:FinishBy"), start, most)
 		b.values(variable{"finishBy", of(termFinishBy, "p:FinishBy")})
-		b.guarantee("finish", "finishTime", compare("finishTime", "finishBy", 0))
+		b.guarantee("finish", guarantee.FinishTime, compare(guarantee.FinishTime, "finishBy", 0))
 	case AdvanceReservation:
 		b.term(termWindow, Window{b.begin(), b.begin().Add(b.length())}.Element())
 		b.item("start", of(termWindow, "p:Window/p:StartTime"), start, most)
 		b.item("end", of(termWindow, "p:Window/p:EndTime"), start, most)
 		b.values(variable{"windowStart", of(termWindow, "p:Window/p:StartTime")}, variable{"windowEnd", of(termWindow, "p:Window/p:EndTime")})
-		b.guarantee("start", "startTime", compare("startTime", "windowStart", b.s.Grace))
+		b.guarantee("start", guarantee.StartTime, compare(guarantee.StartTime, "windowStart", b.s.Grace))
 	}
 }
 
@@ -448,10 +448,10 @@ func covers(newer, older string) bool {
 
 // Current finds the template that an offer was made by among today's. One whose limits
 // have only grown since is still good: the offer is held against today's then. Else the
-// refusal, a fail.NotFound, says what to do.
+// refusal, NoSuchTemplate, says what to do.
 func Current(list []agreement.Template, name, id string) (*agreement.Template, error) {
 	refuse := func(format string, args ...any) (*agreement.Template, error) {
-		return nil, fail.Errorf("terms.Current", fail.NotFound, name, format, args...)
+		return nil, agreement.Refuse(agreement.NoSuchTemplate, fmt.Sprintf(format, args...))
 	}
 	if name == "" {
 		return refuse("the offer names no template: put the name and the id of one of the gateway's templates into its Context, as TemplateName and TemplateId")
