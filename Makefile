@@ -14,7 +14,7 @@ FUZZTIME ?= 20s
 # What the tests need beside Go: a C compiler for the race detector, SOAP stacks that we did not write, libxml2 as the
 # judge of schema validity, a real Slurm with accounting and REST, sshd, and what the plug-in in Python imports. The real
 # HTCondor comes into a folder of its own, as no package of this Debian has it (internal/testbed).
-TEST_PACKAGES := gcc libc6-dev libxml2-utils xmlsec1 python3-zeep php-cli php-soap mono-devel mono-mcs \
+TEST_PACKAGES := gcc libc6-dev libxml2-utils xmlsec1 python3-zeep python3-lxml php-cli php-soap mono-devel mono-mcs \
   munge slurmctld slurmd slurm-client slurmdbd slurmrestd slurm-wlm-jwt-plugin mariadb-server \
   openssh-server iproute2 python3-grpcio python3-protobuf python3-cryptography protobuf-compiler libprotobuf-dev procps
 
