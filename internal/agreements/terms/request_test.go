@@ -132,7 +132,7 @@ func TestReadSeveral(t *testing.T) {
 		t.Errorf("%v", q.Guarantees)
 	}
 	// The guarantee is about the service b alone, and so is the window in it.
-	if c := q.constants(q.Promises[0].Scopes); !c["windowStart"].Equal(noon.Add(3*hours)) {
+	if c := q.constants(q.Promises[0].Scopes); !c["windowStart"].Equal(noon.Add(3 * hours)) {
 		t.Errorf("%v", c)
 	}
 }
@@ -284,8 +284,8 @@ func TestExpiration(t *testing.T) {
 func TestSamples(t *testing.T) {
 	dir := filepath.Join(testenv.Shared(t), "samples", "soap")
 	for file, says := range map[string]string{
-		"wsag-wsag4j-template-2.xml":              "",
-		"wsag-wsag4j-template-5.xml":              "EndpointReference",
+		"wsag-wsag4j-template-2.xml":             "",
+		"wsag-wsag4j-template-5.xml":             "EndpointReference",
 		"wsag-wsag4j-betaas-template-simple.xml": "no job",
 	} {
 		b, err := os.ReadFile(filepath.Join(dir, file))

@@ -91,11 +91,12 @@ type offered struct {
 	effort int64           // the most of one job for which nothing is promised; 0 is not known
 	amount calendar.Amount // the most of a capacity
 	wall   time.Duration   // that one job may run; 0 is no limit
+	least  time.Duration   // that one may run at each of the places; 0 is no limit
 	price  float64         // the least that has to be paid at one of the places
 }
 
 func (h *shareWorth) offered(site string) offered {
-	o := offered{places: []Place{{site, h.share.ID}}, amount: h.most(), wall: h.share.MaxWallTime, price: price(h.share)}
+	o := offered{places: []Place{{site, h.share.ID}}, amount: h.most(), wall: h.share.MaxWallTime, least: h.share.MaxWallTime, price: price(h.share)}
 	o.cpus, o.effort = o.amount.CPUs, h.all
 	if n := int64(h.share.MaxCPUs); n > 0 {
 		o.cpus, o.effort = min(o.cpus, n), min(max(o.effort, 1), n)
@@ -125,6 +126,9 @@ func together(places []offered, k Kind) offered {
 		all.cpus, all.effort = max(all.cpus, o.cpus), max(all.effort, o.effort)
 		all.amount = calendar.Amount{Slots: max(all.amount.Slots, o.amount.Slots), CPUs: max(all.amount.CPUs, o.amount.CPUs), Nodes: max(all.amount.Nodes, o.amount.Nodes)}
 		all.wall, all.price = max(all.wall, o.wall), min(all.price, o.price)
+		if o.least > 0 && (all.least == 0 || o.least < all.least) {
+			all.least = o.least
+		}
 		boundless, endless = boundless || o.effort == 0, endless || o.wall == 0
 	}
 	if boundless {
@@ -242,7 +246,11 @@ func (b *builder) describe() {
 
 // length is how long the example of a template is.
 func (b *builder) length() time.Duration {
-	return max(time.Second, min(example, b.s.Horizon/8, b.o.window(b.s)).Truncate(time.Second))
+	d := min(example, b.s.Horizon/8, b.o.window(b.s))
+	if b.o.least > 0 {
+		d = min(d, b.o.least)
+	}
+	return max(time.Second, d.Truncate(time.Second))
 }
 
 // earliest gives the first time for which something is promised: to the minute, so that a
