@@ -657,7 +657,7 @@ func (r *reader) preferences(e *etree.Element) []Preference {
 		if u := c.need("Utility"); u != nil {
 			s := xmldoc.Collapse(r.text(u, "xs:float", MaxName))
 			var err error
-			if p.Utility, err = strconv.ParseFloat(s, 64); err != nil || !decimal.MatchString(s) || math.Abs(p.Utility) > math.MaxFloat32 {
+			if p.Utility, err = strconv.ParseFloat(s, 64); err != nil || !decimalForm.MatchString(s) || math.Abs(p.Utility) > math.MaxFloat32 {
 				r.refuse(u, "is %s; expected a number", quoted(s))
 			}
 		}
@@ -829,10 +829,10 @@ func (c *children) one() *etree.Element {
 }
 
 var (
-	whole    = regexp.MustCompile(`^[+-]?[0-9]+$`)
-	decimal  = regexp.MustCompile(`^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$`)
-	duration = regexp.MustCompile(`^-?P([0-9]+Y)?([0-9]+M)?([0-9]+D)?(T([0-9]+H)?([0-9]+M)?([0-9]+(\.[0-9]+)?S)?)?$`)
-	instant  = regexp.MustCompile(`^([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})?$`)
+	whole       = regexp.MustCompile(`^[+-]?[0-9]+$`)
+	decimalForm = regexp.MustCompile(`^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$`)
+	duration    = regexp.MustCompile(`^-?P([0-9]+Y)?([0-9]+M)?([0-9]+D)?(T([0-9]+H)?([0-9]+M)?([0-9]+(\.[0-9]+)?S)?)?$`)
+	instant     = regexp.MustCompile(`^([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})?$`)
 )
 
 // isDuration tells an xs:duration: a P or a T with nothing behind it is none.

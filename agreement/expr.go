@@ -155,16 +155,28 @@ const (
 )
 
 var forms = map[string]form{
-	"Less": {2, 2, comparesOrdered, compareLess, nil,
-		map[Type]string{Duration: " is less than ", DateTime: " is before ", "": " is less than "}, wantOrdered},
-	"LessOrEqual": {2, 2, comparesOrdered, compareLessOrEqual, nil,
-		map[Type]string{DateTime: " is no later than ", "": " is at most "}, wantOrdered},
+	"Less": {
+		2, 2, comparesOrdered, compareLess, nil,
+		map[Type]string{Duration: " is less than ", DateTime: " is before ", "": " is less than "},
+		wantOrdered,
+	},
+	"LessOrEqual": {
+		2, 2, comparesOrdered, compareLessOrEqual, nil,
+		map[Type]string{DateTime: " is no later than ", "": " is at most "},
+		wantOrdered,
+	},
 	"Equal":    {2, 2, comparesAny, compareEqual, nil, map[Type]string{"": " is "}, wantAny},
 	"NotEqual": {2, 2, comparesAny, compareNotEqual, nil, map[Type]string{"": " is not "}, wantAny},
-	"Greater": {2, 2, comparesOrdered, compareGreater, nil,
-		map[Type]string{DateTime: " is after ", "": " is more than "}, wantOrdered},
-	"GreaterOrEqual": {2, 2, comparesOrdered, compareGreaterOrEqual, nil,
-		map[Type]string{DateTime: " is no earlier than ", "": " is at least "}, wantOrdered},
+	"Greater": {
+		2, 2, comparesOrdered, compareGreater, nil,
+		map[Type]string{DateTime: " is after ", "": " is more than "},
+		wantOrdered,
+	},
+	"GreaterOrEqual": {
+		2, 2, comparesOrdered, compareGreaterOrEqual, nil,
+		map[Type]string{DateTime: " is no earlier than ", "": " is at least "},
+		wantOrdered,
+	},
 	"And":      {1, maxOperands, connects, nil, nil, map[Type]string{"": " and "}, wantTruths},
 	"Or":       {1, maxOperands, connects, nil, nil, map[Type]string{"": " or "}, wantTruths},
 	"Not":      {1, 1, connects, nil, nil, nil, wantTruths},
@@ -176,10 +188,14 @@ var forms = map[string]form{
 	"Max":      {1, maxOperands, picks, nil, maximum, nil, "numbers, durations or dateTimes, all of one type"},
 	"Variable": {},
 	"Value":    {},
-	"atMost": {compare: compareLessOrEqual,
-		words: map[Type]string{DateTime: " is no later than ", "": " is at most "}},
-	"atLeast": {compare: compareGreaterOrEqual,
-		words: map[Type]string{DateTime: " is no earlier than ", "": " is at least "}},
+	"atMost": {
+		compare: compareLessOrEqual,
+		words:   map[Type]string{DateTime: " is no later than ", "": " is at most "},
+	},
+	"atLeast": {
+		compare: compareGreaterOrEqual,
+		words:   map[Type]string{DateTime: " is no earlier than ", "": " is at least "},
+	},
 }
 
 // ParseCondition reads the condition in a wsag:QualifyingCondition or
@@ -221,7 +237,7 @@ func parseHeld(holder *etree.Element, env Environment, want Type) (*Expression, 
 		return nil, fail.Errorf("agreement.ParseExpression", fail.Unsupported, holder.Tag,
 			"the expression in %s is text, a language that is not evaluated here: write it as an element of %s", holder.Tag, NSPortolan)
 	case text != "":
-		return nil, refuse(holder, "has text beside its element: take out %s", cut(text))
+		return nil, refuse(holder, "has text beside its element: take out %s", excerpt(text))
 	case len(children) != 1:
 		return nil, refuse(holder, "must be one element, and there are %d", len(children))
 	}
@@ -233,8 +249,8 @@ func parseHeld(holder *etree.Element, env Environment, want Type) (*Expression, 
 	return p.parse(children[0], 1)
 }
 
-// cut quotes the beginning of a text.
-func cut(s string) string {
+// excerpt quotes the beginning of a text.
+func excerpt(s string) string {
 	if utf8.RuneCountInString(s) > 40 {
 		s = string([]rune(s)[:40]) + "…"
 	}
@@ -264,7 +280,7 @@ func (p *exprParser) parse(e *etree.Element, depth int) (*Expression, error) {
 		case a.Space == "" && (a.Key == "name" && e.Tag == "Variable" || a.Key == "type" && e.Tag == "Value"):
 			attributes[a.Key] = xmldoc.Collapse(a.Value)
 		default:
-			return nil, refuse(e, "has the attribute %s, which it does not take", cut(a.FullKey()))
+			return nil, refuse(e, "has the attribute %s, which it does not take", excerpt(a.FullKey()))
 		}
 	}
 	switch e.Tag {
@@ -272,7 +288,7 @@ func (p *exprParser) parse(e *etree.Element, depth int) (*Expression, error) {
 		return p.literal(e, attributes["type"])
 	}
 	if text := strings.TrimSpace(xmldoc.Text(e)); text != "" {
-		return nil, refuse(e, "has the text %s: put it into a Value", cut(text))
+		return nil, refuse(e, "has the text %s: put it into a Value", excerpt(text))
 	}
 	x := &Expression{form: e.Tag}
 	children := e.ChildElements()
@@ -326,7 +342,7 @@ func typeNames(ts []Type) string {
 func (x *Expression) about(e *etree.Element, env Environment, name string) (*Expression, error) {
 	d, ok := env.Variables[name]
 	if !ok {
-		return nil, refuse(e, "names the variable %s, which does not exist; there are %s", cut(name), strings.Join(slices.Sorted(maps.Keys(env.Variables)), ", "))
+		return nil, refuse(e, "names the variable %s, which does not exist; there are %s", excerpt(name), strings.Join(slices.Sorted(maps.Keys(env.Variables)), ", "))
 	}
 	x.name, x.words = name, d.Words
 	if x.words == "" {
@@ -367,7 +383,7 @@ func (p *exprParser) literal(e *etree.Element, written string) (*Expression, err
 		text = xmldoc.Collapse(text)
 	case String:
 	default:
-		return nil, refuse(e, "has the type %s; there are number, duration, dateTime, string and boolean", cut(written))
+		return nil, refuse(e, "has the type %s; there are number, duration, dateTime, string and boolean", excerpt(written))
 	}
 	if utf8.RuneCountInString(text) > maxExpressionText {
 		return nil, refuse(e, "has a value of more than %d characters", maxExpressionText)

@@ -1,0 +1,469 @@
+package terms
+
+import (
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/beevik/etree"
+	"github.com/rogpeppe/go-internal/txtar"
+	"pgregory.net/rapid"
+
+	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/agreements/calendar"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/xmldoc"
+	"github.com/portolan-project/portolan/internal/xpath"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+type tester interface {
+	Helper()
+	Fatalf(string, ...any)
+	Errorf(string, ...any)
+}
+
+// taken makes an offer of a template, as it would come over the wire; change changes its XML.
+func taken(t tester, tpl *agreement.Template, change func(string) string) *agreement.Offer {
+	t.Helper()
+	o := &agreement.Offer{Agreement: tpl.Agreement}
+	doc := string(xmldoc.Marshal(o.Encode()))
+	if change != nil {
+		doc = change(doc)
+	}
+	o, err := agreement.ParseOffer([]byte(doc))
+	if err != nil {
+		t.Fatalf("%v in %s", err, doc)
+	}
+	return o
+}
+
+// complies holds an offer against the constraints: as they are made here, with facets only.
+func complies(t tester, tpl *agreement.Template, o *agreement.Offer) (broken []string) {
+	t.Helper()
+	same := &agreement.Offer{Agreement: tpl.Agreement}
+	for _, item := range tpl.Constraints.Items {
+		x, err := xpath.Compile(item.Location, item.Scope)
+		if err != nil {
+			t.Fatalf("%s: %v", item.Location, err)
+		}
+		values := func(e *etree.Element) []string {
+			list, err := texts(x, e)
+			if err != nil {
+				t.Fatalf("%s: %v", item.Location, err)
+			}
+			return list
+		}
+		found := values(o.Encode())
+		if len(found) == 0 && len(values(same.Encode())) > 0 {
+			broken = append(broken, item.Name)
+		}
+		for _, v := range found {
+			if !within(t, item.Constraint, v) {
+				broken = append(broken, item.Name)
+			}
+		}
+	}
+	return broken
+}
+
+// within compares numbers as numbers and times as times.
+func within(t tester, constraint *etree.Element, v string) bool {
+	v = xmldoc.Collapse(v)
+	number := func(s string) float64 {
+		if at, err := time.Parse(time.RFC3339Nano, s); err == nil {
+			return float64(at.Unix())
+		}
+		n, err := strconv.ParseFloat(s, 64)
+		if err != nil {
+			return math.NaN()
+		}
+		return n
+	}
+	named, enumerated := false, false
+	for _, f := range constraint.ChildElements() {
+		limit := f.SelectAttrValue("value", "")
+		switch f.Tag {
+		case "minInclusive":
+			if !(number(v) >= number(limit)) {
+				return false
+			}
+		case "maxInclusive":
+			if !(number(v) <= number(limit)) {
+				return false
+			}
+		case "enumeration":
+			enumerated = true
+			named = named || v == limit
+		default:
+			t.Fatalf("a facet %s", f.Tag)
+		}
+	}
+	return named || !enumerated
+}
+
+// TestTemplates: whatever is made of a model is a template that offers can be made of. Taken
+// as it is, an offer complies, is understood and can be planned, at the limit too; and what
+// can be planned fits the pools.
+func TestTemplates(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m, s := drawModel(t), drawSettings(t)
+		pools := Pools(m, s)
+		book := calendar.Book{}
+		for _, p := range pools {
+			if err := p.Check(); err != nil || book[p.ID] != nil {
+				t.Fatalf("the pool %+v: %v", p, err)
+			}
+			book[p.ID] = calendar.NewProfile(p)
+		}
+		names := map[string]bool{}
+		list := Templates(m, bio, noon, s)
+		for i := range list {
+			tpl := &list[i]
+			if names[tpl.Name] {
+				t.Fatalf("the name %s stands twice", tpl.Name)
+			}
+			names[tpl.Name] = true
+			again, err := agreement.ParseTemplate(xmldoc.Marshal(tpl.Encode()))
+			if err != nil {
+				t.Fatalf("%s: %v", tpl.Name, err)
+			}
+			planned(t, again, m, book, s, nil)
+			if !strings.Contains(tpl.Name, "@") {
+				continue
+			}
+			// At the limit, and not beyond it.
+			for _, item := range again.Constraints.Items {
+				most := int64(0)
+				for _, f := range item.Constraint.ChildElements() {
+					if f.Tag == "maxInclusive" {
+						most, _ = strconv.ParseInt(f.SelectAttrValue("value", ""), 10, 64)
+					}
+				}
+				if item.Name != "cpus" || most == 0 || strings.HasPrefix(tpl.Name, string(BestEffort)) {
+					continue
+				}
+				planned(t, again, m, book, s, func(doc string) string { return withCPUs(doc, most) })
+				if broken := complies(t, again, taken(t, again, func(doc string) string { return withCPUs(doc, most+1) })); len(broken) != 1 || broken[0] != "cpus" {
+					t.Fatalf("%s: with %d CPUs %v are broken", tpl.Name, most+1, broken)
+				}
+			}
+		}
+	})
+}
+
+func withCPUs(doc string, n int64) string {
+	doc = strings.Replace(doc, "</jsdl:Application>", fmt.Sprintf("</jsdl:Application><jsdl:Resources><jsdl:TotalCPUCount><jsdl:Exact>%d</jsdl:Exact></jsdl:TotalCPUCount></jsdl:Resources>", n), 1)
+	return strings.Replace(doc, "<p:CPUs>1</p:CPUs>", fmt.Sprintf("<p:CPUs>%d</p:CPUs>", n), 1)
+}
+
+func planned(t *rapid.T, tpl *agreement.Template, m *resourcemodel.Snapshot, book calendar.Book, s Settings, change func(string) string) {
+	o := taken(t, tpl, change)
+	if broken := complies(t, tpl, o); len(broken) > 0 {
+		t.Fatalf("%s: an offer like it breaks %v: %s", tpl.Name, broken, xmldoc.Marshal(tpl.Encode()))
+	}
+	if err := Adheres(tpl, &o.Agreement); err != nil {
+		t.Fatalf("%s: %v", tpl.Name, err)
+	}
+	q, err := Read(&o.Agreement, noon, s)
+	if err != nil {
+		t.Fatalf("%s: %v", tpl.Name, err)
+	}
+	if kind, _, _ := strings.Cut(tpl.Name, "@"); string(q.Kind) != kind {
+		t.Fatalf("%s is %s", tpl.Name, q.Kind)
+	}
+	plans, err := Plans(q, m, bio, noon, s)
+	if err != nil {
+		t.Fatalf("%s: %v", tpl.Name, err)
+	}
+	sound(t, q, plans)
+	for _, p := range plans {
+		if !book.Fits(p.Holds) {
+			t.Fatalf("%s: %+v does not fit, for lack of %s", tpl.Name, p.Holds, book.Lacking(p.Holds))
+		}
+	}
+}
+
+// sound checks plans against what was asked for.
+func sound(t tester, q *Request, plans []Plan) {
+	t.Helper()
+	if len(plans) == 0 || len(plans) > MaxPlans {
+		t.Fatalf("%d plans", len(plans))
+	}
+	for _, p := range plans {
+		if len(p.Placed) != len(q.Services) || p.Price < 0 || p.Price > maxTotal {
+			t.Fatalf("%+v for %d services", p, len(q.Services))
+		}
+		if q.Kind == BestEffort && (len(p.Holds) > 0 || !p.StartBy.IsZero()) {
+			t.Fatalf("best effort holds %+v", p)
+		}
+		var first time.Time
+		for _, h := range p.Holds {
+			if first.IsZero() || h.From.Before(first) {
+				first = h.From
+			}
+		}
+		late := time.Duration(0)
+		if !p.StartBy.IsZero() {
+			late = p.StartBy.Sub(first)
+		}
+		if late < 0 {
+			t.Fatalf("%+v begins too late", p)
+		}
+		for i := range q.Services {
+			v := &q.Services[i]
+			if q.Kind != BestEffort && len(p.Placed[i].Holds) == 0 {
+				t.Fatalf("nothing is held for %s", v.Name)
+			}
+			for _, n := range p.Placed[i].Holds {
+				h := p.Holds[n]
+				if err := h.Check(); err != nil {
+					t.Fatalf("%v", err)
+				}
+				from, until := h.From.Add(late), h.Until.Add(late)
+				switch {
+				case !v.Window.IsZero() && (!from.Equal(v.Window.Start) || !until.Equal(v.Window.End)),
+					!v.StartBy.IsZero() && from.After(v.StartBy), !v.FinishBy.IsZero() && until.After(v.FinishBy), h.From.Before(v.NotBefore), h.Until.Sub(h.From) < v.Duration:
+					t.Fatalf("%+v, late by %s, is not what was asked for: %+v", h, late, v)
+				}
+			}
+		}
+		e, err := p.Engine()
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		if back, err := Placements(&e); err != nil || len(back) != len(p.Placed) {
+			t.Fatalf("%v %v", back, err)
+		}
+	}
+}
+
+// TestTemplatesGolden: the templates of a few sites, as users get them.
+func TestTemplatesGolden(t *testing.T) {
+	const name = "testdata/templates.txtar"
+	out := &txtar.Archive{Comment: []byte("The templates of one share, and those for any site.\n")}
+	list := Templates(model(t, slurm(), condor()), bio, noon, Settings{Penalty: 5000})
+	for i := range list {
+		tpl := &list[i]
+		if strings.Contains(tpl.Name, "condor") {
+			continue
+		}
+		d := etree.NewDocument()
+		d.SetRoot(tpl.Encode())
+		d.Indent(1)
+		s, err := d.WriteToString()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Files = append(out.Files, txtar.File{Name: tpl.Name + ".xml", Data: []byte(s)},
+			txtar.File{Name: tpl.Name + ".txt", Data: []byte(strings.Join(Summary(&tpl.Agreement, time.UTC), "\n") + "\n")})
+	}
+	golden(t, name, out)
+}
+
+func golden(t *testing.T, name string, out *txtar.Archive) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(name, txtar.Format(out), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := txtar.Format(out); string(got) != string(b) {
+		t.Errorf("%s is not what is made (-update, then read the difference):\n%s", name, got)
+	}
+}
+
+func templateNames(list []agreement.Template) string {
+	var names []string
+	for i := range list {
+		names = append(names, list[i].Name)
+	}
+	return strings.Join(names, " ")
+}
+
+// TestWhoIsOffered: what a VO may not use, what is closed or down, and what no room is left
+// of, is not offered.
+func TestWhoIsOffered(t *testing.T) {
+	const everything = "best-effort@slurm/batch start-by@slurm/batch finish-by@slurm/batch advance-reservation@slurm/batch capacity@slurm/batch"
+	for name, c := range map[string]struct {
+		change func(*cluster)
+		s      Settings
+		want   string
+	}{
+		"all":        {func(*cluster) {}, Settings{}, everything},
+		"kinds":      {func(*cluster) {}, Settings{Kinds: []Kind{FinishBy}}, "finish-by@slurm/batch"},
+		"as many":    {func(*cluster) {}, Settings{MaxTemplates: 2}, "best-effort@slurm/batch start-by@slurm/batch"},
+		"site":       {func(c *cluster) { c.policy.Deny = []string{"vo:bio"} }, Settings{}, ""},
+		"share":      {func(c *cluster) { c.shares[0].Policy.Allow = []string{"vo:chem"} }, Settings{}, ""},
+		"down":       {func(c *cluster) { c.down = true }, Settings{}, ""},
+		"closed":     {func(c *cluster) { c.closed = []string{"batch"} }, Settings{}, ""},
+		"of a peer":  {func(c *cluster) { c.domain = "north" }, Settings{}, ""},
+		"no nodes":   {func(c *cluster) { c.nodes[0].available = 0 }, Settings{}, "best-effort@slurm/batch"},
+		"a sliver":   {func(c *cluster) { c.nodes[0].available, c.nodes[0].environment.CPUs = 1, 1 }, Settings{}, "best-effort@slurm/batch"},
+		"a bad name": {func(c *cluster) { c.shares[0].ID = strings.Repeat("b", maxWord+1) }, Settings{}, ""},
+	} {
+		site := slurm()
+		c.change(&site)
+		if got := templateNames(Templates(model(t, site), bio, noon, c.s)); got != c.want {
+			t.Errorf("%s: there are %s", name, got)
+		}
+	}
+	two := templateNames(Templates(model(t, slurm(), condor()), bio, noon, Settings{Kinds: []Kind{FinishBy}}))
+	if want := "finish-by finish-by@condor/default finish-by@slurm/batch"; two != want {
+		t.Errorf("of two sites there are %s", two)
+	}
+}
+
+// TestCurrent: an offer by an older template is good as long as the limits have only grown.
+func TestCurrent(t *testing.T) {
+	at := func(nodes int, price float64, s Settings) []agreement.Template {
+		c := slurm()
+		c.shares[0].Slots, c.shares[0].Price = 8*nodes, price
+		c.nodes[0].available = nodes
+		return Templates(model(t, c), bio, noon.Add(time.Duration(nodes)*time.Hour), s)
+	}
+	const name = "finish-by@slurm/batch"
+	id := func(list []agreement.Template) string {
+		for i := range list {
+			if list[i].Name == name {
+				return list[i].TemplateID
+			}
+		}
+		t.Fatal("no template")
+		return ""
+	}
+	old := id(at(10, 0.25, Settings{}))
+	for what, c := range map[string]struct {
+		now  []agreement.Template
+		good bool
+	}{
+		"the same":        {at(10, 0.25, Settings{}), true},
+		"more nodes":      {at(11, 0.25, Settings{}), true},
+		"fewer nodes":     {at(9, 0.25, Settings{}), false},
+		"cheaper":         {at(10, 0.2, Settings{}), true},
+		"dearer":          {at(10, 0.3, Settings{}), false},
+		"a penalty":       {at(10, 0.25, Settings{Penalty: 1}), false},
+		"longer horizon":  {at(10, 0.25, Settings{Horizon: 31 * 24 * time.Hour}), true},
+		"shorter horizon": {at(10, 0.25, Settings{Horizon: 29 * 24 * time.Hour}), false},
+	} {
+		tpl, err := Current(c.now, name, old)
+		if c.good != (err == nil) || err == nil && tpl.Name != name {
+			t.Errorf("%s: %v", what, err)
+		}
+		if err != nil {
+			refused(t, err, fail.NotFound, "anew", name)
+		}
+	}
+	list := at(10, 0.25, Settings{})
+	for _, odd := range []string{"", "1", "..", "a-b.c.d", old + "0", "-" + old, strings.Repeat("z", 300), "zzzzzzzzzzzzzzzzzzzz.0.0", strings.Replace(old, "-", "--", 1)} {
+		if _, err := Current(list, name, odd); err == nil {
+			t.Errorf("%q is taken", odd)
+		}
+	}
+	_, err := Current(list, "", old)
+	refused(t, err, fail.NotFound, "TemplateName")
+	_, err = Current(list, "luck", old)
+	refused(t, err, fail.NotFound, `"luck"`, "best-effort@slurm/batch")
+	// The id is that of the limits, not of the hour.
+	if later := id(at(10, 0.25, Settings{})); later != old {
+		t.Errorf("%s became %s", old, later)
+	}
+}
+
+// TestAdheres: an offer can't promise itself more than its template.
+func TestAdheres(t *testing.T) {
+	list := Templates(model(t, slurm()), bio, noon, Settings{Penalty: 5000})
+	find := func(k Kind) *agreement.Template {
+		for i := range list {
+			if strings.HasPrefix(list[i].Name, string(k)+"@") {
+				return &list[i]
+			}
+		}
+		t.Fatal(k)
+		return nil
+	}
+	by := find(StartBy)
+	replace := func(old, with string) func(string) string {
+		return func(s string) string {
+			if !strings.Contains(s, old) {
+				t.Fatalf("no %s in %s", old, s)
+			}
+			return strings.Replace(s, old, with, 1)
+		}
+	}
+	for what, c := range map[string]struct {
+		tpl    *agreement.Template
+		change func(string) string
+		says   string
+	}{
+		"dearer":          {by, replace(">5</wsag:ValueExpression>", ">500</wsag:ValueExpression>"), "another"},
+		"other level":     {by, replace(`<p:Variable name="startBy"/>`, `<p:Value type="dateTime">2000-01-01T00:00:00Z</p:Value>`), "another"},
+		"one more":        {by, replace("</wsag:All>", guaranteeTerm("more", "queueWait", "<p:atMost xmlns:p='"+agreement.NSPortolan+"'>PT0S</p:atMost>")+"</wsag:All>"), "not in the template"},
+		"twice due":       {by, replace("</wsag:Penalty>", "</wsag:Penalty><wsag:Penalty><wsag:AssessmentInterval><wsag:Count>1</wsag:Count></wsag:AssessmentInterval><wsag:ValueExpression>5</wsag:ValueExpression></wsag:Penalty>"), "another"},
+		"another kind":    {find(BestEffort), replace("</wsag:All>", sdt("by", "<p:StartBy xmlns:p='"+agreement.NSPortolan+"'>"+at(time.Hour)+"</p:StartBy>")+"</wsag:All>"), "best-effort"},
+		"as a name":       {by, replace(`wsag:Name="start"`, `wsag:Name="job2"`), "not in the template"},
+		"other prefixes":  {by, strings.NewReplacer("<p:", "<q:", "</p:", "</q:", "<p:Variable xmlns:p=", "<q:Variable xmlns:q=", "<wsag:CustomServiceLevel>", "<wsag:CustomServiceLevel xmlns:q='"+agreement.NSPortolan+"'>", "<wsag:ServiceDescriptionTerm ", "<wsag:ServiceDescriptionTerm xmlns:q='"+agreement.NSPortolan+"' ").Replace, ""},
+		"more importance": {by, replace("<wsag:BusinessValueList>", "<wsag:BusinessValueList><wsag:Importance>7</wsag:Importance>"), ""},
+		"none": {by, func(s string) string {
+			a, b := strings.Index(s, "<wsag:GuaranteeTerm"), strings.Index(s, "</wsag:GuaranteeTerm>")
+			return s[:a] + s[b+len("</wsag:GuaranteeTerm>"):]
+		}, ""},
+	} {
+		err := Adheres(c.tpl, &taken(t, c.tpl, c.change).Agreement)
+		if c.says == "" {
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			continue
+		}
+		refused(t, err, fail.Invalid, c.says)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	var s Settings
+	s.EnsureDefaults()
+	if err := s.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for what, change := range map[string]func(*Settings){
+		"promise": func(s *Settings) { s.Promise = 101 }, "promise is": func(s *Settings) { s.Promise = -1 },
+		"horizon": func(s *Settings) { s.Horizon = time.Minute }, "horizon is": func(s *Settings) { s.Horizon = 367 * 24 * time.Hour },
+		"notice": func(s *Settings) { s.Notice = -1 }, "notice is": func(s *Settings) { s.Notice = s.Horizon/2 + 1 },
+		"window": func(s *Settings) { s.MaxWindow = s.Horizon + 1 }, "window is": func(s *Settings) { s.MaxWindow = time.Second },
+		"grace": func(s *Settings) { s.Grace = 2 * time.Hour }, "grace is": func(s *Settings) { s.Grace = time.Millisecond },
+		"penalty": func(s *Settings) { s.Penalty = -1 }, "penalty is": func(s *Settings) { s.Penalty = maxPenalty + 1 },
+		"availability": func(s *Settings) { s.Availability = math.NaN() }, "availability is": func(s *Settings) { s.Availability = 1.01 },
+		"unit": func(s *Settings) { s.Unit = strings.Repeat("u", maxWord+1) }, "kinds": func(s *Settings) { s.Kinds = []Kind{"luck"} },
+		"templates": func(s *Settings) { s.MaxTemplates = -1 }, "templates is": func(s *Settings) { s.MaxTemplates = 10001 },
+	} {
+		bad := s
+		change(&bad)
+		refused(t, bad.Validate(), fail.Invalid, what)
+	}
+}
+
+// texts gives the string values of what a location finds.
+func texts(x *xpath.Expr, root *etree.Element) ([]string, error) {
+	nodes, err := x.Select(root, xpath.Options{})
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, n := range nodes {
+		list = append(list, n.Text())
+	}
+	return list, nil
+}
