@@ -1,4 +1,4 @@
-package agreement
+package agreement_test
 
 import (
 	"fmt"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/beevik/etree"
 
+	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/testenv"
 	"github.com/portolan-project/portolan/internal/xmldoc"
@@ -196,10 +197,10 @@ func TestSamples(t *testing.T) {
 		}
 		docs = append(docs, string(b))
 	}
-	read := map[string]int{}
+	count := map[string]int{}
 	for i, verdict := range verdicts(t, docs...) {
 		name := filepath.Base(files[i])
-		tpl, err := ParseTemplate([]byte(docs[i]))
+		tpl, err := agreement.ParseTemplate([]byte(docs[i]))
 		valid := verdict == ""
 		if name == "wsag-wsag4j-betaas-template-simple.xml" {
 			if valid || !strings.Contains(verdict, "TimeConstraint") {
@@ -211,9 +212,9 @@ func TestSamples(t *testing.T) {
 			t.Errorf("%s: %v; libxml2 says %q", name, err, verdict)
 		}
 		if err != nil {
-			read["refused"]++
+			count["refused"]++
 			s := fail.Sentence(err)
-			if !fail.Is(err, fail.Invalid) || !strings.HasPrefix(s, "line 2:1: /") || !strings.Contains(s, NS) {
+			if !fail.Is(err, fail.Invalid) || !strings.HasPrefix(s, "line 2:1: /") || !strings.Contains(s, agreement.NS) {
 				t.Errorf("%s: %v", name, err)
 			}
 			if strings.HasPrefix(name, "wsag-atos") && !strings.Contains(s, "http://www.ggf.org/namespaces/ws-agreement") {
@@ -221,16 +222,16 @@ func TestSamples(t *testing.T) {
 			}
 			continue
 		}
-		read["read"]++
-		thereAndBack(t, tpl, DecodeTemplate)
+		count["read"]++
+		thereAndBack(t, tpl, agreement.DecodeTemplate)
 		if len(tpl.Services()) != 1 || tpl.TemplateID == "" || tpl.TemplateID != tpl.Context.TemplateID || tpl.Name != tpl.Context.TemplateName {
 			t.Errorf("%s: read as %+v", name, tpl)
 		}
 		// An offer made of it is an offer.
-		o := &Offer{Agreement: tpl.Agreement}
-		thereAndBack(t, o, DecodeOffer)
+		o := &agreement.Offer{Agreement: tpl.Agreement}
+		thereAndBack(t, o, agreement.DecodeOffer)
 	}
-	if read["read"] != 3 || read["refused"] != 5 {
-		t.Errorf("%v", read)
+	if count["read"] != 3 || count["refused"] != 5 {
+		t.Errorf("%v", count)
 	}
 }
