@@ -131,10 +131,19 @@ func (k kind) schema() string {
 
 func escaped(s string) string { return string(xmldoc.AppendText(nil, s)) }
 
+func documentOf(t testing.TB, s string) *xmldoc.Document {
+	t.Helper()
+	doc, err := xmldoc.ReadBytes([]byte(s), xmldoc.Limits{})
+	if err != nil {
+		t.Fatalf("%v in %s", err, s)
+	}
+	return doc
+}
+
 func templateOf(t testing.TB, terms, constraints string) *Template {
 	t.Helper()
 	doc := body("Template", terms, `<wsag:CreationConstraints>`+constraints+`</wsag:CreationConstraints>`)
-	tmpl, err := DecodeTemplate(read(t, doc).Root())
+	tmpl, err := DecodeTemplate(documentOf(t, doc).Root())
 	if err != nil {
 		t.Fatalf("%v\n%s", err, doc)
 	}
@@ -143,7 +152,7 @@ func templateOf(t testing.TB, terms, constraints string) *Template {
 
 func offerOf(t testing.TB, terms string) *Offer {
 	t.Helper()
-	o, err := DecodeOffer(read(t, body("AgreementOffer", terms, "")).Root())
+	o, err := DecodeOffer(documentOf(t, body("AgreementOffer", terms, "")).Root())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +335,7 @@ func TestCompileRefuses(t *testing.T) {
 		{free(`<p:Assert message="m" level="3">true()</p:Assert>`), "the attribute level of Assert is not known", fail.Invalid},
 		{free(`<p:Assert message="m"><x:a/></p:Assert>`), "must hold an XPath expression and no elements", fail.Invalid},
 	} {
-		tmpl, err := DecodeTemplate(read(t, body("Template", standard.terms(), `<wsag:CreationConstraints>`+c.constraints+`</wsag:CreationConstraints>`)).Root())
+		tmpl, err := DecodeTemplate(documentOf(t, body("Template", standard.terms(), `<wsag:CreationConstraints>`+c.constraints+`</wsag:CreationConstraints>`)).Root())
 		if err == nil {
 			_, err = tmpl.Compile()
 		}
@@ -375,7 +384,7 @@ func TestStrict(t *testing.T) {
 		{change(`<wsag:TemplateId>1`, `<wsag:TemplateId>2`), `TemplateId is "2"`},
 		{strings.ReplaceAll(change("urn:x", "urn:y"), "zz", ""), "where the template has the element x:Time"},
 	} {
-		o, err := DecodeOffer(read(t, x.doc).Root())
+		o, err := DecodeOffer(documentOf(t, x.doc).Root())
 		if err != nil {
 			t.Fatal(err)
 		}
