@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -502,10 +503,7 @@ func TestFollow(t *testing.T) {
 		g = open()
 		g.until(a.Activity, bes.Finished, "") // while nobody listens
 		mu.Lock()
-		after := map[string]int{}
-		for id, n := range cursors {
-			after[id] = n
-		}
+		after := maps.Clone(cursors)
 		mu.Unlock()
 		stop = listen(g, after)
 		g.until(c.Activity, bes.Finished, "")
