@@ -196,10 +196,9 @@ func TestModel(t *testing.T) {
 				id, p := pick(rt)
 				_, err := e.Terminate(t.Context(), id, "")
 				agree(rt, "Terminate", err, !p.final())
-				switch p.state {
-				case agreement.Pending:
+				if p.state == agreement.Pending {
 					p.state = agreement.PendingAndTerminating
-				case agreement.Observed:
+				} else if p.state == agreement.Observed {
 					p.state = agreement.ObservedAndTerminating
 				}
 			},
