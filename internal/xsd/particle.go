@@ -229,19 +229,21 @@ func (c *content) match(p *particle, from int) []int {
 		next = slices.Compact(next)
 		c.steps += len(next)
 		if n >= p.least {
-			before := len(ends)
+			// What was reached before has been gone on from, with more occurrences left.
+			next = slices.DeleteFunc(next, func(i int) bool {
+				_, known := slices.BinarySearch(ends, i)
+				return known
+			})
+			if len(next) == 0 {
+				break
+			}
 			ends = append(ends, next...)
 			slices.Sort(ends)
-			ends = slices.Compact(ends)
-			if len(ends) == before && n > 1 {
-				break // nothing new comes
-			}
+		} else if slices.Equal(next, reached) {
+			n = p.least - 1 // it repeats: the counts between do not matter
 		}
-		if len(next) == 0 || slices.Equal(next, reached) && n >= p.least {
+		if len(next) == 0 {
 			break
-		}
-		if slices.Equal(next, reached) {
-			n = max(n, p.least-1) // it repeats: the counts between do not matter
 		}
 		reached = next
 	}
