@@ -156,8 +156,29 @@ func (v Value) lexical() string {
 	return ""
 }
 
-// String gives the value in plain words: "10 minutes", "2026-11-29 14:00 UTC", "64".
+// String gives the value, or its bounds, in plain words: "10 minutes", "after
+// 2026-11-29 14:00 UTC", "from 0.5 to 1".
 func (v Value) String() string {
+	if _, ok := v.exact(); !ok && v.Type.ordered() {
+		low, high := exactly(v.Type, v.low.at), exactly(v.Type, v.high.at)
+		moment := v.Type == DateTime
+		switch {
+		case v.low.set && v.high.set:
+			return "from " + low.String() + " to " + high.String()
+		case v.low.set && v.low.open && moment:
+			return "after " + low.String()
+		case v.low.set && v.low.open:
+			return "more than " + low.String()
+		case v.low.set && moment:
+			return "no earlier than " + low.String()
+		case v.low.set:
+			return "at least " + low.String()
+		case v.high.set && moment:
+			return "no later than " + high.String()
+		case v.high.set:
+			return "at most " + high.String()
+		}
+	}
 	d, ok := v.exact()
 	switch {
 	case !v.Known():
@@ -213,6 +234,9 @@ func inSpans(d decimal.Decimal) (parts [4]string, negative bool) {
 	}
 	return parts, negative
 }
+
+// FormatDuration writes an xs:duration that ParseDuration reads.
+func FormatDuration(d time.Duration) string { return durationText(decimal.Seconds(d)) }
 
 func durationText(d decimal.Decimal) string {
 	parts, negative := inSpans(d)

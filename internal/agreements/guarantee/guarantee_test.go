@@ -479,7 +479,7 @@ func TestBoundsOfTheState(t *testing.T) {
 	g := compiled(t, "kpi slotsAvailable\nlevel <p:atLeast>5</p:atLeast>\npenalty 1 credit 1")
 	s := g.New(clock("12:00"))
 	s, _ = g.Apply(s, Event{Sequence: 1, Time: clock("12:00:01"), Kind: WindowOpened, Slots: 8, Until: clock("23:00")})
-	for i := range 3000 {
+	for i := range 1104 {
 		e := Event{Sequence: uint64(2 + 2*i), Time: clock("12:00:01").Add(time.Duration(i) * time.Second), Kind: CapacityDown, Slots: int64(i % 8)}
 		s, _ = g.Apply(s, e)
 		if again, as := g.Apply(s, e); len(as) > 0 || !reflect.DeepEqual(again, s) {
@@ -491,8 +491,8 @@ func TestBoundsOfTheState(t *testing.T) {
 		t.Errorf("%d events and %d spans are kept", len(s.Events), len(s.Seen))
 	}
 	f := s.facts("", s.Now)
-	// i%8 from 0 s to 2999 s: 3.5 on average, whole rounds of eight.
-	if want := decimal.New(3000/8*28 - 7); f.Used != want {
+	// i%8 from 0 s to 1103 s: 3.5 on average, whole rounds of eight; the last is still to come.
+	if want := decimal.New(1104/8*28 - 7); f.Used != want {
 		t.Errorf("used is %v, want %v", f.Used, want)
 	}
 
