@@ -204,26 +204,43 @@ func (e *Engine) applyState(id string, r *Record, revision int64) {
 	if old != nil {
 		e.count(old.holds(), -1)
 	}
+	if r != nil {
+		e.count(r.holds(), 1)
+	}
+	e.install(id, old, r)
+}
+
+// install puts an agreement in the place of an older one, when what they hold is counted. e.mu
+// is held.
+func (e *Engine) install(id string, old, r *Record) {
 	if r == nil || r.Final() {
 		delete(e.live, id)
 	} else {
 		e.live[id] = r
-		e.count(r.holds(), 1)
-		if at := r.due(); !at.IsZero() && (old == nil || !at.Equal(old.due())) {
-			if len(e.times) > 2*len(e.live)+1000 { // most of them have ended since
-				e.times = slices.DeleteFunc(e.times, func(d dueAt) bool { return e.live[d.id] == nil || !e.live[d.id].due().Equal(d.at) })
-				heap.Init(&e.times)
-			}
-			heap.Push(&e.times, dueAt{at, id})
-			if e.times[0].id == id {
-				e.wake()
-			}
-		}
+		e.schedule(old, r)
 	}
 	if old != nil {
 		for _, h := range old.holds() {
 			e.forgetPool(h.Pool)
 		}
+	}
+}
+
+// schedule has an agreement looked at when its time comes. e.mu is held.
+func (e *Engine) schedule(old, r *Record) {
+	at := r.due()
+	if at.IsZero() || old != nil && at.Equal(old.due()) {
+		return
+	}
+	if len(e.times) > 2*len(e.live)+1000 { // most of them have ended since
+		e.times = slices.DeleteFunc(e.times, func(d dueAt) bool { // what comes after its time is a second try
+			return e.live[d.id] == nil || d.at.Before(e.live[d.id].due())
+		})
+		heap.Init(&e.times)
+	}
+	heap.Push(&e.times, dueAt{at, r.ID})
+	if e.times[0].id == r.ID {
+		e.wake()
 	}
 }
 
