@@ -1,4 +1,4 @@
-package agreement
+package agreement_test
 
 import (
 	"fmt"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/beevik/etree"
 
+	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/testenv"
 	"github.com/portolan-project/portolan/internal/xmldoc"
@@ -125,20 +126,31 @@ const driver = `<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">
 <xs:import namespace="http://schemas.ggf.org/jsdl/2005/11/jsdl" schemaLocation="%[1]s/jsdl/jsdl.xsd"/>
 <xs:import namespace="http://schemas.ggf.org/jsdl/2005/11/jsdl-posix" schemaLocation="%[1]s/jsdl/jsdl-posix.xsd"/>
 <xs:import namespace="urn:x" schemaLocation="x.xsd"/>
+<xs:import namespace="http://docs.oasis-open.org/wsrf/rp-2" schemaLocation="%[1]s/ws/rp-2.xsd"/>
+<xs:import namespace="http://docs.oasis-open.org/wsrf/r-2" schemaLocation="%[1]s/ws/r-2.xsd"/>
 </xs:schema>`
 
 const all = `<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" targetNamespace="http://schemas.ggf.org/graap/2007/03/ws-agreement">
 <xs:include schemaLocation="%[1]s/ws-agreement-factory-wsdl-types.xsd"/>
 <xs:include schemaLocation="%[1]s/ws-agreement-pending-agreement-factory-wsdl-types.xsd"/>
 <xs:include schemaLocation="%[1]s/ws-agreement-wsdl-types.xsd"/>
+<xs:include schemaLocation="%[1]s/ws-agreement-state-wsdl-types.xsd"/>
 <xs:include schemaLocation="%[1]s/ws-agreement-acceptance-wsdl-types.xsd"/>
 </xs:schema>`
 
 const strangers = `<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" targetNamespace="urn:x" attributeFormDefault="qualified">
 <xs:element name="e"/><xs:attribute name="a"/></xs:schema>`
 
-// verdicts asks libxml2 which of the documents are valid.
+// extra is what a driver imports beside WS-Agreement.
+var extra = `<xs:import namespace="urn:x" schemaLocation="x.xsd"/><xs:import namespace="http://schemas.ggf.org/jsdl/2005/11/jsdl" schemaLocation="jsdl.xsd"/>`
+
+// verdicts asks libxml2 which of the documents are valid: "" is yes.
 func verdicts(t testing.TB, docs ...string) []string {
+	t.Helper()
+	return verdictsBy(t, fmt.Sprintf(driver, filepath.Join(testenv.Shared(t), "schemas")), docs...)
+}
+
+func verdictsBy(t testing.TB, schema string, docs ...string) []string {
 	t.Helper()
 	xmllint := testenv.Tool(t, "xmllint", "libxml2-utils")
 	schemas := filepath.Join(testenv.Shared(t), "schemas")
@@ -148,7 +160,7 @@ func verdicts(t testing.TB, docs ...string) []string {
 			t.Fatal(err)
 		}
 	}
-	write("driver.xsd", fmt.Sprintf(driver, schemas))
+	write("driver.xsd", strings.Replace(schema, `schemaLocation="jsdl.xsd"`, `schemaLocation="`+schemas+`/jsdl/jsdl.xsd"`, 1))
 	write("all.xsd", fmt.Sprintf(all, filepath.Join(schemas, "ws-agreement", "wsag4j")))
 	write("x.xsd", strangers)
 	args := []string{"--nonet", "--noout", "--schema", filepath.Join(dir, "driver.xsd")}
@@ -196,10 +208,10 @@ func TestSamples(t *testing.T) {
 		}
 		docs = append(docs, string(b))
 	}
-	read := map[string]int{}
+	count := map[string]int{}
 	for i, verdict := range verdicts(t, docs...) {
 		name := filepath.Base(files[i])
-		tpl, err := ParseTemplate([]byte(docs[i]))
+		tpl, err := agreement.ParseTemplate([]byte(docs[i]))
 		valid := verdict == ""
 		if name == "wsag-wsag4j-betaas-template-simple.xml" {
 			if valid || !strings.Contains(verdict, "TimeConstraint") {
@@ -211,9 +223,9 @@ func TestSamples(t *testing.T) {
 			t.Errorf("%s: %v; libxml2 says %q", name, err, verdict)
 		}
 		if err != nil {
-			read["refused"]++
+			count["refused"]++
 			s := fail.Sentence(err)
-			if !fail.Is(err, fail.Invalid) || !strings.HasPrefix(s, "line 2:1: /") || !strings.Contains(s, NS) {
+			if !fail.Is(err, fail.Invalid) || !strings.HasPrefix(s, "line 2:1: /") || !strings.Contains(s, agreement.NS) {
 				t.Errorf("%s: %v", name, err)
 			}
 			if strings.HasPrefix(name, "wsag-atos") && !strings.Contains(s, "http://www.ggf.org/namespaces/ws-agreement") {
@@ -221,16 +233,16 @@ func TestSamples(t *testing.T) {
 			}
 			continue
 		}
-		read["read"]++
-		thereAndBack(t, tpl, DecodeTemplate)
+		count["read"]++
+		thereAndBack(t, tpl, agreement.DecodeTemplate)
 		if len(tpl.Services()) != 1 || tpl.TemplateID == "" || tpl.TemplateID != tpl.Context.TemplateID || tpl.Name != tpl.Context.TemplateName {
 			t.Errorf("%s: read as %+v", name, tpl)
 		}
 		// An offer made of it is an offer.
-		o := &Offer{Agreement: tpl.Agreement}
-		thereAndBack(t, o, DecodeOffer)
+		o := &agreement.Offer{Agreement: tpl.Agreement}
+		thereAndBack(t, o, agreement.DecodeOffer)
 	}
-	if read["read"] != 3 || read["refused"] != 5 {
-		t.Errorf("%v", read)
+	if count["read"] != 3 || count["refused"] != 5 {
+		t.Errorf("%v", count)
 	}
 }

@@ -1,4 +1,4 @@
-package agreement
+package agreement_test
 
 import (
 	"testing"
