@@ -94,9 +94,39 @@ func load(name string, b []byte) (*agreement.Template, error) {
 	if len(alternatives) == 0 {
 		return nil, at(nil, invalid("", "the template has no terms"))
 	}
+	if _, err := t.Compile(); err != nil {
+		return nil, at(culprit(doc.Root(), t), err)
+	}
 	// Offers that are made of it must say which template it was.
 	t.Context.TemplateID, t.Context.TemplateName = t.TemplateID, t.Name
 	return t, nil
+}
+
+// culprit finds the first constraint that does not compile by itself.
+func culprit(root *etree.Element, t *agreement.Template) *etree.Element {
+	constraints := xmldoc.Child(root, agreement.NS, "CreationConstraints")
+	if constraints == nil {
+		return nil
+	}
+	items, free := 0, 0
+	for _, e := range constraints.ChildElements() {
+		one := *t
+		one.Constraints = agreement.Constraints{}
+		switch {
+		case e.Tag == "Item" && items < len(t.Constraints.Items):
+			one.Constraints.Items = t.Constraints.Items[items : items+1]
+			items++
+		case e.Tag == "Constraint" && free < len(t.Constraints.Free):
+			one.Constraints.Free = t.Constraints.Free[free : free+1]
+			free++
+		default:
+			continue
+		}
+		if _, err := one.Compile(); err != nil {
+			return e
+		}
+	}
+	return constraints
 }
 
 // reserved says whether a name is of the form of our own.

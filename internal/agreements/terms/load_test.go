@@ -1,6 +1,7 @@
 package terms
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -31,7 +32,7 @@ func TestLoad(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	var seven []string // of which one may take 127 selections
-	for _, n := range strings.Split("abcdefg", "") {
+	for n := range strings.SplitSeq("abcdefg", "") {
 		seven = append(seven, sdtOf(n, "job "+n, job(n, 60, "")))
 	}
 	for name, c := range map[string]struct {
@@ -50,6 +51,8 @@ func TestLoad(t *testing.T) {
 		"no name":          {written("", "1", one), fail.Invalid, []string{"t.xml:1:1: ", "wsag:Name"}},
 		"our name":         {written("finish-by", "1", one), fail.Invalid, []string{"gateway gives"}},
 		"our name at":      {written("finish-by@x", "1", one), fail.Invalid, []string{"gateway gives"}},
+		"a location":       {bytes.Replace(written("n", "1", one), []byte("<wsag:CreationConstraints/>"), []byte("<wsag:CreationConstraints>\n<wsag:Item><wsag:Location>/a</wsag:Location><wsag:ItemConstraint/></wsag:Item>\n<wsag:Item><wsag:Location>/a[</wsag:Location><wsag:ItemConstraint/></wsag:Item></wsag:CreationConstraints>"), 1), fail.Invalid, []string{"t.xml:9:1: "}},
+		"a free language":  {bytes.Replace(written("n", "1", one), []byte("<wsag:CreationConstraints/>"), []byte("<wsag:CreationConstraints>\n<wsag:Constraint>luck</wsag:Constraint></wsag:CreationConstraints>"), 1), fail.Unsupported, []string{"t.xml:8:1: ", "Assert"}},
 		"another context":  {[]byte(strings.Replace(string(written("n", "1", one)), "</wsag:Context>", "<wsag:TemplateName>m</wsag:TemplateName></wsag:Context>", 1)), fail.Invalid, []string{"Context"}},
 	} {
 		t.Run(name, func(t *testing.T) {

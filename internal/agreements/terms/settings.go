@@ -1,6 +1,7 @@
 package terms
 
 import (
+	"slices"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
@@ -98,14 +99,7 @@ func (s *Settings) Validate() error {
 
 const maxHorizon = 366 * 24 * time.Hour
 
-func isKind(k Kind) bool {
-	for _, x := range Kinds() {
-		if k == x {
-			return true
-		}
-	}
-	return false
-}
+func isKind(k Kind) bool { return slices.Contains(Kinds(), k) }
 
 func kindNames() []string {
 	var names []string
@@ -117,13 +111,5 @@ func kindNames() []string {
 
 // offers says whether templates of a kind are made.
 func (s *Settings) offers(k Kind) bool {
-	if len(s.Kinds) == 0 {
-		return true
-	}
-	for _, x := range s.Kinds {
-		if x == k {
-			return true
-		}
-	}
-	return false
+	return len(s.Kinds) == 0 || slices.Contains(s.Kinds, k)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/calendar"
+	"github.com/portolan-project/portolan/internal/agreements/engine"
 	"github.com/portolan-project/portolan/internal/agreements/guarantee"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 	"github.com/portolan-project/portolan/jsdl"
@@ -53,7 +54,7 @@ func Templates(m *resourcemodel.Snapshot, who resourcemodel.Subject, now time.Ti
 		w := worth(site, &s)
 		for i := range w.shares {
 			h := &w.shares[i]
-			if !h.open || !h.share.Policy.Allows(who) || tooLong(site.Site) || tooLong(h.share.ID) {
+			if !h.open || !h.share.Policy.Allows(who) || unnameable(site.Site, h.share.ID) {
 				continue
 			}
 			places = append(places, h.offered(site.Site))
@@ -78,9 +79,14 @@ func Templates(m *resourcemodel.Snapshot, who resourcemodel.Subject, now time.Ti
 	return list
 }
 
-// tooLong: what our own vocabulary can't name is not offered.
-func tooLong(name string) bool {
-	return name == "" || len(name) > maxWord || xmldoc.Collapse(name) != name
+// unnameable: what our own vocabulary or a template's name can't say is not offered.
+func unnameable(site, share string) bool {
+	for _, name := range []string{site, share} {
+		if name == "" || len(name) > maxWord || xmldoc.Collapse(name) != name {
+			return true
+		}
+	}
+	return len(string(AdvanceReservation)+"@"+escaped(site)+"/"+escaped(share)) > engine.MaxName
 }
 
 // offered is what a template may let.

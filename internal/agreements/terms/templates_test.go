@@ -18,7 +18,6 @@ import (
 	"github.com/portolan-project/portolan/internal/agreements/calendar"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/xmldoc"
-	"github.com/portolan-project/portolan/internal/xpath"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
 
@@ -45,68 +44,17 @@ func taken(t tester, tpl *agreement.Template, change func(string) string) *agree
 	return o
 }
 
-// complies holds an offer against the constraints: as they are made here, with facets only.
+// complies gives the names of the constraints that an offer breaks.
 func complies(t tester, tpl *agreement.Template, o *agreement.Offer) (broken []string) {
 	t.Helper()
-	same := &agreement.Offer{Agreement: tpl.Agreement}
-	for _, item := range tpl.Constraints.Items {
-		x, err := xpath.Compile(item.Location, item.Scope)
-		if err != nil {
-			t.Fatalf("%s: %v", item.Location, err)
-		}
-		values := func(e *etree.Element) []string {
-			list, err := texts(x, e)
-			if err != nil {
-				t.Fatalf("%s: %v", item.Location, err)
-			}
-			return list
-		}
-		found := values(o.Encode())
-		if len(found) == 0 && len(values(same.Encode())) > 0 {
-			broken = append(broken, item.Name)
-		}
-		for _, v := range found {
-			if !within(t, item.Constraint, v) {
-				broken = append(broken, item.Name)
-			}
-		}
+	c, err := tpl.Compile()
+	if err != nil {
+		t.Fatalf("%s: %v", tpl.Name, err)
+	}
+	for _, b := range c.CheckStrictly(o) {
+		broken = append(broken, b.Item)
 	}
 	return broken
-}
-
-// within compares numbers as numbers and times as times.
-func within(t tester, constraint *etree.Element, v string) bool {
-	v = xmldoc.Collapse(v)
-	number := func(s string) float64 {
-		if at, err := time.Parse(time.RFC3339Nano, s); err == nil {
-			return float64(at.Unix())
-		}
-		n, err := strconv.ParseFloat(s, 64)
-		if err != nil {
-			return math.NaN()
-		}
-		return n
-	}
-	named, enumerated := false, false
-	for _, f := range constraint.ChildElements() {
-		limit := f.SelectAttrValue("value", "")
-		switch f.Tag {
-		case "minInclusive":
-			if !(number(v) >= number(limit)) {
-				return false
-			}
-		case "maxInclusive":
-			if !(number(v) <= number(limit)) {
-				return false
-			}
-		case "enumeration":
-			enumerated = true
-			named = named || v == limit
-		default:
-			t.Fatalf("a facet %s", f.Tag)
-		}
-	}
-	return named || !enumerated
 }
 
 // TestTemplates: whatever is made of a model is a template that offers can be made of. Taken
@@ -312,6 +260,7 @@ func TestWhoIsOffered(t *testing.T) {
 		"of a peer":  {func(c *cluster) { c.domain = "north" }, Settings{}, ""},
 		"no nodes":   {func(c *cluster) { c.nodes[0].available = 0 }, Settings{}, "best-effort@slurm/batch"},
 		"a sliver":   {func(c *cluster) { c.nodes[0].available, c.nodes[0].environment.CPUs = 1, 1 }, Settings{}, "best-effort@slurm/batch"},
+		"long names": {func(c *cluster) { c.shares[0].ID = strings.Repeat("b", 231) }, Settings{}, ""},
 		"a bad name": {func(c *cluster) { c.shares[0].ID = strings.Repeat("b", maxWord+1) }, Settings{}, ""},
 	} {
 		site := slurm()
@@ -453,17 +402,4 @@ func TestSettings(t *testing.T) {
 		change(&bad)
 		refused(t, bad.Validate(), fail.Invalid, what)
 	}
-}
-
-// texts gives the string values of what a location finds.
-func texts(x *xpath.Expr, root *etree.Element) ([]string, error) {
-	nodes, err := x.Select(root, xpath.Options{})
-	if err != nil {
-		return nil, err
-	}
-	var list []string
-	for _, n := range nodes {
-		list = append(list, n.Text())
-	}
-	return list, nil
 }
