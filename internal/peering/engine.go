@@ -121,6 +121,8 @@ type Engine struct {
 	acts    map[string]*entry   // jobs of peers by the broker's name
 	here    map[string]int      // live jobs of each peer
 	past    map[string]int      // jobs of each peer that are over, of which there is a record
+	// hereBytes and pastBytes are what their records have that is of no fixed size.
+	hereBytes, pastBytes map[string]int
 	counted map[string]*counted // all jobs of each peer
 	peers   map[string]*peer
 	write   []*entry // whose records are to be written
@@ -184,6 +186,7 @@ func (e *Engine) forgetAll() {
 		}
 	}
 	e.jobs, e.acts, e.here, e.past = map[handover.Key]*entry{}, map[string]*entry{}, map[string]int{}, map[string]int{}
+	e.hereBytes, e.pastBytes = map[string]int{}, map[string]int{}
 	e.counted = map[string]*counted{}
 	e.write, e.later, e.timers, e.todo = nil, nil, nil, nil
 	e.owing = map[owed]bool{}

@@ -12,6 +12,7 @@ import (
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/peers/handover"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
@@ -78,7 +79,7 @@ func TestForgedControls(t *testing.T) {
 		e := b.engine()
 		e.mu.Lock()
 		had, before := len(e.jobs), e.past["a"]
-		e.past["a"] = mostPast
+		e.past["a"] = limits.PastJobs
 		e.mu.Unlock()
 		e.Deliver("a", []wire.Message{control("a", "j2"), w.route("a", "j3", "sleep 1m")}, nil)
 		time.Sleep(10 * time.Second)
