@@ -10,6 +10,7 @@ import (
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/peers/handover"
 	"github.com/portolan-project/portolan/peers/ledger"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
@@ -19,13 +20,18 @@ type talk struct {
 	dirty   bool // there is something new to tell
 	problem string
 	out     []wire.Message // for which there was no room
+	told    map[ledger.Pair]told
 }
 
 // tellEvery is how often a peer is told of something new, at most.
 const tellEvery = time.Second
 
-// maxOut bounds what waits for room: what is dropped is asked for again.
-const maxOut = 64
+// told is what an account was answered with last: a peer that asks for the same again at once has it
+// already, or on its way.
+type told struct {
+	theirs, ours, heard uint64
+	at                  time.Time
+}
 
 // Takes reports whether an item is about the ledger, and so for Deliver.
 func Takes(m wire.Message) bool {
@@ -83,7 +89,7 @@ func (f *Favours) Tell(ctx context.Context) {
 }
 
 func (t *talk) say(m ...wire.Message) {
-	if len(t.out)+len(m) <= maxOut {
+	if len(t.out)+len(m) <= limits.Said {
 		t.out = append(t.out, m...)
 	}
 }
@@ -106,7 +112,7 @@ func (f *Favours) flush(domain string, t *talk) {
 func (f *Favours) Opened(domain string, features []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := &talk{open: slices.Contains(features, wire.FeatureLedger)}
+	t := &talk{open: slices.Contains(features, wire.FeatureLedger), told: map[ledger.Pair]told{}}
 	f.talks[domain] = t
 	if t.open {
 		// Where the books were not alike, either may have been mended since: they are compared anew.
@@ -194,6 +200,11 @@ func (f *Favours) hearAccount(ctx context.Context, _ string, t *talk, m *wire.Ac
 	h := ledger.Head{Pair: p, Number: m.Number, Sum: handover.CPUTime(m.Sum)}
 	copy(h.Digest[:], m.Digest)
 	own := f.book.Head(p)
+	is, was := told{m.Number, own.Number, m.Heard, f.o.Now()}, t.told[p]
+	if since := is.at.Sub(was.at); was.theirs == is.theirs && was.ours == is.ours && was.heard == is.heard && since >= 0 && since < limits.AskEvery || len(t.out) >= limits.Said {
+		return nil // what would be said has no room, or was just said: it costs a write
+	}
+	t.told[p] = is
 	if h.Number > own.Number {
 		if p.Consumer == f.o.Domain && m.Heard < own.Number {
 			f.sayVerdicts(t, p, m.Heard)
