@@ -43,6 +43,12 @@ func (a *asPeer) Recall(ctx context.Context, hs []adapters.Handle, why string) [
 // showing gives what has a domain show as many free slots as told, of a site like "here".
 func (g *gateway) showing(st store.Store, domain string) func(free int) {
 	g.t.Helper()
+	return g.showingAs(st, domain, "cluster")
+}
+
+// showingAs is showing for a site of a name.
+func (g *gateway) showingAs(st store.Store, domain, name string) func(free int) {
+	g.t.Helper()
 	their, err := modelstore.Open(g.t.Context(), st, modelstore.Options{Domain: domain})
 	if err != nil {
 		g.t.Fatal(err)
@@ -60,7 +66,7 @@ func (g *gateway) showing(st store.Store, domain string) func(free int) {
 			dynamic.Shares[h.ID] = resourcemodel.ShareState{Open: true, FreeSlots: free}
 		}
 		dynamic.Version++
-		if _, err := their.Feed(g.t.Context(), sess, resourcemodel.Key{Site: "cluster"}, &static, &dynamic); err != nil {
+		if _, err := their.Feed(g.t.Context(), sess, resourcemodel.Key{Site: name}, &static, &dynamic); err != nil {
 			g.t.Fatal(err)
 		}
 		synctest.Wait()
@@ -152,6 +158,73 @@ func TestPeersAreSites(t *testing.T) {
 		}
 		if x := g.Measured("bsc"); x.Jobs == 0 {
 			t.Errorf("%+v", x)
+		}
+	})
+}
+
+// TestPinnedBeyondAPeer: a job that is pinned to a site or a domain that is known only through a peer goes to
+// that peer; one that is pinned to what nobody shows is refused, and told what each has.
+func TestPinnedBeyondAPeer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		st, home, away := newStore(t), fake.NewWorld(1), fake.NewWorld(8)
+		t.Cleanup(home.Close)
+		t.Cleanup(away.Close)
+		o := environment(2)
+		o.Domain, o.Environment.HostNames = "hub", nil
+		a := away.Open(o)
+		g := start(t, Config{Store: st, Domain: "home", Limits: Limits{Ahead: 1}, Sites: []Site{
+			{Name: "here", Adapter: home.Open(environment(2))}, {Name: "hub", Adapter: &asPeer{Adapter: a, Watcher: a.(adapters.Watcher)}},
+		}})
+		defer g.stop()
+		<-g.Ready()
+		synctest.Wait()
+		shows := g.showingAs(st, "hub", "leaf~hpc")
+		if err := g.SetPeers(&Peering{Own: "home", Policy: routing.Policy{Overload: time.Second, Recover: time.Second}, Peers: map[string]Standing{"hub": {Role: routing.Equal}}}); err != nil {
+			t.Fatal(err)
+		}
+		shows(8)
+		time.Sleep(time.Second)
+		for _, name := range []string{"hub", "leaf", "hpc", "leaf~hpc", "leaf/hpc", "hub/leaf~hpc"} {
+			if s := g.until(g.submit("exit 0", name), bes.Finished, ""); s.Details.Site != "hub" {
+				t.Errorf("what is pinned to %s is at %s: %s", name, s.Details.Site, s.Details.Reason)
+			}
+		}
+		for _, name := range []string{"twig", "twig/hpc", "hpc/leaf"} {
+			_, err := g.CreateActivity(as("ada"), &bes.CreateActivityRequest{Document: document("exit 0", name)})
+			if !fail.Is(err, fail.Unsupported) || !strings.Contains(fail.Sentence(err), "none of what the domain hub shows fits: CandidateHosts asks for \""+name+"\", which is neither the site hub/leaf~hpc nor a node of") {
+				t.Errorf("what is pinned to %s: %v", name, err)
+			}
+		}
+	})
+}
+
+// TestPinnedFromAfar: a peer's job that is pinned to what is ours, by whichever name others have for it, is at
+// home here.
+func TestPinnedFromAfar(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := fake.NewWorld(8)
+		t.Cleanup(w.Close)
+		o := environment(2)
+		o.Accounts = []string{"bscguest"}
+		g := start(t, Config{Store: newStore(t), Sites: []Site{{Name: "hpc", Adapter: w.Open(o)}}})
+		defer g.stop()
+		<-g.Ready()
+		if err := g.SetPeers(&Peering{Own: "leaf"}); err != nil {
+			t.Fatal(err)
+		}
+		for i, name := range []string{"hpc", "leaf", "leaf/hpc", "leaf~hpc", "hub/leaf~hpc", "hub/leaf", "n1", "leaf/n1"} {
+			f := handed(200+i, time.Hour, "exit 0")
+			f.Document = document("exit 0", name)
+			if _, err := g.CheckForeign(&f); err != nil {
+				t.Errorf("what is pinned to %s: %v", name, err)
+			}
+		}
+		for i, name := range []string{"hub", "leaf/other", "leaflet"} {
+			f := handed(300+i, time.Hour, "exit 0")
+			f.Document = document("exit 0", name)
+			if _, err := g.CheckForeign(&f); !fail.Is(err, fail.Unsupported) || !strings.Contains(fail.Sentence(err), "CandidateHosts") {
+				t.Errorf("what is pinned to %s: %v", name, err)
+			}
 		}
 	})
 }

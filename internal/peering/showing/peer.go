@@ -108,7 +108,7 @@ func (p *peer) answer(now time.Time) time.Duration {
 			continue
 		}
 		pull := p.pull
-		p.pull, p.compare = nil, nil // what it compared it has asked for anew since, or is told by this
+		p.pull, p.compare = nil, nil    // what it compared it has asked for anew since, or is told by this
 		if p.e.Wants(pull) || p.stale { // it is answered with no more than that, and with what there is
 			if err := p.show(p.s.o.Model.Snapshot(), p.s.children(), p.s.to[p.domain]); err != nil {
 				p.s.o.Log.Warn("some of our sites can't be shown to a peer", "peer", p.domain, "cause", err)

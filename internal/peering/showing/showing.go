@@ -129,6 +129,9 @@ func (s *Showing) SetPeers(to map[string]To) {
 		t.MostSites = cmp.Or(t.MostSites, limits.Sites)
 		t.MostBytes = cmp.Or(t.MostBytes, limits.ShownBytes)
 		s.to[domain] = t
+		if p := s.peers[domain]; p != nil {
+			p.i.MostSites, p.i.MostBytes = t.MostSites, t.MostBytes
+		}
 		s.gone = slices.DeleteFunc(s.gone, func(g string) bool { return g == domain })
 	}
 	s.changed = true
