@@ -69,6 +69,7 @@ var pure = map[string][]string{
 	"internal/broker/policy":   {"os", "net", "net/http", "io/fs", "os/exec"},
 	"internal/broker/schedule": {"os", "net", "net/http", "io/fs", "os/exec"},
 	"peers/wire":               {"os", "net", "net/http", "io/fs", "os/exec"},
+	"peers/limits":             {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"peers/exchange":           {"os", "net", "net/http", "io/fs", "os/exec"},
 	"peers/session":            {"os", "net", "net/http", "io/fs", "os/exec"},
 	"peers/handover":           {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},

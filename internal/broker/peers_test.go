@@ -43,12 +43,6 @@ func (a *asPeer) Recall(ctx context.Context, hs []adapters.Handle, why string) [
 // showing gives what has a domain show as many free slots as told, of a site like "here".
 func (g *gateway) showing(st store.Store, domain string) func(free int) {
 	g.t.Helper()
-	return g.showingAs(st, domain, "cluster")
-}
-
-// showingAs is showing for a site of a name.
-func (g *gateway) showingAs(st store.Store, domain, name string) func(free int) {
-	g.t.Helper()
 	their, err := modelstore.Open(g.t.Context(), st, modelstore.Options{Domain: domain})
 	if err != nil {
 		g.t.Fatal(err)
@@ -66,7 +60,7 @@ func (g *gateway) showingAs(st store.Store, domain, name string) func(free int) 
 			dynamic.Shares[h.ID] = resourcemodel.ShareState{Open: true, FreeSlots: free}
 		}
 		dynamic.Version++
-		if _, err := their.Feed(g.t.Context(), sess, resourcemodel.Key{Site: name}, &static, &dynamic); err != nil {
+		if _, err := their.Feed(g.t.Context(), sess, resourcemodel.Key{Site: "cluster"}, &static, &dynamic); err != nil {
 			g.t.Fatal(err)
 		}
 		synctest.Wait()
@@ -178,11 +172,30 @@ func TestPinnedBeyondAPeer(t *testing.T) {
 		defer g.stop()
 		<-g.Ready()
 		synctest.Wait()
-		shows := g.showingAs(st, "hub", "leaf~hpc")
 		if err := g.SetPeers(&Peering{Own: "home", Policy: routing.Policy{Overload: time.Second, Recover: time.Second}, Peers: map[string]Standing{"hub": {Role: routing.Equal}}}); err != nil {
 			t.Fatal(err)
 		}
-		shows(8)
+		// What the gateway's own sessions would bring: the hub shows a site of its child.
+		g.mu.Lock()
+		static, dynamic := *g.sites["here"].static, *g.sites["here"].dynamic
+		g.mu.Unlock()
+		dynamic.Shares = map[string]resourcemodel.ShareState{}
+		for _, h := range static.Shares {
+			dynamic.Shares[h.ID] = resourcemodel.ShareState{Open: true, FreeSlots: 8}
+		}
+		own, err := modelstore.Open(t.Context(), st, modelstore.Options{Domain: "home"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sess, err := st.Join(t.Context(), "sessions")
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := resourcemodel.Key{Domain: "hub", Site: "leaf~hpc"}
+		if _, _, err := own.Import(t.Context(), sess, []resourcemodel.Change{{Key: key, Static: &static, Dynamic: &dynamic, Gone: true}}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
 		time.Sleep(time.Second)
 		for _, name := range []string{"hub", "leaf", "hpc", "leaf~hpc", "leaf/hpc", "hub/leaf~hpc"} {
 			if s := g.until(g.submit("exit 0", name), bes.Finished, ""); s.Details.Site != "hub" {

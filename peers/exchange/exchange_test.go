@@ -459,7 +459,7 @@ func TestHostile(t *testing.T) {
 		t.Error(err)
 	}
 	more := wire.Resources{View: "v9", To: 9, Detail: wire.Full, More: true, Changes: []wire.SiteChange{{Site: "x", Static: string(record)}}}
-	w.i.MostSites, w.i.MostBytes = 3, 2*len(record)
+	w.i.MostSites = 3
 	w.i.of, w.i.pending = &wire.Resources{View: "v9", To: 9}, make([]fresh, 2)
 	if _, _, err := w.i.Take(&more); err != nil {
 		t.Errorf("as many sites as may be: %v", err)
@@ -468,7 +468,8 @@ func TestHostile(t *testing.T) {
 	if !fail.Is(err, fail.Exhausted) {
 		t.Errorf("sites without end: %v", err)
 	}
-	w.i.of, w.i.pending, w.i.tree.bytes = &wire.Resources{View: "v9", To: 9}, []fresh{{size: 3 * len(record)}}, 0
+	w.i.MostBytes, w.i.tree.bytes = 2*len(record), 0
+	w.i.of, w.i.pending = &wire.Resources{View: "v9", To: 9}, []fresh{{size: 3 * len(record)}}
 	if _, _, err = w.i.Take(&more); err != nil {
 		t.Errorf("as many bytes as may be: %v", err)
 	}

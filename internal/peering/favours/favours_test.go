@@ -447,8 +447,23 @@ func TestAskedWithoutEnd(t *testing.T) {
 	if n := told(100); n != 1 {
 		t.Errorf("with something new, %d times", n)
 	}
+	// The last is answered a second later, though nothing more comes.
+	bsc.f.Tell(t.Context())
+	if n := told(0); n != 0 {
+		t.Errorf("at once, %d times", n)
+	}
 	now = now.Add(limits.AskEvery)
+	bsc.sent = nil
+	bsc.f.Tell(t.Context())
+	if len(bsc.sent) != 1 {
+		t.Errorf("a second later, %v", bsc.sent)
+	}
+	now = now.Add(limits.AskEvery)
+	bsc.f.Tell(t.Context())
+	if len(bsc.sent) != 1 {
+		t.Errorf("and again, %v", bsc.sent)
+	}
 	if n := told(1); n != 1 {
-		t.Errorf("a second later, %d times", n)
+		t.Errorf("later, %d times", n)
 	}
 }

@@ -3,6 +3,7 @@ package favours
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -21,13 +22,14 @@ type talk struct {
 	problem string
 	out     []wire.Message // for which there was no room
 	told    map[ledger.Pair]told
+	again   map[ledger.Pair]*wire.Account // what is answered when it is time
 }
 
 // tellEvery is how often a peer is told of something new, at most.
 const tellEvery = time.Second
 
-// told is what an account was answered with last: a peer that asks for the same again at once has it
-// already, or on its way.
+// told is what an account was answered with last: a peer that asks for the same again at once is
+// answered later, as it has that most likely, or on its way, and each answer costs a write.
 type told struct {
 	theirs, ours, heard uint64
 	at                  time.Time
@@ -47,6 +49,10 @@ func (f *Favours) stir(peer string) {
 	if t := f.talks[peer]; t != nil {
 		t.dirty = true
 	}
+	f.nudge()
+}
+
+func (f *Favours) nudge() {
 	select {
 	case f.wake <- struct{}{}:
 	default:
@@ -82,6 +88,12 @@ func (f *Favours) Tell(ctx context.Context) {
 			t.say(f.account(ledger.Pair{Provider: f.o.Domain, Consumer: domain}))
 		}
 		f.flush(domain, t)
+		for _, m := range maps.Clone(t.again) {
+			if err := f.hearAccount(ctx, domain, t, m); err != nil && ctx.Err() == nil {
+				t.problem = fail.Sentence(err)
+			}
+		}
+		f.flush(domain, t)
 	}
 	if err := f.trim(ctx); err != nil && ctx.Err() == nil {
 		f.o.Log.Warn("what is settled in the favour ledger is still in the store", "cause", err)
@@ -112,7 +124,7 @@ func (f *Favours) flush(domain string, t *talk) {
 func (f *Favours) Opened(domain string, features []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := &talk{open: slices.Contains(features, wire.FeatureLedger), told: map[ledger.Pair]told{}}
+	t := &talk{open: slices.Contains(features, wire.FeatureLedger), told: map[ledger.Pair]told{}, again: map[ledger.Pair]*wire.Account{}}
 	f.talks[domain] = t
 	if t.open {
 		// Where the books were not alike, either may have been mended since: they are compared anew.
@@ -202,9 +214,12 @@ func (f *Favours) hearAccount(ctx context.Context, _ string, t *talk, m *wire.Ac
 	own := f.book.Head(p)
 	is, was := told{m.Number, own.Number, m.Heard, f.o.Now()}, t.told[p]
 	if since := is.at.Sub(was.at); was.theirs == is.theirs && was.ours == is.ours && was.heard == is.heard && since >= 0 && since < limits.AskEvery || len(t.out) >= limits.Said {
-		return nil // what would be said has no room, or was just said: it costs a write
+		t.again[p] = m // there is no room, or it was just said
+		f.nudge()
+		return nil
 	}
 	t.told[p] = is
+	delete(t.again, p)
 	if h.Number > own.Number {
 		if p.Consumer == f.o.Domain && m.Heard < own.Number {
 			f.sayVerdicts(t, p, m.Heard)

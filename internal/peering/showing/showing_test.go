@@ -456,15 +456,15 @@ func TestShutOut(t *testing.T) {
 		t.Fatalf("one more: %v", err)
 	}
 	st, _ := south.Status("north")
-	if st.Problem == "" || len(w.sides[1].records(t, "north")) != 3 {
+	if st.Problem == "" || len(south.o.Model.Written("north")) != 3 {
 		t.Errorf("%+v", st)
 	}
-	if err := show("c", 1); err != nil || len(w.sides[1].records(t, "north")) != 3 {
+	if err := show("c", 1); err != nil || len(south.o.Model.Written("north")) != 3 {
 		t.Errorf("what comes meanwhile is heeded: %v", err)
 	}
 	w.now = w.now.Add(limits.Retry)
 	south.tick(t.Context(), w.now)
-	if err := show("d", 2); err != nil || len(w.sides[1].records(t, "north")) != 2 {
+	if err := show("d", 2); err != nil || len(south.o.Model.Written("north")) != 2 {
 		t.Errorf("it is not heeded again: %v", err)
 	}
 	if st, _ = south.Status("north"); st.Problem != "" {
