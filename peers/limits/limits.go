@@ -70,6 +70,7 @@ const (
 	Statements = 50_000
 	// Said are messages of the ledger that wait for room in the session.
 	Said = 64
-	// AskEvery is how often what follows the same statement is told again.
+	// Asks are how often the same may be asked for again at once, and then once each AskEvery.
+	Asks     = 8
 	AskEvery = time.Second
 )

@@ -49,7 +49,7 @@ func Rows() []Row {
 		{"Pull and Compare", fmt.Sprintf("%s, and then one each %s; one of each kind while what was asked for before is not sent", count(Pulls), every(PullEvery)), "the last of each kind is answered later"},
 		{"statements of the peer that are kept", count(Statements), "the oldest are dropped, contested ones too"},
 		{"messages of the ledger that wait for room", count(Said), "they are dropped; the peer asks again"},
-		{"Accounts that ask for the same", "one each " + every(AskEvery), "the last is answered later"},
+		{"Accounts that ask for the same", fmt.Sprintf("%s, and then one each %s", count(Asks), every(AskEvery)), "the last is answered later"},
 	}
 }
 

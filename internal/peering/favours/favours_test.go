@@ -440,8 +440,11 @@ func TestAskedWithoutEnd(t *testing.T) {
 		}
 		return n
 	}
-	if n := told(100); n != 1 {
+	if n := told(limits.Asks + 1); n != limits.Asks+1 {
 		t.Errorf("it was told %d times", n)
+	}
+	if n := told(1); n != 0 {
+		t.Errorf("once more, it was told %d times", n)
 	}
 	w.ran("bsc", 2, 1000, false)
 	if n := told(100); n != 1 {

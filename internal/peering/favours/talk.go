@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/peers/handover"
 	"github.com/portolan-project/portolan/peers/ledger"
@@ -22,6 +24,7 @@ type talk struct {
 	problem string
 	out     []wire.Message // for which there was no room
 	told    map[ledger.Pair]told
+	asks    *rate.Limiter
 	again   map[ledger.Pair]*wire.Account // what is answered when it is time
 }
 
@@ -32,7 +35,6 @@ const tellEvery = time.Second
 // answered later, as it has that most likely, or on its way, and each answer costs a write.
 type told struct {
 	theirs, ours, heard uint64
-	at                  time.Time
 }
 
 // Takes reports whether an item is about the ledger, and so for Deliver.
@@ -124,7 +126,7 @@ func (f *Favours) flush(domain string, t *talk) {
 func (f *Favours) Opened(domain string, features []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := &talk{open: slices.Contains(features, wire.FeatureLedger), told: map[ledger.Pair]told{}, again: map[ledger.Pair]*wire.Account{}}
+	t := &talk{open: slices.Contains(features, wire.FeatureLedger), told: map[ledger.Pair]told{}, asks: rate.NewLimiter(rate.Every(limits.AskEvery), limits.Asks), again: map[ledger.Pair]*wire.Account{}}
 	f.talks[domain] = t
 	if t.open {
 		// Where the books were not alike, either may have been mended since: they are compared anew.
@@ -212,8 +214,8 @@ func (f *Favours) hearAccount(ctx context.Context, _ string, t *talk, m *wire.Ac
 	h := ledger.Head{Pair: p, Number: m.Number, Sum: handover.CPUTime(m.Sum)}
 	copy(h.Digest[:], m.Digest)
 	own := f.book.Head(p)
-	is, was := told{m.Number, own.Number, m.Heard, f.o.Now()}, t.told[p]
-	if since := is.at.Sub(was.at); was.theirs == is.theirs && was.ours == is.ours && was.heard == is.heard && since >= 0 && since < limits.AskEvery || len(t.out) >= limits.Said {
+	is := told{m.Number, own.Number, m.Heard}
+	if was, known := t.told[p]; len(t.out) >= limits.Said || known && was == is && !t.asks.AllowN(f.o.Now(), 1) {
 		t.again[p] = m // there is no room, or it was just said
 		f.nudge()
 		return nil
