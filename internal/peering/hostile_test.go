@@ -183,8 +183,7 @@ func TestOutputThatNobodyTakes(t *testing.T) {
 		back := w.links[[2]string{"b", "a"}]
 		back.mu.Lock()
 		back.busy = func() bool { return !took.Load() }
-		back.mu.Unlock()
-		var pieces, refused int
+		var pieces, refused int // the link's lock guards them
 		back.seen = func(m wire.Message) {
 			o, ok := m.(*wire.Output)
 			switch {
@@ -196,6 +195,7 @@ func TestOutputThatNobodyTakes(t *testing.T) {
 				t.Errorf("%+v", o)
 			}
 		}
+		back.mu.Unlock()
 		about := wire.About{Origin: "a", ID: "j1", Token: "1"}
 		fits := limits.OutputBytes / pieceSize
 		ask := func(n int) {
@@ -208,12 +208,16 @@ func TestOutputThatNobodyTakes(t *testing.T) {
 		took.Store(true)
 		b.engine().Free("a")
 		time.Sleep(time.Second)
+		back.mu.Lock()
 		if pieces < fits || pieces > fits+1 || refused != fits+8-pieces {
 			t.Errorf("%d pieces were sent of %d that fit, and %d requests refused", pieces, fits, refused)
 		}
 		pieces, refused = 0, 0
+		back.mu.Unlock()
 		ask(3)
 		time.Sleep(time.Second)
+		back.mu.Lock()
+		defer back.mu.Unlock()
 		if pieces != 3 || refused != 0 {
 			t.Errorf("%d pieces, %d refused", pieces, refused)
 		}
