@@ -129,7 +129,7 @@ type check struct {
 func checks(of Profile) []check {
 	if of == Peer {
 		return slices.Concat(peerMessageChecks, peerOpenChecks, peerFrameChecks, peerPollChecks, peerResourceChecks, peerQuotaChecks, peerImportChecks, peerJobChecks,
-			peerLedgerChecks, peerStrictChecks, peerEndChecks, peerPhaseChecks, peerBusyChecks)
+			peerLedgerChecks, peerStrictChecks, peerTwoChecks, peerEndChecks, peerPhaseChecks, peerBusyChecks)
 	}
 	return slices.Concat(httpChecks, wsdlChecks, soap11Checks, soap12Checks, addressingChecks, factoryAttributeChecks,
 		createChecks, submissionChecks, vectorChecks, documentChecks, stateChecks, jsdlChecks, managementChecks, hostileChecks)

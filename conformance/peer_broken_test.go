@@ -288,6 +288,22 @@ func init() {
 	spoils(always(answers(func(m *wire.Opened) { m.Endpoint = "" })), "PEER-OPN-13")
 	spoils(always(miscoded(wire.NotTrusted, wire.BadMessage)), "PEER-TRU-1", "PEER-TRU-2", "PEER-TRU-4")
 	spoils(unknown, "PEER-TRU-3")
+	spoils(func() spoiler { // has one session and no more
+		closed := false
+		return spoiler{answer: func(q, a wire.Message) {
+			if o, ok := q.(*wire.Open); ok {
+				closed = o.Domain == thirdDomain
+			}
+			changeFrame(a, func(f *wire.Frame) {
+				if closed {
+					f.Closing = wire.Ended
+				}
+			})
+		}}
+	}, "PEER-TWO-1")
+	spoils(always(miscoded(wire.NotTrusted, wire.UnknownSession)), span("TWO", 2, 5)...)
+	spoils(always(miscoded(wire.CursorMismatch, wire.UnknownSession)), "PEER-TWO-6")
+	spoils(always(each(func(r *wire.Report) { r.Heeded = 9 })), "PEER-TWO-7")
 
 	spoils(always(framed(func(f *wire.Frame) { f.Heard = 0 })), "PEER-FRM-1")
 	spoils(always(framed(func(f *wire.Frame) { f.Number = 1 })), "PEER-FRM-2")

@@ -142,6 +142,7 @@ func (seal) Verify(domain string, data, signature []byte) error {
 // heldCopy is one job as the host has it.
 type heldCopy struct {
 	about   wire.About
+	from    string // who gave it: nobody else is heard about it
 	digest  string
 	blocked bool // a Control came before its route
 	report  wire.Report
@@ -202,10 +203,14 @@ func (h *host) quotas() []wire.Message {
 func (h *host) heed(domain string, m wire.Message) []wire.Message {
 	key := func(a wire.About) [2]string { return [2]string{a.Origin, a.ID} }
 	copyOf := func(a wire.About) *heldCopy {
-		if c := h.copies[key(a)]; c != nil && c.about == a {
+		if c := h.copies[key(a)]; c != nil && c.about == a && c.from == domain {
 			return c
 		}
 		return nil
+	}
+	others := func(a wire.About) bool {
+		c := h.copies[key(a)]
+		return c != nil && c.from != domain
 	}
 	gone := func(a wire.About, why string) []wire.Message {
 		return []wire.Message{&wire.Report{About: a, Status: wire.IsReturned, Reason: why}}
@@ -227,7 +232,7 @@ func (h *host) heed(domain string, m wire.Message) []wire.Message {
 	case *wire.Query:
 		c := h.copies[key(m.About)]
 		switch {
-		case c == nil || number(m.Token) > number(c.about.Token):
+		case c == nil || others(m.About) || number(m.Token) > number(c.about.Token):
 			return nil // its route may be on its way
 		case c.about != m.About || c.blocked:
 			return gone(m.About, "a copy with a higher token came before")
@@ -238,12 +243,15 @@ func (h *host) heed(domain string, m wire.Message) []wire.Message {
 			c.recallBy = m.RecallBy
 		}
 	case *wire.Control:
+		if others(m.About) {
+			return nil
+		}
 		c := copyOf(m.About)
 		if k := h.copies[key(m.About)]; k != nil && number(m.Token) < number(k.about.Token) {
 			return gone(m.About, "a copy with a higher token came before")
 		}
 		if c == nil {
-			h.copies[key(m.About)] = &heldCopy{about: m.About, blocked: true}
+			h.copies[key(m.About)] = &heldCopy{about: m.About, from: domain, blocked: true}
 			return gone(m.About, "no such copy came here")
 		}
 		if c.blocked {
@@ -309,7 +317,7 @@ func (h *host) route(domain string, m *wire.Route, known *heldCopy) (*wire.Answe
 	if len(problems) > 0 {
 		return no(wire.Invalid, "the document is no JSDL")
 	}
-	c := &heldCopy{about: m.About, digest: m.Digest, report: wire.Report{About: m.About, Revision: 1, Status: wire.IsRunning, Site: "here"}}
+	c := &heldCopy{about: m.About, from: domain, digest: m.Digest, report: wire.Report{About: m.About, Revision: 1, Status: wire.IsRunning, Site: "here"}}
 	c.recallBy = m.RecallBy
 	h.copies[[2]string{m.Origin, m.ID}] = c
 	h.watch(domain, c)

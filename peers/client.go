@@ -64,15 +64,15 @@ func (c *Client) init() {
 	}
 	rt := &encoder{base: base, in: &c.count.in.bytes, out: &c.count.out.bytes}
 	c.soap = &soap.Client{
-		URL: c.URL, Version: c.Version, Addressing: true, Limits: limits, Transport: rt, Timeout: longestCall, UserAgent: c.UserAgent,
+		URL: c.URL, Version: c.Version, Addressing: true, Limits: messageLimits, Transport: rt, Timeout: longestCall, UserAgent: c.UserAgent,
 		Retries: -1, // what has no answer is repeated by the rules of sessions, as a new frame
 		Signer:  func() func(context.Context, *etree.Element) error { return c.Trust.Signer(c.Domain) },
 		Check:   c.check,
 	}
 }
 
-// limits of a message.
-var limits = xmldoc.Limits{Bytes: wire.MaxMessage}
+// messageLimits of a message.
+var messageLimits = xmldoc.Limits{Bytes: wire.MaxMessage}
 
 // check establishes that an answer is of the domain.
 func (c *Client) check(ctx context.Context, m *soap.Parsed, resp *http.Response) error {

@@ -11,24 +11,14 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/session"
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
-const (
-	// Closed sessions that are remembered, so that their requests are answered, and those
-	// of which only the name is known, so that it is not used again.
-	maxOld   = 4
-	maxNames = 64
-	// maxInside are requests of one peer that are being answered at once.
-	maxInside = 16
-	// Requests that a peer may make in a second, and at once: far more than the protocol needs.
-	requestRate  = 500
-	requestBurst = 1000
-	// Sessions that a peer may open: so many at once, and then one each openEvery.
-	openBurst = 8
-	openEvery = 2 * time.Second
-)
+// requestBurst are requests that a peer may make at once, limits.CallRate being those of a
+// second: far more than the protocol needs.
+const requestBurst = 2 * limits.CallRate
 
 // entry is one peer. Its methods want its lock unless they say otherwise.
 type entry struct {
@@ -60,6 +50,10 @@ type entry struct {
 	trouble string
 	clock   Clock
 
+	undone struct { // items that the handler was given, or is to be, and is not done with, of all sessions
+		items, bytes int
+	}
+
 	inside  int
 	asks    *rate.Limiter
 	opens   *rate.Limiter
@@ -68,7 +62,7 @@ type entry struct {
 }
 
 func newEntry(t *Table, p Peer) *entry {
-	e := &entry{t: t, domain: p.Domain, stream: new(stream), peer: p, config: t.o.config(p), asks: rate.NewLimiter(requestRate, requestBurst), opens: rate.NewLimiter(rate.Every(openEvery), openBurst), since: time.Now()}
+	e := &entry{t: t, domain: p.Domain, stream: new(stream), peer: p, config: t.o.config(p), asks: rate.NewLimiter(limits.CallRate, requestBurst), opens: rate.NewLimiter(rate.Every(limits.OpenEvery), limits.Opens), since: time.Now()}
 	e.reason = e.waitsFor()
 	return e
 }
@@ -124,6 +118,13 @@ func (s *stream) run(h Handler) {
 	}
 }
 
+// untold is how much the handler was not told yet.
+func (s *stream) untold() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue)
+}
+
 func (s *stream) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,6 +177,19 @@ func (e *entry) close(how session.Stop) (gone []<-chan struct{}) {
 	return gone
 }
 
+// behind says why no other session may begin yet: what the earlier ones brought is not done
+// with, and each could bring as much again. "" is that one may.
+func (e *entry) behind() string {
+	c := e.config.EnsureDefaults()
+	if u := &e.undone; u.items > c.Window || u.bytes > c.Budget {
+		return fmt.Sprintf("%d items of earlier sessions, of %d bytes, are not done with yet: come again later", u.items, u.bytes)
+	}
+	if n := e.stream.untold(); n > limits.Untold {
+		return fmt.Sprintf("%d things of earlier sessions are not heeded yet: come again later", n)
+	}
+	return ""
+}
+
 // over takes that a session was closed.
 func (e *entry) over(l *link) {
 	reason, sentence := l.state.End()
@@ -186,7 +200,7 @@ func (e *entry) over(l *link) {
 	e.link = nil
 	e.reason, e.since = "the last session was closed as "+string(reason)+": "+sentence, time.Now()
 	e.old = append(e.old, l)
-	if len(e.old) > maxOld {
+	if len(e.old) > limits.Closed {
 		e.forget(e.old[0])
 		e.old = slices.Delete(e.old, 0, 1)
 	}
@@ -211,7 +225,7 @@ func (e *entry) forget(l *link) {
 	delete(e.t.sessions, l.name)
 	e.t.mu.Unlock()
 	e.names = append(e.names, l.name)
-	if len(e.names) > maxNames {
+	if len(e.names) > limits.Names {
 		e.names = slices.Delete(e.names, 0, 1)
 	}
 }
@@ -325,7 +339,7 @@ func (e *entry) answer(ctx context.Context, request wire.Message) (wire.Message,
 		err = &wire.Fault{Code: wire.UnknownSession, Session: f.Session, Sentence: "the session is not known here: open another"}
 	case !e.asks.Allow():
 		err = busy(f.Session, "there are too many requests of "+e.domain+": come again later", time.Second)
-	case e.inside >= maxInside:
+	case e.inside >= limits.Calls:
 		err = busy(f.Session, fmt.Sprintf("%d requests of %s are being answered: come again when there are fewer", e.inside, e.domain), time.Second)
 	default:
 		err = l.refuse(f)

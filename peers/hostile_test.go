@@ -19,6 +19,7 @@ import (
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 	"github.com/portolan-project/portolan/peers"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/peertest"
 	"github.com/portolan-project/portolan/peers/session"
 	"github.com/portolan-project/portolan/peers/wire"
@@ -505,4 +506,65 @@ func TestDescription(t *testing.T) {
 	if status, _ := get("http://" + domB + "/peer?xsd=x"); status != 404 {
 		t.Errorf("%d", status)
 	}
+}
+
+// TestSessionsDoNotAddUp: who opens sessions one after the other has no more taken than one of them may bring
+// and another, however long the gateway is busy with the first.
+func TestSessionsDoNotAddUp(t *testing.T) {
+	hostile(t, func(t *testing.T, w *world) {
+		w.b.Seen.Hold = true
+		a := w.speaker(t, domA, w.keys.Trust(domA), domB)
+		bring := func(n int) {
+			t.Helper()
+			var items []wire.Message
+			for i := range n {
+				items = append(items, query(domA, i))
+			}
+			a.want(&wire.Exchange{Frame: a.frame(items...)}, "")
+			synctest.Wait()
+		}
+		a.opens(domA, "s1")
+		bring(64) // the window
+		a.opens(domA, "s2")
+		bring(1)
+		a.want(a.opening(domA, "s3"), wire.Busy)
+		_, err := a.client.Call(t.Context(), a.opening(domA, "s4"))
+		if f, ok := err.(*wire.Fault); !ok || !strings.Contains(f.Sentence, "65 items of earlier sessions") || f.Retry == 0 { //nolint:errorlint // it is one, or the test fails
+			t.Error(err)
+		}
+		// Another peer is not kept waiting by that.
+		c := w.speaker(t, "c.example", w.keys.Trust("c.example"), domB)
+		c.opens("c.example", "c1")
+		w.b.Seen.Release()
+		synctest.Wait()
+		pass(5 * time.Second)
+		a.opens(domA, "s5")
+		bring(1)
+	})
+}
+
+// TestSessionsAreHeeded: nor do sessions themselves add up while the gateway does not heed what it is told.
+func TestSessionsAreHeeded(t *testing.T) {
+	hostile(t, func(t *testing.T, w *world) {
+		stands := make(chan struct{})
+		w.b.Seen.On = func(string, []wire.Message) { <-stands }
+		a := w.speaker(t, domA, w.keys.Trust(domA), domB)
+		a.opens(domA, "s")
+		a.want(&wire.Exchange{Frame: a.frame(query(domA, 0))}, "")
+		synctest.Wait()
+		opened := 0
+		for i := range 100 {
+			pass(3 * time.Second)
+			if a.code(a.opening(domA, fmt.Sprint("s", i))) == "" {
+				opened++
+			}
+		}
+		if opened > limits.Untold || opened < limits.Untold/4 {
+			t.Errorf("%d sessions were opened", opened)
+		}
+		close(stands)
+		synctest.Wait()
+		pass(3 * time.Second)
+		a.opens(domA, "last")
+	})
 }

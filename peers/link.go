@@ -260,8 +260,14 @@ func (l *link) deliver(o session.Deliver) {
 	e := l.e
 	p := &part{upto: o.First + uint64(len(o.Items)) - 1}
 	l.parts = append(l.parts, p)
+	e.undone.items += len(o.Items)
+	e.undone.bytes += o.Bytes
 	done := func() {
 		e.locked(func() {
+			if !p.done {
+				e.undone.items -= len(o.Items)
+				e.undone.bytes -= o.Bytes
+			}
 			p.done = true
 			l.advance()
 		})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/xmldoc"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/session"
 	"github.com/portolan-project/portolan/peers/wire"
 )
@@ -84,6 +85,11 @@ func (e *entry) open() {
 		return
 	}
 	e.wait(time.Time{})
+	if why := e.behind(); why != "" {
+		e.reason, e.since = "no session is asked for yet: "+why, time.Now()
+		e.later(limits.OpenEvery)
+		return
+	}
 	if e.asking == nil {
 		e.asking = e.config.Open("urn:uuid:"+uuid.NewString(), time.Now())
 	}
@@ -213,7 +219,10 @@ func (e *entry) accept(o *wire.Open, taken bool) (wire.Message, error) {
 	case taken:
 		return fault(wire.BadMessage, o.Session, "the name of the session is taken: give each a name of its own")
 	case !e.opens.Allow():
-		return nil, busy(o.Session, "sessions were opened too often: come again later", openEvery)
+		return nil, busy(o.Session, "sessions were opened too often: come again later", limits.OpenEvery)
+	}
+	if why := e.behind(); why != "" {
+		return nil, busy(o.Session, why, limits.OpenEvery)
 	}
 	now := time.Now()
 	if session.Stands(e.t.o.Domain, e.domain) {

@@ -57,7 +57,7 @@ func NewServer(o ServerOptions) *Server {
 		Operations:  soap.Operations(s.operations()...),
 		Verifier:    verifier{o.Trust},
 		Signer:      func(to soap.Principal) func(context.Context, *etree.Element) error { return o.Trust.Signer(to.Name) },
-		Limits:      limits,
+		Limits:      messageLimits,
 		ExternalURL: o.ExternalURL,
 		InFlight:    o.InFlight,
 		Log:         o.Log,

@@ -224,10 +224,10 @@ func (p *at) listsHosts() bool {
 }
 
 // namesSite reports whether a name of CandidateHosts stands for the whole site, or for all of
-// its domain.
+// a domain on the way to it.
 func (p *at) namesSite(hosts []string) bool {
 	return slices.ContainsFunc(hosts, func(h string) bool {
-		return h != "" && (strings.EqualFold(h, p.Site.Site) || strings.EqualFold(h, p.Site.String()) || strings.EqualFold(h, p.Site.Domain) ||
+		return h != "" && (p.Site.Named(h) ||
 			slices.ContainsFunc(p.static.Labels, func(l string) bool { return strings.EqualFold(l, h) }))
 	})
 }

@@ -301,9 +301,9 @@ func (a *Adapter) fromRunner(m *member) bool {
 	switch {
 	case err != nil || e == nil:
 		return false
-	case e.decisive() && (e.Signal != "SIGTERM" || !a.wantsEnd(m)):
+	case e.decisive() && (!e.terminated() || !a.wantsEnd(m)):
 		a.publish(m, a.runnerEvidence(m, e))
-	case (e.Told || e.Signal == "SIGTERM") && a.wantsEnd(m): // by us
+	case (e.Told || e.terminated()) && a.wantsEnd(m): // by us
 		out := a.runnerEvidence(m, e)
 		out.Phase, out.ExitStatus, out.Signal, out.Reason = adapters.Cancelled, nil, "", ""
 		a.publish(m, out)

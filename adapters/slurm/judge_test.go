@@ -1,9 +1,11 @@
 package slurm
 
 import (
+	"encoding/json"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,6 +84,58 @@ func TestNeverLaunched(t *testing.T) {
 					t.Errorf("who began it: %+v, %v", b, err)
 				}
 			})
+		})
+	}
+}
+
+// TestWhoseEnd: a program that is asked to end has been cancelled, by whatever name its
+// end goes; one that ends so by itself has exited.
+func TestWhoseEnd(t *testing.T) {
+	terminated := exitOf(syscall.WaitStatus(syscall.SIGTERM))
+	shell := exitOf(syscall.WaitStatus((128 + int(syscall.SIGTERM)) << 8))
+	other := exitOf(syscall.WaitStatus(3 << 8))
+	for name, c := range map[string]struct {
+		end    ended
+		told   bool // the manager asked the runner, too
+		cancel bool // the gateway wants the end
+		want   adapters.Phase
+	}{
+		"by itself":                                {end: other, want: adapters.Exited},
+		"by itself, before the request came":       {end: other, cancel: true, want: adapters.Exited},
+		"asked, and it exits as it likes":          {end: other, told: true, cancel: true, want: adapters.Cancelled},
+		"by the signal":                            {end: terminated, told: true, cancel: true, want: adapters.Cancelled},
+		"by the signal, before the runner had its": {end: terminated, cancel: true, want: adapters.Cancelled},
+		"by a signal of its own":                   {end: terminated, want: adapters.Exited},
+		"a shell whose child had the signal":       {end: shell, told: true, cancel: true, want: adapters.Cancelled},
+		"the same, before its own turn":            {end: shell, cancel: true, want: adapters.Cancelled},
+		"exit status 143 of its own":               {end: shell, want: adapters.Exited},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &Adapter{site: site{settings: &Settings{}, spool: spool(t.TempDir())}, log: slog.New(slog.DiscardHandler), poke: make(chan struct{}, 1)}
+			job := a.spool.job("t")
+			if err := os.MkdirAll(filepath.Clean(string(job)), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			m := &member{tag: "t", batch: &batch{}, cancel: c.cancel, evidence: adapters.Evidence{Phase: adapters.Running}}
+			a.members = map[adapters.Tag]*member{"t": m}
+			c.end.Version, c.end.Told = specVersion, c.told
+			data, err := json.Marshal(c.end)
+			if err == nil {
+				err = os.WriteFile(job.path(nameEnd), data, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !a.fromRunner(m) {
+				t.Fatal("the runner's word is not enough")
+			}
+			e := m.evidence
+			if e.Phase != c.want {
+				t.Errorf("%+v", e)
+			}
+			if own := e.ExitStatus != nil || e.Signal != ""; own != (c.want == adapters.Exited) {
+				t.Errorf("%+v", e)
+			}
 		})
 	}
 }

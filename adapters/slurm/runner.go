@@ -262,7 +262,8 @@ func (r *runner) run() int {
 	r.program.Store(0)
 	close(over)
 	killDescendants()
-	e := ended{Told: r.told.Load() || ws.Signaled() && ws.Signal() == syscall.SIGTERM && r.toldSoon()}
+	own := exitOf(ws)
+	e := ended{Told: r.told.Load() || own.terminated() && r.toldSoon()}
 	e.CPU = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	e.MaxRSS = usage.Maxrss << 10
 	select {
@@ -279,16 +280,19 @@ func (r *runner) run() int {
 		e.Reason = reason
 		return r.record(e)
 	}
-	if ws.Signaled() {
-		e.Signal = unix.SignalName(ws.Signal())
-		if e.Signal == "" {
-			e.Signal = fmt.Sprintf("SIG%d", int(ws.Signal()))
-		}
-	} else {
+	e.Status, e.Signal = own.Status, own.Signal
+	return r.record(e)
+}
+
+// exitOf says how a program ended, by its own account.
+func exitOf(ws syscall.WaitStatus) (e ended) {
+	if !ws.Signaled() {
 		status := ws.ExitStatus()
 		e.Status = &status
+	} else if e.Signal = unix.SignalName(ws.Signal()); e.Signal == "" {
+		e.Signal = fmt.Sprintf("SIG%d", int(ws.Signal()))
 	}
-	return r.record(e)
+	return e
 }
 
 // await waits for the program, reaping orphans by the way.

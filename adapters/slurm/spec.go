@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
@@ -147,6 +148,13 @@ type ended struct {
 // such an end is the manager's to tell.
 func (e *ended) decisive() bool {
 	return e.Reason != "" || !e.Told && e.Signal != "SIGKILL"
+}
+
+// terminated reports whether the program ended as one does that is asked to: by SIGTERM,
+// or, a shell, with what it makes of a child's. The manager asks one process of a job
+// after the other, and a shell whose child was the first may be gone before its own turn.
+func (e *ended) terminated() bool {
+	return e.Signal == "SIGTERM" || e.Status != nil && *e.Status == 128+int(syscall.SIGTERM)
 }
 
 // writeFile puts a file into its place, whole or not at all.

@@ -85,6 +85,7 @@ var pure = map[string][]string{
 	"internal/decimal":              {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/agreements/guarantee": {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/agreements/ledger":    {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"peers/limits":                  {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 }
 
 func TestImportsPointDown(t *testing.T) {

@@ -116,7 +116,7 @@ func (b *Broker) foreignKind(f *Foreign) (*kind, error) {
 			return nil, err
 		}
 	}
-	k, err := compileForeign(def, f.Owner, f.VO)
+	k, err := b.compileForeign(def, f.Owner, f.VO)
 	if err != nil {
 		return nil, err
 	}

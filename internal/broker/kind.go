@@ -75,9 +75,40 @@ func compile(def *jsdl.JobDefinition, subject resourcemodel.Subject) (*kind, err
 	return &kind{def: def, request: req}, nil
 }
 
+// athome gives the definition of a peer's job with the names among its candidate hosts as they
+// are here: what others call own/hpc is hpc, and own is all that is here. So a job that is pinned to a site
+// of ours is at home here whichever way it came.
+func athome(def *jsdl.JobDefinition, own string) *jsdl.JobDefinition {
+	r := def.Description.Resources
+	if r == nil || len(r.CandidateHosts) == 0 {
+		return def
+	}
+	hosts, changed := slices.Clone(r.CandidateHosts), false
+	for i, h := range hosts {
+		name, ours := resourcemodel.Beyond(h, own)
+		if ours && name == "" {
+			hosts, changed = nil, true
+			break
+		}
+		if ours {
+			hosts[i], changed = name, true
+		}
+	}
+	if !changed {
+		return def
+	}
+	d, res := *def, *r
+	res.CandidateHosts = hosts
+	d.Description.Resources = &res
+	return &d
+}
+
 // compileForeign is compile for a job of a peer. For which VO it runs here is what its user was mapped
 // to, and what the document says of it holds where it comes from.
-func compileForeign(def *jsdl.JobDefinition, owner, vo string) (*kind, error) {
+func (b *Broker) compileForeign(def *jsdl.JobDefinition, owner, vo string) (*kind, error) {
+	if own := b.far.own.Load(); own != nil {
+		def = athome(def, *own)
+	}
 	if r := def.Description.Resources; r != nil && r.Placement != nil && r.Placement.VO != nil && *r.Placement.VO != vo {
 		d, res, p := *def, *r, *r.Placement
 		if p.VO = nil; vo != "" {
@@ -401,7 +432,7 @@ func (b *Broker) readKind(ctx context.Context, rec *store.Job) (*kind, error) {
 	}
 	var k *kind
 	if rec.Status.Foreign != nil {
-		k, err = compileForeign(def, rec.Owner, rec.Status.VO)
+		k, err = b.compileForeign(def, rec.Owner, rec.Status.VO)
 	} else {
 		k, err = compile(def, resourcemodel.Subject{User: rec.Owner})
 	}

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/schedule"
@@ -50,10 +51,11 @@ const (
 
 // afield is what the broker keeps of peers; Broker.mu guards it.
 type afield struct {
-	peering  *Peering        // nil: there are no peers
-	told     *schedule.Peers // that the scheduler has
-	domains  map[string]bool // of told
-	stale    bool            // the scheduler must be told all anew
+	own      atomic.Pointer[string] // the domain of this gateway, once it is known; not guarded
+	peering  *Peering               // nil: there are no peers
+	told     *schedule.Peers        // that the scheduler has
+	domains  map[string]bool        // of told
+	stale    bool                   // the scheduler must be told all anew
 	pending  []resourcemodel.Delta
 	revision int64 // of what the scheduler has of the peers
 	measured time.Time
@@ -74,6 +76,7 @@ func (b *Broker) SetPeers(p *Peering) error {
 			return err
 		}
 		p = &own
+		b.far.own.Store(&own.Own)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -242,7 +245,7 @@ func (b *Broker) cannotFar(domain string, r *resourcemodel.Request) string {
 	if sh == nil || b.far.told == nil {
 		return ""
 	}
-	shown := false
+	shown, first := false, ""
 	for site := range sh.model.Snapshot().SitesOf(domain) {
 		if site.Static == nil {
 			continue
@@ -252,12 +255,17 @@ func (b *Broker) cannotFar(domain string, r *resourcemodel.Request) string {
 			if r.Fits(w, resourcemodel.Derived{}) {
 				return ""
 			}
+			if first == "" {
+				if v := r.Judge(w.Site, w.Share, w.Environment, resourcemodel.Derived{}); len(v.Clauses) > 0 {
+					first = ": " + v.Clauses[0].Sentence
+				}
+			}
 		}
 	}
 	if !shown {
 		return ""
 	}
-	return "none of what the domain " + domain + " shows fits"
+	return "none of what the domain " + domain + " shows fits" + first
 }
 
 // peered reports whether a domain may be given jobs through a site.

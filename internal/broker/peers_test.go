@@ -155,3 +155,89 @@ func TestPeersAreSites(t *testing.T) {
 		}
 	})
 }
+
+// TestPinnedBeyondAPeer: a job that is pinned to a site or a domain that is known only through a peer goes to
+// that peer; one that is pinned to what nobody shows is refused, and told what each has.
+func TestPinnedBeyondAPeer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		st, home, away := newStore(t), fake.NewWorld(1), fake.NewWorld(8)
+		t.Cleanup(home.Close)
+		t.Cleanup(away.Close)
+		o := environment(2)
+		o.Domain, o.Environment.HostNames = "hub", nil
+		a := away.Open(o)
+		g := start(t, Config{Store: st, Domain: "home", Limits: Limits{Ahead: 1}, Sites: []Site{
+			{Name: "here", Adapter: home.Open(environment(2))}, {Name: "hub", Adapter: &asPeer{Adapter: a, Watcher: a.(adapters.Watcher)}},
+		}})
+		defer g.stop()
+		<-g.Ready()
+		synctest.Wait()
+		if err := g.SetPeers(&Peering{Own: "home", Policy: routing.Policy{Overload: time.Second, Recover: time.Second}, Peers: map[string]Standing{"hub": {Role: routing.Equal}}}); err != nil {
+			t.Fatal(err)
+		}
+		// What the gateway's own sessions would bring: the hub shows a site of its child.
+		g.mu.Lock()
+		static, dynamic := *g.sites["here"].static, *g.sites["here"].dynamic
+		g.mu.Unlock()
+		dynamic.Shares = map[string]resourcemodel.ShareState{}
+		for _, h := range static.Shares {
+			dynamic.Shares[h.ID] = resourcemodel.ShareState{Open: true, FreeSlots: 8}
+		}
+		own, err := modelstore.Open(t.Context(), st, modelstore.Options{Domain: "home"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sess, err := st.Join(t.Context(), "sessions")
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := resourcemodel.Key{Domain: "hub", Site: "leaf~hpc"}
+		if _, _, err := own.Import(t.Context(), sess, []resourcemodel.Change{{Key: key, Static: &static, Dynamic: &dynamic, Gone: true}}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		time.Sleep(time.Second)
+		for _, name := range []string{"hub", "leaf", "hpc", "leaf~hpc", "leaf/hpc", "hub/leaf~hpc"} {
+			if s := g.until(g.submit("exit 0", name), bes.Finished, ""); s.Details.Site != "hub" {
+				t.Errorf("what is pinned to %s is at %s: %s", name, s.Details.Site, s.Details.Reason)
+			}
+		}
+		for _, name := range []string{"twig", "twig/hpc", "hpc/leaf"} {
+			_, err := g.CreateActivity(as("ada"), &bes.CreateActivityRequest{Document: document("exit 0", name)})
+			if !fail.Is(err, fail.Unsupported) || !strings.Contains(fail.Sentence(err), "none of what the domain hub shows fits: CandidateHosts asks for \""+name+"\", which is neither the site hub/leaf~hpc nor a node of") {
+				t.Errorf("what is pinned to %s: %v", name, err)
+			}
+		}
+	})
+}
+
+// TestPinnedFromAfar: a peer's job that is pinned to what is ours, by whichever name others have for it, is at
+// home here.
+func TestPinnedFromAfar(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := fake.NewWorld(8)
+		t.Cleanup(w.Close)
+		o := environment(2)
+		o.Accounts = []string{"bscguest"}
+		g := start(t, Config{Store: newStore(t), Sites: []Site{{Name: "hpc", Adapter: w.Open(o)}}})
+		defer g.stop()
+		<-g.Ready()
+		if err := g.SetPeers(&Peering{Own: "leaf"}); err != nil {
+			t.Fatal(err)
+		}
+		for i, name := range []string{"hpc", "leaf", "leaf/hpc", "leaf~hpc", "hub/leaf~hpc", "hub/leaf", "n1", "leaf/n1"} {
+			f := handed(200+i, time.Hour, "exit 0")
+			f.Document = document("exit 0", name)
+			if _, err := g.CheckForeign(&f); err != nil {
+				t.Errorf("what is pinned to %s: %v", name, err)
+			}
+		}
+		for i, name := range []string{"hub", "leaf/other", "leaflet"} {
+			f := handed(300+i, time.Hour, "exit 0")
+			f.Document = document("exit 0", name)
+			if _, err := g.CheckForeign(&f); !fail.Is(err, fail.Unsupported) || !strings.Contains(fail.Sentence(err), "CandidateHosts") {
+				t.Errorf("what is pinned to %s: %v", name, err)
+			}
+		}
+	})
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/peers/handover"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
@@ -141,9 +142,25 @@ func (e *Engine) admit(from string, r *wire.Route, here int) verdict {
 	return v
 }
 
-// mostPast bounds the records of jobs of one peer that are over: each is kept until its recall
-// deadline, and a peer can have them made without end.
-const mostPast = 500_000
+// crowded reports whether there are as many records of a peer's jobs that are over as may be:
+// each is kept until its recall deadline, and a peer can have them made without end. Then nothing
+// is answered that would make another; where a route were refused without a record, it could be
+// taken when it comes again, and its giver have placed the job elsewhere. The caller holds the lock.
+func (e *Engine) crowded(from string, k handover.Key) bool {
+	n, bytes := e.past[from], e.pastBytes[from]
+	if n < limits.PastJobs && bytes < limits.RecordBytes {
+		return false
+	}
+	if p := e.peer(from); time.Since(p.crowded) >= crowdedTime {
+		p.crowded = time.Now()
+		e.o.Log.Warn("a peer had so many jobs refused, recalled or ended that no other is answered until their recall deadlines have passed: it is to send fewer, or to agree on a shorter lease",
+			"peer", from, "job", k.String(), "jobs", n, "bytes", bytes, "most", limits.PastJobs)
+	}
+	return true
+}
+
+// crowdedTime is how seldom the log has it.
+const crowdedTime = time.Minute
 
 // receive steps a job for a message and gives its entry; nil if there is nothing to wait for.
 // The caller holds the lock.
@@ -153,13 +170,16 @@ func (e *Engine) receive(from string, m handover.Message, c cargo, v verdict) *e
 	in := handover.Received{From: from, Message: m, Terms: e.peer(from).terms, Owed: e.owes(from, key, token)}
 	switch m := m.(type) {
 	case handover.Route:
-		if x.job == nil && e.past[from] >= mostPast {
+		if x.job == nil && e.crowded(from, key) {
 			return nil // it comes again
 		}
 		if !v.asked && (!x.taken() || x.job.Taken.Token != token) {
 			return nil // what was known of it is gone meanwhile; it comes again
 		}
-		in.Refuse = v.err
+		if in.Refuse = v.err; in.Refuse == nil && !(x.taken() && live(x.job)) {
+			in.Refuse = e.full(from, key)
+		}
+		v.err = in.Refuse
 	case handover.Answer:
 		if !m.Accepted {
 			x.cause = &cause{refusal: &m}
@@ -170,7 +190,7 @@ func (e *Engine) receive(from string, m handover.Message, c cargo, v verdict) *e
 			x.pending = append(x.pending, effect{publish: true})
 		}
 	case handover.Control:
-		if x.job == nil && e.past[from] >= mostPast {
+		if x.job == nil && e.crowded(from, key) {
 			return nil
 		}
 	case handover.Settle, handover.Query, handover.Granted:
@@ -190,6 +210,14 @@ func (e *Engine) receive(from string, m handover.Message, c cargo, v verdict) *e
 		e.o.Log.Debug("what a peer says of a job is not heeded", "peer", from, "job", key.String(), "cause", err)
 	}
 	return x
+}
+
+// full gives why no further job of a peer is taken, whatever the gate says; the caller holds the lock.
+func (e *Engine) full(from string, k handover.Key) error {
+	if n, bytes := e.here[from], e.hereBytes[from]; n >= limits.Jobs || bytes >= limits.RecordBytes {
+		return fail.Errorf("peering.receive", fail.Exhausted, k.String(), "%d jobs of the domain %s are at %s, and no more than %d may be: send others when some have ended, or elsewhere", n, from, e.o.Domain, limits.Jobs)
+	}
+	return nil
 }
 
 // begins reports whether a route begins a copy, if it is accepted: where it does not, the

@@ -114,22 +114,24 @@ type Engine struct {
 
 	wakeCommit, wakeTimer, wakeWork chan struct{}
 
-	mu      sync.Mutex
-	term    *term // nil: another replica is the engine, or the records are being read
-	over    bool  // the gateway stops
-	jobs    map[handover.Key]*entry
-	acts    map[string]*entry   // jobs of peers by the broker's name
-	here    map[string]int      // live jobs of each peer
-	past    map[string]int      // jobs of each peer that are over, of which there is a record
-	counted map[string]*counted // all jobs of each peer
-	peers   map[string]*peer
-	write   []*entry // whose records are to be written
-	later   []*entry // the same, when there is time
-	since   time.Time
-	timers  timers
-	owing   map[owed]bool // charges that are not in the book yet
-	todo    []*entry      // for whom there is something to do at the broker's side
-	reads   requests
+	mu   sync.Mutex
+	term *term // nil: another replica is the engine, or the records are being read
+	over bool  // the gateway stops
+	jobs map[handover.Key]*entry
+	acts map[string]*entry // jobs of peers by the broker's name
+	here map[string]int    // live jobs of each peer
+	past map[string]int    // jobs of each peer that are over, of which there is a record
+	// hereBytes and pastBytes are what their records have that is of no fixed size.
+	hereBytes, pastBytes map[string]int
+	counted              map[string]*counted // all jobs of each peer
+	peers                map[string]*peer
+	write                []*entry // whose records are to be written
+	later                []*entry // the same, when there is time
+	since                time.Time
+	timers               timers
+	owing                map[owed]bool // charges that are not in the book yet
+	todo                 []*entry      // for whom there is something to do at the broker's side
+	reads                requests
 }
 
 // term is the time for which this replica is the engine.
@@ -184,6 +186,7 @@ func (e *Engine) forgetAll() {
 		}
 	}
 	e.jobs, e.acts, e.here, e.past = map[handover.Key]*entry{}, map[string]*entry{}, map[string]int{}, map[string]int{}
+	e.hereBytes, e.pastBytes = map[string]int{}, map[string]int{}
 	e.counted = map[string]*counted{}
 	e.write, e.later, e.timers, e.todo = nil, nil, nil, nil
 	e.owing = map[owed]bool{}

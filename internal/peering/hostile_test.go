@@ -12,6 +12,7 @@ import (
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/peers/handover"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
@@ -77,8 +78,8 @@ func TestForgedControls(t *testing.T) {
 		a.until(p.Handle, adapters.Exited)
 		e := b.engine()
 		e.mu.Lock()
-		had, before := len(e.jobs), e.past["a"]
-		e.past["a"] = mostPast
+		had, before, bytes := len(e.jobs), e.past["a"], e.pastBytes["a"]
+		e.past["a"] = limits.PastJobs
 		e.mu.Unlock()
 		e.Deliver("a", []wire.Message{control("a", "j2"), w.route("a", "j3", "sleep 1m")}, nil)
 		time.Sleep(10 * time.Second)
@@ -87,7 +88,22 @@ func TestForgedControls(t *testing.T) {
 			t.Errorf("%d jobs, and there were %d", len(e.jobs), had)
 		}
 		e.past["a"] = before
+		// By their bytes likewise.
+		e.pastBytes["a"] = limits.RecordBytes
 		e.mu.Unlock()
+		e.Deliver("a", []wire.Message{control("a", "j4"), w.route("a", "j5", "sleep 1m")}, nil)
+		time.Sleep(10 * time.Second)
+		e.mu.Lock()
+		if len(e.jobs) != had {
+			t.Errorf("%d jobs, and there were %d", len(e.jobs), had)
+		}
+		e.pastBytes["a"] = bytes
+		e.mu.Unlock()
+		e.Deliver("a", []wire.Message{w.route("a", "j3", "sleep 1m")}, nil)
+		time.Sleep(5 * time.Second)
+		if b.jobs.runs(handover.Key{Origin: "a", ID: "j3"}) != 1 {
+			t.Error("a route that comes again is not taken when there is room")
+		}
 	}, "a", "b")
 }
 
@@ -147,4 +163,122 @@ func TestNoPromiseWithoutTheStore(t *testing.T) {
 		st.cut.Store(false)
 		a.until(p.Handle, adapters.Lost)
 	})
+}
+
+// TestOutputThatNobodyTakes: a peer that asks for output and takes none of what it is told is told no
+// more of it than so many bytes, and why. Messages about jobs go on once it takes some.
+func TestOutputThatNobodyTakes(t *testing.T) {
+	pair(t, func(t *testing.T, w *world) {
+		a, b := w.gates["a"], w.gates["b"]
+		p := a.give("b", "j1-1", "sleep 1m")
+		a.until(p.Handle, adapters.Exited)
+		time.Sleep(time.Minute)
+		piece := strings.Repeat("0123456789abcdef", pieceSize/16)
+		b.jobs.mu.Lock()
+		for _, j := range b.jobs.jobs {
+			b.jobs.outputs[j.st.Activity+" stdout"] = piece
+		}
+		b.jobs.mu.Unlock()
+		var took atomic.Bool
+		back := w.links[[2]string{"b", "a"}]
+		back.mu.Lock()
+		back.busy = func() bool { return !took.Load() }
+		var pieces, refused int // the link's lock guards them
+		back.seen = func(m wire.Message) {
+			o, ok := m.(*wire.Output)
+			switch {
+			case ok && len(o.Data) > 0:
+				pieces++
+			case ok && o.Kind.Kind() == fail.Exhausted && strings.Contains(o.Reason, "acknowledge them"):
+				refused++
+			case ok:
+				t.Errorf("%+v", o)
+			}
+		}
+		back.mu.Unlock()
+		about := wire.About{Origin: "a", ID: "j1", Token: "1"}
+		fits := limits.OutputBytes / pieceSize
+		ask := func(n int) {
+			for i := range n {
+				b.engine().Deliver("a", []wire.Message{&wire.Read{About: about, Request: uint64(i + 1), Stream: wire.Stdout, Most: pieceSize}}, nil)
+				time.Sleep(time.Millisecond)
+			}
+		}
+		ask(fits + 1 + 7) // the first is with the session already
+		took.Store(true)
+		b.engine().Free("a")
+		time.Sleep(time.Second)
+		back.mu.Lock()
+		if pieces < fits || pieces > fits+1 || refused != fits+8-pieces {
+			t.Errorf("%d pieces were sent of %d that fit, and %d requests refused", pieces, fits, refused)
+		}
+		pieces, refused = 0, 0
+		back.mu.Unlock()
+		ask(3)
+		time.Sleep(time.Second)
+		back.mu.Lock()
+		defer back.mu.Unlock()
+		if pieces != 3 || refused != 0 {
+			t.Errorf("%d pieces, %d refused", pieces, refused)
+		}
+	}, "a", "b")
+}
+
+// TestMostJobs: a peer has so many jobs here and no more, whatever the gate allows; those that were
+// accepted go on, and other peers' are taken.
+func TestMostJobs(t *testing.T) {
+	pair(t, func(t *testing.T, w *world) {
+		b := w.gates["b"]
+		w.connect("b", "c")
+		e := b.engine()
+		answers := map[string]*wire.Answer{}
+		for _, to := range []string{"a", "c"} {
+			l := w.links[[2]string{"b", to}]
+			l.mu.Lock()
+			l.seen = func(m wire.Message) {
+				if x, ok := m.(*wire.Answer); ok {
+					answers[x.Origin+"/"+x.ID] = x
+				}
+			}
+			l.mu.Unlock()
+		}
+		become := func(from string, jobs, bytes int) {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.here[from], e.hereBytes[from] = jobs, bytes
+		}
+		deliver := func(from, id string) *wire.Answer {
+			t.Helper()
+			r := w.route(from, id, "hang")
+			e.Deliver(from, []wire.Message{r}, nil)
+			synctest.Wait() // and no longer: the giver that knows nothing of it would have it ended
+			x := answers[from+"/"+id]
+			if x == nil {
+				t.Fatalf("%s of %s has no answer", id, from)
+			}
+			return x
+		}
+		become("a", limits.Jobs-1, 0)
+		if x := deliver("a", "j1"); !x.Accepted {
+			t.Errorf("the last that may be: %+v", x)
+		}
+		x := deliver("a", "j2")
+		if x.Accepted || x.Kind.Kind() != fail.Exhausted || !strings.Contains(x.Reason, "200000 jobs of the domain a are at b") {
+			t.Errorf("one more: %+v", x)
+		}
+		if x := deliver("a", "j1"); !x.Accepted {
+			t.Errorf("the same again: %+v", x)
+		}
+		if x := deliver("c", "j1"); !x.Accepted {
+			t.Errorf("another peer's: %+v", x)
+		}
+		become("a", 2, limits.RecordBytes)
+		if x := deliver("a", "j3"); x.Accepted || x.Kind.Kind() != fail.Exhausted {
+			t.Errorf("with records of so many bytes: %+v", x)
+		}
+		become("a", 1, 100)
+		if b.jobs.runs(handover.Key{Origin: "a", ID: "j1"}) != 1 {
+			t.Error("what was accepted did not run")
+		}
+	}, "a", "b", "c")
 }

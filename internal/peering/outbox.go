@@ -9,6 +9,7 @@ import (
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/peers/handover"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/session"
 	"github.com/portolan-project/portolan/peers/wire"
 )
@@ -28,6 +29,8 @@ type peer struct {
 
 	ears      sync.Mutex
 	listeners map[chan struct{}]struct{} // who is told that there is a session
+
+	crowded time.Time // when the log said last that too many of its jobs are over
 
 	outbox  []letter
 	sending bool // a goroutine takes from the outbox
@@ -70,11 +73,9 @@ type letter struct {
 }
 
 const (
-	// mostLetters bounds what waits for room in a session. What is beyond is repeated when
-	// its time comes.
-	mostLetters = 8192
-	// mostPut is how many items are put at once.
-	mostPut = 128
+	// mostPut is how many items are put at once, and putBytes about how many bytes.
+	mostPut  = 128
+	putBytes = 2 << 20
 )
 
 // peer gives what is known of a domain's gateway; the caller holds the lock.
@@ -91,7 +92,7 @@ func (e *Engine) peer(domain string) *peer {
 // repeat what is not answered.
 func (e *Engine) post(domain string, l letter) {
 	p := e.peer(domain)
-	if l.done == nil && (!p.open || len(p.outbox) >= mostLetters) {
+	if l.done == nil && (!p.open || len(p.outbox) >= limits.Letters) {
 		return
 	}
 	if l.done != nil && e.term == nil {
@@ -141,33 +142,43 @@ func (e *Engine) sendLoop(t *term, p *peer) {
 		// A deadline is moved on without a write, and who becomes the engine takes for promised
 		// what could be until then, with twice that bound to spare.
 		may := promise < 0 || e.confirm(t, promise)
-		var items []wire.Message
+		var items, left []wire.Message
+		rest, bytes, full := n, 0, false
 		for i, l := range letters {
 			if _, ok := l.message.(handover.Granted); ok && !may {
 				continue
 			}
-			switch {
-			case l.item != nil:
-				items = append(items, l.item)
-			case l.message != nil:
-				if m := e.seal(t, p.domain, l, cargos[i]); m != nil {
-					items = append(items, m)
+			m := l.item
+			if l.message != nil {
+				m = e.seal(t, p.domain, l, cargos[i])
+			}
+			if m == nil {
+				continue
+			}
+			items, bytes = append(items, m), bytes+wire.Size(m)
+			if bytes >= putBytes { // documents are read as there is room for them
+				if left, full = e.put(p.domain, items); full {
+					items, rest = nil, i+1
+					break
 				}
+				items, bytes = nil, 0
 			}
 		}
-		left, full := e.put(p.domain, items)
+		if !full {
+			left, full = e.put(p.domain, items)
+		}
 		e.mu.Lock()
 		if full && e.term == t && p.open {
-			again := make([]letter, 0, len(left)+len(p.outbox))
+			again := make([]letter, 0, len(left)+n-rest+len(p.outbox))
 			for _, m := range left {
 				again = append(again, letter{item: m})
 			}
-			p.outbox = append(again, p.outbox...)
+			p.outbox = append(append(again, letters[rest:]...), p.outbox...)
 		} else {
-			p.full = false
+			p.full, rest = false, n
 		}
 		e.mu.Unlock()
-		for _, l := range letters {
+		for _, l := range letters[:rest] {
 			if l.done != nil {
 				l.done()
 			}

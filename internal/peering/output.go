@@ -10,6 +10,7 @@ import (
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/peers/handover"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
@@ -19,8 +20,6 @@ const (
 	// pieceTime is how long a piece is waited for: each hop of the way waits less long than
 	// the one before, as they all began later.
 	pieceTime = 30 * time.Second
-	// mostReads bounds the requests for output of one peer that are served at once.
-	mostReads = 64
 	// followPause is how often a job's output is looked at for a peer that follows it.
 	followPause = time.Second
 	// followTime bounds how long one request follows.
@@ -226,8 +225,8 @@ func (e *Engine) read(t *term, from string, m *wire.Read) {
 	switch {
 	case q.serving[from][m.Request] != nil:
 		return // it is being answered
-	case len(q.serving[from]) >= mostReads:
-		e.post(from, letter{item: noOutput(m, fail.Errorf("peering.read", fail.Exhausted, "", "%d requests for output are being served; try again", mostReads))})
+	case len(q.serving[from]) >= limits.Reads:
+		e.post(from, letter{item: noOutput(m, fail.Errorf("peering.read", fail.Exhausted, "", "%d requests for output are being served: send fewer at once, or try again", limits.Reads))})
 		return
 	}
 	activity := ""
@@ -287,6 +286,25 @@ func (e *Engine) say(to string, m wire.Message) {
 	e.post(to, letter{item: m})
 }
 
+// deal sends a piece of output, unless too much of it waits for the peer to take it.
+func (e *Engine) deal(to string, m *wire.Output) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(m.Data) > 0 {
+		waits := 0
+		for _, l := range e.peer(to).outbox {
+			if o, ok := l.item.(*wire.Output); ok {
+				waits += len(o.Data)
+			}
+		}
+		if waits+len(m.Data) > limits.OutputBytes {
+			return fail.Errorf("peering.read", fail.Exhausted, m.Origin+"/"+m.ID, "%d bytes of output wait to be taken by the domain %s, and %d may: acknowledge them, and ask again", waits, to, limits.OutputBytes)
+		}
+	}
+	e.post(to, letter{item: m})
+	return nil
+}
+
 // copyOut sends output to a peer.
 func (e *Engine) copyOut(ctx context.Context, to string, m *wire.Read, activity string) {
 	out := &wire.Output{About: m.About, Request: m.Request, Offset: m.Offset}
@@ -314,7 +332,10 @@ func (e *Engine) copyOut(ctx context.Context, to string, m *wire.Read, activity 
 			next.Last = true
 		}
 		if len(data) > 0 || next.Last {
-			e.say(to, next)
+			if err := e.deal(to, next); err != nil {
+				e.say(to, noOutput(&wire.Read{About: m.About, Request: m.Request, Offset: out.Offset}, err))
+				return
+			}
 		}
 		if next.Last {
 			return

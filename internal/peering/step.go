@@ -99,13 +99,32 @@ func (e *Engine) count(j *handover.Job, by int) {
 	if j == nil || j.Taken == nil {
 		return
 	}
-	in := e.here
+	in, bytes := e.here, e.hereBytes
 	if !live(j) {
-		in = e.past
+		in, bytes = e.past, e.pastBytes
 	}
+	bytes[j.Taken.From] += by * weight(j)
 	if in[j.Taken.From] += by; in[j.Taken.From] == 0 {
 		delete(in, j.Taken.From)
+		delete(bytes, j.Taken.From)
 	}
+}
+
+// weight is the bytes of a record of a peer's job that others chose.
+func weight(j *handover.Job) int {
+	n := len(j.Key.Origin) + len(j.Key.ID) + len(j.Digest) + len(j.Reason) + len(j.Taken.Token)
+	for _, d := range j.Taken.Path {
+		n += len(d)
+	}
+	if j.Gave != nil {
+		for _, d := range j.Gave.Where {
+			n += len(d)
+		}
+	}
+	if j.Result != nil {
+		n += len(j.Result.Reason)
+	}
+	return n
 }
 
 func (e *Engine) charge(x *entry, c *handover.Charge, owe bool) {

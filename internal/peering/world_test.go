@@ -205,6 +205,7 @@ type link struct {
 	over     chan struct{}
 	count    int
 	busy     func() bool // puts are refused
+	seen     func(wire.Message)
 }
 
 const latency = time.Millisecond
@@ -231,6 +232,11 @@ func (l *link) put(items []wire.Message) error {
 	defer l.mu.Unlock()
 	if l.busy != nil && l.busy() {
 		return fail.Errorf("test.Put", fail.Exhausted, l.to, "there is no room")
+	}
+	for _, m := range items {
+		if l.seen != nil {
+			l.seen(m)
+		}
 	}
 	l.queue = append(l.queue, items...)
 	l.count += len(items)

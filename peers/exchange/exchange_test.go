@@ -459,12 +459,21 @@ func TestHostile(t *testing.T) {
 		t.Error(err)
 	}
 	more := wire.Resources{View: "v9", To: 9, Detail: wire.Full, More: true, Changes: []wire.SiteChange{{Site: "x", Static: string(record)}}}
-	w.i.of, w.i.pending = &wire.Resources{View: "v9", To: 9}, make([]fresh, MaxSites)
+	w.i.MostSites = 3
+	w.i.of, w.i.pending = &wire.Resources{View: "v9", To: 9}, make([]fresh, 2)
+	if _, _, err := w.i.Take(&more); err != nil {
+		t.Errorf("as many sites as may be: %v", err)
+	}
 	_, _, err := w.i.Take(&more)
 	if !fail.Is(err, fail.Exhausted) {
 		t.Errorf("sites without end: %v", err)
 	}
-	w.i.pending = []fresh{{size: 2 * MaxBytes}}
+	w.i.MostBytes, w.i.tree.bytes = 2*len(record), 0
+	w.i.of, w.i.pending = &wire.Resources{View: "v9", To: 9}, []fresh{{size: 3 * len(record)}}
+	if _, _, err = w.i.Take(&more); err != nil {
+		t.Errorf("as many bytes as may be: %v", err)
+	}
+	w.i.of, w.i.pending = &wire.Resources{View: "v9", To: 9}, []fresh{{size: 3*len(record) + 1}}
 	if _, _, err = w.i.Take(&more); !fail.Is(err, fail.Exhausted) {
 		t.Errorf("bytes without end: %v", err)
 	}

@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// MaxSites is how many sites one domain may show.
+	// MaxSites is how many sites one domain may show, where nothing else is said.
 	MaxSites = 100_000
-	// MaxBytes is how many bytes of records one domain may show.
+	// MaxBytes is how many bytes of records one domain may show, likewise.
 	MaxBytes = 256 << 20
 	// maxRepairs is how often a repair is tried before all is asked for again.
 	maxRepairs = 3
@@ -35,6 +35,9 @@ type fresh struct {
 
 // Importer is what a peer showed of its resources. It is not safe for concurrent use.
 type Importer struct {
+	// MostSites and MostBytes are how much the domain may show; they may be changed at any time.
+	MostSites, MostBytes int
+
 	domain    string
 	view      string
 	revision  uint64
@@ -50,7 +53,7 @@ type Importer struct {
 
 // NewImporter gives one that has nothing, of a peer that speaks for the domain.
 func NewImporter(domain string) *Importer {
-	return &Importer{domain: domain, tree: tree{sites: map[string]*shown{}}, confirmed: map[string]time.Time{}}
+	return &Importer{MostSites: MaxSites, MostBytes: MaxBytes, domain: domain, tree: tree{sites: map[string]*shown{}}, confirmed: map[string]time.Time{}}
 }
 
 // Seed begins with sites that the domain showed in an earlier life of this gateway, under a
@@ -131,8 +134,8 @@ func (i *Importer) resources(m *wire.Resources) ([]resourcemodel.Change, []wire.
 		return nil, []wire.Message{i.Pull()}, nil
 	}
 	i.pulling = false
-	if len(i.pending)+len(m.Changes) > MaxSites {
-		return nil, nil, fail.Errorf("exchange.Take", fail.Exhausted, i.domain, "the domain shows more than %d sites: show fewer, or less of them", MaxSites)
+	if len(i.pending)+len(m.Changes) > 2*i.MostSites || m.From == 0 && len(i.pending)+len(m.Changes) > i.MostSites { // a revision may take away as many as it brings
+		return nil, nil, fail.Errorf("exchange.Take", fail.Exhausted, i.domain, "the domain shows more than %d sites: show fewer, or less of them", i.MostSites)
 	}
 	bytes := i.tree.bytes
 	for _, f := range i.pending {
@@ -141,8 +144,8 @@ func (i *Importer) resources(m *wire.Resources) ([]resourcemodel.Change, []wire.
 	for k := range m.Changes {
 		bytes += len(m.Changes[k].Static) + len(m.Changes[k].Dynamic)
 	}
-	if bytes > 2*MaxBytes || m.From != 0 && bytes > MaxBytes { // all anew is there beside what was
-		return nil, nil, fail.Errorf("exchange.Take", fail.Exhausted, i.domain, "the domain shows more than %d bytes of records: show fewer sites, or less of them", MaxBytes)
+	if bytes > 2*i.MostBytes { // what is told anew is there beside what was
+		return nil, nil, fail.Errorf("exchange.Take", fail.Exhausted, i.domain, "the domain shows more than %d bytes of records: show fewer sites, or less of them", i.MostBytes)
 	}
 	for k := range m.Changes {
 		f, err := i.check(&m.Changes[k])
@@ -200,8 +203,8 @@ func (i *Importer) apply(m *wire.Resources, list []fresh) ([]resourcemodel.Chang
 			return nil, fail.Errorf("exchange.Take", fail.Invalid, i.domain, "the site %s has a state and no description", f.site)
 		}
 	}
-	if len(i.tree.sites)+added > MaxSites && m.From != 0 {
-		return nil, fail.Errorf("exchange.Take", fail.Exhausted, i.domain, "the domain shows more than %d sites: show fewer, or less of them", MaxSites)
+	if len(i.tree.sites)+added > i.MostSites && m.From != 0 {
+		return nil, fail.Errorf("exchange.Take", fail.Exhausted, i.domain, "the domain shows more than %d sites: show fewer, or less of them", i.MostSites)
 	}
 	var out []resourcemodel.Change
 	drop := func(name string) {

@@ -117,7 +117,12 @@ func (a *account) follows(s Statement) error {
 		return bad("names another statement before it than the one that is here")
 	}
 	sum := h.Sum
-	if s.Withdraws > 0 {
+	if w := s.Withdraws; w > 0 && w <= a.base.Number {
+		// What it withdraws was dropped here, and counts as it did. It takes from the provider alone.
+		if sum -= s.Used; sum < 0 {
+			return bad("withdraws more than was claimed")
+		}
+	} else if w > 0 {
 		e := a.entry(s.Withdraws)
 		if e == nil || e.Verdict == Withdrawn || e.Statement.Withdraws > 0 {
 			return bad("withdraws one that can't be")
@@ -143,7 +148,9 @@ func (a *account) follows(s Statement) error {
 func (a *account) append(e Entry) {
 	s := e.Statement
 	if w := s.Withdraws; w > 0 {
-		a.judge(a.entry(w), Withdrawn, "")
+		if was := a.entry(w); was != nil {
+			a.judge(was, Withdrawn, "")
+		}
 		e.Verdict = Agreed // it takes from nobody
 		a.tail = append(a.tail, e)
 		delete(a.claimed, copyOf{s.Key, s.Token})
@@ -183,20 +190,39 @@ func (a *account) judge(e *Entry, v Verdict, reason string) {
 func (a *account) trim(keep int, upTo uint64) int {
 	n := 0
 	for len(a.tail)-n > keep && a.tail[n].Statement.Number <= upTo && a.tail[n].Verdict != Unheard && a.tail[n].Verdict != Contested {
-		s := &a.tail[n].Statement
-		a.base = Head{a.pair, s.Number, s.Digest(), s.Sum}
-		if a.tail[n].Verdict == Agreed && s.Withdraws == 0 {
-			a.trimmed += s.Used
-		}
-		c := copyOf{s.Key, s.Token}
-		if a.claimed[c] == s.Number {
-			delete(a.claimed, c)
-		}
-		if o, ok := a.owed[c]; ok && o.claimed == s.Number {
-			delete(a.owed, c)
-		}
+		a.settle(&a.tail[n])
 		n++
 	}
 	a.tail = append([]Entry(nil), a.tail[n:]...)
 	return n
+}
+
+// drop drops all statements but the last keep, whatever was said to them.
+func (a *account) drop(keep int) int {
+	n := max(0, len(a.tail)-keep)
+	for i := range a.tail[:n] {
+		e := &a.tail[i]
+		if e.Verdict == Contested {
+			a.judge(e, Withdrawn, "") // it counts for nobody, and is told to nobody any more
+		}
+		a.settle(e)
+	}
+	a.tail = append([]Entry(nil), a.tail[n:]...)
+	return n
+}
+
+// settle takes a statement, the first, out of the account.
+func (a *account) settle(e *Entry) {
+	s := &e.Statement
+	a.base = Head{a.pair, s.Number, s.Digest(), s.Sum}
+	if e.Verdict == Agreed && s.Withdraws == 0 {
+		a.trimmed += s.Used
+	}
+	c := copyOf{s.Key, s.Token}
+	if a.claimed[c] == s.Number {
+		delete(a.claimed, c)
+	}
+	if o, ok := a.owed[c]; ok && o.claimed == s.Number {
+		delete(a.owed, c)
+	}
 }

@@ -177,10 +177,18 @@ func (b *Book) Entries(p Pair) []Entry {
 
 // Trim drops what is settled and known to be so on both sides, all but the last keep statements of each
 // account, and gives how many it dropped. They stay in the store of who must show them.
-func (b *Book) Trim(keep int) int {
+//
+// Of an account of what others claim no more than most statements are kept, whatever was said
+// to them: a provider that makes claims without end, or never tells that it has heard of the
+// verdicts, is not to fill this domain's memory. What was contested goes with them; a
+// withdrawal of it that comes later is taken. 0 is no bound.
+func (b *Book) Trim(keep, most int) int {
 	n := 0
-	for _, a := range b.accounts {
+	for p, a := range b.accounts {
 		n += a.trim(max(keep, 0), a.heard)
+		if most > 0 && p.Consumer == b.domain && len(a.tail) > most {
+			n += a.drop(most - most/10)
+		}
 	}
 	return n
 }

@@ -233,16 +233,16 @@ func TestTrim(t *testing.T) {
 		ok(t, c.Owe(charge(n, minute)))
 		must(p.Earn(charge(n, minute), noon))(t)
 	}
-	if n := p.Trim(0); n != 0 {
+	if n := p.Trim(0, 0); n != 0 {
 		t.Fatalf("%d statements were trimmed that nobody has heard of", n)
 	}
 	ok(t, c.Take(pair, must(p.After(c.Head(pair), 100))(t)))
-	if n := c.Trim(0); n != 0 {
+	if n := c.Trim(0, 0); n != 0 {
 		t.Fatalf("%d statements were trimmed whose verdicts nobody has heard of", n)
 	}
 	exchange(t, p, c, 100)
 	before := p.Balance("c")
-	if n, m := p.Trim(3), c.Trim(3); n != 7 || m != 7 {
+	if n, m := p.Trim(3, 0), c.Trim(3, 0); n != 7 || m != 7 {
 		t.Fatalf("%d and %d", n, m)
 	}
 	if p.Balance("c") != before || c.Balance("p").Got != before.Did || p.Head(pair) != c.Head(pair) {
@@ -262,6 +262,43 @@ func TestTrim(t *testing.T) {
 	}
 	if _, err := p.After(Head{Pair: pair}, 10); !fail.Is(err, fail.NotFound) {
 		t.Errorf("trimmed statements: %v", err)
+	}
+}
+
+// TestClaimsWithoutEnd: of what a provider claims no more is kept than so much, though all of it is contested
+// and the provider never hears of that; what it withdraws later is taken, and its own book is not trimmed so.
+func TestClaimsWithoutEnd(t *testing.T) {
+	p, c := New("p"), New("c")
+	const most = 20
+	claim := func(n int) {
+		must(p.Earn(charge(n, minute), noon))(t)
+		ok(t, c.Take(pair, must(p.After(c.Head(pair), 100))(t)))
+	}
+	for n := range most {
+		claim(n)
+	}
+	if n := c.Trim(0, most); n != 0 || len(c.Entries(pair)) != most || c.Balance("p").Contested != most*minute {
+		t.Fatalf("%d were dropped of as many as may be: %+v", n, c.Balance("p"))
+	}
+	claim(most)
+	if n := c.Trim(0, most); n != 3 || len(c.Entries(pair)) != most-2 || c.Balance("p").Contested != (most-2)*minute {
+		t.Errorf("%d were dropped with one more, %+v", n, c.Balance("p"))
+	}
+	if n := p.Trim(0, most); n != 0 {
+		t.Errorf("the provider dropped %d of its own claims", n)
+	}
+	// What was dropped, and what was not, is withdrawn.
+	for _, n := range []uint64{1, 7} {
+		must(p.Withdraw(pair, n, noon))(t)
+	}
+	ok(t, c.Owe(charge(100, minute)))
+	claim(100)
+	if c.Head(pair) != p.Head(pair) || c.Balance("p").Got != minute || c.Balance("p").Contested != (most-3)*minute {
+		t.Errorf("%+v, %+v; %+v", c.Head(pair), p.Head(pair), c.Balance("p"))
+	}
+	back := must(Decode(must(c.Encode())(t)))(t)
+	if back.Head(pair) != c.Head(pair) || back.Balance("p") != c.Balance("p") {
+		t.Errorf("%+v, %+v", back.Head(pair), back.Balance("p"))
 	}
 }
 
@@ -352,8 +389,8 @@ func TestAnyExchangeEndsAlike(t *testing.T) {
 				p, c = must(Decode(must(p.Encode())(t)))(t), must(Decode(must(c.Encode())(t)))(t)
 				late = nil
 			case 8:
-				p.Trim(rng.IntN(3))
-				c.Trim(rng.IntN(3))
+				p.Trim(rng.IntN(3), 0)
+				c.Trim(rng.IntN(3), 0)
 			case 7:
 				for _, e := range p.Entries(pair) {
 					if e.Verdict == Contested {

@@ -71,6 +71,7 @@ func (s *step) end(reason wire.CloseReason, sentence string) {
 	s.turn(Closed, string(reason)+": "+sentence)
 	s.full = false
 	s.queue, s.sizes, s.taken, s.held = fifo[wire.Message]{}, fifo[int]{}, nil, 0 // nothing more is sent, or done with
+	s.queued = 0
 }
 
 // owesGoodbye reports whether the other side is still to be told of the end.

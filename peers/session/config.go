@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
@@ -21,6 +22,8 @@ type Config struct {
 	Budget int
 	// Queue is how many items wait to be sent or acknowledged; default twice the window.
 	Queue int
+	// QueueBytes is how many bytes of items wait so; default 64 MiB. One item is always taken.
+	QueueBytes int
 	// Frame is about how many bytes of items go into one message; default 1 MiB.
 	Frame int
 	Terms wire.Terms
@@ -31,9 +34,10 @@ func (c Config) EnsureDefaults() Config {
 	c.Versions = orElse(len(c.Versions) == 0, []string{"1"}, c.Versions)
 	c.Beat = orElse(c.Beat == 0, 30*time.Second, c.Beat)
 	c.Lost = orElse(c.Lost == 0, 5*time.Minute, c.Lost)
-	c.Window = orElse(c.Window == 0, 1024, c.Window)
-	c.Budget = orElse(c.Budget == 0, 32<<20, c.Budget)
+	c.Window = orElse(c.Window == 0, limits.Undone, c.Window)
+	c.Budget = orElse(c.Budget == 0, limits.UndoneBytes, c.Budget)
 	c.Queue = orElse(c.Queue == 0, 2*c.Window, c.Queue)
+	c.QueueBytes = orElse(c.QueueBytes == 0, limits.QueueBytes, c.QueueBytes)
 	c.Frame = orElse(c.Frame == 0, 1<<20, c.Frame)
 	set := func(d *time.Duration, to time.Duration) { *d = orElse(*d == 0, to, *d) }
 	set(&c.Terms.Lease, 10*time.Minute)
@@ -53,7 +57,7 @@ func orElse[T any](when bool, a, b T) T {
 
 // Validate gives fail.Invalid for what can't be asked of another side, or not be kept.
 func (c Config) Validate() error {
-	if c.Window < 1 || c.Window > wire.MaxWindow || c.Budget < 1 || c.Queue < 1 || c.Frame < 1 || c.Frame > wire.MaxMessage/8 {
+	if c.Window < 1 || c.Window > wire.MaxWindow || c.Budget < 1 || c.Queue < 1 || c.QueueBytes < 1 || c.Frame < 1 || c.Frame > wire.MaxMessage/8 {
 		return fail.Errorf("session.Config", fail.Invalid, c.Party.Domain, "the window must be 1 to %d items, a message's items 1 to %d bytes, and queue and budget above zero", wire.MaxWindow, wire.MaxMessage/8)
 	}
 	_, err := wire.Encode(c.Open("check", time.Unix(1, 0)))

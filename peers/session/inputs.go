@@ -76,6 +76,7 @@ type (
 	Deliver struct {
 		First uint64
 		Items []wire.Message
+		Bytes int // of the items
 	}
 	// Turn tells of another phase.
 	Turn struct {

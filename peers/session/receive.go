@@ -35,7 +35,7 @@ func (s *step) take(f *wire.Frame) {
 	if s.phase == Closed {
 		return
 	}
-	first, n := 0, 0
+	first, n, bytes := 0, 0, 0
 	taken := slices.Clip(s.taken)
 	for i, m := range f.Items {
 		number := f.First + uint64(i)
@@ -52,6 +52,7 @@ func (s *step) take(f *wire.Frame) {
 		n++
 		s.got++
 		s.held += size
+		bytes += size
 		taken = append(taken, size)
 	}
 	if n == 0 {
@@ -59,7 +60,7 @@ func (s *step) take(f *wire.Frame) {
 	}
 	s.taken = taken
 	s.theirSent = max(s.theirSent, s.got)
-	s.out(Deliver{First: s.got - uint64(n) + 1, Items: f.Items[first : first+n : first+n]})
+	s.out(Deliver{First: s.got - uint64(n) + 1, Items: f.Items[first : first+n : first+n], Bytes: bytes})
 }
 
 // doneWith lets go of items, and gives credit for as many.

@@ -18,14 +18,21 @@ func (s *step) put(items []wire.Message) {
 		s.rejected(fail.Exhausted, "the session has room for %d items and not for %d: wait until it is free", s.Room(), len(items))
 		return
 	}
-	sizes := make([]int, 0, len(items))
+	sizes, bytes := make([]int, 0, len(items)), 0
 	for _, m := range items {
 		if !wire.Item(m) {
 			s.rejected(fail.Invalid, "a %T does not travel as an item", m)
 			return
 		}
-		sizes = append(sizes, wire.Size(m))
+		n := wire.Size(m)
+		sizes, bytes = append(sizes, n), bytes+n
 	}
+	if s.queued+bytes > s.config.QueueBytes && (s.queue.len() > 0 || len(items) > 1) {
+		s.full = true
+		s.rejected(fail.Exhausted, "%d bytes of items wait to be acknowledged, and %d more are beyond the %d that may: wait until the session is free", s.queued, bytes, s.config.QueueBytes)
+		return
+	}
+	s.queued += bytes
 	s.queue, s.sizes = s.queue.push(items...), s.sizes.push(sizes...)
 	s.sent += uint64(len(items))
 }
@@ -79,6 +86,9 @@ func (s *step) acknowledged(f *wire.Frame) {
 		s.theirGot, s.again = f.Got, 0
 	}
 	if n := int(f.Done - s.acked); n > 0 {
+		for _, size := range s.sizes.s[:n] {
+			s.queued -= size
+		}
 		s.queue, s.sizes = s.queue.pop(n), s.sizes.pop(n)
 		s.acked = f.Done
 		if s.full && s.Room() > 0 {

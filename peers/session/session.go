@@ -41,6 +41,7 @@ type State struct {
 
 	queue     fifo[wire.Message] // not yet done with by the other side; the first has the number acked + 1
 	sizes     fifo[int]
+	queued    int // bytes of them
 	acked     uint64
 	sent      uint64 // number of the last item that was put
 	theirGot  uint64
@@ -99,9 +100,12 @@ func (s State) Cursors() (sent, acked, got, done uint64) { return s.sent, s.acke
 // Heard is when the other side last gave a sign of life.
 func (s State) Heard() time.Time { return s.heardAt }
 
-// Room is how many items may be put.
+// Room is how many items may be put, as far as their bytes have room too.
 func (s State) Room() int {
 	if s.closing != "" || s.phase == Closed {
+		return 0
+	}
+	if s.queued >= s.config.QueueBytes {
 		return 0
 	}
 	return max(0, s.config.Queue-s.queue.len())

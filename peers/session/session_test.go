@@ -553,3 +553,38 @@ func TestMisuse(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestQueueBytes: what waits for a side that acknowledges nothing is bounded by its bytes too, one item aside,
+// and goes on when it does.
+func TestQueueBytes(t *testing.T) {
+	one := wire.Size(item("a", 1))
+	w := newWorld(t, 5, false, func(a, _ *Config) { a.Queue, a.QueueBytes = 100, 3*one })
+	w.b.idle = true
+	w.a.send(3)
+	if w.a.put != 3 || w.a.s.Room() != 0 {
+		t.Fatalf("%d of 3 were put, and there is room for %d", w.a.put, w.a.s.Room())
+	}
+	w.a.step(Put{Items: []wire.Message{item("a", 4)}})
+	if !fail.Is(w.a.broken, fail.Exhausted) {
+		t.Fatal(w.a.broken)
+	}
+	w.run(time.Minute)
+	w.b.idle = false
+	w.b.step(Done{Upto: 3})
+	w.run(time.Minute)
+	if w.a.frees != 1 || w.a.s.Room() != 100 {
+		t.Errorf("it was said %d times that there is room, for %d", w.a.frees, w.a.s.Room())
+	}
+	// One item is taken whatever it is, and two are not.
+	large := &wire.Route{About: wire.About{Origin: "a", ID: "large", Token: "1"}, Document: strings.Repeat("x", 10*one), Path: []string{"a"}, RecallBy: w.now}
+	w.a.broken = nil
+	w.a.step(Put{Items: []wire.Message{large, large}})
+	if !fail.Is(w.a.broken, fail.Exhausted) || w.a.s.Room() != 100 {
+		t.Errorf("%v, room for %d", w.a.broken, w.a.s.Room())
+	}
+	w.a.broken = nil
+	w.a.step(Put{Items: []wire.Message{large}})
+	if w.a.broken != nil || w.a.s.Room() != 0 {
+		t.Errorf("%v, room for %d", w.a.broken, w.a.s.Room())
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/peers/handover"
 	"github.com/portolan-project/portolan/peers/ledger"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
@@ -46,6 +47,9 @@ type Options struct {
 	Link   Link
 	// Keep is how many settled statements of each account stay; default 2000.
 	Keep int
+	// Most is how many statements of what a peer claims are kept in any case; default
+	// limits.Statements.
+	Most int
 	Log  *slog.Logger
 	Now  func() time.Time // nil is time.Now
 }
@@ -68,6 +72,7 @@ func New(o Options) (*Favours, error) {
 		return nil, fail.Errorf("favours.New", fail.Invalid, o.Domain, "the favour ledger needs a domain, a store, a signer and a link")
 	}
 	o.Keep = cmp.Or(o.Keep, 2000)
+	o.Most = cmp.Or(o.Most, limits.Statements)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -259,11 +264,11 @@ func (f *Favours) trim(ctx context.Context) error {
 	}
 	var before []was
 	for _, p := range f.book.Pairs() {
-		if es := f.book.Entries(p); len(es) > 2*f.o.Keep {
+		if es := f.book.Entries(p); len(es) > min(2*f.o.Keep, f.o.Most) {
 			before = append(before, was{p, es})
 		}
 	}
-	if len(before) == 0 || f.book.Trim(f.o.Keep) == 0 {
+	if len(before) == 0 || f.book.Trim(f.o.Keep, f.o.Most) == 0 {
 		return nil
 	}
 	for _, w := range before {

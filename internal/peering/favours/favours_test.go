@@ -15,6 +15,7 @@ import (
 	"github.com/portolan-project/portolan/internal/store/mem"
 	"github.com/portolan-project/portolan/peers/handover"
 	"github.com/portolan-project/portolan/peers/ledger"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
@@ -367,5 +368,105 @@ func TestRefused(t *testing.T) {
 	}
 	if _, err := New(Options{}); !fail.Is(err, fail.Invalid) {
 		t.Error(err)
+	}
+}
+
+// TestClaimsWithoutEnd: a provider whose claims are all contested fills neither memory nor store.
+func TestClaimsWithoutEnd(t *testing.T) {
+	const most = 30
+	w := newPair(t, 7)
+	fiu := w.sides["fiu"]
+	fiu.f.o.Most = most
+	w.open()
+	p := ledger.Pair{Provider: "bsc", Consumer: "fiu"}
+	count := func() (n int) {
+		recs, _, err := fiu.st.ListRecords(t.Context(), pairPrefix(p)+"s/", store.RecordOptions{Limit: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range recs {
+			if strings.HasPrefix(r.Key, pairPrefix(p)+"s/") {
+				n++
+			}
+		}
+		return n
+	}
+	for n := range most {
+		w.ran("bsc", n+1, 1000, true)
+	}
+	w.settle()
+	fiu.f.Tell(t.Context())
+	if len(fiu.f.Entries(p)) != most || count() != most {
+		t.Fatalf("%d statements of %d, %d records", len(fiu.f.Entries(p)), most, count())
+	}
+	w.ran("bsc", most+1, 1000, true)
+	w.settle()
+	fiu.f.Tell(t.Context())
+	if n := len(fiu.f.Entries(p)); n >= most || count() != n {
+		t.Errorf("%d statements, %d records", n, count())
+	}
+	before := fiu.f.Balance("bsc")
+	w.start("fiu")
+	if is := w.sides["fiu"].f.Balance("bsc"); is != before {
+		t.Errorf("after a restart %+v, before %+v", is, before)
+	}
+	w.open()
+	w.ran("bsc", most+2, 7000, false)
+	w.settle()
+	if is := w.sides["fiu"].f.Balance("bsc"); is.Got != 7000 {
+		t.Errorf("what is owed after that: %+v", is)
+	}
+}
+
+// TestAskedWithoutEnd: a peer that asks for the same again and again is told it once a second, as each costs
+// a write.
+func TestAskedWithoutEnd(t *testing.T) {
+	w := newPair(t, 8)
+	bsc := w.sides["bsc"]
+	now := time.Unix(1<<30, 0)
+	bsc.f.o.Now = func() time.Time { return now }
+	w.open()
+	w.ran("bsc", 1, 1000, false)
+	ask := &wire.Account{Pair: wire.Pair{Provider: "bsc", Consumer: "fiu"}}
+	told := func(times int) (n int) {
+		bsc.sent = nil
+		for range times {
+			bsc.f.Deliver(t.Context(), "fiu", []wire.Message{ask})
+		}
+		for _, m := range bsc.sent {
+			if _, ok := m.(*wire.Statements); ok {
+				n++
+			}
+		}
+		return n
+	}
+	if n := told(limits.Asks + 1); n != limits.Asks+1 {
+		t.Errorf("it was told %d times", n)
+	}
+	if n := told(1); n != 0 {
+		t.Errorf("once more, it was told %d times", n)
+	}
+	w.ran("bsc", 2, 1000, false)
+	if n := told(100); n != 1 {
+		t.Errorf("with something new, %d times", n)
+	}
+	// The last is answered a second later, though nothing more comes.
+	bsc.f.Tell(t.Context())
+	if n := told(0); n != 0 {
+		t.Errorf("at once, %d times", n)
+	}
+	now = now.Add(limits.AskEvery)
+	bsc.sent = nil
+	bsc.f.Tell(t.Context())
+	if len(bsc.sent) != 1 {
+		t.Errorf("a second later, %v", bsc.sent)
+	}
+	now = now.Add(limits.AskEvery)
+	bsc.f.Tell(t.Context())
+	if len(bsc.sent) != 1 {
+		t.Errorf("and again, %v", bsc.sent)
+	}
+	if n := told(1); n != 1 {
+		t.Errorf("later, %d times", n)
 	}
 }

@@ -3,13 +3,17 @@ package favours
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/peers/handover"
 	"github.com/portolan-project/portolan/peers/ledger"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/wire"
 )
 
@@ -19,13 +23,19 @@ type talk struct {
 	dirty   bool // there is something new to tell
 	problem string
 	out     []wire.Message // for which there was no room
+	told    map[ledger.Pair]told
+	asks    *rate.Limiter
+	again   map[ledger.Pair]*wire.Account // what is answered when it is time
 }
 
 // tellEvery is how often a peer is told of something new, at most.
 const tellEvery = time.Second
 
-// maxOut bounds what waits for room: what is dropped is asked for again.
-const maxOut = 64
+// told is what an account was answered with last: a peer that asks for the same again at once is
+// answered later, as it has that most likely, or on its way, and each answer costs a write.
+type told struct {
+	theirs, ours, heard uint64
+}
 
 // Takes reports whether an item is about the ledger, and so for Deliver.
 func Takes(m wire.Message) bool {
@@ -41,6 +51,10 @@ func (f *Favours) stir(peer string) {
 	if t := f.talks[peer]; t != nil {
 		t.dirty = true
 	}
+	f.nudge()
+}
+
+func (f *Favours) nudge() {
 	select {
 	case f.wake <- struct{}{}:
 	default:
@@ -76,6 +90,12 @@ func (f *Favours) Tell(ctx context.Context) {
 			t.say(f.account(ledger.Pair{Provider: f.o.Domain, Consumer: domain}))
 		}
 		f.flush(domain, t)
+		for _, m := range maps.Clone(t.again) {
+			if err := f.hearAccount(ctx, domain, t, m); err != nil && ctx.Err() == nil {
+				t.problem = fail.Sentence(err)
+			}
+		}
+		f.flush(domain, t)
 	}
 	if err := f.trim(ctx); err != nil && ctx.Err() == nil {
 		f.o.Log.Warn("what is settled in the favour ledger is still in the store", "cause", err)
@@ -83,7 +103,7 @@ func (f *Favours) Tell(ctx context.Context) {
 }
 
 func (t *talk) say(m ...wire.Message) {
-	if len(t.out)+len(m) <= maxOut {
+	if len(t.out)+len(m) <= limits.Said {
 		t.out = append(t.out, m...)
 	}
 }
@@ -106,7 +126,7 @@ func (f *Favours) flush(domain string, t *talk) {
 func (f *Favours) Opened(domain string, features []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := &talk{open: slices.Contains(features, wire.FeatureLedger)}
+	t := &talk{open: slices.Contains(features, wire.FeatureLedger), told: map[ledger.Pair]told{}, asks: rate.NewLimiter(rate.Every(limits.AskEvery), limits.Asks), again: map[ledger.Pair]*wire.Account{}}
 	f.talks[domain] = t
 	if t.open {
 		// Where the books were not alike, either may have been mended since: they are compared anew.
@@ -194,6 +214,14 @@ func (f *Favours) hearAccount(ctx context.Context, _ string, t *talk, m *wire.Ac
 	h := ledger.Head{Pair: p, Number: m.Number, Sum: handover.CPUTime(m.Sum)}
 	copy(h.Digest[:], m.Digest)
 	own := f.book.Head(p)
+	is := told{m.Number, own.Number, m.Heard}
+	if was, known := t.told[p]; len(t.out) >= limits.Said || known && was == is && !t.asks.AllowN(f.o.Now(), 1) {
+		t.again[p] = m // there is no room, or it was just said
+		f.nudge()
+		return nil
+	}
+	t.told[p] = is
+	delete(t.again, p)
 	if h.Number > own.Number {
 		if p.Consumer == f.o.Domain && m.Heard < own.Number {
 			f.sayVerdicts(t, p, m.Heard)

@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/time/rate"
 
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/peers/exchange"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/routing"
 	"github.com/portolan-project/portolan/peers/session"
 	"github.com/portolan-project/portolan/peers/wire"
@@ -37,13 +39,19 @@ type peer struct {
 	sites    map[string]int // bytes of each site that it shows
 	bytes    int
 	problem  string
+	shut     time.Time // until when nothing that it shows is heeded, as it showed too much
+
+	// What is asked for while something is on its way waits; the last of each kind counts.
+	asks    *rate.Limiter
+	pull    *wire.Pull
+	compare *wire.Compare
 
 	writing sync.Mutex // held while what it showed is written, so that it is in order
 	again   bool       // something was not written: all is to be written anew
 }
 
 func newPeer(s *Showing, domain string) *peer {
-	p := &peer{s: s, domain: domain, e: exchange.NewExporter(uuid.NewString()), stale: true}
+	p := &peer{s: s, domain: domain, e: exchange.NewExporter(uuid.NewString()), stale: true, asks: rate.NewLimiter(rate.Every(limits.PullEvery), limits.Pulls)}
 	p.e.Confirmed = s.o.Model.Confirmed
 	p.seed()
 	return p
@@ -52,6 +60,8 @@ func newPeer(s *Showing, domain string) *peer {
 // seed begins with what the model has of the peer.
 func (p *peer) seed() {
 	p.i, p.sites, p.bytes = exchange.NewImporter(p.domain), map[string]int{}, 0
+	to := p.s.to[p.domain]
+	p.i.MostSites, p.i.MostBytes = to.MostSites, to.MostBytes
 	have := p.s.o.Model.Written(p.domain)
 	p.i.Seed(have)
 	for _, site := range have {
@@ -63,6 +73,7 @@ func (p *peer) opened(a session.Agreement) {
 	p.open, p.alive, p.features, p.out = true, true, a.Features, nil
 	p.e.Begin()
 	p.quotas, p.quoted, p.problem = nil, time.Time{}, ""
+	p.pull, p.compare, p.shut = nil, nil, time.Time{}
 	if p.again {
 		p.again = false
 		p.seed()
@@ -79,21 +90,48 @@ func (p *peer) put(all ...wire.Message) {
 	}
 }
 
-// take takes a message, and gives what changes in the model.
-func (p *peer) take(m wire.Message) ([]resourcemodel.Change, error) {
-	switch m := m.(type) {
-	case *wire.Pull:
-		if p.e.Wants(m) || p.stale { // it is answered with no more than that, and with what there is
+// answer answers what the peer asked for, as far as it is time: each may be answered with all
+// that we show, and whoever asks without end is not to have that many times over wait for it. It gives
+// after how long there is more to answer; 0 is when something else happens.
+func (p *peer) answer(now time.Time) time.Duration {
+	for p.pull != nil || p.compare != nil {
+		if len(p.out) > 0 {
+			return 0 // once it is sent
+		}
+		if !p.asks.AllowN(now, 1) {
+			return limits.PullEvery
+		}
+		m := p.compare
+		if p.pull == nil {
+			p.compare = nil
+			p.put(p.e.Compare(m)...)
+			continue
+		}
+		pull := p.pull
+		p.pull, p.compare = nil, nil    // what it compared it has asked for anew since, or is told by this
+		if p.e.Wants(pull) || p.stale { // it is answered with no more than that, and with what there is
 			if err := p.show(p.s.o.Model.Snapshot(), p.s.children(), p.s.to[p.domain]); err != nil {
 				p.s.o.Log.Warn("some of our sites can't be shown to a peer", "peer", p.domain, "cause", err)
 			}
 		}
-		p.put(p.e.Pull(m)...)
+		p.put(p.e.Pull(pull)...)
+	}
+	return 0
+}
+
+// take takes a message, and gives what changes in the model.
+func (p *peer) take(m wire.Message) ([]resourcemodel.Change, error) {
+	switch m := m.(type) {
+	case *wire.Pull:
+		p.pull, p.compare = m, nil
 		return nil, nil
 	case *wire.Compare:
-		p.put(p.e.Compare(m)...)
+		p.compare = m
 		return nil, nil
 	case *wire.Resources, *wire.Digests, *wire.Quotas:
+		if _, ok := m.(*wire.Quotas); !ok && !p.shut.IsZero() {
+			return nil, nil
+		}
 		p.heard = time.Now()
 		changes, answers, err := p.i.Take(m)
 		if err == nil {
@@ -111,6 +149,9 @@ func (p *peer) take(m wire.Message) ([]resourcemodel.Change, error) {
 		if err != nil {
 			p.problem = fail.Sentence(err)
 			p.seed() // as it is in the model
+			if fail.Is(err, fail.Exhausted) {
+				p.shut = p.s.now().Add(limits.Retry)
+			}
 			return nil, err
 		}
 		p.put(answers...)
@@ -193,6 +234,17 @@ func (p *peer) tick(m *resourcemodel.Snapshot, children []string, now time.Time)
 	if !p.open {
 		return wait
 	}
+	if !p.shut.IsZero() {
+		if due := p.shut.Sub(now); due > 0 {
+			wait = min(wait, due)
+		} else { // it may show less by now
+			p.shut, p.problem = time.Time{}, ""
+			p.put(p.i.Pull())
+		}
+	}
+	if again := p.answer(now); again > 0 {
+		wait = min(wait, again)
+	}
 	if p.stale {
 		if due := p.pushed.Add(to.Every).Sub(now); due > 0 && !p.pushed.IsZero() {
 			wait = min(wait, due)
@@ -232,6 +284,14 @@ func (p *peer) tick(m *resourcemodel.Snapshot, children []string, now time.Time)
 			continue
 		}
 		break // Free, or the next session, goes on
+	}
+	if p.pull != nil || p.compare != nil {
+		if again := p.answer(now); again > 0 {
+			wait = min(wait, again)
+		}
+		if len(p.out) > 0 {
+			p.s.nudge()
+		}
 	}
 	return wait
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/routing"
 	"github.com/portolan-project/portolan/peers/session"
 	"github.com/portolan-project/portolan/peers/wire"
@@ -52,6 +53,7 @@ type Options struct {
 	Verify time.Duration
 	// Log is told what peers do wrong.
 	Log *slog.Logger
+	Now func() time.Time // nil is time.Now
 }
 
 // Showing shows the gateway's resources to its peers, and keeps what they show. Its methods
@@ -124,13 +126,23 @@ func (s *Showing) SetPeers(to map[string]To) {
 	s.to = maps.Clone(to)
 	for domain, t := range s.to {
 		t.Every = cmp.Or(t.Every, time.Second)
-		t.MostSites = cmp.Or(t.MostSites, 20_000)
-		t.MostBytes = cmp.Or(t.MostBytes, 64<<20)
+		t.MostSites = cmp.Or(t.MostSites, limits.Sites)
+		t.MostBytes = cmp.Or(t.MostBytes, limits.ShownBytes)
 		s.to[domain] = t
+		if p := s.peers[domain]; p != nil {
+			p.i.MostSites, p.i.MostBytes = t.MostSites, t.MostBytes
+		}
 		s.gone = slices.DeleteFunc(s.gone, func(g string) bool { return g == domain })
 	}
 	s.changed = true
 	s.nudge()
+}
+
+func (s *Showing) now() time.Time {
+	if s.o.Now != nil {
+		return s.o.Now()
+	}
+	return time.Now()
 }
 
 func (s *Showing) nudge() {

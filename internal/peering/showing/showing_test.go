@@ -13,6 +13,7 @@ import (
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/store/mem"
 	"github.com/portolan-project/portolan/peers/exchange"
+	"github.com/portolan-project/portolan/peers/limits"
 	"github.com/portolan-project/portolan/peers/routing"
 	"github.com/portolan-project/portolan/peers/session"
 	"github.com/portolan-project/portolan/peers/wire"
@@ -80,7 +81,7 @@ func newWorld(t *testing.T, seed uint64, to To) *world {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := New(Options{Domain: domain, Model: m, Link: link{w, k}})
+		s, err := New(Options{Domain: domain, Model: m, Link: link{w, k}, Now: func() time.Time { return w.now }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -344,6 +345,130 @@ func TestBounds(t *testing.T) {
 	w.sides[1].s.tick(t.Context(), w.now)
 	if got := w.sides[1].records(t, "north"); len(got) != 0 {
 		t.Error(got)
+	}
+}
+
+// TestAskedWithoutEnd: a peer that asks for all we show without end, and takes none of it, has no more wait for
+// it than once all; one that takes it has it again as time goes on, the last it asked for.
+func TestAskedWithoutEnd(t *testing.T) {
+	w := newWorld(t, 3, To{})
+	h := w.sides[0]
+	for i := range 40 {
+		h.feed(t, fmt.Sprint("n", i), 4, i)
+	}
+	w.run(5 * time.Second)
+	if err := w.agree(); err != nil {
+		t.Fatal(err)
+	}
+	p := h.s.peers["south"]
+	waits := func() (n, bytes int) {
+		for _, m := range p.out {
+			n, bytes = n+1, bytes+wire.Size(m)
+		}
+		return n, bytes
+	}
+	h.s.o.Link = nowhere{}
+	ask := func(times int) {
+		t.Helper()
+		for i := range times {
+			items := []wire.Message{&wire.Pull{}, &wire.Compare{View: "other", Revision: 1, Buckets: 16, Static: make([]byte, 128)}, &wire.Pull{Detail: []wire.Detail{wire.Simple, wire.Full}[i%2]}}
+			if err := h.s.Deliver(t.Context(), "south", items, nil); err != nil {
+				t.Fatal(err)
+			}
+			h.s.tick(t.Context(), w.now)
+		}
+	}
+	ask(1)
+	n, bytes := waits()
+	if n == 0 {
+		t.Fatal("nothing is to be sent")
+	}
+	ask(1000)
+	if more, is := waits(); more != n || is > 4*bytes { // the detail may be another
+		t.Errorf("%d messages of %d bytes wait, and after the first time %d of %d", more, is, n, bytes)
+	}
+	// With a peer that takes all at once it is a question of time.
+	all := &everywhere{}
+	h.s.o.Link = all
+	h.s.tick(t.Context(), w.now)
+	for range 50 {
+		ask(100)
+		w.now = w.now.Add(100 * time.Millisecond)
+	}
+	if all.whole < 5 || all.whole > limits.Pulls+5+2 {
+		t.Errorf("all was told %d times in 5 s", all.whole)
+	}
+	w.now = w.now.Add(10 * time.Second)
+	h.s.tick(t.Context(), w.now)
+	if p.pull != nil || all.last != wire.Full {
+		t.Errorf("the last that was asked for is not answered: %+v, %s", p.pull, all.last)
+	}
+}
+
+// nowhere is a link without room.
+type nowhere struct{}
+
+func (nowhere) Put(string, ...wire.Message) error {
+	return fail.Errorf("Put", fail.Exhausted, "", "no room")
+}
+
+// everywhere is one that takes everything, and counts how often all is told.
+type everywhere struct {
+	whole int
+	last  wire.Detail
+}
+
+func (e *everywhere) Put(_ string, items ...wire.Message) error {
+	for _, m := range items {
+		if r, ok := m.(*wire.Resources); ok && r.From == 0 && !r.More {
+			e.whole++
+			e.last = r.Detail
+		}
+	}
+	return nil
+}
+
+// TestShutOut: a peer that shows more than it may is not heeded for a while, so that neither side goes round
+// and round; then it is asked again, and what it shows by then is taken.
+func TestShutOut(t *testing.T) {
+	w := newWorld(t, 4, To{MostSites: 3})
+	w.sides[0].feed(t, "n0", 4, 1)
+	south := w.sides[1].s
+	south.o.Link = &everywhere{}
+	static := func() string {
+		b, err := w.sides[0].model.Snapshot().Site(resourcemodel.Key{Site: "n0"}).Static.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}()
+	show := func(view string, n int) error {
+		r := &wire.Resources{View: view, To: 1, Detail: wire.Full}
+		for i := range n {
+			r.Changes = append(r.Changes, wire.SiteChange{Site: fmt.Sprint("x", i), Static: static})
+		}
+		return south.Deliver(t.Context(), "north", []wire.Message{r}, nil)
+	}
+	if err := show("a", 3); err != nil {
+		t.Fatalf("as many as may be: %v", err)
+	}
+	if err := show("b", 4); !fail.Is(err, fail.Exhausted) {
+		t.Fatalf("one more: %v", err)
+	}
+	st, _ := south.Status("north")
+	if st.Problem == "" || len(south.o.Model.Written("north")) != 3 {
+		t.Errorf("%+v", st)
+	}
+	if err := show("c", 1); err != nil || len(south.o.Model.Written("north")) != 3 {
+		t.Errorf("what comes meanwhile is heeded: %v", err)
+	}
+	w.now = w.now.Add(limits.Retry)
+	south.tick(t.Context(), w.now)
+	if err := show("d", 2); err != nil || len(south.o.Model.Written("north")) != 2 {
+		t.Errorf("it is not heeded again: %v", err)
+	}
+	if st, _ = south.Status("north"); st.Problem != "" {
+		t.Error(st.Problem)
 	}
 }
 
