@@ -85,7 +85,7 @@ testbed-down: ## end them
 .PHONY: lint
 lint: ## golangci-lint with the settings of .golangci.yml, gofumpt
 	$(TOOL) golangci-lint run ./...
-	@out=$$($(TOOL) gofumpt -l cmd jsdl bes adapters conformance internal); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
+	@out=$$($(TOOL) gofumpt -l cmd jsdl bes agreement resourcemodel peers adapters conformance internal); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (20s)

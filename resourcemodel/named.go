@@ -36,8 +36,8 @@ func Beyond(name, domain string) (string, bool) {
 		return name, false
 	}
 	way := wayOf(name)
-	for i := len(way) - 1; i >= 0; i-- {
-		if strings.EqualFold(way[i], domain) {
+	for i, part := range slices.Backward(way) {
+		if strings.EqualFold(part, domain) {
 			return strings.Join(way[i+1:], Via), true
 		}
 	}
