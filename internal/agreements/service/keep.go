@@ -302,7 +302,9 @@ func (s *Service) settle(ctx context.Context, r engine.Record) error {
 
 // wasAccepted reports whether an agreement was binding once.
 func wasAccepted(r *engine.Record) bool {
-	return slices.ContainsFunc(r.History, func(l engine.Line) bool { return l.State == agreement.Observed || l.State == agreement.ObservedAndTerminating })
+	return slices.ContainsFunc(r.History, func(l engine.Line) bool {
+		return l.State == agreement.Observed || l.State == agreement.ObservedAndTerminating
+	})
 }
 
 // Terminate asks for the end of one of the caller's agreements: its jobs are ended, and then it is
