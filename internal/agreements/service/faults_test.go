@@ -74,7 +74,7 @@ func TestSiteIsKilled(t *testing.T) {
 func notBefore(o offering, t time.Time) offering {
 	d := o.Term("job").(*agreement.ServiceDescription)
 	s := string(xmldoc.Marshal(d.Description))
-	s = strings.Replace(s, "<jsdl:Resources>", `<jsdl:Resources><q:Placement xmlns:q="http://portolan-project.org/ns/2026/jsdl"><q:NotBefore>`+at(t)+`</q:NotBefore></q:Placement>`, 1)
+	s = strings.Replace(s, "</jsdl:Resources>", `<q:Placement xmlns:q="http://portolan-project.org/ns/2026/jsdl"><q:NotBefore>`+at(t)+`</q:NotBefore></q:Placement></jsdl:Resources>`, 1)
 	return o.say("job", s)
 }
 
