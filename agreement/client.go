@@ -105,7 +105,12 @@ func (c *Client) CreatePending(ctx context.Context, req *CreateRequest) (string,
 }
 
 func (c *Client) create(ctx context.Context, op string, req *CreateRequest) (string, error) {
-	r, err := c.call(ctx, op, actionOf(op), nil, encodeCreate(op, req))
+	return c.created(ctx, op, encodeCreate(op, req))
+}
+
+// created sends a request that makes an agreement, and gives its key.
+func (c *Client) created(ctx context.Context, op string, body *etree.Element) (string, error) {
+	r, err := c.call(ctx, op, actionOf(op), nil, body)
 	if err != nil {
 		return "", err
 	}

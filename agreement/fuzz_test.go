@@ -61,6 +61,8 @@ func FuzzServer(f *testing.F) {
 	f.Add(`<rp:GetResourceProperty ` + rpNS + ` ` + wsagNS + `>wsag:Terms</rp:GetResourceProperty>`)
 	f.Add(`<rp:GetResourcePropertyDocument ` + rpNS + `/>`)
 	f.Add(`<p:ListAgreements xmlns:p="` + agreement.NSPortolan + `"><p:Limit>3</p:Limit></p:ListAgreements>`)
+	f.Add(pending(offer() + prepare("<p:Key>k</p:Key><p:Until>2100-01-01T00:00:00Z</p:Until>")))
+	f.Add(`<p:Confirm xmlns:p="` + agreement.NSPortolan + `"/>`)
 	f.Fuzz(func(t *testing.T, body string) {
 		var log bytes.Buffer
 		h := agreement.NewServer(&agreementtest.Service{}, agreement.ServerOptions{Verifier: soap.DevVerifier{}, Log: slog.New(slog.NewTextHandler(&log, nil))})

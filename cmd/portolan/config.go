@@ -39,6 +39,8 @@ type gatewayConfig struct {
 	Policies map[string]pluginpolicy.Settings `yaml:"policies"`
 	// Peer is how the gateway works with those of other domains; nil is not at all.
 	Peer *peerConfig `yaml:"peer"`
+	// Agreements say what the gateway promises; nil is the usual.
+	Agreements *agreementsConfig `yaml:"agreements"`
 }
 
 // limitsConfig bounds jobs that are on their way to sites or at them; 0 is no bound.
@@ -223,6 +225,9 @@ func (c *gatewayConfig) check(p *configProblems) {
 		p.add(0, "domain: %s", why)
 	}
 	c.Limits.check(p)
+	if c.Agreements != nil {
+		c.Agreements.check(p)
+	}
 	for _, who := range slices.Sorted(maps.Keys(c.Entitlements)) {
 		if n := c.Entitlements[who]; !whoPattern.MatchString(who) || who == "*" || !(n > 0) || n > 1e6 {
 			p.add(0, `entitlements: %q: %g: write "vo:NAME" or "user:NAME" with a number above 0, at most a million`, who, n)

@@ -26,7 +26,9 @@ func TestConfigurationIsDocumented(t *testing.T) {
 	root := testenv.Root(t)
 	var b strings.Builder
 	structs := parseStructs(t, filepath.Join(root, "cmd", "portolan"))
-	fmt.Fprintf(&b, "## limits\n\n")
+	fmt.Fprintf(&b, "## agreements\n\n")
+	describeStruct(t, &b, structs, "agreementsConfig", "")
+	fmt.Fprintf(&b, "\n## limits\n\n")
 	describeStruct(t, &b, structs, "limitsConfig", "")
 	fmt.Fprintf(&b, "\n## An entry of policies\n\n")
 	describeStruct(t, &b, parseStructs(t, filepath.Join(root, "internal", "broker", "policy", "pluginpolicy")), "Settings", "")

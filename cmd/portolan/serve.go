@@ -279,9 +279,15 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	defer policies.close()
 	keeper.policies = policies
 
-	var model *modelstore.Model // the broker's own, unless peers are shown it
+	promises, err := openAgreements(ctx, config.Agreements, st, log)
+	if err != nil {
+		closeAll(open)
+		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+	}
+	keeper.agreements = config.Agreements
+	var model *modelstore.Model // the broker's own, unless peers are shown it, or agreements made by it
 	shared := st.Shared(modelstore.Prefixes()...)
-	if peering != nil {
+	if peering != nil || promises != nil {
 		if model, err = modelstore.Open(ctx, shared, modelstore.Options{Domain: domain, Replica: gatewayReplica, Silence: modelSilence, Log: log.With("part", "model")}); err != nil {
 			closeAll(open)
 			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
@@ -302,6 +308,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		Log:       log.With("part", "broker"),
 		JSDL:      documents,
 		Alone:     len(o.endpoints) == 0,
+		AwaitRoom: promises != nil,
 		Limits:    broker.Limits{Wait: 2 * time.Minute},
 		Bounds:    config.Limits.forBroker(),
 		Shares:    config.Entitlements,
@@ -330,6 +337,16 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	defer b.Close()
 	keeper.serves(b, sites)
 	metrics.Sites(func() []telemetry.Site { return siteMetrics(b.Survey()) })
+
+	if promises != nil {
+		var join func(context.Context) (store.Session, error) // by which other gateways on the store know this one
+		if len(o.endpoints) > 0 {
+			join = func(ctx context.Context) (store.Session, error) { return st.Join(ctx, gatewayReplica+"-agreements") }
+		}
+		if err := promises.serves(b, model, join, log); err != nil {
+			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+		}
+	}
 
 	service := bes.NewServer(b, bes.ServerOptions{
 		Verifier: soap.DevVerifier{},
@@ -380,6 +397,9 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	for _, p := range console.Paths() {
 		mounts[p] = api
 	}
+	if promises != nil {
+		mounts["/agreement"] = promises.handler(metrics, log)
+	}
 	handler := fromHere(soap.NewRouter(mounts))
 
 	// Jobs are looked after until the last request is answered, so the broker does
@@ -396,6 +416,9 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		})
 	}
 	group.Go(func() error { return b.Run(working) })
+	if promises != nil {
+		group.Go(func() error { return promises.svc.Run(working) })
+	}
 	group.Go(func() error {
 		select {
 		case <-st.Failed(): // only a new process can open it again
@@ -445,7 +468,13 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	log.Info("serving", "bes", base.String(), "data", o.data, "domain", domain, "version", v)
 	metricsURL := base
 	metricsURL.Path = "/metrics"
-	fmt.Fprintf(a.out, "bes: %s\nmetrics: %s\n", &base, &metricsURL)
+	fmt.Fprintf(a.out, "bes: %s\n", &base)
+	if promises != nil {
+		at := base
+		at.Path = "/agreement"
+		fmt.Fprintf(a.out, "agreement: %s\n", &at)
+	}
+	fmt.Fprintf(a.out, "metrics: %s\n", &metricsURL)
 	if peering != nil {
 		if peering.url != "" {
 			fmt.Fprintf(a.out, "peer: %s\n", peering.url)

@@ -32,6 +32,8 @@ type siteKeeper struct {
 	policies *policyPlugins
 	peers    *peerKeeper // nil without the section peer
 
+	agreements *agreementsConfig // nil: as usual
+
 	mu      sync.Mutex // held while the configuration is read anew
 	broker  *broker.Broker
 	current map[string]siteConfig
@@ -197,6 +199,9 @@ func (k *siteKeeper) use(c *gatewayConfig) error {
 	}
 	if (c.Peer != nil) != (k.peers != nil) {
 		return errors.New("the section peer can't come or go while the gateway runs: start the gateway again")
+	}
+	if !alikeAgreements(c.Agreements, k.agreements) {
+		return errors.New("the section agreements can't change while the gateway runs: give it back what it said, or start the gateway again")
 	}
 	usePeers, err := k.peers.prepare(c.Peer)
 	if err != nil {

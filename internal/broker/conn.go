@@ -19,6 +19,7 @@ type conn struct {
 	leaser   adapters.Leaser         // nil: it can't
 	recaller adapters.Recaller       // nil: it can't
 	accounts adapters.AccountChecker // nil: it does not say
+	reserver adapters.Reserver       // nil: it can't
 
 	// use is read-held by calls that are none of the site's loops, and held for
 	// good by whoever closes the adapter.
@@ -38,6 +39,9 @@ func newConn(a adapters.Adapter) *conn {
 	}
 	if c.props.Recall {
 		c.recaller, _ = a.(adapters.Recaller)
+	}
+	if c.props.Reserve {
+		c.reserver, _ = a.(adapters.Reserver)
 	}
 	if c.props.Lease {
 		c.leaser, _ = a.(adapters.Leaser)

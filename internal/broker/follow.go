@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/portolan-project/portolan/bes"
@@ -28,6 +29,7 @@ const (
 // Evidence is one line of the history of a promised job. It is in the store before it is told.
 type Evidence struct {
 	Job       string
+	Name      string // the SubmissionID that it was submitted with, within its agreement
 	Owner, VO string
 	Promise   Promise // as it is now
 	Sequence  int     // of the line: grows by one from 1, for each job
@@ -177,7 +179,7 @@ func (b *Broker) evidence(ctx context.Context, ids []string, cursors map[string]
 func evidenceOf(rec *store.Job, before Phase, l *store.Event) Evidence {
 	st := &rec.Status
 	e := Evidence{
-		Job: rec.ID, Owner: rec.Owner, VO: st.VO, Promise: *st.Promise, Sequence: l.Sequence, Kind: kindOfLine(before, Phase(l.Phase), Event(l.Event)),
+		Job: rec.ID, Name: strings.TrimPrefix(rec.SubmissionID, PromisePrefix+st.Promise.Agreement+"/"), Owner: rec.Owner, VO: st.VO, Promise: *st.Promise, Sequence: l.Sequence, Kind: kindOfLine(before, Phase(l.Phase), Event(l.Event)),
 		At: l.Time, Event: l.Event, Site: l.Site, Attempt: l.Attempt, Reason: l.Reason,
 	}
 	if e.Kind == EvidenceEnded {

@@ -59,51 +59,53 @@ func (b *Broker) CreateActivity(ctx context.Context, req *bes.CreateActivityRequ
 // prefixes says whose jobs have SubmissionIDs that begin so.
 var prefixes = map[string]string{ForeignPrefix: "peers hand over", PromisePrefix: "agreements are about"}
 
-// createActivity makes a job durable, with what is promised of it, if that is not nil.
-func (b *Broker) createActivity(ctx context.Context, op string, req *bes.CreateActivityRequest, p *Promise) (rec store.Job, created bool, err error) {
-	who, err := b.caller(ctx, op, Submit)
-	if err != nil {
-		return rec, false, err
+// admissible says whether a job would be taken, as far as that can be told of its document.
+func (b *Broker) admissible(ctx context.Context, op string, req *bes.CreateActivityRequest, p *Promise) (who soap.Principal, def *jsdl.JobDefinition, k *kind, err error) {
+	if who, err = b.caller(ctx, op, Submit); err != nil {
+		return who, nil, nil, err
 	}
 	if !b.accepting.Load() {
 		select {
 		case <-b.ready:
-			return rec, false, fail.Errorf(op, fail.NotAccepting, "", "the gateway takes no new activities at present; its operator has stopped them")
+			return who, nil, nil, fail.Errorf(op, fail.NotAccepting, "", "the gateway takes no new activities at present; its operator has stopped them")
 		default:
-			return rec, false, errStarting
+			return who, nil, nil, errStarting
 		}
 	}
 	if n := len(req.Document); n > b.cfg.Limits.Document {
-		return rec, false, fail.Errorf(op, fail.Invalid, "", "the job's document has %d bytes; at most %d are taken", n, b.cfg.Limits.Document)
+		return who, nil, nil, fail.Errorf(op, fail.Invalid, "", "the job's document has %d bytes; at most %d are taken", n, b.cfg.Limits.Document)
 	}
-	def := req.Job
-	if def == nil {
+	if def = req.Job; def == nil {
 		var problems jsdl.Problems
 		def, problems = jsdl.Parse(req.Document, b.cfg.JSDL)
 		if err := judge(def, problems); err != nil {
-			return rec, false, err
+			return who, nil, nil, err
 		}
 	}
 	key := kindKey{sum: sha256.Sum256(req.Document), owner: who.Name}
 	k, known, err := b.submitted(def, key, len(req.Document), false)
 	if err != nil {
-		return rec, false, err
+		return who, nil, nil, err
 	}
 	if err := b.member(who, k.request.Subject.VO); err != nil {
-		return rec, false, err
+		return who, nil, nil, err
 	}
 	if err = b.refusal(op, k, who.Name); err != nil && known { // of what the adapters said before
 		if k, _, err = b.submitted(def, key, len(req.Document), true); err == nil {
 			err = b.refusal(op, k, who.Name)
 		}
 	}
+	if err == nil && p != nil {
+		err = b.promisable(op, k, p)
+	}
+	return who, def, k, err
+}
+
+// createActivity makes a job durable, with what is promised of it, if that is not nil.
+func (b *Broker) createActivity(ctx context.Context, op string, req *bes.CreateActivityRequest, p *Promise) (rec store.Job, created bool, err error) {
+	who, def, k, err := b.admissible(ctx, op, req, p)
 	if err != nil {
 		return rec, false, err
-	}
-	if p != nil {
-		if err := b.promisable(op, k, p); err != nil {
-			return rec, false, err
-		}
 	}
 	id, err := newID()
 	if err != nil {

@@ -1,0 +1,498 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/agreements/calendar"
+	"github.com/portolan-project/portolan/internal/agreements/engine"
+	"github.com/portolan-project/portolan/internal/agreements/terms"
+	"github.com/portolan-project/portolan/internal/agreements/together"
+	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/xmldoc"
+	"github.com/portolan-project/portolan/jsdl"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+// templateSet is the templates of a subject at a state of the model, with those that were compiled.
+type templateSet struct {
+	revision int64
+	minute   time.Time // their limits are to the minute
+	list     []agreement.Template
+	checkers map[string]*agreement.Checker
+}
+
+// mostSets bounds the subjects whose templates are in memory.
+const mostSets = 64
+
+func templateKey(t *agreement.Template) string { return t.Name + "\x00" + t.TemplateID }
+
+// templates gives those of a subject.
+func (s *Service) templates(m *resourcemodel.Snapshot, who resourcemodel.Subject, now time.Time) *templateSet {
+	minute := now.Truncate(time.Minute)
+	s.mu.Lock()
+	set := s.sets[who]
+	s.mu.Unlock()
+	if set != nil && set.revision == m.Revision() && set.minute.Equal(minute) {
+		return set
+	}
+	set = &templateSet{revision: m.Revision(), minute: minute, checkers: map[string]*agreement.Checker{}}
+	set.list = append(terms.Templates(m, who, now, s.o.Settings), s.o.Own...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.sets) >= mostSets {
+		clear(s.sets)
+	}
+	s.sets[who] = set
+	return set
+}
+
+// checker gives what offers by a template are held against.
+func (s *Service) checker(set *templateSet, t *agreement.Template) (*agreement.Checker, error) {
+	key := templateKey(t)
+	s.mu.Lock()
+	c := s.own[key]
+	if c == nil {
+		c = set.checkers[key]
+	}
+	s.mu.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	c, err := t.Compile()
+	if err != nil {
+		return nil, fail.E("service.checker", fail.Internal, t.Name, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set.checkers[key] = c
+	return c, nil
+}
+
+// Templates gives those that the caller may offer by.
+func (s *Service) Templates(ctx context.Context) ([]agreement.Template, error) {
+	who, err := s.b.Permit(ctx, "service.Templates", broker.Submit)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Clone(s.templates(s.o.Model.Snapshot(), resourcemodel.Subject{User: who.Name}, s.now()).list), nil
+}
+
+// Create decides an offer: what it gives is Observed already, and what it needs is held.
+func (s *Service) Create(ctx context.Context, req *agreement.CreateRequest) (string, error) {
+	p, err := s.prepare(ctx, "service.Create", req)
+	if err != nil {
+		return "", err
+	}
+	if !p.reserves() {
+		r, err := s.propose(ctx, p.proposal)
+		if err != nil {
+			return "", p.refusal(err)
+		}
+		s.accepted(&r)
+		return r.ID, nil
+	}
+	p.proposal.Prepared = p.now.Add(s.o.Patience)
+	r, err := s.propose(ctx, p.proposal)
+	if err != nil {
+		return "", p.refusal(err)
+	}
+	// Whoever asked may have gone by now: what was begun is ended all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.Patience)
+	defer cancel()
+	if r, err = s.secure(ctx, r, p.proposal.Alternatives); err == nil {
+		r, err = s.e.Confirm(ctx, r.ID)
+	}
+	if err != nil {
+		if _, aborted := s.e.Abort(ctx, p.proposal.ID, fail.Sentence(err)); aborted != nil {
+			s.o.Log.Warn("an agreement that could not be kept is let go when its time is over", "agreement", p.proposal.ID, "cause", aborted)
+		}
+		return "", p.refusal(err)
+	}
+	s.accepted(&r)
+	return r.ID, nil
+}
+
+// CreatePending takes an offer whose decision is made later: what it needs is held, and managers of
+// sites are asked meanwhile.
+func (s *Service) CreatePending(ctx context.Context, req *agreement.CreateRequest) (string, error) {
+	if req.AcceptanceEPR != nil {
+		if err := s.callers.allows(req.AcceptanceEPR.Address); err != nil {
+			return "", err
+		}
+	}
+	p, err := s.prepare(ctx, "service.CreatePending", req)
+	if err != nil {
+		return "", err
+	}
+	p.proposal.Pending = true
+	r, err := s.propose(ctx, p.proposal)
+	if err != nil {
+		return "", p.refusal(err)
+	}
+	s.work.add(r.ID, time.Time{})
+	return r.ID, nil
+}
+
+// Prepare takes an offer that is made together with others: what it needs is held, at the managers
+// of the sites too, until it is confirmed.
+func (s *Service) Prepare(ctx context.Context, req *agreement.CreateRequest, p agreement.Preparation) (string, error) {
+	const op = "service.Prepare"
+	who, err := s.b.Permit(ctx, op, broker.Submit)
+	if err != nil {
+		return "", err
+	}
+	// Asked again it is not judged again: what it holds itself would stand against it.
+	if r, err := s.e.Get(ctx, together.AgreementID(who.Name, p)); err == nil && r.Owner == who.Name && !r.Final() {
+		doc, err := s.e.Document(ctx, r.ID)
+		switch {
+		case err != nil:
+			return "", err
+		case !bytes.Equal(doc, document(req)):
+			return "", fail.Errorf(op, fail.Conflict, p.Key, "another offer was prepared by the Key %q; give this one another", p.Key)
+		case !r.Awaiting():
+			return r.ID, nil
+		}
+		if _, err := s.secure(ctx, r, []engine.Plan{*r.Plan}); err != nil {
+			return "", err
+		}
+		return r.ID, nil
+	}
+	id, err := s.held.Prepare(ctx, req, p)
+	return id, roomless(err)
+}
+
+// roomless turns a lack of room into what the other side is told.
+func roomless(err error) error {
+	full, ok := errors.AsType[*engine.NoRoom](err)
+	if !ok {
+		return err
+	}
+	r := agreement.Refuse(agreement.NoCapacity, full.Sentence)
+	r.Earliest, r.Cause = full.Earliest, err
+	return r
+}
+
+// Confirm makes an agreement that was prepared binding.
+func (s *Service) Confirm(ctx context.Context, key string) error {
+	if err := s.held.Confirm(ctx, key); err != nil {
+		return err
+	}
+	r, err := s.e.Get(ctx, key)
+	if err == nil {
+		s.accepted(&r)
+	}
+	return nil //nolint:nilerr // it is binding, and looked after by what the engine tells
+}
+
+// document gives an offer as it came.
+func document(req *agreement.CreateRequest) []byte {
+	if req.Received != nil {
+		return req.Received
+	}
+	return xmldoc.Marshal(req.Offer.Encode())
+}
+
+// accepted has an agreement that was accepted looked after; what is held for it is told before
+// anybody hears of it.
+func (s *Service) accepted(r *engine.Record) {
+	s.hold(r)
+	s.tellRoom()
+	s.work.add(r.ID, time.Time{})
+}
+
+// propose is engine.Propose, again where the answer was lost.
+func (s *Service) propose(ctx context.Context, p engine.Proposal) (engine.Record, error) {
+	for wait := 50 * time.Millisecond; ; wait *= 2 {
+		r, err := s.e.Propose(ctx, p)
+		if err == nil || !fail.Is(err, fail.Uncertain) || wait > 2*time.Second || !pause(ctx, wait) {
+			return r, err
+		}
+	}
+}
+
+// maxChoices bounds the alternatives of an offer that are looked at, the most useful first.
+const maxChoices = 16
+
+// prepared is an offer that nothing stands against but, perhaps, that there is no room.
+type prepared struct {
+	s        *Service
+	now      time.Time
+	proposal engine.Proposal
+	plans    []candidate // of the proposal's alternatives
+}
+
+// candidate is a plan for an alternative of an offer.
+type candidate struct {
+	request *terms.Request
+	plan    terms.Plan
+	reserve bool // a manager is to be asked
+}
+
+func (p *prepared) reserves() bool {
+	return slices.ContainsFunc(p.plans, func(c candidate) bool { return c.reserve })
+}
+
+// prepare checks an offer, and gives the plans by which it could be kept, the best first.
+func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateRequest) (*prepared, error) {
+	who, err := s.b.Permit(ctx, op, broker.Submit)
+	if err != nil {
+		return nil, err
+	}
+	vo, err := voOf(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.b.Belongs(ctx, vo); err != nil {
+		return nil, err
+	}
+	o := &req.Offer
+	p := &prepared{s: s, now: s.now()}
+	m, subject := s.o.Model.Snapshot(), resourcemodel.Subject{User: who.Name, VO: vo}
+	set := s.templates(m, subject, p.now)
+	t, err := terms.Current(set.list, o.Context.TemplateName, o.Context.TemplateID)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.checker(set, t)
+	if err != nil {
+		return nil, err
+	}
+	if broken := c.CheckStrictly(o); len(broken) > 0 {
+		sentences := make([]string, len(broken))
+		for i := range broken {
+			sentences[i] = broken[i].Sentence
+		}
+		return nil, agreement.Refuse(agreement.NotCompliant, sentences...)
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, fail.E(op, fail.Internal, "", err)
+	}
+	p.proposal = engine.Proposal{
+		ID: id.String(), Owner: who.Name, VO: vo, Name: o.Name, TemplateID: t.TemplateID, TemplateName: t.Name, Document: document(req),
+		ExpirationTime: o.Context.ExpirationTime, Reason: fmt.Sprintf("offered by %s, by the template %s", who.Name, t.Name),
+	}
+	alternatives, _ := agreement.Choose(o.Terms, o.Preferences(), maxChoices)
+	var refused error
+	for _, alt := range alternatives {
+		x := o.Agreement
+		x.Terms = alt.Terms
+		err := s.alternative(ctx, p, t, &x, m, subject, who.Method, req)
+		if err != nil && refused == nil {
+			refused = err
+		}
+		if len(p.plans) >= engine.MaxAlternatives {
+			break
+		}
+	}
+	switch {
+	case len(p.plans) > 0:
+		return p, nil
+	case refused == nil:
+		refused = agreement.Refuse(agreement.NotCompliant, "the offer has no terms; describe a service in a ServiceDescriptionTerm")
+	}
+	return nil, refused
+}
+
+// alternative adds the plans for one definite set of terms.
+func (s *Service) alternative(ctx context.Context, p *prepared, t *agreement.Template, a *agreement.Agreement, m *resourcemodel.Snapshot, subject resourcemodel.Subject, method string, req *agreement.CreateRequest) error {
+	if err := terms.Adheres(t, a); err != nil {
+		return err
+	}
+	q, err := terms.Read(a, p.now, s.o.Settings)
+	if err != nil {
+		return err
+	}
+	for i := range q.Services {
+		if v := &q.Services[i]; v.Job != nil {
+			if err := s.b.Admissible(ctx, v.Document, nil); err != nil {
+				return fail.Errorf("service.offer", fail.KindOf(err), v.Term, "the job of the term %q: %s", v.Term, fail.Sentence(err)).Because(err)
+			}
+		}
+	}
+	plans, err := terms.Plans(q, m, subject, p.now, s.o.Settings)
+	if err != nil {
+		return err
+	}
+	d := detail{Kind: q.Kind, Method: method}
+	a.Terms.Walk(func(t agreement.Term) bool {
+		if _, ok := t.(*agreement.Compositor); !ok {
+			d.Terms = append(d.Terms, t.TermName())
+		}
+		return true
+	})
+	if e := req.AcceptanceEPR; e != nil {
+		d.Acceptance = string(xmldoc.Marshal(e.Echo("wsag", xmldoc.Name{Space: agreement.NS, Local: "AgreementAcceptanceEPR"})))
+	}
+	said, err := json.Marshal(d)
+	if err != nil {
+		return fail.E("service.offer", fail.Internal, "", err)
+	}
+	var refused error
+	for i := range plans {
+		if len(p.plans) >= engine.MaxAlternatives {
+			break
+		}
+		c := candidate{request: q, plan: plans[i]}
+		c.reserve = s.wantsReservation(q.Kind, plans[i].Placed)
+		if err := s.possible(ctx, &c, subject.VO, p.now); err != nil {
+			refused = sooner(refused, err)
+			continue
+		}
+		e, err := c.plan.Engine()
+		if err != nil {
+			return err
+		}
+		e.Detail = said
+		p.plans = append(p.plans, c)
+		p.proposal.Alternatives = append(p.proposal.Alternatives, e)
+	}
+	return refused
+}
+
+// sooner gives the refusal that tells of the earlier time, or else the first.
+func sooner(a, b error) error {
+	x, ok := errors.AsType[*agreement.Refusal](a)
+	y, also := errors.AsType[*agreement.Refusal](b)
+	if a == nil || also && !y.Earliest.IsZero() && (!ok || x.Earliest.IsZero() || y.Earliest.Before(x.Earliest)) {
+		return b
+	}
+	return a
+}
+
+// possible says whether what runs at the places of a plan leaves it possible: the calendar knows
+// what is promised, and not that jobs of others run. What need not begin at once is put off until it can.
+func (s *Service) possible(ctx context.Context, c *candidate, vo string, now time.Time) error {
+	q := c.request
+	var late time.Duration // by which all is put off
+	var slowest *terms.Placed
+	var look string
+	for i := range c.plan.Placed {
+		at := &c.plan.Placed[i]
+		v := &q.Services[i]
+		if v.Job != nil && at.Site != "" {
+			if err := s.b.Admissible(ctx, v.Document, &broker.Promise{Site: at.Site, Share: at.Share, Agreement: "offered"}); err != nil {
+				return fail.Errorf("service.offer", fail.KindOf(err), v.Term, "the job of the term %q: %s", v.Term, fail.Sentence(err)).Because(err)
+			}
+		}
+		if q.Kind == terms.BestEffort || len(at.Holds) == 0 || c.reserve {
+			continue // a manager knows what runs there
+		}
+		h := c.plan.Holds[at.Holds[0]]
+		o, err := s.b.Outlook(at.Site, at.Share, int(max(1, at.CPUs)), h.Until.Sub(h.From), vo)
+		if err != nil {
+			return err
+		}
+		place := terms.Place{Site: at.Site, Share: at.Share}
+		if o.Start.IsZero() {
+			return agreement.Refuse(agreement.NoCapacity, fmt.Sprintf("nothing can be promised of %s now: %s", place.String(), o.Sentence))
+		}
+		if d := o.Start.Sub(h.From); d > late {
+			late, slowest, look = d, at, o.Sentence
+		}
+	}
+	if late == 0 {
+		return nil
+	}
+	late = (late + time.Second - 1).Truncate(time.Second)
+	first := slices.MinFunc(c.plan.Holds, func(a, b calendar.Hold) int { return a.From.Compare(b.From) })
+	begin := first.From.Add(late)
+	if c.plan.StartBy.IsZero() || begin.After(c.plan.StartBy) {
+		r := agreement.Refuse(agreement.NoCapacity, fmt.Sprintf("%s has no room in time beside the jobs that run there, which are not stopped: %s", terms.Place{Site: slowest.Site, Share: slowest.Share}.String(), look))
+		return earliest(r, q, begin)
+	}
+	for i := range c.plan.Holds {
+		c.plan.Holds[i] = c.plan.Holds[i].Shift(late)
+	}
+	return nil
+}
+
+// earliest has a refusal say when the offer could be kept, if what it asks for begins at a time.
+func earliest(r *agreement.Refusal, q *terms.Request, begin time.Time) *agreement.Refusal {
+	begin = begin.UTC()
+	r.Earliest = begin
+	stamp := func(t time.Time) string { return t.Format(time.RFC3339) }
+	if q.Kind != terms.FinishBy {
+		r.Sentences[len(r.Sentences)-1] += "; the earliest begin that can be promised is " + stamp(begin)
+		return r
+	}
+	for i := range q.Services {
+		if end := begin.Add(q.Services[i].Duration); end.After(r.Earliest) {
+			r.Earliest = end
+		}
+	}
+	r.Sentences[len(r.Sentences)-1] += fmt.Sprintf("; it could begin at %s, so that the earliest end that can be promised is %s", stamp(begin), stamp(r.Earliest))
+	return r
+}
+
+// refusal turns an error of the engine into what the other side is told.
+func (p *prepared) refusal(err error) error {
+	full, ok := errors.AsType[*engine.NoRoom](err)
+	if !ok {
+		return err
+	}
+	r := agreement.Refuse(agreement.NoCapacity, full.Sentence)
+	r.Cause = err
+	if full.Earliest.IsZero() {
+		return r
+	}
+	return earliest(r, p.plans[0].request, full.Earliest)
+}
+
+// voOf gives the VO that an offer is for: the one that its jobs name, or else, where it has none, the
+// one that a wsag:NoncriticalExtension names by a VO element of ours; "" is none.
+func voOf(req *agreement.CreateRequest) (string, error) {
+	vo, job := "", false
+	say := func(name, term string) error {
+		if job && name != vo {
+			return fail.Errorf("service.offer", fail.Invalid, term, "the jobs of the offer are for the VOs %q and %q; one agreement is for one VO: make two offers", vo, name)
+		}
+		vo, job = name, true
+		return nil
+	}
+	var err error
+	req.Offer.Terms.Walk(func(t agreement.Term) bool {
+		d, ok := t.(*agreement.ServiceDescription)
+		if !ok || d.Description == nil || xmldoc.NameOf(d.Description).Space != jsdl.NS || err != nil {
+			return err == nil
+		}
+		description := d.Description
+		if description.Tag == "JobDefinition" {
+			description = xmldoc.Child(description, jsdl.NS, "JobDescription")
+		}
+		name := ""
+		if description != nil {
+			if res := xmldoc.Child(description, jsdl.NS, "Resources"); res != nil {
+				if place := xmldoc.Child(res, jsdl.NSPortolan, "Placement"); place != nil {
+					if e := xmldoc.Child(place, jsdl.NSPortolan, "VO"); e != nil {
+						name = xmldoc.Collapse(xmldoc.Text(e))
+					}
+				}
+			}
+		}
+		err = say(name, d.Name)
+		return err == nil
+	})
+	if err != nil || job {
+		return vo, err
+	}
+	for _, x := range req.Noncritical {
+		if xmldoc.Is(x, agreement.NSPortolan, "VO") {
+			vo = xmldoc.Collapse(xmldoc.Text(x))
+		}
+	}
+	if len(vo) > engine.MaxName {
+		return "", fail.Errorf("service.offer", fail.Invalid, "VO", "the name of the VO has %d bytes; it may have %d", len(vo), engine.MaxName)
+	}
+	return vo, nil
+}

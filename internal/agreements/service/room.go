@@ -1,0 +1,231 @@
+package service
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/portolan-project/portolan/internal/agreements/calendar"
+	"github.com/portolan-project/portolan/internal/agreements/engine"
+	"github.com/portolan-project/portolan/internal/agreements/terms"
+	"github.com/portolan-project/portolan/internal/broker/schedule"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+// rooms is what is held, by agreement.
+type rooms struct {
+	telling sync.Mutex // so that no older list comes after a newer
+
+	mu       sync.Mutex
+	of       map[string]room
+	ended    int // of which nothing is held, and that are remembered so that no older word counts
+	capacity map[string]bool
+}
+
+type room struct {
+	revision int64
+	holds    []schedule.Hold
+}
+
+// mostEnded bounds what is remembered of agreements that hold nothing any more.
+const mostEnded = 10_000
+
+// hold notes what is held for an agreement. It gives whether that changed.
+func (s *Service) hold(r *engine.Record) bool {
+	holds, capacity := s.holdsOf(r)
+	s.rooms.mu.Lock()
+	defer s.rooms.mu.Unlock()
+	old, was := s.rooms.of[r.ID]
+	if was && old.revision >= r.Revision {
+		return false
+	}
+	s.rooms.of[r.ID] = room{r.Revision, holds}
+	if delete(s.rooms.capacity, r.ID); capacity && len(holds) > 0 {
+		s.rooms.capacity[r.ID] = true
+	}
+	if s.rooms.ended++; s.rooms.ended > mostEnded {
+		s.rooms.ended = 0
+		for id, o := range s.rooms.of {
+			if len(o.holds) == 0 && id != r.ID {
+				delete(s.rooms.of, id)
+			}
+		}
+	}
+	return !slices.EqualFunc(old.holds, holds, func(a, b schedule.Hold) bool {
+		return a.AtManager == b.AtManager && a.From.Equal(b.From) && a.Until.Equal(b.Until) && a.Key == b.Key && a.Share == b.Share && a.CPUs == b.CPUs && a.Slots == b.Slots
+	})
+}
+
+// holdsOf gives what is held for an agreement, as the broker is told.
+func (s *Service) holdsOf(r *engine.Record) (out []schedule.Hold, capacity bool) {
+	if r.Plan == nil || r.Final() {
+		return nil, false
+	}
+	placed, err := terms.Placements(r.Plan)
+	if err != nil {
+		s.o.Log.Error("what is held for an agreement can't be read", "agreement", r.ID, "cause", err)
+		return nil, false
+	}
+	n, err := noteOf(r)
+	if err != nil {
+		s.o.Log.Error("the note of an agreement can't be read", "agreement", r.ID, "cause", err)
+		n = &note{}
+	}
+	d, _ := detailOf(r) // of an agreement that is made elsewhere nothing is said
+	capacity = d.Kind == terms.Capacity
+	for i := range placed {
+		p := &placed[i]
+		if len(p.Holds) == 0 || p.Holds[0] >= len(r.Plan.Holds) || i < len(n.Services) && n.Services[i].over() {
+			continue
+		}
+		h := r.Plan.Holds[p.Holds[0]]
+		out = append(out, schedule.Hold{
+			ID: roomOf(r.ID, i), Agreement: r.ID, Key: resourcemodel.Key{Site: p.Site}, Share: p.Share,
+			Slots: int(h.Slots), CPUs: int(h.CPUs), From: h.From, Until: h.Until, Owner: r.Owner, VO: r.VO,
+			ForVO: capacity, AtManager: n.held(i) != nil,
+		})
+	}
+	return out, capacity
+}
+
+// tellRoom tells the broker what is held.
+func (s *Service) tellRoom() {
+	s.rooms.telling.Lock()
+	defer s.rooms.telling.Unlock()
+	s.rooms.mu.Lock()
+	var all []schedule.Hold
+	for _, r := range s.rooms.of {
+		all = append(all, r.holds...)
+	}
+	s.rooms.mu.Unlock()
+	slices.SortFunc(all, func(a, b schedule.Hold) int {
+		if c := a.From.Compare(b.From); c != 0 {
+			return c
+		}
+		if a.ID < b.ID {
+			return -1
+		}
+		return 1
+	})
+	s.b.KeepRoom(all)
+}
+
+// roomLoop tells the broker what is held, whenever that changed.
+func (s *Service) roomLoop(ctx context.Context) error {
+	s.tellRoom()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.roomNews:
+		}
+		s.mu.Lock()
+		changed := s.changed
+		s.changed = map[string]engine.Record{}
+		s.mu.Unlock()
+		news := false
+		for _, r := range changed {
+			news = s.hold(&r) || news
+		}
+		if news {
+			s.tellRoom()
+		}
+	}
+}
+
+// poolLoop tells the engine what of the sites can be promised, whenever the model changed.
+func (s *Service) poolLoop(ctx context.Context) error {
+	stop := s.o.Model.Updates(func(resourcemodel.Delta) { nudge(s.poolNews) })
+	defer stop()
+	nudge(s.poolNews)
+	var told []calendar.Pool
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.poolNews:
+		}
+		pools := terms.Pools(s.o.Model.Snapshot(), s.o.Settings)
+		if told != nil && slices.EqualFunc(told, pools, func(a, b calendar.Pool) bool { return a.ID == b.ID && a.Capacity == b.Capacity }) {
+			continue
+		}
+		var dangers []engine.Danger
+		err := s.insist(ctx, "the capacity of the sites", func() (err error) {
+			dangers, err = s.e.SetPools(ctx, pools)
+			return err
+		})
+		if err != nil {
+			s.o.Log.Error("the calendar does not take what the sites have", "cause", err)
+			continue
+		}
+		told = pools
+		for _, d := range dangers {
+			s.warn(ctx, d)
+		}
+		s.rooms.mu.Lock()
+		var ids []string
+		for id := range s.rooms.capacity {
+			ids = append(ids, id)
+		}
+		s.rooms.mu.Unlock()
+		for _, id := range ids {
+			s.work.add(id, time.Time{})
+		}
+	}
+}
+
+// warn says once in an agreement's history that there is not enough any more of what it holds.
+func (s *Service) warn(ctx context.Context, d engine.Danger) {
+	if !s.e.Responsible(d.ID) {
+		return
+	}
+	_, err := s.e.Update(ctx, d.ID, func(r *engine.Record) error {
+		n, err := noteOf(r)
+		if err != nil {
+			return err
+		}
+		if n.Endangered {
+			return errSame
+		}
+		n.Endangered = true
+		r.Tell(s.now(), "danger", "of "+d.Pool+" is less there than was promised, from "+d.From.UTC().Format(time.RFC3339)+" until "+d.Until.UTC().Format(time.RFC3339)+", and others were accepted before")
+		return n.encode(r)
+	})
+	if err != nil && unlessOver(err) != nil {
+		s.o.Log.Warn("the danger to an agreement is not in its history", "agreement", d.ID, "cause", err)
+	}
+}
+
+// usable gives how much of a capacity there is at present.
+func (s *Service) usable(r *engine.Record, placed []terms.Placed, i int) int64 {
+	if i >= len(placed) || len(placed[i].Holds) == 0 {
+		return 0
+	}
+	p := &placed[i]
+	m := s.o.Model.Snapshot()
+	site := m.Site(resourcemodel.Key{Site: p.Site})
+	if site == nil || site.Dynamic == nil || !site.Dynamic.Up {
+		return 0
+	}
+	h := r.Plan.Holds[p.Holds[0]]
+	whole := terms.Settings{Promise: 100} // what is there, and not what may be promised of it
+	for _, pool := range terms.Pools(m, whole) {
+		if pool.ID != h.Pool {
+			continue
+		}
+		n := max(h.CPUs, h.Slots)
+		have := n
+		if h.CPUs > 0 {
+			have = min(have, pool.Capacity.CPUs)
+		}
+		if h.Slots > 0 {
+			have = min(have, pool.Capacity.Slots)
+		}
+		if h.Nodes > 0 {
+			return min(h.Nodes, pool.Capacity.Nodes)
+		}
+		return have
+	}
+	return 0
+}

@@ -1,0 +1,418 @@
+package service
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/agreements/engine"
+	"github.com/portolan-project/portolan/internal/agreements/terms"
+	"github.com/portolan-project/portolan/internal/agreements/together"
+	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/broker/modelstore"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+// Options says what a Service works with. Engine, Broker and Model are required; the zero value of
+// everything else works.
+type Options struct {
+	Engine *engine.Engine // Service.Run runs it
+	Broker *broker.Broker // whoever makes it runs it, with Config.AwaitRoom
+	Model  *modelstore.Model
+
+	Settings terms.Settings
+	Own      []agreement.Template // of administrators
+	// Budgets bound what VOs may spend on agreements, in thousandths of the unit.
+	Budgets map[string]int64
+	// Callbacks say where decisions on pending agreements may be told: host names, "*.example.org",
+	// networks like 10.0.0.0/8, or "loopback". None is nowhere.
+	Callbacks []string
+	// Transport carries them; nil is one that connects to what Callbacks allow only.
+	Transport http.RoundTripper
+	// Join gives the session by which replicas know that this one lives; nil: there is no other.
+	Join func(context.Context) (store.Session, error)
+
+	Log *slog.Logger
+	Now func() time.Time // nil is time.Now
+
+	// Lag is how late evidence may be heard of without a promise being found broken meanwhile;
+	// 0 is 10 seconds.
+	Lag time.Duration
+	// Patience is how long managers may take to make reservations for one offer; 0 is 2 minutes.
+	Patience time.Duration
+	// Workers is how many agreements are looked after at once; 0 is 16.
+	Workers int
+}
+
+// EnsureDefaults fills in what was left out.
+func (o *Options) EnsureDefaults() {
+	o.Settings.EnsureDefaults()
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Lag == 0 {
+		o.Lag = 10 * time.Second
+	}
+	if o.Patience == 0 {
+		o.Patience = 2 * time.Minute
+	}
+	if o.Workers == 0 {
+		o.Workers = 16
+	}
+}
+
+// Validate reports what can't be worked with.
+func (o *Options) Validate() error {
+	const op = "service.New"
+	switch {
+	case o.Engine == nil || o.Broker == nil || o.Model == nil:
+		return fail.Errorf(op, fail.Invalid, "", "agreements need an engine, a broker and a resource model")
+	case o.Lag < 0 || o.Patience < 0 || o.Workers < 0:
+		return fail.Errorf(op, fail.Invalid, "", "the lag, the patience and the number of workers can't be negative")
+	}
+	if _, err := parseAllowed(o.Callbacks); err != nil {
+		return err
+	}
+	return o.Settings.Validate()
+}
+
+// Service keeps agreements. Its methods may be called at once from many goroutines, while Run
+// runs.
+type Service struct {
+	o       Options
+	e       *engine.Engine
+	b       *broker.Broker
+	callers *callers
+	held    *together.Participant
+	work    *queue
+	rooms   rooms
+
+	mu       sync.Mutex
+	sets     map[resourcemodel.Subject]*templateSet
+	own      map[string]*agreement.Checker // of administrators' templates, by name and id
+	readings map[string]*reading           // agreements as they were read, by id
+	changed  map[string]engine.Record      // told by the engine, and not looked at yet
+	failures map[string]int                // in a row, by agreement
+
+	roomNews, poolNews chan struct{}
+}
+
+var (
+	_ agreement.Service  = (*Service)(nil)
+	_ agreement.Lister   = (*Service)(nil)
+	_ agreement.Preparer = (*Service)(nil)
+)
+
+// New makes a Service. Templates of administrators that can't be checked by are refused.
+func New(o Options) (*Service, error) {
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Service{
+		o: o, e: o.Engine, b: o.Broker, work: newQueue(o.Now),
+		sets: map[resourcemodel.Subject]*templateSet{}, own: map[string]*agreement.Checker{}, readings: map[string]*reading{},
+		rooms: rooms{of: map[string]room{}, capacity: map[string]bool{}}, changed: map[string]engine.Record{}, failures: map[string]int{},
+		roomNews: make(chan struct{}, 1), poolNews: make(chan struct{}, 1),
+	}
+	for i := range o.Own {
+		c, err := o.Own[i].Compile()
+		if err != nil {
+			return nil, err
+		}
+		s.own[templateKey(&o.Own[i])] = c
+	}
+	var err error
+	if s.callers, err = newCallers(o.Callbacks, o.Transport); err != nil {
+		return nil, err
+	}
+	s.callers.work = newQueue(o.Now)
+	s.held, err = together.NewParticipant(together.ParticipantOptions{
+		Engine: s.e, Now: o.Now,
+		Propose: func(ctx context.Context, req *agreement.CreateRequest) (engine.Proposal, error) {
+			p, err := s.prepare(ctx, "service.Prepare", req)
+			if err != nil {
+				return engine.Proposal{}, err
+			}
+			return p.proposal, nil
+		},
+		Owner: func(ctx context.Context) (string, error) {
+			who, err := s.b.Permit(ctx, "service.Prepare", broker.Submit)
+			return who.Name, err
+		},
+		Held: func(ctx context.Context, r engine.Record) error {
+			_, err := s.secure(ctx, r, []engine.Plan{*r.Plan})
+			return err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Service) now() time.Time { return s.o.Now().UTC().Round(0) }
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// pause waits for d, or gives false when ctx ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Run keeps agreements until ctx ends, when it gives nil.
+func (s *Service) Run(ctx context.Context) error {
+	defer s.callers.close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := s.e.Run(ctx); ctx.Err() == nil {
+			return err
+		}
+		return nil
+	})
+	stop := s.e.Watch(s.heard)
+	defer stop()
+	for _, r := range s.e.Live() { // what changes from now on is told
+		s.hold(&r)
+		s.work.add(r.ID, time.Time{})
+	}
+	g.Go(func() error { return s.roomLoop(ctx) })
+	g.Go(func() error { return s.attend(ctx) })
+	g.Go(func() error {
+		select {
+		case <-s.b.Ready():
+		case <-ctx.Done():
+			return nil
+		}
+		for vo, most := range s.o.Budgets {
+			if err := s.insist(ctx, "the budget of a VO", func() error { return s.e.SetBudget(ctx, vo, &most) }); err != nil {
+				return err
+			}
+		}
+		g.Go(func() error { return s.poolLoop(ctx) })
+		g.Go(func() error { return s.followLoop(ctx) })
+		g.Go(func() error { return s.sweepLoop(ctx) })
+		g.Go(func() error { return s.callers.work.run(ctx, callersAtOnce, s.tellDecision) })
+		return s.work.run(ctx, s.o.Workers, s.look)
+	})
+	return g.Wait()
+}
+
+// insist does something until it succeeds or can't, and gives nil once ctx ends.
+func (s *Service) insist(ctx context.Context, what string, do func() error) error {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		err := do()
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		if !passing(err) {
+			return err
+		}
+		s.o.Log.Warn("the store of agreements does not answer; it is tried again", "for", what, "cause", err)
+		if !pause(ctx, wait) {
+			return nil
+		}
+	}
+}
+
+// passing reports whether the same may succeed later.
+func passing(err error) bool {
+	switch fail.KindOf(err) {
+	case fail.Unavailable, fail.Uncertain, fail.NotAccepting, fail.Exhausted:
+		return true
+	case fail.Internal, fail.Invalid, fail.Unsupported, fail.Unauthenticated, fail.Denied, fail.NotFound, fail.Conflict:
+	}
+	return false
+}
+
+// attend tells other replicas that this one lives.
+func (s *Service) attend(ctx context.Context) error {
+	for wait := time.Second; s.o.Join != nil; {
+		sess, err := s.o.Join(ctx)
+		if err == nil {
+			if err = s.e.Attend(ctx, sess); err == nil {
+				wait = time.Second
+				select {
+				case <-sess.Lost():
+				case <-ctx.Done():
+				}
+			}
+			_ = sess.Close() // a lease that can't be given back runs out
+		}
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // what fails while stopping is no failure
+		}
+		s.o.Log.Warn("the other gateways are told anew that this one keeps agreements", "cause", err)
+		if !pause(ctx, wait) {
+			return nil
+		}
+		wait = min(2*wait, 10*time.Second)
+	}
+	return nil
+}
+
+// heard takes what the engine tells of changes.
+func (s *Service) heard(records []engine.Record) {
+	s.mu.Lock()
+	for _, r := range records {
+		s.changed[r.ID] = r
+	}
+	s.mu.Unlock()
+	for _, r := range records {
+		s.work.add(r.ID, time.Time{})
+	}
+	nudge(s.roomNews)
+}
+
+// look does what is to be done about one agreement, and gives when to look again; the zero time is
+// when something changes.
+func (s *Service) look(ctx context.Context, id string) time.Time {
+	again, err := s.keep(ctx, id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil || ctx.Err() != nil {
+		delete(s.failures, id)
+		return again
+	}
+	s.failures[id]++
+	wait := min(time.Second<<min(s.failures[id]-1, 10), time.Minute)
+	s.o.Log.Warn("an agreement can't be looked after at present; it is tried again", "agreement", id, "after", wait, "cause", err)
+	return s.now().Add(wait)
+}
+
+// List gives the ids of the caller's agreements.
+func (s *Service) List(ctx context.Context, before string, limit int) ([]string, error) {
+	who, err := s.b.Permit(ctx, "service.List", broker.Submit)
+	if err != nil {
+		return nil, err
+	}
+	if limit < 1 {
+		return nil, nil
+	}
+	records, err := s.e.List(ctx, who.Name, before, limit)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(records))
+	for i := range records {
+		ids[i] = records[i].ID
+	}
+	return ids, nil
+}
+
+// find gives an agreement that is the caller's, or that the caller oversees; to others there is
+// none.
+func (s *Service) find(ctx context.Context, op, key string) (engine.Record, error) {
+	who, err := s.b.Permit(ctx, op, broker.Submit)
+	if err != nil {
+		return engine.Record{}, err
+	}
+	r, err := s.e.Get(ctx, key)
+	if err != nil {
+		return engine.Record{}, err
+	}
+	if r.Owner != who.Name {
+		if _, err := s.b.Permit(ctx, op, broker.Oversee); err != nil {
+			return engine.Record{}, fail.Errorf(op, fail.NotFound, key, "there is no agreement %q", key)
+		}
+	}
+	return r, nil
+}
+
+// reading is an agreement's document as it was read.
+type reading struct {
+	agreement agreement.Agreement // with the terms that were chosen
+	request   *terms.Request
+	detail    detail
+}
+
+// read gives an agreement's document, with the terms that were chosen.
+func (s *Service) read(ctx context.Context, r *engine.Record) (*reading, error) {
+	s.mu.Lock()
+	known := s.readings[r.ID]
+	s.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	b, err := s.e.Document(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	o, err := agreement.ParseOffer(b)
+	if err != nil {
+		return nil, err
+	}
+	x := &reading{agreement: o.Agreement}
+	if r.Plan == nil {
+		return x, nil
+	}
+	if x.detail, err = detailOf(r); err != nil {
+		return nil, err
+	}
+	x.agreement.Terms = chosen(o.Terms, x.detail.Terms)
+	// What was in time when it was accepted is so for ever.
+	if x.request, err = terms.Read(&x.agreement, r.Created, s.o.Settings); err != nil {
+		if x.request, err = terms.Read(&x.agreement, r.Created, terms.Settings{Horizon: 366 * 24 * time.Hour, MaxWindow: 366 * 24 * time.Hour}); err != nil {
+			return nil, err // and not because the settings are others by now
+		}
+	}
+	s.remember(r.ID, x)
+	return x, nil
+}
+
+// mostReadings bounds the agreements that are in memory as they were read.
+const mostReadings = 10_000
+
+func (s *Service) remember(id string, x *reading) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for other := range s.readings {
+		if len(s.readings) < mostReadings {
+			break
+		}
+		delete(s.readings, other)
+	}
+	s.readings[id] = x
+}
+
+func (s *Service) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.readings, id)
+	delete(s.failures, id)
+}
+
+// chosen gives the terms of those names, in the document's order, under one wsag:All.
+func chosen(all *agreement.Compositor, names []string) *agreement.Compositor {
+	out := &agreement.Compositor{Kind: agreement.All}
+	all.Walk(func(t agreement.Term) bool {
+		if _, ok := t.(*agreement.Compositor); !ok && slices.Contains(names, t.TermName()) {
+			out.Terms = append(out.Terms, t)
+		}
+		return true
+	})
+	return out
+}

@@ -1,0 +1,239 @@
+package service
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/beevik/etree"
+
+	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/bes"
+	"github.com/portolan-project/portolan/internal/agreements/engine"
+	"github.com/portolan-project/portolan/internal/agreements/guarantee"
+	"github.com/portolan-project/portolan/internal/agreements/ledger"
+	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/xmldoc"
+)
+
+const nsAddressing = "http://www.w3.org/2005/08/addressing"
+
+// ours makes an element of our namespace.
+func ours(local string) *etree.Element {
+	e := etree.NewElement("p:" + local)
+	e.CreateAttr("xmlns:p", agreement.NSPortolan)
+	return e
+}
+
+func text(parent *etree.Element, local, s string) {
+	if s != "" {
+		parent.CreateElement("p:" + local).SetText(clean(s, 4000))
+	}
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}
+
+// Agreement gives the properties of one of the caller's.
+func (s *Service) Agreement(ctx context.Context, key string) (*agreement.Properties, error) {
+	r, err := s.find(ctx, "service.Agreement", key)
+	if err != nil {
+		return nil, err
+	}
+	x, err := s.read(ctx, &r)
+	if err != nil {
+		return nil, err
+	}
+	n, err := noteOf(&r)
+	if err != nil {
+		return nil, err
+	}
+	p := &agreement.Properties{Agreement: x.agreement, State: r.State, SubState: stateOf(&r, n)}
+	p.ID = r.ID
+	if x.request == nil {
+		return p, nil
+	}
+	live := s.jobs(ctx, &r, x, n)
+	for i := range x.request.Services {
+		v := served{}
+		if i < len(n.Services) {
+			v = n.Services[i]
+		}
+		p.Services = append(p.Services, s.serviceState(&r, x, i, &v, live[v.Job]))
+	}
+	for _, g := range x.request.Guarantees {
+		p.Guarantees = append(p.Guarantees, guaranteeState(g, &r, n))
+	}
+	return p, nil
+}
+
+// stateOf tells beside the state of an agreement why it is so, what it cost, and what happened.
+func stateOf(r *engine.Record, n *note) *etree.Element {
+	e := ours("Agreement")
+	text(e, "Reason", r.Reason)
+	text(e, "Owner", r.Owner)
+	text(e, "VO", r.VO)
+	text(e, "Created", stamp(r.Created))
+	text(e, "Ended", stamp(r.Ended))
+	if r.Plan != nil {
+		text(e, "Plan", r.Plan.Name)
+		if r.Plan.Price > 0 {
+			text(e, "Price", shown(r.Plan.Price))
+		}
+	}
+	switch {
+	case r.Final():
+		text(e, "Due", shown(r.Due))
+	case r.Owed != nil:
+		text(e, "Due", shown(*r.Owed))
+	}
+	for i := range n.Entries {
+		e.AddChild(entryElement(&n.Entries[i]))
+	}
+	for _, l := range r.History {
+		h := e.CreateElement("p:Event")
+		h.CreateAttr("at", stamp(l.Time))
+		h.CreateAttr("name", l.Event)
+		h.CreateAttr("state", string(l.State))
+		h.SetText(clean(l.Reason, 4000))
+	}
+	return e
+}
+
+func entryElement(x *ledger.Entry) *etree.Element {
+	e := etree.NewElement("p:Entry")
+	for _, a := range [][2]string{{"id", x.ID}, {"kind", string(x.Kind)}, {"at", stamp(x.Time)}, {"unit", x.Unit}, {"amount", x.Amount.String()}, {"vo", x.VO}, {"job", x.Job}} {
+		if a[1] != "" {
+			e.CreateAttr(a[0], a[1])
+		}
+	}
+	e.SetText(x.Evidence)
+	return e
+}
+
+// jobs gives the states of an agreement's jobs as they are now, so far as they are kept.
+func (s *Service) jobs(ctx context.Context, r *engine.Record, x *reading, n *note) map[string]bes.Status {
+	var list []soap.EPR
+	var ids []string
+	for i := range n.Services {
+		if id := n.Services[i].Job; id != "" {
+			list, ids = append(list, s.b.Reference(id)), append(ids, id)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	results, err := s.b.GetActivityStatuses(as(ctx, r, x), &bes.StatusRequest{Activities: list})
+	if err != nil {
+		return nil // what was heard of last is told
+	}
+	out := map[string]bes.Status{}
+	for i := range results {
+		if results[i].Err == nil {
+			out[ids[i]] = results[i].Status
+		}
+	}
+	return out
+}
+
+// points says what the state of a job is for the service that it is.
+var points = map[bes.State]agreement.ServicePoint{
+	bes.Pending:   {State: agreement.NotReady},
+	bes.Running:   {State: agreement.Ready, Activity: agreement.Processing},
+	bes.Finished:  {State: agreement.Completed},
+	bes.Failed:    {State: agreement.Completed},
+	bes.Cancelled: {State: agreement.Completed},
+}
+
+func (s *Service) serviceState(r *engine.Record, x *reading, i int, v *served, live bes.Status) agreement.ServiceTermState {
+	of := &x.request.Services[i]
+	out := agreement.ServiceTermState{Term: of.Term, State: agreement.NotReady}
+	if of.Job == nil {
+		e := ours("Capacity")
+		now := s.now()
+		switch {
+		case r.Final() || !now.Before(of.Window.End):
+			out.State = agreement.Completed
+		case r.State.Watched() && !now.Before(of.Window.Start):
+			out.State, out.Activity = agreement.Ready, agreement.Idle
+		}
+		text(e, "Opens", stamp(of.Window.Start))
+		text(e, "Closes", stamp(of.Window.End))
+		if v.Opened {
+			text(e, "Usable", strconv.FormatInt(v.Usable, 10))
+		}
+		out.Detail = e
+		return out
+	}
+	state := v.State
+	if live.State != "" {
+		state = live.State
+	}
+	if state == "" {
+		if r.Final() {
+			out.State = agreement.Completed
+		}
+		return out
+	}
+	at := points[state]
+	out.State, out.Activity = at.State, at.Activity
+	for _, sub := range live.SubStates {
+		if state == bes.Running && sub.Local == "Suspended" {
+			out.Activity = agreement.Idle
+		}
+	}
+	e := ours("Job")
+	text(e, "State", string(state))
+	if v.Job != "" {
+		epr := s.b.Reference(v.Job)
+		e.AddChild(epr.Element("wsa", xmldoc.Name{Space: nsAddressing, Local: "EndpointReference"}))
+	}
+	text(e, "Site", v.Site)
+	text(e, "Ended", stamp(v.Ended))
+	text(e, "Problem", v.Refused)
+	if live.Details != nil && v.Refused == "" {
+		text(e, "Reason", live.Details.Reason)
+	}
+	out.Detail = e
+	return out
+}
+
+// guaranteeState tells how a guarantee stands, by what evidence, and what is due.
+func guaranteeState(g *guarantee.Guarantee, r *engine.Record, n *note) agreement.GuaranteeTermState {
+	st, ok := n.Guarantees[g.Name]
+	out := agreement.GuaranteeTermState{Term: g.Name, State: agreement.NotDetermined}
+	e := ours("Guarantee")
+	text(e, "Promise", g.String())
+	if !ok {
+		out.Detail = e
+		return out
+	}
+	out.State = st.State
+	text(e, "Count", strconv.FormatUint(st.Number, 10))
+	prefix := "the guarantee " + g.Name + ": "
+	for i := len(r.History) - 1; i >= 0; i-- { // the last that was found of it
+		if l := r.History[i]; len(l.Reason) > len(prefix) && l.Reason[:len(prefix)] == prefix {
+			a := e.CreateElement("p:Evidence")
+			a.CreateAttr("at", stamp(l.Time))
+			a.SetText(clean(l.Reason[len(prefix):], 4000))
+			break
+		}
+	}
+	for i := range n.Entries {
+		if x := &n.Entries[i]; (x.Kind == ledger.Penalty || x.Kind == ledger.Reward) && ofGuarantee(x.ID, r.ID, g.Name) {
+			e.AddChild(entryElement(x))
+		}
+	}
+	out.Detail = e
+	return out
+}
+
+// ofGuarantee reports whether an entry is for what was found of a guarantee.
+func ofGuarantee(entry, id, name string) bool {
+	prefix := id + "/" + short(name) + "/"
+	return len(entry) > len(prefix) && entry[:len(prefix)] == prefix
+}
