@@ -25,6 +25,7 @@ var layers = [][]string{
 	{"internal/agreements/delivery"},
 	{"internal/peering"},
 	{"internal/broker"},
+	{"internal/agreements/offering"},
 	{"internal/agreements/terms"},
 	{"internal/agreements/engine"},
 	{"internal/agreements/calendar", "internal/agreements/guarantee", "internal/agreements/ledger"},
@@ -36,7 +37,7 @@ var layers = [][]string{
 	{"resourcemodel"},
 	{"jsdl", "internal/soap"},
 	{"internal/wssec", "internal/xpath", "internal/xsd"},
-	{"internal/xmldoc", "internal/c14n", "internal/decimal", "internal/telemetry"},
+	{"internal/xmldoc", "internal/c14n", "internal/decimal", "internal/when", "internal/telemetry"},
 	{"internal/fail"},
 }
 
@@ -82,7 +83,9 @@ var pure = map[string][]string{
 	"peers/ledger":                  {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"peers/routing":                 {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/agreements/terms":     {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"internal/agreements/offering":  {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/decimal":              {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"internal/when":                 {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/agreements/guarantee": {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/agreements/ledger":    {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 }
