@@ -37,7 +37,7 @@ var layers = [][]string{
 	{"resourcemodel"},
 	{"jsdl", "internal/soap"},
 	{"internal/wssec", "internal/xpath", "internal/xsd"},
-	{"internal/xmldoc", "internal/c14n", "internal/decimal", "internal/when", "internal/telemetry"},
+	{"internal/xmldoc", "internal/c14n", "internal/decimal", "internal/moments", "internal/telemetry"},
 	{"internal/fail"},
 }
 
@@ -85,7 +85,7 @@ var pure = map[string][]string{
 	"internal/agreements/terms":     {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/agreements/offering":  {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/decimal":              {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
-	"internal/when":                 {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"internal/moments":                 {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/agreements/guarantee": {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/agreements/ledger":    {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 }

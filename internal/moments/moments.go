@@ -1,10 +1,10 @@
-// Package when reads the times that people write: "FRIDAY", "tomorrow 9:00", "+2h",
+// Package moments reads the times that people write: "FRIDAY", "tomorrow 9:00", "+2h",
 // "2026-12-01 14:00". What could mean two moments is refused with a sentence that
 // says what to write instead.
 //
 // The package is pure: what time it is, and in which zone times without one are, are
 // arguments.
-package when
+package moments
 
 import (
 	"regexp"
@@ -62,7 +62,7 @@ type reading struct {
 }
 
 func invalid(format string, args ...any) error {
-	return fail.Errorf("when", fail.Invalid, "", format, args...)
+	return fail.Errorf("moments", fail.Invalid, "", format, args...)
 }
 
 func quoted(s string) string {
@@ -269,4 +269,3 @@ func (r *reading) later(t time.Time, text, s string) (time.Time, error) {
 	}
 	return t, nil
 }
-
