@@ -13,6 +13,7 @@ import (
 	"github.com/portolan-project/portolan/internal/agreements/offering"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
 )
 
 func (a *app) agreementShowCmd() *cobra.Command {
@@ -104,11 +105,9 @@ func (s *agreements) viewOf(key string, p *agreement.Properties) view {
 	}
 	activities := map[string]string{}
 	for _, x := range offering.Activities(p) {
-		act, err := s.app.name(s.Endpoint, x.EPR)
-		if err != nil {
-			s.app.complain(err.Error())
+		if act, ok := s.activityOf(x); ok {
+			activities[x.Term] = act.id
 		}
-		activities[x.Term] = act.id
 	}
 	for _, t := range p.Services {
 		v.Services = append(v.Services, serviceView{t.Term, string(t.State), known(string(t.Activity)), known(activities[t.Term]), facts(t.Detail)})
@@ -117,6 +116,20 @@ func (s *agreements) viewOf(key string, p *agreement.Properties) view {
 		v.Guarantees = append(v.Guarantees, guaranteeView{t.Term, string(t.State), facts(t.Detail)})
 	}
 	return v
+}
+
+// activityOf gives an activity that an agreement names; false is that its reference
+// can't be read.
+func (s *agreements) activityOf(x offering.Activity) (activity, bool) {
+	epr, err := soap.DecodeEPR(x.Reference)
+	if err != nil {
+		return activity{}, false
+	}
+	act, err := s.app.name(s.Endpoint, epr)
+	if err != nil {
+		s.app.complain(err.Error()) // the activity is there all the same
+	}
+	return act, true
 }
 
 // list gives the caller's agreements, the newest first.

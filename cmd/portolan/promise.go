@@ -125,12 +125,10 @@ func (s *agreements) activity(ctx context.Context, key, id string) (activity, er
 		case err != nil && !passing(err):
 			return activity{}, unknown("can't be asked for (" + sentence(s.refused(err)) + ")")
 		case err == nil:
-			if found := offering.Activities(p); len(found) > 0 {
-				act, err := s.app.name(s.Endpoint, found[0].EPR)
-				if err != nil {
-					s.app.complain(err.Error()) // the activity is there all the same
+			for _, x := range offering.Activities(p) {
+				if act, ok := s.activityOf(x); ok {
+					return act, nil
 				}
-				return act, nil
 			}
 			if p.State.Final() {
 				return activity{}, unknown("was never made: it is " + string(p.State))

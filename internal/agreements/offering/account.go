@@ -8,12 +8,14 @@ import (
 
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/decimal"
-	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
 // maxFacts is how many facts of one term's state are told.
 const maxFacts = 200
+
+// nsWSA is WS-Addressing 1.0.
+const nsWSA = "http://www.w3.org/2005/08/addressing"
 
 // Fact is something that the service tells of a term's state, in its own words.
 type Fact struct {
@@ -59,13 +61,13 @@ func Facts(detail *etree.Element) []Fact {
 }
 
 func isReference(e *etree.Element) bool {
-	return xmldoc.Is(e, soap.NSWSA, "EndpointReference")
+	return xmldoc.Is(e, nsWSA, "EndpointReference")
 }
 
 // Activity is a job of an agreement, as the state of a service term tells of it.
 type Activity struct {
-	Term string
-	EPR  soap.EPR
+	Term      string
+	Reference *etree.Element // a wsa:EndpointReference
 }
 
 // Activities gives the activities that the service terms of an agreement name: the
@@ -74,9 +76,7 @@ func Activities(p *agreement.Properties) []Activity {
 	var list []Activity
 	for _, s := range p.Services {
 		if e := reference(s.Detail); e != nil {
-			if epr, err := soap.DecodeEPR(e); err == nil {
-				list = append(list, Activity{s.Term, epr})
-			}
+			list = append(list, Activity{s.Term, e})
 		}
 	}
 	return list

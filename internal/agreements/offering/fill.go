@@ -100,12 +100,8 @@ func (p *paper) descriptions() []*etree.Element {
 }
 
 func attribute(e *etree.Element, local string) string {
-	for _, a := range e.Attr {
-		if a.Key == local && a.NamespaceURI() == agreement.NS {
-			return a.Value
-		}
-	}
-	return ""
+	value, _ := xmldoc.Attr(e, agreement.NS, local)
+	return value
 }
 
 // described gives the one element that a term holds.
@@ -250,8 +246,8 @@ func (p *paper) value(v Value) error {
 		switch n.Kind() {
 		case xpath.Attribute:
 			for i := range e.Attr {
-				if a := &e.Attr[i]; a.Key == n.Name().Local && (a.Space == "" && n.Name().Space == "" || a.Space != "" && a.NamespaceURI() == n.Name().Space) {
-					a.Value = text
+				if named(e, &e.Attr[i], n.Name()) {
+					e.Attr[i].Value = text
 				}
 			}
 		case xpath.Element, xpath.Text:
@@ -396,7 +392,7 @@ func (p *paper) places() error {
 		if i > 0 {
 			name += strconv.Itoa(i + 1)
 		}
-		for p.named(name) {
+		for p.template.Term(name) != nil {
 			name += "-"
 		}
 		term := agreement.NewElement("ServiceDescriptionTerm")
@@ -409,17 +405,26 @@ func (p *paper) places() error {
 	return nil
 }
 
-func (p *paper) named(name string) bool {
-	return p.template.Term(name) != nil
+// named says that an attribute of an element has an expanded name.
+func named(e *etree.Element, a *etree.Attr, name xmldoc.Name) bool {
+	if a.Key != name.Local || a.Space == "xmlns" {
+		return false
+	}
+	if a.Space == "" {
+		return name.Space == ""
+	}
+	n, err := xmldoc.ResolveQName(e, a.Space+":"+a.Key)
+	return err == nil && n == name
 }
 
 // offer makes the offer of what was filled in.
 func (p *paper) offer() (*agreement.Offer, error) {
 	e := p.root
 	e.Tag = "AgreementOffer"
-	attrs := e.Attr[:0]
+	var attrs []etree.Attr
 	for _, a := range e.Attr {
-		if a.NamespaceURI() != agreement.NS || a.Key != "TemplateId" && a.Key != "AgreementId" {
+		own := func(local string) bool { return named(e, &a, xmldoc.Name{Space: agreement.NS, Local: local}) }
+		if !own("TemplateId") && !own("AgreementId") {
 			attrs = append(attrs, a)
 		}
 	}

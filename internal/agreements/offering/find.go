@@ -30,9 +30,10 @@ type Made struct {
 	Unchecked string
 }
 
-// Make makes an offer for a wish, of the template that is most to the purpose: one for
-// any place before one for a certain place, unless the wish names a site. fail.NotFound
-// says that there is no such template; fail.Invalid what the nearest demands.
+// Make makes an offer for a wish, of the template that is most to the purpose: that of a
+// place for a wish that names its site, and else one for any place before those of one.
+// fail.NotFound says that there is no such template; fail.Invalid what the nearest
+// demands.
 func Make(list []agreement.Template, w Wish) (*Made, error) {
 	var first error
 	for _, t := range w.candidates(list) {
@@ -69,6 +70,9 @@ func (w *Wish) candidates(list []agreement.Template) []*agreement.Template {
 		case w.Site == "" || p.Site == w.Site:
 			placed = append(placed, t)
 		}
+	}
+	if w.Site != "" {
+		return append(placed, open...)
 	}
 	return append(open, placed...)
 }
