@@ -108,9 +108,9 @@ func TestAWishBecomesAnOfferThatIsTaken(t *testing.T) {
 		},
 		"finish by, at a site": {
 			Wish{Kind: terms.FinishBy, By: friday, Job: job("a", 3600), Site: "condor"},
-			"finish-by",
+			"finish-by@condor/batch",
 			func(s *terms.Service) bool {
-				return s.FinishBy.Equal(friday) && s.Place == terms.Place{Site: "condor"}
+				return s.FinishBy.Equal(friday) && s.Place == terms.Place{Site: "condor", Share: "batch"}
 			},
 		},
 		"start by": {
