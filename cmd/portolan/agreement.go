@@ -41,8 +41,8 @@ For one job, 'portolan submit --finish-by FRIDAY' does all of it.`,
 	return cmd
 }
 
-// agreements is an agreement service that the user asks.
-type agreements struct {
+// agreementClient is an agreement service that the user asks.
+type agreementClient struct {
 	*client
 	url     string
 	service interface {
@@ -53,7 +53,7 @@ type agreements struct {
 
 // dialAgreements makes a client of the agreement service by the flags, the environment
 // and client.yaml. Nothing is sent yet.
-func (a *app) dialAgreements(flags clientFlags) (*agreements, error) {
+func (a *app) dialAgreements(flags clientFlags) (*agreementClient, error) {
 	c, err := a.dial(flags)
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func (a *app) dialAgreements(flags clientFlags) (*agreements, error) {
 }
 
 // agreements gives the agreement service beside a BES service.
-func (c *client) agreements() (*agreements, error) {
+func (c *client) agreements() (*agreementClient, error) {
 	at, err := agreementURL(c.Endpoint)
 	if err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func (c *client) agreements() (*agreements, error) {
 		}
 		return connect(address, token), nil
 	}
-	return &agreements{client: c, url: at, service: service}, nil
+	return &agreementClient{client: c, url: at, service: service}, nil
 }
 
 // agreementURL gives the agreement service that belongs to an endpoint.
@@ -103,7 +103,7 @@ func agreementURL(endpoint string) (string, error) {
 }
 
 // refused turns what the service answered into sentences that say what to change.
-func (s *agreements) refused(err error) error {
+func (s *agreementClient) refused(err error) error {
 	r, ok := errors.AsType[*agreement.Refusal](err)
 	if !ok {
 		return s.client.refused(err)
@@ -123,7 +123,7 @@ const agreementsFolder = "agreements"
 
 // named gives the id of an agreement that the user sees: its key, or for the reference
 // of another make a short name under which that is remembered.
-func (s *agreements) named(key string) string {
+func (s *agreementClient) named(key string) string {
 	if fitsPath(key) {
 		return key
 	}
@@ -135,7 +135,7 @@ func (s *agreements) named(key string) string {
 }
 
 // agreementOf gives the service and the key of an agreement by its id.
-func (a *app) agreementOf(flags clientFlags, id string) (*agreements, string, error) {
+func (a *app) agreementOf(flags clientFlags, id string) (*agreementClient, string, error) {
 	if !fitsPath(id) {
 		return nil, "", usagef("%q is no agreement: 'portolan agreement show' lists those that are yours", id)
 	}

@@ -31,6 +31,7 @@ type promiser struct {
 	*agreementtest.Service
 	jobs *bestest.Service
 	busy time.Duration // from now on, for which nothing can be promised any more
+	told sync.Map      // the sub-states of agreements, by their keys
 }
 
 func (p *promiser) Create(ctx context.Context, req *agreement.CreateRequest) (string, error) {
@@ -122,13 +123,40 @@ func judge(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 3 {
 		g.Detail = etree.NewElement("p:Guarantee")
 		g.Detail.CreateAttr("xmlns:p", agreement.NSPortolan)
-		g.Detail.CreateElement("p:Evidence").SetText("it ended\x1b[31m late")
-		g.Detail.CreateElement("p:Since").SetText("2030-01-02T03:04:05Z")
-		e := g.Detail.CreateElement("p:Penalty")
-		e.CreateAttr("unit", "credit")
-		e.SetText(args[2])
+		g.Detail.CreateElement("p:Promise").SetText("it ends in time")
+		e := g.Detail.CreateElement("p:Evidence")
+		e.CreateAttr("at", "2030-01-02T03:04:05Z")
+		e.SetText("it ended \u202e late")
+		told := etree.NewElement("p:Agreement")
+		told.CreateAttr("xmlns:p", agreement.NSPortolan)
+		told.CreateElement("p:Created").SetText("2030-01-01T00:00:00Z")
+		for _, x := range [][3]string{{"usage", "60", "cpu-second"}, {"price", "1.25", "credit"}, {"penalty", "-" + args[2], "credit"}} {
+			e := told.CreateElement("p:Entry")
+			e.CreateAttr("kind", x[0])
+			e.CreateAttr("amount", x[1])
+			e.CreateAttr("unit", x[2])
+			if x[0] == "penalty" {
+				e.SetText("it ended late")
+			}
+		}
+		for _, x := range [][3]string{{"2030-01-01T00:00:00Z", "accepted", "by the plan slurm/batch"}, {"2030-01-02T03:04:05Z", "violated", ""}} {
+			e := told.CreateElement("p:Event")
+			e.CreateAttr("at", x[0])
+			e.CreateAttr("name", x[1])
+			e.SetText(x[2])
+		}
+		p.(*promiser).told.Store(args[0], told)
 	}
 	p.(*promiser).Set(args[0], agreement.ServiceTermState{State: agreement.Completed}, g)
+}
+
+// Agreement adds what the gateway tells of an agreement as a whole.
+func (p *promiser) Agreement(ctx context.Context, key string) (*agreement.Properties, error) {
+	a, err := p.Service.Agreement(ctx, key)
+	if told, ok := p.told.Load(key); ok && err == nil {
+		a.SubState = told.(*etree.Element)
+	}
+	return a, err
 }
 
 // turn lets an event happen to an agreement.
@@ -222,7 +250,7 @@ func TestWatchFollowsAnAgreementToItsEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				u := &unfolding{looks: x.looks}
-				s := &agreements{service: u}
+				s := &agreementClient{service: u}
 				var said []string
 				kept, err := s.follow(t.Context(), "k", func(line string) { said = append(said, line) }, func(error) { said = append(said, "away") })
 				if kept != x.kept || strings.Join(said, "; ") != x.says || (err != nil) != (x.err != 0) || err != nil && !fail.Is(err, x.err) {
@@ -238,7 +266,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		u := &unfolding{looks: []any{stage(agreement.Observed, agreement.Ready, agreement.NotDetermined)}}
-		_, err := (&agreements{service: u}).follow(ctx, "k", func(string) {}, func(error) {})
+		_, err := (&agreementClient{service: u}).follow(ctx, "k", func(string) {}, func(error) {})
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
@@ -269,7 +297,7 @@ func TestTheActivityOfAnAgreementIsWaitedFor(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a := &app{env: func(string) string { return "" }}
-				s := &agreements{client: &client{app: a}, service: &unfolding{looks: x.looks}}
+				s := &agreementClient{client: &client{app: a}, service: &unfolding{looks: x.looks}}
 				act, err := s.activity(t.Context(), "k", "k")
 				if act.id != x.id || (err == nil) != (x.says == "") || err != nil && !strings.Contains(err.Error(), x.says) {
 					t.Errorf("%q, %v", act.id, err)

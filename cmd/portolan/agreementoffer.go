@@ -181,7 +181,10 @@ func (a *app) offerOfTemplate(list []agreement.Template, o *offerFlags) (*offeri
 }
 
 // moment reads a time by which something is to be done, in the local zone.
-func moment(s string) (time.Time, error) { return moments.By(s, time.Now(), time.Local) }
+func moment(s string) (time.Time, error) { return moments.By(s, thisSecond(), time.Local) }
+
+// thisSecond is now, as people mean it.
+func thisSecond() time.Time { return time.Now().Truncate(time.Second) }
 
 // checked holds an offer against its template.
 func checked(m *offering.Made) error {
@@ -208,7 +211,7 @@ func (o *offerFlags) finish(offer *agreement.Offer) error {
 }
 
 // offer sends an offer and tells the agreement.
-func (a *app) offer(ctx context.Context, s *agreements, m *offering.Made, form string) error {
+func (a *app) offer(ctx context.Context, s *agreementClient, m *offering.Made, form string) error {
 	if m.Unchecked != "" {
 		a.complain("the offer is sent unchecked: " + m.Unchecked)
 	}

@@ -26,9 +26,9 @@ func (a *app) agreementShowCmd() *cobra.Command {
 		Long: `Show an agreement: what was promised, what happened and what it cost. Without an ID, list your
 agreements, the newest first. Times are local.
 
-PROMISES counts the guarantees: kept, broken and still open. DUE is what is due because of
-them: + to you, - from you. -o json is an array of objects with id, name, template, state,
-expires, promises, services, guarantees and due.`,
+PROMISES counts the guarantees: kept, broken and still open. DUE is what is due in all, prices
+and penalties: + to you, - from you. -o json is an array of objects with id, name, template,
+state, expires, promises, services, guarantees, history and account.`,
 		Example: `  portolan agreement show
   portolan agreement show 01890a5d-ac96-774b-bcce-b302099a8057
   portolan agreement show -o json`,
@@ -81,7 +81,8 @@ type view struct {
 	Promises   []string          `json:"promises"`
 	Services   []serviceView     `json:"services"`
 	Guarantees []guaranteeView   `json:"guarantees"`
-	Due        []offering.Amount `json:"due"`
+	History    []offering.Event  `json:"history"`
+	Account    []offering.Amount `json:"account"`
 }
 
 type serviceView struct {
@@ -98,10 +99,11 @@ type guaranteeView struct {
 	Facts []offering.Fact `json:"facts"`
 }
 
-func (s *agreements) viewOf(key string, p *agreement.Properties) view {
+func (s *agreementClient) viewOf(key string, p *agreement.Properties) view {
 	v := view{
 		ID: s.named(key), Name: p.Name, Template: p.Context.TemplateName, State: string(p.State), Expires: stamp(p.Context.ExpirationTime),
-		Promises: terms.Summary(&p.Agreement, time.Local), Services: []serviceView{}, Guarantees: []guaranteeView{}, Due: append([]offering.Amount{}, offering.Account(p)...),
+		Promises: terms.Summary(&p.Agreement, time.Local), Services: []serviceView{}, Guarantees: []guaranteeView{},
+		History: append([]offering.Event{}, offering.History(p)...), Account: append([]offering.Amount{}, offering.Account(p)...),
 	}
 	activities := map[string]string{}
 	for _, x := range offering.Activities(p) {
@@ -120,7 +122,7 @@ func (s *agreements) viewOf(key string, p *agreement.Properties) view {
 
 // activityOf gives an activity that an agreement names; false is that its reference
 // can't be read.
-func (s *agreements) activityOf(x offering.Activity) (activity, bool) {
+func (s *agreementClient) activityOf(x offering.Activity) (activity, bool) {
 	epr, err := soap.DecodeEPR(x.Reference)
 	if err != nil {
 		return activity{}, false
@@ -133,7 +135,7 @@ func (s *agreements) activityOf(x offering.Activity) (activity, bool) {
 }
 
 // list gives the caller's agreements, the newest first.
-func (s *agreements) list(ctx context.Context, most int, idsOnly bool) ([]view, error) {
+func (s *agreementClient) list(ctx context.Context, most int, idsOnly bool) ([]view, error) {
 	keys, err := s.service.List(ctx, "", most)
 	if fail.Is(err, fail.Unsupported) {
 		return nil, refusedf("%s does not list agreements: WS-Agreement leaves that out; give the ID of one", s.url)
@@ -193,7 +195,7 @@ func (v *view) tally() string {
 
 func (v *view) balance() string {
 	var parts []string
-	for _, d := range v.Due {
+	for _, d := range offering.Total(v.Account) {
 		sign := "-"
 		if d.ToUser {
 			sign = "+"
@@ -226,13 +228,22 @@ func (a *app) showAgreement(v view, p *agreement.Properties) {
 	line("template", v.Template)
 	line("state", v.State+": "+stateWords[p.State])
 	line("ends at", clock(p.Context.ExpirationTime))
+	for _, f := range facts(p.SubState) {
+		line(strings.ToLower(f.Name), f.Text)
+	}
 	a.paragraph("What was promised", v.Promises)
 	var happened []string
 	add := func(head string, list []offering.Fact) {
 		happened = append(happened, head)
 		for _, f := range list {
+			if !f.At.IsZero() {
+				f.Text += " (" + clock(f.At) + ")"
+			}
 			happened = append(happened, "  "+f.Name+": "+f.Text)
 		}
+	}
+	for _, e := range v.History {
+		happened = append(happened, strings.TrimSuffix(clock(e.At)+"  "+e.Name+": "+e.Text, ": "))
 	}
 	for i, t := range p.Services {
 		add(t.Term+": "+told(t.State, t.Activity), v.Services[i].Facts)
@@ -244,26 +255,42 @@ func (a *app) showAgreement(v view, p *agreement.Properties) {
 		add(t.Term+": "+verdict(t.State), v.Guarantees[i].Facts)
 	}
 	a.paragraph("What happened", happened)
-	cost := []string{"nothing is due"}
-	if len(v.Due) > 0 {
-		cost = nil
+	var cost []string
+	for _, x := range v.Account {
+		cost = append(cost, strings.TrimSuffix(x.Kind+" "+amountText(x)+": "+x.Evidence, ": "))
 	}
-	for _, d := range v.Due {
-		to := "from you"
-		if d.ToUser {
-			to = "to you"
-		}
-		cost = append(cost, fmt.Sprintf("%s %s: the %s of ‘%s’", strings.TrimSpace(d.Value+" "+d.Unit), to, d.Sort, d.Guarantee))
+	total := offering.Total(v.Account)
+	for _, x := range total {
+		cost = append(cost, "in all "+amountText(x))
+	}
+	if len(total) == 0 {
+		cost = append(cost, "nothing is due")
 	}
 	a.paragraph("What it cost", cost)
 }
 
-// facts gives what the service tells of a term's state, times in the local zone.
+// amountText says "2.5 credit to you".
+func amountText(x offering.Amount) string {
+	s := strings.TrimSpace(x.Value + " " + x.Unit)
+	switch {
+	case x.Kind == "usage":
+		return s
+	case x.ToUser:
+		return s + " to you"
+	}
+	return s + " from you"
+}
+
+// facts gives what the service tells of a state, times in the local zone. What is
+// promised is told by the terms.
 func facts(detail *etree.Element) []offering.Fact {
-	list := append([]offering.Fact{}, offering.Facts(detail)...)
-	for i := range list {
-		if t, err := time.Parse(time.RFC3339Nano, list[i].Text); err == nil {
-			list[i].Text = clock(t)
+	list := []offering.Fact{}
+	for _, f := range offering.Facts(detail) {
+		if t, err := time.Parse(time.RFC3339Nano, f.Text); err == nil {
+			f.Text = clock(t)
+		}
+		if f.Name != "Promise" {
+			list = append(list, f)
 		}
 	}
 	return list

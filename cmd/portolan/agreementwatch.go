@@ -50,7 +50,7 @@ was broken; else 1: it was rejected or ended early, or a guarantee was broken.`,
 
 // follow tells each change of an agreement until its state is final, and says whether
 // it was kept. away is told once when the service does not answer.
-func (s *agreements) follow(ctx context.Context, key string, say func(string), away func(error)) (kept bool, err error) {
+func (s *agreementClient) follow(ctx context.Context, key string, say func(string), away func(error)) (kept bool, err error) {
 	told := map[string]string{}
 	changed := false
 	tell := func(what, is string) {

@@ -112,7 +112,7 @@ func prefixed(what string, err error) error {
 
 // activity waits until an agreement names its activity, which is some moments after it
 // was accepted.
-func (s *agreements) activity(ctx context.Context, key, id string) (activity, error) {
+func (s *agreementClient) activity(ctx context.Context, key, id string) (activity, error) {
 	unknown := func(why string) error {
 		return refusedf("the agreement %s was accepted, but its activity %s: 'portolan agreement show %s' tells how it stands", id, why, id)
 	}

@@ -42,7 +42,7 @@ With -o, it waits, but standard output holds that form and not what the job writ
 		Args: needs(1, 0, "a command line behind --"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			job.Argv = args
-			wish, err := kept.wish(site, time.Now())
+			wish, err := kept.wish(site, thisSecond())
 			if err != nil {
 				return err
 			}

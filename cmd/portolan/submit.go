@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
@@ -69,7 +68,7 @@ func (a *app) submit(ctx context.Context, flags clientFlags, files []string, sit
 	if err != nil {
 		return err
 	}
-	wish, err := kept.wish(site, time.Now())
+	wish, err := kept.wish(site, thisSecond())
 	if err != nil {
 		return err
 	}

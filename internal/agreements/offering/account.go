@@ -3,6 +3,7 @@ package offering
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/beevik/etree"
 
@@ -17,36 +18,41 @@ const maxFacts = 200
 // nsWSA is WS-Addressing 1.0.
 const nsWSA = "http://www.w3.org/2005/08/addressing"
 
-// Fact is something that the service tells of a term's state, in its own words.
+// Fact is something that the service tells of a state, in its own words.
 type Fact struct {
-	Name string `json:"name"` // a path of elements, as "history/assessment"
-	Text string `json:"text"`
+	Name string    `json:"name"` // a path of elements, as "history/assessment"
+	Text string    `json:"text"`
+	At   time.Time `json:"at,omitzero"` // the attribute of that name
 }
 
-// Facts reads the foreign detail of a term's state, whatever it is: each text and each
-// attribute in it. References are left out.
+// Facts reads the foreign detail of a state, whatever it is: each text and each
+// attribute in it. References are left out, and so is what History and Account read.
 func Facts(detail *etree.Element) []Fact {
 	var list []Fact
 	var walk func(e *etree.Element, path string)
 	walk = func(e *etree.Element, path string) {
-		if len(list) >= maxFacts || isReference(e) {
+		if len(list) >= maxFacts || isReference(e) || isOurs(e, "Entry") || isOurs(e, "Event") {
 			return
 		}
+		name := path
+		if name == "" {
+			name = e.Tag
+		}
+		f := Fact{Name: name, Text: xmldoc.Collapse(xmldoc.Text(e))}
 		for _, a := range e.Attr {
 			if a.Space == "xmlns" || a.Space == "" && a.Key == "xmlns" || a.Value == "" {
 				continue
 			}
-			list = append(list, Fact{strings.TrimPrefix(path+" "+a.Key, " "), a.Value})
-		}
-		children := e.ChildElements()
-		if text := xmldoc.Collapse(xmldoc.Text(e)); text != "" {
-			name := path
-			if name == "" {
-				name = e.Tag
+			if t, err := time.Parse(time.RFC3339Nano, a.Value); err == nil && a.Space == "" && a.Key == "at" && f.Text != "" {
+				f.At = t
+				continue
 			}
-			list = append(list, Fact{name, text})
+			list = append(list, Fact{Name: strings.TrimPrefix(path+" "+a.Key, " "), Text: a.Value})
 		}
-		for _, c := range children {
+		if f.Text != "" {
+			list = append(list, f)
+		}
+		for _, c := range e.ChildElements() {
 			below := c.Tag
 			if path != "" {
 				below = path + "/" + c.Tag
@@ -58,6 +64,43 @@ func Facts(detail *etree.Element) []Fact {
 		walk(detail, "")
 	}
 	return list[:min(len(list), maxFacts)]
+}
+
+func isOurs(e *etree.Element, local string) bool {
+	return xmldoc.Is(e, agreement.NSPortolan, local)
+}
+
+// Event is a line of an agreement's history.
+type Event struct {
+	At    time.Time `json:"at"`
+	Name  string    `json:"name"`
+	State string    `json:"state"`
+	Text  string    `json:"text"`
+}
+
+// History gives the history that a gateway tells in the sub-state of an agreement, the
+// oldest first.
+func History(p *agreement.Properties) []Event {
+	var list []Event
+	for _, e := range ofSubState(p, "Event") {
+		at, err := time.Parse(time.RFC3339Nano, e.SelectAttrValue("at", ""))
+		if err == nil {
+			list = append(list, Event{at, e.SelectAttrValue("name", ""), e.SelectAttrValue("state", ""), xmldoc.Collapse(xmldoc.Text(e))})
+		}
+	}
+	return list
+}
+
+func ofSubState(p *agreement.Properties, local string) []*etree.Element {
+	var list []*etree.Element
+	if p.SubState != nil && isOurs(p.SubState, "Agreement") {
+		for _, e := range p.SubState.ChildElements() {
+			if isOurs(e, local) {
+				list = append(list, e)
+			}
+		}
+	}
+	return list
 }
 
 func isReference(e *etree.Element) bool {
@@ -94,83 +137,91 @@ func reference(e *etree.Element) *etree.Element {
 	return nil
 }
 
-// Amount is what one party owes the other.
+// Amount is what was used, or what one party owes the other.
 type Amount struct {
-	Guarantee string `json:"guarantee"`
-	Sort      string `json:"sort"` // "penalty" or "reward"
-	Value     string `json:"value"`
-	Unit      string `json:"unit"`
+	Kind  string `json:"kind"`  // "usage", "price", "penalty" or "reward"
+	Value string `json:"value"` // above zero
+	Unit  string `json:"unit"`
 	// ToUser is that the user gets it.
-	ToUser bool `json:"toUser"`
+	ToUser   bool   `json:"toUser"`
+	Evidence string `json:"evidence"`
 }
 
-// Account tells what is due because guarantees were kept or broken: the Penalty and
-// Reward elements in the states of the guarantees, with the total of each as their text
-// and the attribute unit. Where a state has none, the terms alone say it, for a
-// guarantee that is assessed once.
+// Account tells what was used and what is due: the entries of the ledger that a gateway
+// tells in the sub-state of an agreement. Where there is no such sub-state, the terms
+// alone say it, for guarantees that are assessed once.
 func Account(p *agreement.Properties) []Amount {
 	var list []Amount
-	for _, s := range p.Guarantees {
-		g, _ := p.Term(s.Term).(*agreement.Guarantee)
-		told := totals(s.Detail)
-		if told == nil && g != nil {
-			told = byTerms(g, s.State)
+	if p.SubState == nil || !isOurs(p.SubState, "Agreement") {
+		for _, s := range p.Guarantees {
+			if g, ok := p.Term(s.Term).(*agreement.Guarantee); ok {
+				list = append(list, byTerms(g, s.State)...)
+			}
 		}
-		for _, a := range told {
-			a.Guarantee = s.Term
-			// A penalty goes to whom the guarantee was given, a reward to who gave it.
-			consumers := g != nil && g.Obligated == agreement.ServiceConsumer
-			a.ToUser = (a.Sort == "penalty") != consumers
-			list = append(list, a)
+		return list
+	}
+	for _, e := range ofSubState(p, "Entry") {
+		n, err := decimal.Parse(e.SelectAttrValue("amount", ""))
+		if err != nil || n.Sign() == 0 {
+			continue
 		}
+		a := Amount{Kind: e.SelectAttrValue("kind", ""), Unit: e.SelectAttrValue("unit", ""), Evidence: xmldoc.Collapse(xmldoc.Text(e))}
+		if a.ToUser = n.Sign() < 0; a.ToUser {
+			n = n.Neg()
+		}
+		a.Value = n.String()
+		list = append(list, a)
 	}
 	return list
 }
 
-// totals reads the amounts in a detail, those of one sort and unit together; nil is that
-// nothing is told.
-func totals(detail *etree.Element) []Amount {
-	var list []Amount
-	sums := []decimal.Decimal{}
-	var walk func(*etree.Element)
-	walk = func(e *etree.Element) {
-		if name := xmldoc.NameOf(e); name.Space == agreement.NSPortolan && (name.Local == "Penalty" || name.Local == "Reward") {
-			n, err := decimal.Parse(xmldoc.Collapse(xmldoc.Text(e)))
-			if err != nil || n.Sign() <= 0 {
-				return
-			}
-			a := Amount{Sort: strings.ToLower(name.Local), Unit: e.SelectAttrValue("unit", "")}
-			i := slices.IndexFunc(list, func(b Amount) bool { return b.Sort == a.Sort && b.Unit == a.Unit })
-			if i < 0 {
-				i = len(list)
-				list, sums = append(list, a), append(sums, decimal.Decimal{})
-			}
-			if sum, ok := sums[i].Add(n); ok {
-				sums[i], list[i].Value = sum, sum.String()
-			}
-			return
+// Total adds up what is due, by unit: what was used is not. The sums are in the order in
+// which their units come first; a sum that is nothing is left out.
+func Total(list []Amount) []Amount {
+	var units []string
+	sums := map[string]decimal.Decimal{}
+	for _, a := range list {
+		n, err := decimal.Parse(a.Value)
+		if err != nil || a.Kind == "usage" {
+			continue
 		}
-		for _, c := range e.ChildElements() {
-			walk(c)
+		if a.ToUser {
+			n = n.Neg()
+		}
+		if !slices.Contains(units, a.Unit) {
+			units = append(units, a.Unit)
+		}
+		if sum, ok := sums[a.Unit].Add(n); ok {
+			sums[a.Unit] = sum
 		}
 	}
-	if detail == nil {
-		return nil
+	var out []Amount
+	for _, u := range units {
+		sum := sums[u]
+		a := Amount{Unit: u}
+		if a.ToUser = sum.Sign() < 0; a.ToUser {
+			sum = sum.Neg()
+		}
+		if a.Value = sum.String(); sum.Sign() > 0 {
+			out = append(out, a)
+		}
 	}
-	list = []Amount{}
-	walk(detail)
-	return list
+	return out
 }
 
 func byTerms(g *agreement.Guarantee, state agreement.GuaranteeState) []Amount {
 	var list []Amount
-	add := func(sort string, due []agreement.Compensation) {
+	add := func(kind string, due []agreement.Compensation) {
 		for _, c := range due {
 			if c.Count != 1 || c.Expression == nil || len(c.Expression.ChildElements()) > 0 {
 				continue
 			}
 			if n, err := decimal.Parse(xmldoc.Collapse(xmldoc.Text(c.Expression))); err == nil && n.Sign() > 0 {
-				list = append(list, Amount{Sort: sort, Value: n.String(), Unit: c.Unit})
+				// A penalty goes to whom the guarantee was given, a reward to who gave it.
+				list = append(list, Amount{
+					Kind: kind, Value: n.String(), Unit: c.Unit, ToUser: (kind == "penalty") != (g.Obligated == agreement.ServiceConsumer),
+					Evidence: "by the terms of " + g.Name,
+				})
 			}
 		}
 	}

@@ -121,9 +121,12 @@ func (w *Wish) from(t *agreement.Template) (*Made, error) {
 	if m.Offer, err = Fill(t, f); err != nil {
 		return nil, err
 	}
-	// What is wrong with it beside the constraints: that a limit of its time is missing, say.
-	if _, err := terms.Preferred(&m.Offer.Agreement); err != nil {
+	// What is wrong with it beside the constraints.
+	if q, err = terms.Preferred(&m.Offer.Agreement); err != nil {
 		return nil, err
+	}
+	if w.Kind != terms.AdvanceReservation && q.Services[0].Duration == 0 {
+		return nil, invalid("a job of which nobody knows how long it runs can't be promised to %s: give it a WallTimeLimit", strings.Replace(string(w.Kind), "-", " ", 1))
 	}
 	var broken []string
 	if broken, m.Unchecked = Check(t, m.Offer); len(broken) > 0 {

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/beevik/etree"
+
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -173,6 +175,7 @@ func TestWishesThatCantBe(t *testing.T) {
 		"none at that site": {func(w *Wish) { w.Site = "mars" }, world(t, "slurm"), fail.NotFound, `at the site "mars"`},
 		"far too late":      {func(w *Wish) { w.By = noon.AddDate(5, 0, 0) }, list, fail.Invalid, "finishBy"},
 		"too soon":          {func(w *Wish) { w.By = noon.Add(-time.Hour) }, list, fail.Invalid, "finishBy"},
+		"no limit":          {func(w *Wish) { w.Job = job("a", 0) }, list, fail.Invalid, "can't be promised to finish by: give it a WallTimeLimit"},
 		"no JSDL":           {func(w *Wish) { w.Job = []byte("hello") }, list, fail.Invalid, "the job can't be read"},
 		"another document":  {func(w *Wish) { w.Job = []byte("<a/>") }, list, fail.Invalid, "no jsdl:JobDefinition"},
 	} {
@@ -410,43 +413,78 @@ func TestLimitsInWords(t *testing.T) {
 	}
 }
 
-func TestAccount(t *testing.T) {
-	detail := func(s string) *agreement.GuaranteeTermState {
-		doc, err := xmldoc.ReadBytes([]byte(`<p:Guarantee xmlns:p="`+agreement.NSPortolan+`">`+s+`</p:Guarantee>`), xmldoc.Limits{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return &agreement.GuaranteeTermState{Detail: doc.Root()}
+func ours(t testing.TB, local, inner string) *etree.Element {
+	t.Helper()
+	doc, err := xmldoc.ReadBytes([]byte(`<p:`+local+` xmlns:p="`+agreement.NSPortolan+`">`+inner+`</p:`+local+`>`), xmldoc.Limits{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	list := world(t, "slurm")
-	tpl := templateNamed(t, list, "finish-by@slurm/batch")
-	for name, x := range map[string]struct {
-		state  agreement.GuaranteeState
-		detail string // "" is none
-		want   string
-	}{
-		"by the terms":     {agreement.Violated, "", "[{finish penalty 5 credit true}]"},
-		"kept":             {agreement.Fulfilled, "", "[]"},
-		"open":             {agreement.NotDetermined, "", "[]"},
-		"told":             {agreement.Violated, `<p:Penalty unit="credit">2.5</p:Penalty>`, "[{finish penalty 2.5 credit true}]"},
-		"told nothing":     {agreement.Violated, `<p:Evidence>late</p:Evidence>`, "[]"},
-		"several":          {agreement.Violated, `<p:Assessment><p:Penalty unit="credit">0.1</p:Penalty></p:Assessment><p:Assessment><p:Penalty unit="credit">0.2</p:Penalty><p:Reward>1</p:Reward></p:Assessment>`, "[{finish penalty 0.3 credit true} {finish reward 1  false}]"},
-		"what is no money": {agreement.Violated, `<p:Penalty>-1</p:Penalty><p:Penalty>x</p:Penalty><q:Penalty xmlns:q="urn:q">5</q:Penalty>`, "[]"},
-	} {
-		p := &agreement.Properties{Agreement: tpl.Agreement}
-		g := agreement.GuaranteeTermState{Term: "finish", State: x.state}
-		if x.detail != "" {
-			g.Detail = detail(x.detail).Detail
+	return doc.Root()
+}
+
+func TestAccount(t *testing.T) {
+	tpl := templateNamed(t, world(t, "slurm"), "finish-by@slurm/batch")
+	users := *tpl
+	users.Terms = &agreement.Compositor{Kind: agreement.All, Terms: slices.Clone(tpl.Terms.Terms)}
+	for i, term := range users.Terms.Terms {
+		if g, ok := term.(*agreement.Guarantee); ok {
+			c := *g
+			c.Obligated, c.Values.Rewards = agreement.ServiceConsumer, c.Values.Penalties
+			users.Terms.Terms[i] = &c
 		}
-		p.Guarantees = []agreement.GuaranteeTermState{g}
-		if got := fmt.Sprint(Account(p)); got != x.want {
+	}
+	for name, x := range map[string]struct {
+		template *agreement.Template
+		state    agreement.GuaranteeState
+		entries  string // "" is no sub-state
+		want     string
+		total    string
+	}{
+		"by the terms":     {tpl, agreement.Violated, "", "[{penalty 5 credit true by the terms of finish}]", "[{ 5 credit true }]"},
+		"of a user":        {&users, agreement.Violated, "", "[{penalty 5 credit false by the terms of finish}]", "[{ 5 credit false }]"},
+		"for a user":       {&users, agreement.Fulfilled, "", "[{reward 5 credit true by the terms of finish}]", "[{ 5 credit true }]"},
+		"kept":             {tpl, agreement.Fulfilled, "", "[]", "[]"},
+		"open":             {tpl, agreement.NotDetermined, "", "[]", "[]"},
+		"told nothing":     {tpl, agreement.Violated, `<p:Owner>ann</p:Owner>`, "[]", "[]"},
+		"told":             {tpl, agreement.Violated, `<p:Entry kind="penalty" amount="-2.5" unit="credit">it  was late</p:Entry>`, "[{penalty 2.5 credit true it was late}]", "[{ 2.5 credit true }]"},
+		"what is no money": {tpl, agreement.Violated, `<p:Entry kind="penalty" amount="x"/><p:Entry kind="price" amount="0"/><q:Entry xmlns:q="urn:q" kind="price" amount="1"/>`, "[]", "[]"},
+		"several": {
+			tpl, agreement.Violated, `<p:Entry kind="usage" amount="60" unit="cpu-second"/><p:Entry kind="price" amount="0.3" unit="credit"/><p:Entry kind="penalty" amount="-0.1" unit="credit"/><p:Entry kind="penalty" amount="-1" unit="EUR"/>`,
+			"[{usage 60 cpu-second false } {price 0.3 credit false } {penalty 0.1 credit true } {penalty 1 EUR true }]", "[{ 0.2 credit false } { 1 EUR true }]",
+		},
+		"even": {tpl, agreement.Violated, `<p:Entry kind="price" amount="1" unit="credit"/><p:Entry kind="penalty" amount="-1" unit="credit"/>`, "[{price 1 credit false } {penalty 1 credit true }]", "[]"},
+	} {
+		p := &agreement.Properties{Agreement: x.template.Agreement, Guarantees: []agreement.GuaranteeTermState{{Term: "finish", State: x.state}}}
+		if x.entries != "" {
+			p.SubState = ours(t, "Agreement", x.entries)
+		}
+		list := Account(p)
+		if got := fmt.Sprint(list); got != x.want {
 			t.Errorf("%s: %s", name, got)
+		}
+		if got := fmt.Sprint(Total(list)); got != x.total {
+			t.Errorf("%s: in all %s", name, got)
 		}
 	}
 }
 
+func TestHistory(t *testing.T) {
+	p := &agreement.Properties{}
+	if got := History(p); len(got) != 0 {
+		t.Error(got)
+	}
+	p.SubState = ours(t, "Agreement", `<p:Event at="2026-11-27T12:00:00Z" name="accepted" state="Observed">by  the plan</p:Event><p:Event name="no time"/><p:Event at="2026-11-27T13:00:00Z" name="completed" state="Complete"/>`)
+	if got := History(p); len(got) != 2 || got[0] != (Event{noon, "accepted", "Observed", "by the plan"}) || got[1].Name != "completed" {
+		t.Errorf("%+v", got)
+	}
+	p.SubState.Tag = "Other"
+	if got := History(p); len(got) != 0 {
+		t.Error(got)
+	}
+}
+
 func TestActivitiesAndFacts(t *testing.T) {
-	doc, err := xmldoc.ReadBytes([]byte(`<p:Job xmlns:p="`+agreement.NSPortolan+`" attempt="2"><p:State>Running</p:State><p:More><wsa:EndpointReference xmlns:wsa="`+nsWSA+`"><wsa:Address>http://h/bes</wsa:Address></wsa:EndpointReference><p:At> 12 </p:At></p:More></p:Job>`), xmldoc.Limits{})
+	doc, err := xmldoc.ReadBytes([]byte(`<p:Job xmlns:p="`+agreement.NSPortolan+`" attempt="2"><p:State>Running</p:State><p:More><wsa:EndpointReference xmlns:wsa="`+nsWSA+`"><wsa:Address>http://h/bes</wsa:Address></wsa:EndpointReference><p:At> 12 </p:At></p:More><p:Evidence at="2026-11-27T12:00:00Z">late</p:Evidence><p:Entry amount="1">x</p:Entry></p:Job>`), xmldoc.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -454,7 +492,7 @@ func TestActivitiesAndFacts(t *testing.T) {
 	if got := Activities(p); len(got) != 1 || got[0].Term != "job" || got[0].Reference.Tag != "EndpointReference" {
 		t.Errorf("%+v", got)
 	}
-	if got := fmt.Sprint(Facts(doc.Root())); got != "[{attempt 2} {State Running} {More/At 12}]" {
+	if got := fmt.Sprint(Facts(doc.Root())); got != "[{attempt 2 0001-01-01 00:00:00 +0000 UTC} {State Running 0001-01-01 00:00:00 +0000 UTC} {More/At 12 0001-01-01 00:00:00 +0000 UTC} {Evidence late 2026-11-27 12:00:00 +0000 UTC}]" {
 		t.Error(got)
 	}
 	if got := Facts(nil); len(got) != 0 {
