@@ -58,8 +58,7 @@ func named(epr soap.EPR) (act activity, own bool) {
 	if id, ok := ownID(epr); ok {
 		return activity{id, epr}, true
 	}
-	sum := sha256.Sum256(eprBytes(epr))
-	return activity{"epr-" + hex.EncodeToString(sum[:8]), epr}, false
+	return activity{digested(eprBytes(epr)), epr}, false
 }
 
 // eprBytes writes a reference. What the service sent beside the address counts:
@@ -82,26 +81,41 @@ func (a *app) name(endpoint string, epr soap.EPR) (activity, error) {
 	if own {
 		return act, nil
 	}
-	dir, err := a.dir("XDG_STATE_HOME", ".local/state")
-	if err != nil {
+	if _, err := a.remember(activitiesFolder, remembered{Endpoint: endpoint, Reference: string(eprBytes(epr))}); err != nil {
 		return act, fmt.Errorf("the reference of the activity cannot be remembered: %w", err)
 	}
-	dir = filepath.Join(dir, "activities")
-	path := filepath.Join(dir, act.id+".json")
-	if _, err := os.Stat(path); err == nil {
-		return act, nil // the name is made of the content
+	return act, nil
+}
+
+// activitiesFolder remembers the references of activities of other makes.
+const activitiesFolder = "activities"
+
+// digested gives the name under which a reference is remembered: it is made of its bytes.
+func digested(reference []byte) string {
+	sum := sha256.Sum256(reference)
+	return "epr-" + hex.EncodeToString(sum[:8])
+}
+
+// remember keeps a reference in a folder, under the id that it gives.
+func (a *app) remember(folder string, m remembered) (id string, err error) {
+	id = digested([]byte(m.Reference))
+	dir, err := a.dir("XDG_STATE_HOME", ".local/state")
+	if err != nil {
+		return id, err
 	}
-	b, err := json.Marshal(remembered{Endpoint: endpoint, Reference: string(eprBytes(epr))})
+	dir = filepath.Join(dir, folder)
+	path := filepath.Join(dir, id+".json")
+	if _, err := os.Stat(path); err == nil {
+		return id, nil // the name is made of the content
+	}
+	b, err := json.Marshal(m)
 	if err == nil {
 		err = os.MkdirAll(dir, 0o700)
 	}
 	if err == nil {
 		err = writeWhole(path, b)
 	}
-	if err != nil {
-		return act, fmt.Errorf("the reference of the activity cannot be remembered: %w", err)
-	}
-	return act, nil
+	return id, err
 }
 
 // writeWhole writes a file so that nobody ever sees a part of it.
@@ -140,7 +154,7 @@ func (a *app) resolve(arg, endpoint string) (act activity, at string, err error)
 	case !fitsPath(arg):
 		return act, endpoint, usagef("%q is no activity: give its id, a file that holds its endpoint reference, or - for one on standard input", arg)
 	}
-	m, ok, err := a.recall(arg)
+	m, ok, err := a.recall(activitiesFolder, arg)
 	if err != nil {
 		return act, endpoint, err
 	}
@@ -154,13 +168,13 @@ func (a *app) resolve(arg, endpoint string) (act activity, at string, err error)
 	return act, m.Endpoint, err
 }
 
-// recall reads what is remembered of an id.
-func (a *app) recall(id string) (m remembered, ok bool, err error) {
+// recall reads what a folder remembers of an id.
+func (a *app) recall(folder, id string) (m remembered, ok bool, err error) {
 	dir, err := a.dir("XDG_STATE_HOME", ".local/state")
 	if err != nil {
 		return m, false, nil //nolint:nilerr // without a home nothing is remembered
 	}
-	path := filepath.Join(dir, "activities", id+".json")
+	path := filepath.Join(dir, folder, id+".json")
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, false, nil

@@ -93,7 +93,7 @@ not be reached or refused; 130 interrupted.`,
 			root.AddCommand(c)
 		}
 	}
-	add("jobs", a.submitCmd(), a.runCmd(), a.statusCmd(), a.historyCmd(), a.outputCmd(), a.cancelCmd(), a.suspendCmd(), a.resumeCmd())
+	add("jobs", a.submitCmd(), a.runCmd(), a.statusCmd(), a.historyCmd(), a.outputCmd(), a.cancelCmd(), a.suspendCmd(), a.resumeCmd(), a.agreementCmd())
 	add("check", a.validateCmd(), a.matchCmd(), a.replayCmd(), a.conformanceCmd(), a.adapterCmd())
 	add("gateway", a.serveCmd(), a.sitesCmd(), a.fenceCmd(), a.resourcesCmd(), a.peersCmd(), a.policyCmd(), a.limitCmd(), a.configCmd(), a.versionCmd())
 	return root

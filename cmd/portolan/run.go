@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portolan-project/portolan/internal/agreements/offering"
 	"github.com/portolan-project/portolan/jsdl"
 )
 
@@ -20,8 +21,9 @@ func (a *app) runCmd() *cobra.Command {
 	var detach, wait, show bool
 	var limit time.Duration
 	var more wishes
+	var kept promise
 	cmd := &cobra.Command{
-		Use:   "run [--site NAME] [--criteria FILE] [--vo NAME] [--env NAME=VALUE] [--detach] -- CMD ARG…",
+		Use:   "run [--site NAME] [--finish-by TIME] [--criteria FILE] [--vo NAME] [--env NAME=VALUE] [--detach] -- CMD ARG…",
 		Short: "Run a command line as a job",
 		Long: `Make a JSDL document of a command line, send it to a BES service, and print what the job
 writes while it runs: its standard output on standard output, its standard error on
@@ -30,14 +32,21 @@ job's own exit status is told in a last line on standard error.
 
 The job runs where the service says and with the service's environment: nothing of this
 shell goes along but what --env names. With --detach, it prints the id and does not wait.
-With -o, it waits, but standard output holds that form and not what the job writes.`,
+With -o, it waits, but standard output holds that form and not what the job writes.
+
+` + promiseHelp + ` Here --limit is the WallTimeLimit.`,
 		Example: `  portolan run -- /bin/sh -c 'echo hello; exit 3'
+  portolan run --limit 10m --finish-by 18:00 -- /usr/bin/make
   portolan run --env GREETING=hello --limit 10m -- /usr/bin/env
   id=$(portolan run --detach -- /bin/sleep 600)`,
 		Args: needs(1, 0, "a command line behind --"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			job.Argv = args
-			if site != "" {
+			wish, err := kept.wish(site, thisSecond())
+			if err != nil {
+				return err
+			}
+			if site != "" && wish == nil {
 				job.CandidateHosts = []string{site}
 			}
 			if limit < 0 || limit%time.Second != 0 {
@@ -66,12 +75,13 @@ With -o, it waits, but standard output holds that form and not what the job writ
 				fmt.Fprintln(a.out, strings.TrimRight(string(document), "\n"))
 				return nil
 			}
-			return a.run(cmd.Context(), flags, document, detach || !wait, form)
+			return a.run(cmd.Context(), flags, document, wish, detach || !wait, form)
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
 	flags.add(cmd)
 	more.add(cmd)
+	kept.add(cmd)
 	cmd.Flags().StringVar(&job.Name, "name", "", "name of the job")
 	cmd.Flags().StringArrayVar(&env, "env", nil, "NAME=VALUE for the job's environment, or NAME for this shell's value")
 	cmd.Flags().StringVar(&job.Input, "stdin", "", "file, on the job's machine, that is its standard input")
@@ -90,12 +100,20 @@ With -o, it waits, but standard output holds that form and not what the job writ
 	return cmd
 }
 
-func (a *app) run(ctx context.Context, flags clientFlags, document []byte, detach bool, form string) error {
+func (a *app) run(ctx context.Context, flags clientFlags, document []byte, wish *offering.Wish, detach bool, form string) error {
 	c, err := a.dial(flags)
 	if err != nil {
 		return err
 	}
-	act, err := c.create(ctx, document, "the command")
+	tell := a.tellAgreement(form)
+	if !detach {
+		tell = a.tellAgreement("") // standard output is the job's
+	}
+	create, err := c.promised(wish, tell)
+	if err != nil {
+		return err
+	}
+	act, err := create(ctx, document, "the command")
 	if err != nil {
 		return err
 	}

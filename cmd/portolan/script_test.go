@@ -41,6 +41,11 @@ func TestMain(m *testing.M) {
 //	setmatch VAR RE WHAT     set VAR to the first group of RE in stdout, stderr or a file
 //	get PATH CODE            HTTP GET of BASE/PATH, the body on standard output
 //	neighbours               an API with peers that are known; PORTOLAN_ENDPOINT says where
+//	promiser SITE…           a gateway in memory that takes agreements, with the templates of
+//	                         sites or one that never changes; PORTOLAN_ENDPOINT says where
+//	judge KEY STATE [AMOUNT] how the guarantees of one of its agreements stand, and the penalty
+//	turn KEY EVENT           what happens to the agreement
+//	reason KEY TEXT          it was to end for that reason
 //	peerendpoint             a peer endpoint over TLS; PEER says where, PIN its fingerprint
 //
 // ACCOUNT is a local account as which jobs of peers can run.
@@ -76,6 +81,10 @@ func TestScripts(t *testing.T) {
 			"neighbours":   startNeighbours,
 			"peerendpoint": startPeerEndpoint,
 			"strange":      strange,
+			"promiser":     startPromiser,
+			"judge":        judge,
+			"turn":         turn,
+			"reason":       reason,
 		},
 	})
 }

@@ -19,8 +19,9 @@ func (a *app) submitCmd() *cobra.Command {
 	var form, site string
 	var wait bool
 	var more wishes
+	var kept promise
 	cmd := &cobra.Command{
-		Use:   "submit [--wait] [--site NAME] [--criteria FILE] [--vo NAME] [-o text|json|wide|name] FILE…",
+		Use:   "submit [--wait] [--site NAME] [--finish-by TIME] [--criteria FILE] [--vo NAME] [-o text|json|wide|name] FILE…",
 		Short: "Send JSDL documents to a BES service",
 		Long: `Send JSDL documents to a BES service, each as it is, byte for byte, and print the id of
 each new activity. '-' is standard input.
@@ -32,18 +33,22 @@ to standard error.
 
 --site lets a job run only at the named site: it becomes the document's CandidateHosts, in
 place of those that it has. --criteria adds what an XML file demands and would like of the
-place, after the document's own criteria; --vo says on whose behalf the job runs.`,
+place, after the document's own criteria; --vo says on whose behalf the job runs.
+
+` + promiseHelp,
 		Example: `  portolan submit job.jsdl
+  portolan submit --finish-by FRIDAY job.jsdl
   portolan submit --wait one.jsdl two.jsdl
   portolan submit --criteria cheap.xml --vo bio.example.org job.jsdl
   id=$(portolan submit --site shell -o name job.jsdl)`,
 		Args: needs(1, 0, "a FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.submit(cmd.Context(), client, args, site, more, form, wait)
+			return a.submit(cmd.Context(), client, args, site, more, kept, form, wait)
 		},
 	}
 	client.add(cmd)
 	more.add(cmd)
+	kept.add(cmd)
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the end, and exit with the jobs' outcome")
 	cmd.Flags().StringVar(&site, "site", "", "run at this site only")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("site", cobra.NoFileCompletions))
@@ -58,8 +63,16 @@ type sent struct {
 	name string
 }
 
-func (a *app) submit(ctx context.Context, flags clientFlags, files []string, site string, more wishes, form string, wait bool) error {
+func (a *app) submit(ctx context.Context, flags clientFlags, files []string, site string, more wishes, kept promise, form string, wait bool) error {
 	c, err := a.dial(flags)
+	if err != nil {
+		return err
+	}
+	wish, err := kept.wish(site, thisSecond())
+	if err != nil {
+		return err
+	}
+	create, err := c.promised(wish, a.tellAgreement(form))
 	if err != nil {
 		return err
 	}
@@ -70,7 +83,7 @@ func (a *app) submit(ctx context.Context, flags clientFlags, files []string, sit
 		if documents[i], names[i], err = a.document(f); err != nil {
 			return err
 		}
-		if site != "" {
+		if site != "" && wish == nil {
 			if documents[i], err = pin(documents[i], names[i], site); err != nil {
 				return err
 			}
@@ -82,7 +95,7 @@ func (a *app) submit(ctx context.Context, flags clientFlags, files []string, sit
 	var jobs []sent
 	var refused error
 	for i, doc := range documents {
-		act, err := c.create(ctx, doc, names[i])
+		act, err := create(ctx, doc, names[i])
 		if err != nil {
 			refused = err
 			a.complain(err.Error())
@@ -127,6 +140,18 @@ func (a *app) submit(ctx context.Context, flags clientFlags, files []string, sit
 		return quietly(code)
 	}
 	return nil
+}
+
+// tellAgreement tells the id of a new agreement, where it does not mix with a form that
+// scripts read.
+func (a *app) tellAgreement(form string) func(id string) {
+	return func(id string) {
+		w := a.out
+		if form != "text" {
+			w = a.err
+		}
+		fmt.Fprintln(w, "agreement "+id)
+	}
 }
 
 // showSent prints new activities in the forms that are not written line by line.

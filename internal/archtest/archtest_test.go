@@ -26,6 +26,7 @@ var layers = [][]string{
 	{"internal/agreements/delivery"},
 	{"internal/peering"},
 	{"internal/broker"},
+	{"internal/agreements/offering"},
 	{"internal/agreements/terms"},
 	{"internal/agreements/engine"},
 	{"internal/agreements/calendar", "internal/agreements/guarantee", "internal/agreements/ledger"},
@@ -37,7 +38,7 @@ var layers = [][]string{
 	{"resourcemodel"},
 	{"jsdl", "internal/soap"},
 	{"internal/wssec", "internal/xpath", "internal/xsd"},
-	{"internal/xmldoc", "internal/c14n", "internal/decimal", "internal/telemetry"},
+	{"internal/xmldoc", "internal/c14n", "internal/decimal", "internal/moments", "internal/telemetry"},
 	{"internal/fail"},
 }
 
@@ -83,7 +84,9 @@ var pure = map[string][]string{
 	"peers/ledger":                  {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"peers/routing":                 {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/agreements/terms":     {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"internal/agreements/offering":  {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/decimal":              {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
+	"internal/moments":                 {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/agreements/guarantee": {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"internal/agreements/ledger":    {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
 	"peers/limits":                  {"os", "net", "net/http", "io/fs", "os/exec", "math/rand/v2", "context", "sync"},
