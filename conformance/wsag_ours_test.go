@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -90,6 +91,25 @@ type careful struct {
 	mu     sync.Mutex
 	looked map[string]int
 	told   map[string]*soap.EPR
+
+	spoil func(string) string // what is told, on its way; nil leaves it
+}
+
+// spoiledTelling changes what is told.
+type spoiledTelling struct {
+	http.RoundTripper
+	spoil func(string) string
+}
+
+func (s spoiledTelling) RoundTrip(r *http.Request) (*http.Response, error) {
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	text := s.spoil(string(b))
+	r = r.Clone(r.Context())
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+	return s.RoundTripper.RoundTrip(r)
 }
 
 func carefully(t testing.TB) *careful {
@@ -194,6 +214,9 @@ func (c *careful) Agreement(ctx context.Context, key string) (*agreement.Propert
 		}
 		if epr != nil && !strings.Contains(epr.Address, "invalid") {
 			client := &soap.Client{URL: epr.Address, Addressing: true, Transport: &http.Transport{DisableKeepAlives: true}}
+			if c.spoil != nil {
+				client.Transport = spoiledTelling{client.Transport, c.spoil}
+			}
 			if err := agreement.NewAcceptance(client, *epr).Accept(ctx); err != nil {
 				return nil, err
 			}
