@@ -379,13 +379,13 @@ func within(ctx context.Context, p *probe) (string, error) {
 
 // words gives what a fault says to people.
 func words(f *etree.Element, rep *reply) string {
-	b := rep.fault.reason
+	said := []string{rep.fault.reason}
 	for _, d := range f.ChildElements() {
 		if xmldoc.Is(d, nsBaseFaults, "Description") {
-			b += "\n" + xmldoc.Text(d)
+			said = append(said, xmldoc.Text(d))
 		}
 	}
-	return b
+	return strings.Join(said, "\n")
 }
 
 // names reports whether the words name an Item: by its name or by the end of its Location.

@@ -154,12 +154,7 @@ func inside1(local string, change func(*etree.Element) bool) alteration {
 // inTerm alters the first term of a tag.
 func inTerm(tag string, change func(*etree.Element) bool) alteration {
 	return inOffer(func(o *etree.Element) bool {
-		for _, t := range all(o, agreement.NS, tag) {
-			if change(t) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(all(o, agreement.NS, tag), change)
 	})
 }
 

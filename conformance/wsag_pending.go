@@ -67,7 +67,7 @@ func (p *probe) noPending(ctx context.Context, rep *reply) error {
 	}
 	unknown, err := p.ask(ctx, wsagMessage("NoSuchOperationInput", ""))
 	if err != nil || unknown.fault == nil || unknown.fault.code != rep.fault.code || unknown.status != rep.status {
-		return nil
+		return nil //nolint:nilerr // the check itself says what is wrong
 	}
 	return skip("the endpoint does not offer CreatePendingAgreement: %s", rep)
 }
