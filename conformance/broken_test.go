@@ -40,7 +40,12 @@ func (a asked) version() soap.Version {
 
 // spoiled is our own server behind something that breaks one thing.
 func spoiled(t testing.TB, breaks func(asked, *answer)) string {
-	return ours(t, func(inner http.Handler) http.Handler {
+	return ours(t, spoiling(breaks))
+}
+
+// spoiling puts that something in front of a server.
+func spoiling(breaks func(asked, *answer)) func(http.Handler) http.Handler {
+	return func(inner http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			var sent bytes.Buffer
 			r.Body = struct {
@@ -56,7 +61,7 @@ func spoiled(t testing.TB, breaks func(asked, *answer)) string {
 			w.WriteHeader(a.status)
 			_, _ = io.WriteString(w, a.body)
 		})
-	})
+	}
 }
 
 func (a *answer) isFault() bool { return strings.Contains(a.body, "Fault>") && a.status >= 400 }

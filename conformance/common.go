@@ -106,11 +106,12 @@ func wantNotUnderstood(rep *reply) error {
 
 // alive asks for least, to see that the endpoint still stands.
 func (p *probe) alive(ctx context.Context) error {
-	rep, err := p.ask(ctx, plain())
+	m, space, response := p.ordinary()
+	rep, err := p.ask(ctx, m)
 	if err != nil {
 		return fmt.Errorf("after this message the endpoint did not answer an ordinary one: %w", err)
 	}
-	if err := rep.wantPayload(bes.NSFactory, plainResponse); err != nil {
+	if err := rep.wantPayload(space, response); err != nil {
 		return fmt.Errorf("after this message an ordinary one went wrong: %w", err)
 	}
 	return nil

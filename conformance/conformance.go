@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -22,17 +23,21 @@ type Profile string
 const (
 	BES  Profile = "bes"  // an OGSA-BES service
 	Peer Profile = "peer" // a gateway's endpoint for those of other domains: docs/peer-protocol.md
+	WSAG Profile = "wsag" // a WS-Agreement 1.0 provider
 )
 
 // Profiles gives all of them.
-func Profiles() []Profile { return []Profile{BES, Peer} }
+func Profiles() []Profile { return []Profile{BES, Peer, WSAG} }
 
 // Options says what is judged and how. Only Endpoint is required; of the profile Peer the
 // domain in Guest too.
 type Options struct {
-	Profile  Profile       // BES if ""
-	Guest    Guest         // who the kit is, in the profile Peer
-	Endpoint string        // the URL of the BES Factory port type, or of the peer endpoint
+	Profile  Profile // BES if ""
+	Guest    Guest   // who the kit is, in the profile Peer
+	Endpoint string  // the URL of the BES Factory port type, of the peer endpoint, or of the AgreementFactory
+	// Listen is where the kit listens for decisions on pending agreements, in the profile
+	// WSAG: a host and port by which the endpoint reaches it. "" skips what needs it.
+	Listen   string
 	HTTP     *http.Client  // nil: a client of the kit's own, which keeps connections
 	Log      *slog.Logger  // nil: nothing is logged
 	Timeout  time.Duration // for one exchange; default 10 s
@@ -90,12 +95,16 @@ func (o *Options) Validate() error {
 	}
 	switch o.Profile {
 	case "", BES:
+	case WSAG:
+		if _, _, err := net.SplitHostPort(o.Listen); o.Listen != "" && err != nil {
+			return fail.Errorf("conformance.Run", fail.Invalid, o.Listen, "%q is no host and port to listen at: give one like gw.example.org:8099", o.Listen)
+		}
 	case Peer:
 		if err := o.Guest.validate(); err != nil {
 			return err
 		}
 	default:
-		return fail.Errorf("conformance.Run", fail.Invalid, string(o.Profile), "there is no profile %q: use %s or %s", o.Profile, BES, Peer)
+		return fail.Errorf("conformance.Run", fail.Invalid, string(o.Profile), "there is no profile %q: use %s, %s or %s", o.Profile, BES, Peer, WSAG)
 	}
 	if len(o.selected()) == 0 {
 		return fail.Errorf("conformance.Run", fail.Invalid, strings.Join(o.Filter, ","),
@@ -127,6 +136,9 @@ type check struct {
 // checks lists every check of a profile, in the order in which they run: what the others
 // build on comes first, what may upset an endpoint comes last.
 func checks(of Profile) []check {
+	if of == WSAG {
+		return wsagChecks()
+	}
 	if of == Peer {
 		return slices.Concat(peerMessageChecks, peerOpenChecks, peerFrameChecks, peerPollChecks, peerResourceChecks, peerQuotaChecks, peerImportChecks, peerJobChecks,
 			peerLedgerChecks, peerStrictChecks, peerTwoChecks, peerEndChecks, peerPhaseChecks, peerBusyChecks)

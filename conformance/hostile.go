@@ -128,7 +128,8 @@ const endlessSize = 256 << 20
 // connection is an answer here: the rest of the body has nowhere to go.
 func endless(ctx context.Context, p *probe) (string, error) {
 	sent := &filler{head: envelopeStart(soap.V11) + `<s:Body><x:y xmlns:x="urn:x">`, left: endlessSize}
-	r := plain().request()
+	m, _, _ := p.ordinary()
+	r := m.request()
 	r.body, r.stream = nil, sent
 	rep, err := p.exchange(ctx, r)
 	took := sent.taken()

@@ -26,6 +26,7 @@ type message struct {
 	anyVersion bool // the answer may be in either version
 	client     *http.Client
 	patience   time.Duration
+	to         string              // the URL that it is sent to instead of the endpoint's
 	sign       func([]byte) []byte // the text; nil leaves it as it is
 }
 
@@ -60,7 +61,7 @@ func (m message) text() string {
 
 // request gives the message as HTTP (SOAP 1.1 §6, SOAP 1.2 part 2 §7).
 func (m message) request() request {
-	r := request{header: m.header.Clone(), body: []byte(m.text()), contentType: m.media, client: m.client, patience: m.patience}
+	r := request{header: m.header.Clone(), body: []byte(m.text()), contentType: m.media, client: m.client, patience: m.patience, query: m.to}
 	if r.header == nil {
 		r.header = http.Header{}
 	}

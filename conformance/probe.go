@@ -34,6 +34,8 @@ type probe struct {
 	visit   *visit     // of the profile Peer: the session that most checks are made in
 	errands errands
 	lost    *visit // one that the other side took for lost
+
+	provider provider // of the profile WSAG
 }
 
 func newProbe(o Options) *probe {
@@ -58,6 +60,9 @@ func newProbe(o Options) *probe {
 func (p *probe) close(ctx context.Context) {
 	if p.opts.Profile == Peer {
 		p.leave(ctx)
+	}
+	if p.opts.Profile == WSAG {
+		p.endDeals(ctx)
 	}
 	if len(p.made) > 0 && p.unanswered < silent {
 		ctx, stop := context.WithTimeout(ctx, p.opts.Timeout)
