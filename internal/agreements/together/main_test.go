@@ -20,5 +20,3 @@ func TestMain(m *testing.M) {
 }
 
 const childEnv = "PORTOLAN_TOGETHER_CHILD"
-
-func child() {}

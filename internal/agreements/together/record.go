@@ -67,7 +67,7 @@ type Outcome struct {
 }
 
 // Committed says that all parts are binding.
-func (o *Outcome) Committed() bool { return o.State == Committed }
+func (o Outcome) Committed() bool { return o.State == Committed }
 
 // PartOutcome is what became of a part.
 type PartOutcome struct {
