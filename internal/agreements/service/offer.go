@@ -267,7 +267,9 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 	if err != nil {
 		return nil, err
 	}
-	if broken := c.CheckStrictly(o); len(broken) > 0 {
+	// What is outside of the items is not compared: terms that narrow an offer may be added, and
+	// guarantees left out; Adheres and Read say what may not be.
+	if broken := c.Check(o); len(broken) > 0 {
 		sentences := make([]string, len(broken))
 		for i := range broken {
 			sentences[i] = broken[i].Sentence

@@ -12,6 +12,7 @@ import (
 	"github.com/portolan-project/portolan/internal/agreements/engine"
 	"github.com/portolan-project/portolan/internal/agreements/guarantee"
 	"github.com/portolan-project/portolan/internal/agreements/ledger"
+	"github.com/portolan-project/portolan/internal/agreements/terms"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 )
@@ -63,12 +64,34 @@ func (s *Service) Agreement(ctx context.Context, key string) (*agreement.Propert
 		if i < len(n.Services) {
 			v = n.Services[i]
 		}
-		p.Services = append(p.Services, s.serviceState(&r, x, i, &v, live[v.Job]))
+		state := s.serviceState(&r, x, i, &v, live[v.Job])
+		p.Services = append(p.Services, state)
+		p.Services = append(p.Services, beside(&x.agreement, &x.request.Services[i], state)...)
 	}
 	for _, g := range x.request.Guarantees {
 		p.Guarantees = append(p.Guarantees, guaranteeState(g, &r, n))
 	}
 	return p, nil
+}
+
+// beside gives the states of the other terms that describe a service, such as its window: those of
+// the service, which are told whole where its job or capacity is.
+func beside(a *agreement.Agreement, of *terms.Service, state agreement.ServiceTermState) []agreement.ServiceTermState {
+	var out []agreement.ServiceTermState
+	a.Terms.Walk(func(t agreement.Term) bool {
+		d, ok := t.(*agreement.ServiceDescription)
+		if !ok || d.ServiceName != of.Name || d.Name == of.Term {
+			return true
+		}
+		s := agreement.ServiceTermState{Term: d.Name, State: state.State, Activity: state.Activity}
+		if state.Activity != "" { // whose element must have a child
+			s.Detail = ours("With")
+			s.Detail.SetText(of.Term)
+		}
+		out = append(out, s)
+		return true
+	})
+	return out
 }
 
 // stateOf tells beside the state of an agreement why it is so, what it cost, and what happened.
