@@ -132,7 +132,7 @@ func TestCondorDiesWithItsProcess(t *testing.T) {
 		}
 		t.Fatalf("the process that was to be killed failed:\n%s", said)
 	}
-	if err := eventually(20*time.Second, func() error {
+	if err := eventually(2*time.Minute, func() error {
 		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("%s is still there", dir)
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
 
@@ -79,7 +80,7 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); <-tick.C {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); <-tick.C {
 		if cond() {
 			return
 		}
@@ -121,14 +122,20 @@ func TestAlarm(t *testing.T) {
 		t.Fatal(err)
 	}
 	big := strings.Repeat("x", 1<<20)
-	for i := 0; err == nil && i < 100; i++ {
+	for i := 0; !errors.Is(err, rpctypes.ErrNoSpace); i++ { // a busy machine has time-outs, too
+		if i == 200 {
+			t.Fatalf("etcd raises no alarm: %v", err)
+		}
 		_, err = etcd.Client(s).Put(t.Context(), fmt.Sprint("/other/", i), big)
 	}
-	if err == nil {
-		t.Fatal("etcd raises no alarm")
-	}
 	c := store.Change{ID: job.ID, Revision: job.Revision, Status: store.Status{Phase: "x"}}
-	if out := s.Update(t.Context(), sess, c); !fail.Is(out[0].Err, fail.Exhausted) {
+	lost := false // the lease, while etcd was slow
+	select {
+	case <-sess.Lost():
+		lost = true
+	default:
+	}
+	if out := s.Update(t.Context(), sess, c); !fail.Is(out[0].Err, fail.Exhausted) && !(lost && fail.Is(out[0].Err, fail.Conflict)) {
 		t.Errorf("Update under an alarm gave %v", out[0].Err)
 	}
 	if _, _, err := s.Create(t.Context(), noiseJob(1, 10)); !fail.Is(err, fail.Exhausted) {
@@ -149,7 +156,11 @@ func TestAlarm(t *testing.T) {
 			sess, err = s.Join(t.Context(), "r")
 			return false
 		}
-		return s.Update(t.Context(), sess, c)[0].Err == nil
+		out := s.Update(t.Context(), sess, c)[0].Err
+		if fail.Is(out, fail.Conflict) { // the lease is lost
+			sess, err = s.Join(t.Context(), "r")
+		}
+		return out == nil
 	})
 }
 
