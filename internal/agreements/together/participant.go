@@ -83,10 +83,10 @@ func AgreementID(owner string, p agreement.Preparation) string {
 		h.Write([]byte(s))
 	}
 	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(p.Until.UnixNano())) //nolint:gosec // only to tell times apart
+	binary.BigEndian.PutUint64(n[:], uint64(p.Until.UnixNano()))
 	h.Write(n[:])
 	var id [16]byte
-	binary.BigEndian.PutUint64(id[:8], uint64(max(0, p.Until.UnixMilli()))<<16) //nolint:gosec // it is not negative
+	binary.BigEndian.PutUint64(id[:8], uint64(max(0, p.Until.UnixMilli()))<<16)
 	copy(id[6:], h.Sum(nil))
 	id[6] = id[6]&0x0f | 0x80
 	id[8] = id[8]&0x3f | 0x80

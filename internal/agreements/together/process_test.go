@@ -49,10 +49,10 @@ func child() {
 	check(err)
 	svc, err := newService(e, together.ParticipantOptions{})
 	check(err)
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it lasts as long as the process
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	check(err)
 	fmt.Println("listens", listener.Addr())
-	check(http.Serve(listener, agreement.NewServer(svc, agreement.ServerOptions{Verifier: soap.DevVerifier{}}))) //nolint:gosec // its parent is its one client
+	check(http.Serve(listener, agreement.NewServer(svc, agreement.ServerOptions{Verifier: soap.DevVerifier{}})))
 }
 
 // cluster starts an etcd as it comes, and gives its endpoint.
@@ -87,7 +87,7 @@ type realSite struct {
 // start starts the process, and returns when it answers.
 func (s *realSite) start(t *testing.T) {
 	t.Helper()
-	s.cmd = exec.Command(os.Args[0]) //nolint:noctx // it is killed
+	s.cmd = exec.Command(os.Args[0])
 	s.cmd.Env = append(os.Environ(), childEnv+"="+s.endpoint)
 	s.cmd.Stderr = t.Output()
 	out, err := s.cmd.StdoutPipe()
@@ -168,7 +168,7 @@ func TestProcessesKilled(t *testing.T) {
 		s := sites[[]string{"a", "b"}[n%2]]
 		// Somewhere in what it is doing: how far that comes depends on the machine.
 		for range rand.IntN(8) {
-			if resp, err := client.Get("http://" + *s.address.Load() + "/agreement?wsdl"); err == nil { //nolint:noctx // loopback
+			if resp, err := client.Get("http://" + *s.address.Load() + "/agreement?wsdl"); err == nil {
 				_ = resp.Body.Close()
 			}
 		}
