@@ -74,31 +74,9 @@ func (c *Checker) check(o *Offer) ([]Broken, *coverage) {
 	opt := xpath.Options{RootNames: roots, Steps: checkSteps / max(8, len(c.items)+len(c.free))}
 	var broken []Broken
 	for i := range c.items {
-		x := &c.items[i]
-		b := Broken{Item: strings.Trim(itemName(x.Name, i), `"`), Location: x.Location, Allowed: x.typ.Allowed()}
-		about := "the item " + itemName(x.Name, i)
-		nodes, err := x.location.SelectIn(tree, opt)
-		if err != nil {
-			b.Sentence = fmt.Sprintf("%s: %s", about, fail.Sentence(err))
-			broken = append(broken, b)
-			continue
-		}
+		found, nodes := c.items[i].check(i, tree, opt)
 		covered.add(nodes)
-		if len(nodes) == 0 && (x.there || x.typ.Required()) {
-			b.Sentence = fmt.Sprintf("%s: nothing is at %s, where there must be %s", about, xmldoc.Collapse(x.Location), b.Allowed)
-			broken = append(broken, b)
-		}
-		for _, n := range nodes {
-			v := xsd.Node{Text: n.Text(), Scope: n.Element()}
-			if n.Kind() == xpath.Element {
-				v.Element = n.Element()
-			}
-			if err := x.typ.Check(v); err != nil {
-				b.Path, b.Found = n.Path(), xsd.Quote(v.Text)
-				b.Sentence = fmt.Sprintf("%s, at %s: %s", about, b.Path, fail.Sentence(err))
-				broken = append(broken, b)
-			}
-		}
+		broken = append(broken, found...)
 	}
 	for _, a := range c.free {
 		v, err := a.expression.EvalIn(tree, opt)
@@ -112,6 +90,33 @@ func (c *Checker) check(o *Offer) ([]Broken, *coverage) {
 		broken = append(broken, b)
 	}
 	return broken, covered
+}
+
+// check gives how an offer breaks the Item of that number, and what it locates.
+func (x *checkedItem) check(i int, tree *xpath.Tree, opt xpath.Options) (broken []Broken, nodes []xpath.Node) {
+	b := Broken{Item: strings.Trim(itemName(x.Name, i), `"`), Location: x.Location, Allowed: x.typ.Allowed()}
+	about := "the item " + itemName(x.Name, i)
+	nodes, err := x.location.SelectIn(tree, opt)
+	if err != nil {
+		b.Sentence = fmt.Sprintf("%s: %s", about, fail.Sentence(err))
+		return []Broken{b}, nil
+	}
+	if len(nodes) == 0 && (x.there || x.typ.Required()) {
+		b.Sentence = fmt.Sprintf("%s: nothing is at %s, where there must be %s", about, xmldoc.Collapse(x.Location), b.Allowed)
+		broken = append(broken, b)
+	}
+	for _, n := range nodes {
+		v := xsd.Node{Text: n.Text(), Scope: n.Element()}
+		if n.Kind() == xpath.Element {
+			v.Element = n.Element()
+		}
+		if err := x.typ.Check(v); err != nil {
+			b.Path, b.Found = n.Path(), xsd.Quote(v.Text)
+			b.Sentence = fmt.Sprintf("%s, at %s: %s", about, b.Path, fail.Sentence(err))
+			broken = append(broken, b)
+		}
+	}
+	return broken, nodes
 }
 
 // coverage is what the Items are about, in the offer and in the template.

@@ -16,8 +16,12 @@ import (
 const checkSteps = 4_000_000
 
 // roots are what the first step of a Location may say: a template's author may mean
-// the template or the offer, and both are answered by either.
-var roots = []xmldoc.Name{{Space: NS, Local: "AgreementOffer"}, {Space: NS, Local: "Template"}}
+// the template or the offer, and both are answered by either; so are the names that
+// they have in a negotiation.
+var roots = []xmldoc.Name{
+	{Space: NS, Local: "AgreementOffer"}, {Space: NS, Local: "Template"},
+	{Space: NSNegotiation, Local: "NegotiationOffer"}, {Space: NSNegotiation, Local: "NegotiationCounterOffer"}, {Space: NSNegotiation, Local: "NegotiableTemplate"},
+}
 
 // Checker holds offers against the creation constraints of one template. It is
 // immutable: any number of goroutines may check by it.
