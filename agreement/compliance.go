@@ -33,7 +33,7 @@ type Broken struct {
 // every node that breaks it; none is compliance. What no Item names and no free
 // constraint mentions is not looked at.
 func (c *Checker) Check(o *Offer) []Broken {
-	broken, _ := c.check(o)
+	broken, _ := c.check(element(o))
 	return told(broken)
 }
 
@@ -42,7 +42,8 @@ func (c *Checker) Check(o *Offer) []Broken {
 // offerer's own: the agreement's name and id, and of the Context what the template's
 // leaves out of the parties, the expiration time and the names of the template.
 func (c *Checker) CheckStrictly(o *Offer) []Broken {
-	broken, covered := c.check(o)
+	e := element(o)
+	broken, covered := c.check(e)
 	for i := range c.items {
 		// Its budget held when the template was compiled.
 		if nodes, err := c.items[i].location.SelectIn(c.tree, xpath.Options{RootNames: roots}); err == nil {
@@ -50,7 +51,7 @@ func (c *Checker) CheckStrictly(o *Offer) []Broken {
 		}
 	}
 	d := &differ{covered: covered}
-	d.elements(c.template, element(o), "/wsag:AgreementOffer")
+	d.elements(c.template, e, "/wsag:AgreementOffer")
 	return told(append(broken, d.found...))
 }
 
@@ -68,9 +69,9 @@ func element(o *Offer) *etree.Element {
 	return o.Encode()
 }
 
-func (c *Checker) check(o *Offer) ([]Broken, *coverage) {
+func (c *Checker) check(offer *etree.Element) ([]Broken, *coverage) {
 	covered := newCoverage()
-	tree := xpath.Build(element(o))
+	tree := xpath.Build(offer)
 	opt := xpath.Options{RootNames: roots, Steps: checkSteps / max(8, len(c.items)+len(c.free))}
 	var broken []Broken
 	for i := range c.items {
