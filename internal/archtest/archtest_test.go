@@ -25,6 +25,7 @@ var layers = [][]string{
 	{"internal/agreements/delivery"},
 	{"internal/peering"},
 	{"internal/broker"},
+	{"internal/agreements/negotiator"},
 	{"internal/agreements/terms"},
 	{"internal/agreements/engine"},
 	{"internal/agreements/calendar", "internal/agreements/guarantee", "internal/agreements/ledger"},
