@@ -19,8 +19,11 @@ const checkSteps = 4_000_000
 // the template or the offer, and both are answered by either; so are the names that
 // they have in a negotiation.
 var roots = []xmldoc.Name{
-	{Space: NS, Local: "AgreementOffer"}, {Space: NS, Local: "Template"},
-	{Space: NSNegotiation, Local: "NegotiationOffer"}, {Space: NSNegotiation, Local: "NegotiationCounterOffer"}, {Space: NSNegotiation, Local: "NegotiableTemplate"},
+	{Space: NS, Local: "AgreementOffer"},
+	{Space: NS, Local: "Template"},
+	{Space: NSNegotiation, Local: "NegotiationOffer"},
+	{Space: NSNegotiation, Local: "NegotiationCounterOffer"},
+	{Space: NSNegotiation, Local: "NegotiableTemplate"},
 }
 
 // Checker holds offers against the creation constraints of one template. It is
