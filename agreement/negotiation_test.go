@@ -543,3 +543,30 @@ func TestNegotiationKeys(t *testing.T) {
 		t.Error("the key is another")
 	}
 }
+
+// TestDocumentedMessages: what the documentation shows is read, and is valid.
+func TestDocumentedMessages(t *testing.T) {
+	b, err := os.ReadFile("../docs/agreement-protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var docs []string
+	for _, m := range regexp.MustCompile("(?s)```xml\n(.*?)```").FindAllStringSubmatch(string(b), -1) {
+		docs = append(docs, m[1])
+		if err := negotiationRead(t, m[1]); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(docs) != 2 {
+		t.Fatalf("%d messages", len(docs))
+	}
+	o, err := agreement.ParseNegotiationOffer([]byte(docs[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := o.Negotiable(); err != nil {
+		t.Error(err)
+	} else if a := o.Offer(); len(n.Check(&a)) != 0 || n.Lost(&a) != 0 || len(must(n.Changeables(a.Encode()))(t)) != 3 {
+		t.Error("its constraints do not let it")
+	}
+}

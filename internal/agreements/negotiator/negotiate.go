@@ -34,7 +34,9 @@ func (n *Negotiator) Negotiate(ctx context.Context, key string, offers []agreeme
 		}
 		if err != nil {
 			for _, o := range r.held {
-				n.release(context.WithoutCancel(ctx), o, "the quote was not given")
+				if !fail.Is(err, fail.Uncertain) { // else it may be given, when the offer comes again
+					n.release(context.WithoutCancel(ctx), o, "the quote was not given")
+				}
 			}
 			return err
 		}

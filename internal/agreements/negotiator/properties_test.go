@@ -17,6 +17,7 @@ import (
 	"github.com/portolan-project/portolan/internal/agreements/engine"
 	"github.com/portolan-project/portolan/internal/agreements/negotiator"
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store/faulty"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
@@ -183,4 +184,56 @@ func TestFewerIsTheMost(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestFaults: whatever the store does, an offer that comes until it is answered is answered
+// once, what is quoted as held is held, and nothing is held that was not quoted once all
+// has expired.
+func TestFaults(t *testing.T) {
+	for seed := range uint64(30) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, negotiator.Options{})
+			bad := faulty.New(w.st, nil)
+			n, err := negotiator.New(bad, w.engine, w.plan, negotiator.Options{Hold: holding})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.n = n
+			key := w.initiate()
+			bad.Follow(faulty.Seeded(seed, faulty.Rates{Unavailable: 0.2, Lost: 0.3}))
+			var quotes []agreement.NegotiationOffer
+			for k := range 4 {
+				o := w.asked("b", 2, 1, 1)
+				o.OfferID = fmt.Sprint("o", k)
+				for try := 0; ; try++ {
+					answers, err := n.Negotiate(w.ctx, key, []agreement.NegotiationOffer{o})
+					if err == nil {
+						quotes = append(quotes, answers...)
+						break
+					}
+					if !fail.Is(err, fail.Unavailable) && !fail.Is(err, fail.Uncertain) || try > 100 {
+						t.Fatalf("seed %d: %v", seed, err)
+					}
+				}
+			}
+			bad.Follow(nil)
+			p, err := n.Negotiation(w.ctx, key)
+			if err != nil || len(p.Offers) != 8 || len(quotes) != 4 {
+				t.Fatalf("seed %d: %d offers and %d quotes, %v", seed, len(p.Offers), len(quotes), err)
+			}
+			for _, a := range quotes {
+				q, _ := a.OfferContext.Quoted()
+				if _, handled, err := w.bind(key, a.OfferID, a.Offer(), nil); err != nil || handled != q.Held {
+					t.Fatalf("seed %d: held %v, bound %v, %v", seed, q.Held, handled, err)
+				}
+			}
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			for _, r := range w.live() {
+				if r.State != agreement.Observed {
+					t.Errorf("seed %d: %+v", seed, r)
+				}
+			}
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package negotiator
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -130,13 +131,24 @@ func encode(v any) []byte {
 	return b
 }
 
-// put writes, and gives errMoved where a record is not as it was read.
+// put writes, and gives errMoved where a record is not as it was read. Where the answer is
+// lost, what is there by then tells.
 func (n *Negotiator) put(ctx context.Context, changes ...store.RecordChange) error {
 	_, err := n.st.PutRecords(ctx, nil, changes...)
 	if f, ok := errors.AsType[*fail.Error](err); ok && f.Kind == fail.Conflict && f.Subject != "" {
 		return errMoved
 	}
-	return err
+	if !fail.Is(err, fail.Uncertain) {
+		return err
+	}
+	value, _, unread := n.record(ctx, changes[0].Key)
+	switch {
+	case unread != nil:
+		return err
+	case bytes.Equal(value, changes[0].Value):
+		return nil
+	}
+	return errMoved
 }
 
 // create writes a negotiation that is new, if its owner may have one more.
