@@ -46,7 +46,7 @@ func (c *Checker) CheckStrictly(o *Offer) []Broken {
 	broken, covered := c.check(e)
 	for i := range c.items {
 		// Its budget held when the template was compiled.
-		if nodes, err := c.items[i].location.SelectIn(c.tree, xpath.Options{RootNames: roots}); err == nil {
+		if nodes, err := c.items[i].location.SelectIn(c.tree, stepsFor(len(c.items))); err == nil {
 			covered.add(nodes)
 		}
 	}

@@ -14,8 +14,8 @@ import (
 
 // Bounds on the messages of a negotiation, beside those of documents.
 const (
-	MaxOffers = 50 // offers of one message, or of one negotiation's properties times maxRead
-	maxRead   = 20
+	MaxOffers = 50 // of one request
+	maxRead   = 20 // times as many are read in an answer
 )
 
 // NegotiationRole is a side of a negotiation.
@@ -194,7 +194,7 @@ type Negotiator interface {
 	// Initiate opens a negotiation.
 	Initiate(context.Context, *InitiateRequest) (key string, err error)
 	// Negotiate answers offers by counter offers, which name the one that they answer by
-	// CounterOfferTo. An offer without an id is answered by none that could tell: give ids.
+	// CounterOfferTo; so each offer needs an OfferID of its own.
 	Negotiate(ctx context.Context, key string, offers []NegotiationOffer) ([]NegotiationOffer, error)
 	// Advertise tells offers that no answer is wanted to.
 	Advertise(ctx context.Context, key string, offers []NegotiationOffer) error

@@ -64,7 +64,7 @@ func (n *Negotiable) Check(o *Offer) []Broken { return n.required.CheckStrictly(
 // Importance, and never less than one.
 func (n *Negotiable) Lost(o *Offer) int64 {
 	tree := xpath.Build(element(o))
-	opt := xpath.Options{RootNames: roots, Steps: checkSteps / max(8, len(n.importance))}
+	opt := stepsFor(len(n.importance))
 	lost := int64(0)
 	for i := range n.optional.items {
 		if broken, _ := n.optional.items[i].check(i, tree, opt); len(broken) > 0 {
@@ -89,7 +89,7 @@ func (n *Negotiable) Changeables(offer *etree.Element) ([]Changeable, error) {
 	tree := xpath.Build(offer)
 	var list []Changeable
 	seen := map[*etree.Element]bool{}
-	opt := xpath.Options{RootNames: roots, Steps: checkSteps / max(8, len(n.items))}
+	opt := stepsFor(len(n.items))
 	for _, i := range n.items {
 		nodes, err := i.location.SelectIn(tree, opt)
 		if err != nil {

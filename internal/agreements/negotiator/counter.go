@@ -52,6 +52,7 @@ type search struct {
 	free  *agreement.Negotiable
 	left  int // tries
 	tried int
+	until time.Time
 }
 
 // lasting are the kinds of errors that another offer does not help against, and that say
@@ -100,7 +101,10 @@ var errTries = fail.Errorf("negotiator.Negotiate", fail.Exhausted, "", "too many
 // try says whether an offer could be kept. With permitted, it must be one that the
 // constraints let. The proposal is there if there are plans at all.
 func (s *search) try(ctx context.Context, e *etree.Element, permitted bool) (*found, *engine.Proposal, error) {
-	if s.left <= 0 {
+	switch {
+	case ctx.Err() != nil:
+		return nil, nil, fail.Errorf("negotiator.Negotiate", fail.Unavailable, "", "the request has ended").Because(context.Cause(ctx))
+	case s.left <= 0, s.tried > 0 && s.n.now().After(s.until):
 		return nil, nil, errTries
 	}
 	s.left--

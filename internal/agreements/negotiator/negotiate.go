@@ -26,7 +26,7 @@ func (n *Negotiator) Negotiate(ctx context.Context, key string, offers []agreeme
 		if err != nil {
 			return err
 		}
-		r := &round{n: n, i: i}
+		r := &round{n: n, i: i, until: n.now().Add(n.opts.MaxTime)}
 		err = r.negotiate(ctx, offers)
 		if err == nil && r.changed {
 			i.Rounds++
@@ -89,10 +89,14 @@ type round struct {
 	held    []*offer // quotes for which capacity is held since
 	ended   []*offer // quotes that were rejected
 	tried   int
+	until   time.Time // no longer is looked for counter offers
 }
 
 func (r *round) negotiate(ctx context.Context, offers []agreement.NegotiationOffer) error {
 	for k := range offers {
+		if k > 0 && r.n.now().After(r.until) {
+			return agreement.Refuse(agreement.NoCapacity, fmt.Sprintf("%d offers take longer to answer than is given to one call, which is %s; send fewer at once, with simpler constraints", len(offers), r.n.opts.MaxTime))
+		}
 		o, fresh, err := r.take(&offers[k])
 		if err != nil {
 			return err
@@ -233,7 +237,7 @@ func (r *round) repeat(o *agreement.NegotiationOffer) error {
 
 // answer makes counter offers to an offer.
 func (r *round) answer(ctx context.Context, o *agreement.NegotiationOffer) error {
-	s := &search{n: r.n, i: r.i, offer: o, left: min(r.n.opts.MaxTries, max(1, maxRoundTries-r.tried))}
+	s := &search{n: r.n, i: r.i, offer: o, until: r.until, left: min(r.n.opts.MaxTries, max(1, maxRoundTries-r.tried))}
 	found, why, err := s.search(ctx)
 	r.tried += s.tried
 	if err != nil {

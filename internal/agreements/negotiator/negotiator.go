@@ -57,8 +57,9 @@ type Options struct {
 	// of one negotiation for which capacity is held (4).
 	MaxOpen, MaxOffers, MaxDepth, MaxRounds, MaxHeld int
 	// MaxTries is how many changed offers are tried for one that can't be kept (64), MaxCounters
-	// how many of them are offered (3).
+	// how many of them are offered (3), MaxTime how long is looked for them in one call (5 s).
 	MaxTries, MaxCounters int
+	MaxTime               time.Duration
 }
 
 // EnsureDefaults fills in what is not set.
@@ -82,7 +83,7 @@ func (o *Options) EnsureDefaults() {
 	for _, d := range []struct {
 		of *time.Duration
 		is time.Duration
-	}{{&o.Life, time.Hour}, {&o.MaxLife, 24 * time.Hour}, {&o.Kept, time.Hour}, {&o.Quote, 10 * time.Minute}} {
+	}{{&o.Life, time.Hour}, {&o.MaxLife, 24 * time.Hour}, {&o.Kept, time.Hour}, {&o.Quote, 10 * time.Minute}, {&o.MaxTime, 5 * time.Second}} {
 		if *d.of == 0 {
 			*d.of = d.is
 		}
@@ -101,8 +102,8 @@ func (o *Options) EnsureDefaults() {
 func (o *Options) Validate() error {
 	const op = "negotiator.New"
 	switch {
-	case min(o.Life, o.MaxLife, o.Kept, o.Quote) <= 0:
-		return fail.Errorf(op, fail.Invalid, "", "the times of negotiations and quotes must be more than nothing")
+	case min(o.Life, o.MaxLife, o.Kept, o.Quote, o.MaxTime) <= 0:
+		return fail.Errorf(op, fail.Invalid, "", "the times of negotiations, quotes and searches must be more than nothing")
 	case o.Life > o.MaxLife:
 		return fail.Errorf(op, fail.Invalid, "", "a negotiation is open for %s by itself and may be for %s; it can't be longer by itself than it may be", o.Life, o.MaxLife)
 	case min(o.MaxOpen, o.MaxOffers, o.MaxDepth, o.MaxRounds, o.MaxTries, o.MaxCounters) < 1 || o.MaxHeld < 0 || o.MaxOpen > maxOwned:

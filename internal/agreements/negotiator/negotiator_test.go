@@ -35,6 +35,7 @@ type planner struct {
 	template agreement.Template
 	sites    []string
 	err      error // of Plan, if it is not nil
+	takes    time.Duration
 }
 
 func (p *planner) Templates(context.Context) ([]agreement.Template, error) {
@@ -44,6 +45,7 @@ func (p *planner) Templates(context.Context) ([]agreement.Template, error) {
 func (p *planner) Sites(context.Context) ([]string, error) { return p.sites, nil }
 
 func (p *planner) Plan(ctx context.Context, o *agreement.Offer) (engine.Proposal, error) {
+	time.Sleep(p.takes)
 	if p.err != nil {
 		return engine.Proposal{}, p.err
 	}
@@ -75,7 +77,7 @@ type world struct {
 	engine *engine.Engine
 	plan   *planner
 	n      *negotiator.Negotiator
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // who asks, in all calls of a test
 	began  time.Time
 }
 
@@ -671,6 +673,33 @@ func TestTries(t *testing.T) {
 		a := w.one(w.initiate(), w.asked("a", 8, 2, 2, may("CPUs", agreement.Required, 0)), agreement.Acceptable)
 		if _, cpus, _, _ := w.booked(&a.Agreement); cpus < 1 || cpus > 5 { // the best of what was found by then
 			w.Errorf("%d CPUs", cpus)
+		}
+	})
+}
+
+// TestTime: what is looked for in one call takes a time, and no more.
+func TestTime(t *testing.T) {
+	bubble(t, negotiator.Options{MaxTime: 10 * time.Second}, func(w *world) {
+		w.fill("x", "a", 3, 1, 5)
+		w.plan.takes = 3 * time.Second
+		key, began := w.initiate(), time.Now()
+		w.one(key, w.asked("a", 8, 2, 2, may("CPUs", agreement.Required, 0)), agreement.Acceptable)
+		if took := time.Since(began); took > 15*time.Second {
+			w.Errorf("it took %s", took)
+		}
+		var many []agreement.NegotiationOffer
+		for k := range 5 {
+			o := w.asked("a", 1, 2, 2)
+			o.OfferID = fmt.Sprint("m", k)
+			many = append(many, o)
+		}
+		_, err := w.n.Negotiate(w.ctx, key, many)
+		w.refused(err, agreement.NoCapacity, "send fewer at once")
+		w.negotiate(key, many[:4]...)
+		ctx, cancel := context.WithCancel(w.ctx)
+		cancel()
+		if _, err := w.n.Negotiate(ctx, key, many[4:]); !fail.Is(err, fail.Unavailable) {
+			w.Error(err)
 		}
 	})
 }
