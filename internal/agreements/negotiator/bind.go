@@ -21,10 +21,13 @@ func (n *Negotiator) Bind(ctx context.Context, x *agreement.NegotiationExtension
 	}
 	id, ok := agreement.NegotiationKeyOf(*x.ResponderEPR)
 	if !ok {
-		return "", false, fail.Errorf(op, fail.NotFound, "", "the ResponderNegotiationEPR names no negotiation of this gateway; send it as it was given")
+		return "", false, wrong("the ResponderNegotiationEPR names no negotiation of this gateway; send it as it was given")
 	}
 	i, err := n.find(ctx, op, id)
-	if err != nil {
+	switch {
+	case fail.Is(err, fail.NotFound): // the agreement's factory is there, so that it is no unknown resource
+		return "", false, agreement.Refuse(agreement.Expired, fail.Sentence(err))
+	case err != nil:
 		return "", false, err
 	}
 	if err := i.related(x); err != nil {

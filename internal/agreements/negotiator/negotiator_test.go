@@ -447,8 +447,19 @@ func TestHeld(t *testing.T) {
 			w.Error(err)
 		}
 		free("ended")
-		if _, _, err = w.bind(key, a.OfferID, a.Offer(), nil); !fail.Is(err, fail.NotFound) {
-			w.Error(err)
+		_, _, err = w.bind(key, a.OfferID, a.Offer(), nil)
+		w.refused(err, agreement.Expired, "no negotiation with that key")
+		for name, c := range map[string]struct {
+			epr  *soap.EPR
+			want string
+		}{"none": {nil, ""}, "strange": {&soap.EPR{Address: "urn:x"}, "send it as it was given"}} {
+			key, handled, err := w.n.Bind(w.ctx, &agreement.NegotiationExtension{ResponderEPR: c.epr}, &agreement.CreateRequest{Offer: a.Offer()})
+			if key != "" || handled || (err == nil) != (c.want == "") {
+				w.Errorf("%s: %q, %v, %v", name, key, handled, err)
+			}
+			if err != nil {
+				w.refused(err, agreement.WrongState, c.want)
+			}
 		}
 	})
 }
