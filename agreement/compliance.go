@@ -33,7 +33,7 @@ type Broken struct {
 // every node that breaks it; none is compliance. What no Item names and no free
 // constraint mentions is not looked at.
 func (c *Checker) Check(o *Offer) []Broken {
-	broken, _ := c.check(o)
+	broken, _ := c.check(element(o))
 	return told(broken)
 }
 
@@ -42,15 +42,16 @@ func (c *Checker) Check(o *Offer) []Broken {
 // offerer's own: the agreement's name and id, and of the Context what the template's
 // leaves out of the parties, the expiration time and the names of the template.
 func (c *Checker) CheckStrictly(o *Offer) []Broken {
-	broken, covered := c.check(o)
+	e := element(o)
+	broken, covered := c.check(e)
 	for i := range c.items {
 		// Its budget held when the template was compiled.
-		if nodes, err := c.items[i].location.SelectIn(c.tree, xpath.Options{RootNames: roots}); err == nil {
+		if nodes, err := c.items[i].location.SelectIn(c.tree, stepsFor(len(c.items))); err == nil {
 			covered.add(nodes)
 		}
 	}
 	d := &differ{covered: covered}
-	d.elements(c.template, element(o), "/wsag:AgreementOffer")
+	d.elements(c.template, e, "/wsag:AgreementOffer")
 	return told(append(broken, d.found...))
 }
 
@@ -68,37 +69,15 @@ func element(o *Offer) *etree.Element {
 	return o.Encode()
 }
 
-func (c *Checker) check(o *Offer) ([]Broken, *coverage) {
+func (c *Checker) check(offer *etree.Element) ([]Broken, *coverage) {
 	covered := newCoverage()
-	tree := xpath.Build(element(o))
+	tree := xpath.Build(offer)
 	opt := xpath.Options{RootNames: roots, Steps: checkSteps / max(8, len(c.items)+len(c.free))}
 	var broken []Broken
 	for i := range c.items {
-		x := &c.items[i]
-		b := Broken{Item: strings.Trim(itemName(x.Name, i), `"`), Location: x.Location, Allowed: x.typ.Allowed()}
-		about := "the item " + itemName(x.Name, i)
-		nodes, err := x.location.SelectIn(tree, opt)
-		if err != nil {
-			b.Sentence = fmt.Sprintf("%s: %s", about, fail.Sentence(err))
-			broken = append(broken, b)
-			continue
-		}
+		found, nodes := c.items[i].check(i, tree, opt)
 		covered.add(nodes)
-		if len(nodes) == 0 && (x.there || x.typ.Required()) {
-			b.Sentence = fmt.Sprintf("%s: nothing is at %s, where there must be %s", about, xmldoc.Collapse(x.Location), b.Allowed)
-			broken = append(broken, b)
-		}
-		for _, n := range nodes {
-			v := xsd.Node{Text: n.Text(), Scope: n.Element()}
-			if n.Kind() == xpath.Element {
-				v.Element = n.Element()
-			}
-			if err := x.typ.Check(v); err != nil {
-				b.Path, b.Found = n.Path(), xsd.Quote(v.Text)
-				b.Sentence = fmt.Sprintf("%s, at %s: %s", about, b.Path, fail.Sentence(err))
-				broken = append(broken, b)
-			}
-		}
+		broken = append(broken, found...)
 	}
 	for _, a := range c.free {
 		v, err := a.expression.EvalIn(tree, opt)
@@ -112,6 +91,33 @@ func (c *Checker) check(o *Offer) ([]Broken, *coverage) {
 		broken = append(broken, b)
 	}
 	return broken, covered
+}
+
+// check gives how an offer breaks the Item of that number, and what it locates.
+func (x *checkedItem) check(i int, tree *xpath.Tree, opt xpath.Options) (broken []Broken, nodes []xpath.Node) {
+	b := Broken{Item: strings.Trim(itemName(x.Name, i), `"`), Location: x.Location, Allowed: x.typ.Allowed()}
+	about := "the item " + itemName(x.Name, i)
+	nodes, err := x.location.SelectIn(tree, opt)
+	if err != nil {
+		b.Sentence = fmt.Sprintf("%s: %s", about, fail.Sentence(err))
+		return []Broken{b}, nil
+	}
+	if len(nodes) == 0 && (x.there || x.typ.Required()) {
+		b.Sentence = fmt.Sprintf("%s: nothing is at %s, where there must be %s", about, xmldoc.Collapse(x.Location), b.Allowed)
+		broken = append(broken, b)
+	}
+	for _, n := range nodes {
+		v := xsd.Node{Text: n.Text(), Scope: n.Element()}
+		if n.Kind() == xpath.Element {
+			v.Element = n.Element()
+		}
+		if err := x.typ.Check(v); err != nil {
+			b.Path, b.Found = n.Path(), xsd.Quote(v.Text)
+			b.Sentence = fmt.Sprintf("%s, at %s: %s", about, b.Path, fail.Sentence(err))
+			broken = append(broken, b)
+		}
+	}
+	return broken, nodes
 }
 
 // coverage is what the Items are about, in the offer and in the template.

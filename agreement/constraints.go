@@ -16,8 +16,15 @@ import (
 const checkSteps = 4_000_000
 
 // roots are what the first step of a Location may say: a template's author may mean
-// the template or the offer, and both are answered by either.
-var roots = []xmldoc.Name{{Space: NS, Local: "AgreementOffer"}, {Space: NS, Local: "Template"}}
+// the template or the offer, and both are answered by either; so are the names that
+// they have in a negotiation.
+var roots = []xmldoc.Name{
+	{Space: NS, Local: "AgreementOffer"},
+	{Space: NS, Local: "Template"},
+	{Space: NSNegotiation, Local: "NegotiationOffer"},
+	{Space: NSNegotiation, Local: "NegotiationCounterOffer"},
+	{Space: NSNegotiation, Local: "NegotiableTemplate"},
+}
 
 // Checker holds offers against the creation constraints of one template. It is
 // immutable: any number of goroutines may check by it.
@@ -68,7 +75,7 @@ func (t *Template) Compile() (*Checker, error) {
 		return nil, fail.Errorf("agreement.Compile", fail.Unsupported, t.Name, "the template has %d free constraints: at most %d are taken", n, MaxItems)
 	}
 	for i := range t.Constraints.Items {
-		item, err := c.item(t.Constraints.Items[i])
+		item, err := c.item(t.Constraints.Items[i], stepsFor(len(t.Constraints.Items)))
 		if err != nil {
 			return nil, named(fmt.Sprintf("the Item %s of the template %s", itemName(t.Constraints.Items[i].Name, i), xsd.Quote(t.Name)), err)
 		}
@@ -96,7 +103,12 @@ func named(what string, err error) error {
 	return fail.Errorf("agreement.Compile", fail.KindOf(err), "", "%s cannot be checked here: %s", what, fail.Sentence(err)).Because(err)
 }
 
-func (c *Checker) item(i Item) (checkedItem, error) {
+// stepsFor shares the budget of XPath out to the Items of a template.
+func stepsFor(items int) xpath.Options {
+	return xpath.Options{RootNames: roots, Steps: checkSteps / max(8, items)}
+}
+
+func (c *Checker) item(i Item, opt xpath.Options) (checkedItem, error) {
 	x := checkedItem{Item: i}
 	var err error
 	if x.location, err = xpath.Compile(i.Location, i.Scope); err != nil {
@@ -111,7 +123,7 @@ func (c *Checker) item(i Item) (checkedItem, error) {
 	if len(i.Extensions) > 0 {
 		return x, fail.Errorf("agreement.Compile", fail.Unsupported, "", "its extension %s is not known", i.Extensions[0].FullTag())
 	}
-	nodes, err := x.location.SelectIn(c.tree, xpath.Options{RootNames: roots})
+	nodes, err := x.location.SelectIn(c.tree, opt)
 	if err != nil {
 		return x, err
 	}

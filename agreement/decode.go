@@ -115,11 +115,6 @@ func (r *reader) refuse(e *etree.Element, format string, args ...any) {
 	r.err = fail.Errorf("agreement.Decode", fail.Invalid, path, "%s%s: %s", at, path, fmt.Sprintf(format, args...))
 }
 
-// is reports whether e is the wsag element of that name.
-func (r *reader) is(e *etree.Element, local string) bool {
-	return e.Tag == local && r.doc.Name(e).Space == NS
-}
-
 // root checks the name of a document's root.
 func (r *reader) root(e *etree.Element, locals ...string) {
 	n := r.doc.Name(e)
@@ -134,9 +129,23 @@ func (r *reader) root(e *etree.Element, locals ...string) {
 
 // children are those of an element that holds elements only, taken in order.
 type children struct {
-	r    *reader
-	of   *etree.Element
-	left []*etree.Element
+	r     *reader
+	of    *etree.Element
+	left  []*etree.Element
+	space string // of what take and need name, which is not foreign; "" is wsag's
+}
+
+// in gives the same children, of which those of another namespace are named from now on.
+func (c *children) in(space string) *children {
+	c.space = space
+	return c
+}
+
+func (c *children) named() string {
+	if c.space == "" {
+		return NS
+	}
+	return c.space
 }
 
 func (r *reader) children(e *etree.Element) *children {
@@ -154,9 +163,10 @@ func (r *reader) children(e *etree.Element) *children {
 	return c
 }
 
-// take gives the next child if it is the wsag element of that name, else nil.
+// take gives the next child if it is the element of that name, of wsag unless in says
+// otherwise; else nil.
 func (c *children) take(local string) *etree.Element {
-	if len(c.left) == 0 || c.r.err != nil || !c.r.is(c.left[0], local) {
+	if len(c.left) == 0 || c.r.err != nil || c.left[0].Tag != local || c.r.doc.Name(c.left[0]).Space != c.named() {
 		return nil
 	}
 	e := c.left[0]
@@ -179,11 +189,12 @@ func (c *children) need(local string) *etree.Element {
 	return e
 }
 
-// foreign takes the children that stand in a namespace other than wsag's (##other).
+// foreign takes the children that stand in another namespace than what is named
+// (##other).
 func (c *children) foreign() []*etree.Element {
 	var list []*etree.Element
 	for len(c.left) > 0 && c.r.err == nil {
-		if s := c.r.doc.Name(c.left[0]).Space; s == NS || s == "" {
+		if s := c.r.doc.Name(c.left[0]).Space; s == c.named() || s == "" {
 			break
 		}
 		if len(list) == maxList {
@@ -227,9 +238,10 @@ func (r *reader) keep(e *etree.Element) *etree.Element {
 	return c
 }
 
-// attributes gives the wsag attributes of an element by local name, all of which
-// must be among those named. typ is its type: of wsag, or of XML Schema with the
-// prefix xs; "" has no name.
+// attributes gives the wsag attributes of an element by local name, and those of
+// negotiation with the prefix neg, all of which must be among those named. typ is its
+// type: of wsag, or of XML Schema or negotiation with the prefix xs or neg; "" has no
+// name.
 func (r *reader) attributes(e *etree.Element, typ string, names ...string) map[string]string {
 	found, _ := r.allAttributes(e, typ, false, names...)
 	return found
@@ -244,13 +256,22 @@ func (r *reader) allAttributes(e *etree.Element, typ string, others bool, names 
 			continue
 		}
 		if a.Space == "" {
-			if slices.Contains(names, a.Key) {
-				r.refuse(e, "the attribute %s is in no namespace; WS-Agreement has it qualified: write wsag:%[1]s", a.Key)
+			for _, prefix := range [...]string{"", "neg:"} {
+				if slices.Contains(names, prefix+a.Key) {
+					r.refuse(e, "the attribute %s is in no namespace; WS-Agreement has it qualified: write %s", a.Key, spelled(prefix+a.Key))
+				}
 			}
 			r.refuse(e, "the attribute %s does not belong here", quoted(a.Key))
 			return nil, nil
 		}
 		n, err := xmldoc.ResolveQName(e, a.Space+":"+a.Key)
+		key := ""
+		switch n.Space {
+		case NS:
+			key = strings.Clone(n.Local)
+		case NSNegotiation:
+			key = "neg:" + n.Local
+		}
 		switch {
 		case err != nil:
 			r.refuse(e, "the attribute %s: %v", quoted(a.Key), err)
@@ -259,18 +280,20 @@ func (r *reader) allAttributes(e *etree.Element, typ string, others bool, names 
 			want := xmldoc.Name{Space: NS, Local: typ}
 			if t, ok := strings.CutPrefix(typ, "xs:"); ok {
 				want = xmldoc.Name{Space: nsXS, Local: t}
+			} else if t, ok := strings.CutPrefix(typ, "neg:"); ok {
+				want = xmldoc.Name{Space: NSNegotiation, Local: t}
 			}
 			if t, err := xmldoc.ResolveQName(e, a.Value); err != nil || typ == "" || t != want {
 				r.refuse(e, "xsi:type is %s, which is not the element's own type; leave it out", quoted(a.Value))
 			}
-		case n.Space == NS && slices.Contains(names, n.Local):
+		case key != "" && slices.Contains(names, key):
 			if found == nil {
 				found = map[string]string{}
 			}
 			if len(a.Value) > MaxName {
-				r.refuse(e, "the attribute wsag:%s has %d bytes; at most %d are taken", n.Local, len(a.Value), MaxName)
+				r.refuse(e, "the attribute %s has %d bytes; at most %d are taken", spelled(key), len(a.Value), MaxName)
 			}
-			found[strings.Clone(n.Local)] = strings.Clone(a.Value)
+			found[key] = strings.Clone(a.Value)
 		case others && n.Space != NS && n.Space != nsXSI:
 			if len(list) == maxList {
 				r.refuse(e, "has more than %d attributes of other namespaces", maxList)
@@ -286,15 +309,23 @@ func (r *reader) allAttributes(e *etree.Element, typ string, others bool, names 
 	return found, list
 }
 
+// spelled writes the name of an attribute as attributes has it with its prefix.
+func spelled(key string) string {
+	if strings.HasPrefix(key, "neg:") {
+		return key
+	}
+	return "wsag:" + key
+}
+
 // required gives an attribute that must be there and say something.
 func (r *reader) required(e *etree.Element, attrs map[string]string, local string) string {
 	v, ok := attrs[local]
 	switch {
 	case r.err != nil:
 	case !ok:
-		r.refuse(e, "the attribute wsag:%s is missing", local)
+		r.refuse(e, "the attribute %s is missing", spelled(local))
 	case strings.TrimSpace(v) == "":
-		r.refuse(e, "the attribute wsag:%s is empty; others refer to it", local)
+		r.refuse(e, "the attribute %s is empty; others refer to it", spelled(local))
 	}
 	return v
 }
@@ -689,8 +720,12 @@ func (r *reader) constraints(e *etree.Element) (x Constraints) {
 	return x
 }
 
-func (r *reader) item(e *etree.Element) (x Item) {
-	x.Name = r.attributes(e, "OfferItemType", "Name")["Name"]
+func (r *reader) item(e *etree.Element) Item {
+	return r.itemContent(e, r.attributes(e, "OfferItemType", "Name")["Name"])
+}
+
+func (r *reader) itemContent(e *etree.Element, name string) (x Item) {
+	x.Name = name
 	c := r.children(e)
 	x.Location, x.Scope = r.location(c.need("Location"))
 	k := c.need("ItemConstraint")
@@ -820,7 +855,7 @@ func (c *children) one() *etree.Element {
 	if len(c.left) == 0 || c.r.err != nil {
 		return nil
 	}
-	if s := c.r.doc.Name(c.left[0]).Space; s == NS || s == "" {
+	if s := c.r.doc.Name(c.left[0]).Space; s == c.named() || s == "" {
 		return nil
 	}
 	e := c.r.keep(c.left[0])

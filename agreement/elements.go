@@ -226,15 +226,18 @@ func (v *BusinessValues) encode(e *etree.Element) {
 
 func (c *Constraints) encode(e *etree.Element) {
 	for i := range c.Items {
-		x := e.CreateElement("wsag:Item")
-		attrIf(x, "wsag:Name", c.Items[i].Name)
-		encodeLocation(x, c.Items[i].Location, c.Items[i].Scope)
-		own(x, "ItemConstraint", c.Items[i].Constraint, true)
-		foreign(x, c.Items[i].Extensions...)
+		c.Items[i].encode(e.CreateElement("wsag:Item"))
 	}
 	for _, f := range c.Free {
 		own(e, "Constraint", f, true)
 	}
+}
+
+func (i *Item) encode(x *etree.Element) {
+	attrIf(x, "wsag:Name", i.Name)
+	encodeLocation(x, i.Location, i.Scope)
+	own(x, "ItemConstraint", i.Constraint, true)
+	foreign(x, i.Extensions...)
 }
 
 // own adds an element of WS-Agreement with any content, under its name; an empty

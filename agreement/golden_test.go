@@ -26,9 +26,10 @@ var reference = regexp.MustCompile(`\[reference [0-9a-f]+\]`)
 // TestGolden answers each request of testdata/{good,fail}_*.txtar and compares the answer with
 // what was reviewed. In the world of every file there are two agreements: 00000001
 // is observed, its job runs and its promise is kept; 00000002 is pending. There is
-// room for a third; where it is to be confirmed, 00000003 is prepared.
+// room for a third; where it is to be confirmed, 00000003 is prepared. The negotiation
+// n0000001 is open.
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/*_*.txtar")
+	files, err := filepath.Glob("testdata/[fg][ao]*_*.txtar") // fail_… and good_…
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
@@ -40,7 +41,8 @@ func TestGolden(t *testing.T) {
 			}
 			now := func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
 			svc := &agreementtest.Service{Now: now, Capacity: 3}
-			h := agreement.NewServer(svc, agreement.ServerOptions{Verifier: soap.DevVerifier{}, Now: now})
+			negotiator := &agreementtest.Negotiator{Now: now}
+			h := agreement.NewServer(svc, agreement.ServerOptions{Verifier: soap.DevVerifier{}, Now: now, Negotiator: negotiator})
 			ctx := soap.WithPrincipal(t.Context(), soap.Principal{Name: "anonymous"})
 			for _, create := range []func() (string, error){
 				func() (string, error) {
@@ -58,6 +60,9 @@ func TestGolden(t *testing.T) {
 				if _, err := svc.Prepare(ctx, &agreement.CreateRequest{Offer: agreementtest.Offer(agreementtest.Template())}, agreement.Preparation{Key: "k", Until: now().Add(time.Minute)}); err != nil {
 					t.Fatal(err)
 				}
+			}
+			if _, err := negotiator.Initiate(ctx, &agreement.InitiateRequest{Context: agreement.NegotiationContext{AgreementResponder: agreement.NegotiationResponder}}); err != nil {
+				t.Fatal(err)
 			}
 			svc.Set("00000001", agreement.ServiceTermState{State: agreement.Ready, Activity: agreement.Processing}, agreement.GuaranteeTermState{State: agreement.Fulfilled})
 			version := soap.V11

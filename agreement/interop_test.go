@@ -20,8 +20,8 @@ func TestInterop(t *testing.T) {
 		want                int
 	}{
 		// Debian's own Python has the Debian package; another may stand before it in PATH.
-		"zeep": {"/usr/bin/python3", "python3-zeep", "import zeep", []string{"-c", "testdata/clients/zeep_client.py"}, 14},
-		"php":  {"php", "php-soap", "exit(class_exists('SoapClient') ? 0 : 1);", []string{"-r", "testdata/clients/soap_client.php"}, 10},
+		"zeep": {"/usr/bin/python3", "python3-zeep", "import zeep", []string{"-c", "testdata/clients/zeep_client.py"}, 16},
+		"php":  {"php", "php-soap", "exit(class_exists('SoapClient') ? 0 : 1);", []string{"-r", "testdata/clients/soap_client.php"}, 12},
 	} {
 		t.Run(name, func(t *testing.T) {
 			program := testenv.Tool(t, c.program, c.apt)
@@ -29,7 +29,7 @@ func TestInterop(t *testing.T) {
 				testenv.Missing(t, "%s is not installed: apt-get install %[1]s", c.apt)
 			}
 			svc := &agreementtest.Service{}
-			s := httptest.NewServer(agreement.NewServer(svc, agreement.ServerOptions{Verifier: soap.DevVerifier{}}))
+			s := httptest.NewServer(agreement.NewServer(svc, agreement.ServerOptions{Verifier: soap.DevVerifier{}, Negotiator: &agreementtest.Negotiator{}}))
 			defer s.Close()
 			out, err := exec.CommandContext(t.Context(), program, c.args[1], s.URL+"/agreement").CombinedOutput()
 			if n := strings.Count(string(out), "ok "); err != nil || n != c.want {

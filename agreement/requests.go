@@ -50,10 +50,12 @@ func encodeCreate(op string, req *CreateRequest) *etree.Element {
 	return e
 }
 
-func noncritical(e *etree.Element, list []*etree.Element) {
+func noncritical(e *etree.Element, list []*etree.Element) { noncriticalAs(e, "wsag", list) }
+
+func noncriticalAs(e *etree.Element, prefix string, list []*etree.Element) {
 	for _, x := range list {
 		if x != nil {
-			foreign(e.CreateElement("wsag:NoncriticalExtension"), x)
+			foreign(e.CreateElement(prefix+":NoncriticalExtension"), x)
 		}
 	}
 }
@@ -132,7 +134,7 @@ func (r *reader) critical(c *children) error {
 	}
 	if len(c.left) > 0 {
 		n := r.doc.Name(c.left[0])
-		if n.Space != NS && n.Space != "" {
+		if n.Space != c.named() && n.Space != "" {
 			at := ""
 			if p := r.doc.Position(c.left[0]); !p.IsZero() {
 				at = "line " + p.String() + ": "

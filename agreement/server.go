@@ -19,6 +19,8 @@ import (
 type ServerOptions struct {
 	Verifier    soap.Verifier
 	ExternalURL string // the endpoint's address as clients see it; "" takes it from each request
+	// Negotiator is who is negotiated with; nil is the Service, if it is one too.
+	Negotiator Negotiator
 
 	Limits  xmldoc.Limits    // of one message
 	Now     func() time.Time // for the time stamps of faults; nil is time.Now
@@ -28,13 +30,18 @@ type ServerOptions struct {
 
 // NewServer puts a Service on the wire: the port types AgreementFactory,
 // PendingAgreementFactory, Agreement and AgreementState, with the resource
-// properties of factory and agreements; the list of agreements, if it is a Lister; and
-// Prepare and Confirm, if it is a Preparer. One endpoint has all of them: a request that carries the key of an
-// agreement, as the reference parameter of its EPR, is about it.
+// properties of factory and agreements; the list of agreements, if it is a Lister;
+// Prepare and Confirm, if it is a Preparer; and NegotiationFactory, Negotiation and
+// OfferAdvertisement, if there is a Negotiator, which ?wsdl=negotiation describes.
+// One endpoint has all of them: a request that carries the key of an agreement or a
+// negotiation, as the reference parameter of its EPR, is about it.
 func NewServer(svc Service, o ServerOptions) *soap.Endpoint {
 	s := &server{svc: svc}
 	s.lister, _ = svc.(Lister)
 	s.preparer, _ = svc.(Preparer)
+	if s.negotiator = o.Negotiator; s.negotiator == nil {
+		s.negotiator, _ = svc.(Negotiator)
+	}
 	ops := []soap.Operation{
 		operation(opCreate, s.create),
 		operation(opCreatePending, s.createPending),
@@ -49,9 +56,15 @@ func NewServer(svc Service, o ServerOptions) *soap.Endpoint {
 	if s.preparer != nil {
 		ops = append(ops, confirmOperation(s.confirm))
 	}
+	if s.negotiator != nil {
+		ops = append(ops, s.negotiations()...)
+	}
 	e := newEndpoint(ops, o)
 	s.address = func(m *soap.Verified) string { return e.Address(m.HTTP) }
-	e.Describe = describe(factoryPorts(s.lister != nil, s.preparer != nil))
+	e.Describe = describe(factoryPorts(s.lister != nil, s.preparer != nil), nil)
+	if s.negotiator != nil {
+		e.Describe = describe(factoryPorts(s.lister != nil, s.preparer != nil), negotiationPorts())
+	}
 	return e
 }
 
@@ -83,7 +96,7 @@ func NewAcceptanceServer(a Acceptor, o ServerOptions) *soap.Endpoint {
 			return a.Reject(ctx, key, why)
 		}),
 	}, o)
-	e.Describe = describe([]described{acceptancePort})
+	e.Describe = describe([]described{acceptancePort}, nil)
 	return e
 }
 
@@ -99,10 +112,11 @@ func newEndpoint(ops []soap.Operation, o ServerOptions) *soap.Endpoint {
 		ExternalURL: o.ExternalURL,
 		Log:         o.Log,
 		Observe:     o.Observe,
-		Understands: func(n xmldoc.Name) bool { return n == xmldoc.Name{Space: NSPortolan, Local: keyParameter} },
+		Understands: func(n xmldoc.Name) bool {
+			return n.Space == NSPortolan && (n.Local == keyParameter || n.Local == negotiationKey)
+		},
 		FaultOf: func(err error, op *soap.Operation, _ soap.Version) *soap.Fault {
-			about := op != nil && op.Name.Local != opCreate && op.Name.Local != opCreatePending && op.Name.Local != opList
-			return faultOf(err, about, now())
+			return faultOf(err, about(op), now())
 		},
 	}
 }
@@ -164,32 +178,15 @@ func handling(h handler, answer func() *etree.Element) func(context.Context, *so
 }
 
 type server struct {
-	svc      Service
-	lister   Lister   // nil if the service is none
-	preparer Preparer // the same
-	address  func(*soap.Verified) string
-}
-
-// keyOf gives the key that a message carries: "" is none.
-func keyOf(m *soap.Verified) (string, error) {
-	blocks := m.Blocks(NSPortolan, keyParameter)
-	if len(blocks) == 0 {
-		return "", nil
-	}
-	key := xmldoc.Collapse(xmldoc.Text(blocks[0]))
-	switch {
-	case len(blocks) > 1:
-		return "", fail.Errorf("agreement", fail.Invalid, "", "the message carries %d %s headers; a request is about one agreement", len(blocks), keyParameter)
-	case key == "":
-		return "", fail.Errorf("agreement", fail.Invalid, "", "the header %s is empty; send the reference parameters of the agreement's EPR as they were given", keyParameter)
-	case len(key) > maxKey:
-		return "", fail.Errorf("agreement", fail.NotFound, "", "there is no agreement with a key of %d bytes", len(key))
-	}
-	return strings.Clone(key), nil
+	svc        Service
+	lister     Lister     // nil if the service is none
+	preparer   Preparer   // the same
+	negotiator Negotiator // nil if there is none
+	address    func(*soap.Verified) string
 }
 
 func needKey(m *soap.Verified) (string, error) {
-	key, err := keyOf(m)
+	key, err := agreementKeys.of(m)
 	if err == nil && key == "" {
 		err = fail.Errorf("agreement", fail.Invalid, "", "the message names no agreement; send the reference parameters of its EPR as headers")
 	}
@@ -233,28 +230,47 @@ func (s *server) terminate(ctx context.Context, m *soap.Verified, _ *etree.Eleme
 	return s.svc.Terminate(ctx, key, reason)
 }
 
-// resource gives the properties of what a message is about: of the factory, or of
-// an agreement; and the names that there are, empty properties too.
-func (s *server) resource(ctx context.Context, m *soap.Verified) (all []*etree.Element, known []string, doc string, err error) {
-	key, err := keyOf(m)
+// resource is what a message asks the properties of: of the factory, of an agreement or
+// of a negotiation.
+type resource struct {
+	space    string // of its properties
+	document string // the element of all of them
+	known    []string
+	all      []*etree.Element
+}
+
+func (s *server) resource(ctx context.Context, m *soap.Verified) (*resource, error) {
+	key, err := agreementKeys.of(m)
 	if err != nil {
-		return nil, nil, "", err
+		return nil, err
+	}
+	if s.negotiator != nil {
+		other, err := negotiationKeys.of(m)
+		switch {
+		case err != nil:
+			return nil, err
+		case other != "" && key != "":
+			return nil, fail.Errorf("agreement", fail.Invalid, "", "the message carries the keys of an agreement and of a negotiation; a request is about one of them")
+		case other != "":
+			return s.negotiated(ctx, other)
+		}
 	}
 	if key == "" {
 		list, err := s.svc.Templates(ctx)
 		if err != nil {
-			return nil, nil, "", err
+			return nil, err
 		}
+		x := &resource{space: NS, document: "AgreementFactoryProperties", known: factoryProperties}
 		for i := range list {
-			all = append(all, list[i].Encode())
+			x.all = append(x.all, list[i].Encode())
 		}
-		return all, factoryProperties, "AgreementFactoryProperties", nil
+		return x, nil
 	}
 	p, err := s.svc.Agreement(ctx, key)
 	if err != nil {
-		return nil, nil, "", err
+		return nil, err
 	}
-	return p.elements(), agreementProperties, "AgreementProperties", nil
+	return &resource{NS, "AgreementProperties", agreementProperties, p.elements()}, nil
 }
 
 // The resource properties of the factory and of an agreement.
@@ -265,18 +281,18 @@ var (
 
 // wanted adds the properties of those names to out.
 func (s *server) wanted(ctx context.Context, m *soap.Verified, names []xmldoc.Name, out *etree.Element) error {
-	all, known, doc, err := s.resource(ctx, m)
+	x, err := s.resource(ctx, m)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		if n.Space != NS || !slices.Contains(known, n.Local) {
-			return &propertyError{fail.Errorf("agreement."+opProperty, fail.Unsupported, "", "%s is no resource property here; %s has %s of the namespace %s", quoted(n.String()), doc, oneOf(known), NS)}
+		if n.Space != x.space || !slices.Contains(x.known, n.Local) {
+			return &propertyError{fail.Errorf("agreement."+opProperty, fail.Unsupported, "", "%s is no resource property here; %s has %s of the namespace %s", quoted(n.String()), x.document, oneOf(x.known), x.space)}
 		}
 	}
 	size := 0
 	for _, n := range names {
-		for _, e := range all {
+		for _, e := range x.all {
 			if e.Tag == n.Local {
 				c := e.Copy() // a request may name one twice
 				if size += xmldoc.Size(c); size > maxAnswer {
@@ -317,12 +333,15 @@ func (s *server) document(ctx context.Context, m *soap.Verified, out *etree.Elem
 	if r.err != nil {
 		return r.err
 	}
-	all, _, name, err := s.resource(ctx, m)
+	x, err := s.resource(ctx, m)
 	if err != nil {
 		return err
 	}
-	doc := NewElement(name)
-	for _, e := range all {
+	doc := NewElement(x.document)
+	if x.space == NSNegotiation {
+		doc = negotiation(x.document)
+	}
+	for _, e := range x.all {
 		doc.AddChild(e)
 	}
 	out.AddChild(doc)

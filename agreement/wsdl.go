@@ -5,6 +5,7 @@ import (
 	"embed"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"text/template"
@@ -22,6 +23,9 @@ var wsdlFiles embed.FS
 
 // schemaFiles are in the order in which each finds what it imports before it.
 var schemaFiles = []string{"ws-addressing.xsd", "base-faults.xsd", "resource.xsd", "resource-properties.xsd", "ws-agreement.xsd", "portolan-agreement.xsd"}
+
+// negotiationFile is the schema that the description of a negotiation has beside those.
+const negotiationFile = "ws-agreement-negotiation.xsd"
 
 // placeholder stands in a description for the endpoint's address.
 const placeholder = "@ADDRESS@"
@@ -97,15 +101,44 @@ var (
 	schemaLocation = regexp.MustCompile(`schemaLocation="([^"]*)"`)
 )
 
-// describe gives what serves the WSDL of some port types, and its schemas by name,
-// for the endpoint as it is seen at an address.
-func describe(ports []described) func(address, kind, name string) ([]byte, bool) {
-	wsdl := sync.OnceValue(func() []byte { return makeWSDL(ports) })
+// negotiationPorts lists what ?wsdl=negotiation describes: apart, since Terminate would
+// be there twice.
+func negotiationPorts() []described {
+	message := func(name, op string, faults ...describedFault) describedOperation {
+		o := negotiationOperation(op, nil)
+		return describedOperation{name, "neg:" + op, "neg:" + negotiationAnswer(op), o.Action, o.ReplyAction, o.FaultAction, append(faults, faultContinuing)}
+	}
+	about := []describedFault{faultUnknown, faultUnavailable}
+	return []described{
+		{"NegotiationFactory", []describedOperation{message("InitiateNegotiation", opInitiate, about...)}},
+		{"Negotiation", []describedOperation{
+			message("Negotiate", opNegotiate, about...), message("Terminate", opTerminate, about...),
+			describedProperty(opProperty, faultProperty), describedProperty(opProperties, faultProperty), describedProperty(opDocument),
+		}},
+		{"OfferAdvertisement", []describedOperation{message("Advertise", opAdvertise, about...)}},
+	}
+}
+
+// describe gives what serves the WSDL of some port types, that of a negotiation by its
+// name where there is one, and their schemas by name, for the endpoint as it is seen at
+// an address.
+func describe(ports, negotiating []described) func(address, kind, name string) ([]byte, bool) {
+	wsdl := sync.OnceValue(func() []byte { return makeWSDL(NS, ports, schemaFiles) })
+	second := sync.OnceValue(func() []byte {
+		return makeWSDL(NSNegotiation, negotiating, append(slices.Clone(schemaFiles), negotiationFile))
+	})
 	return func(address, kind, name string) ([]byte, bool) {
 		var doc []byte
 		switch kind {
 		case "wsdl":
-			doc = wsdl()
+			switch {
+			case name != "negotiation":
+				doc = wsdl()
+			case negotiating == nil:
+				return nil, false
+			default:
+				doc = second()
+			}
 		case "xsd":
 			b, err := wsdlFiles.ReadFile(path.Join("wsdl", name))
 			if err != nil || !strings.HasSuffix(name, ".xsd") {
@@ -120,19 +153,20 @@ func describe(ports []described) func(address, kind, name string) ([]byte, bool)
 	}
 }
 
-func makeWSDL(ports []described) []byte {
+func makeWSDL(target string, ports []described, files []string) []byte {
 	type message struct{ Name, Part, Element string }
 	var data struct {
 		Service  string
+		Target   string
 		Schemas  []string
 		Messages []message
 		Ports    []described
 		Bindings []struct{ Prefix, Suffix string }
 	}
-	data.Service = ports[0].Name + "Service"
+	data.Service, data.Target = ports[0].Name+"Service", target
 	data.Ports = ports
 	data.Bindings = []struct{ Prefix, Suffix string }{{"soap", ""}, {"soap12", "12"}}
-	for _, name := range schemaFiles {
+	for _, name := range files {
 		b, err := wsdlFiles.ReadFile(path.Join("wsdl", name))
 		if err != nil {
 			panic(err) // it is embedded

@@ -1,8 +1,8 @@
 <?php
 // Makes an agreement with PHP's SoapClient, by the description alone:
 //   php soap_client.php URL
-// Gets the templates, makes an agreement, reads its states, asks for its end, over
-// SOAP 1.1 and 1.2. Prints a line for each, exits 1 if one failed.
+// Gets the templates, makes an agreement, reads its states, asks for its end,
+// negotiates another, over SOAP 1.1 and 1.2. Prints a line for each, exits 1 if one failed.
 
 const WSAG = 'http://schemas.ggf.org/graap/2007/03/ws-agreement';
 const P = 'http://portolan-project.org/ns/2026/agreement';
@@ -81,6 +81,31 @@ function drive(string $url, int $version): void
                 return;
             }
             throw new Exception('the offer was taken');
+        },
+        'negotiate' => function () use ($url, $version, $offer) {
+            $client = new SoapClient("$url?wsdl=negotiation", [
+                'soap_version' => $version, 'trace' => true, 'exceptions' => true, 'cache_wsdl' => WSDL_CACHE_NONE,
+            ]);
+            $client->InitiateNegotiation(['NegotiationContext' => [
+                'NegotiationType' => ['Negotiation' => ['any' => '']], 'AgreementResponder' => 'NegotiationResponder',
+            ]]);
+            want(preg_match('~:NegotiationKey[^>]*>([^<]+)<~', $client->__getLastResponse(), $m) === 1, $client->__getLastResponse());
+            $headers = [new SoapHeader(P, 'NegotiationKey', $m[1])];
+            $o = $offer('1')['AgreementOffer'];
+            $o['OfferId'] = 'mine';
+            $o['NegotiationOfferContext'] = ['CounterOfferTo' => '1', 'Creator' => 'NegotiationInitiator', 'State' => ['Solicited' => ['any' => '']]];
+            $o['NegotiationConstraints'] = ['Item' => [['Name' => 'name', 'Type' => 'Required', 'Location' => "//*[local-name()='KPIName']", 'ItemConstraint' => ['any' => '']]]];
+            $client->__soapCall('Negotiate', [['NegotiationOffer' => [$o]]], null, $headers);
+            $x = $client->__getLastResponse();
+            want(str_contains($x, '<neg:CounterOfferTo>mine<') && str_contains($x, '<neg:Acceptable>'), $x);
+            $client->__soapCall('Terminate', [['any' => '<w:Why xmlns:w="urn:test">no longer needed</w:Why>']], null, $headers);
+            try {
+                $client->__soapCall('GetResourcePropertyDocument', [[]], null, $headers);
+            } catch (SoapFault $f) {
+                want(isset($f->detail->ResourceUnknownFault), print_r($f->detail ?? null, true));
+                return;
+            }
+            throw new Exception('a negotiation that was ended is there');
         },
     ];
     foreach ($deeds as $name => $deed) {

@@ -1,7 +1,7 @@
 """Makes an agreement with zeep, by the description alone: python3 zeep_client.py URL
 
 Gets the templates, makes an agreement of the first, reads its states, asks for its end,
-over SOAP 1.1 and 1.2. Prints a line for each, exits 1 if one failed.
+negotiates another, over SOAP 1.1 and 1.2. Prints a line for each, exits 1 if one failed.
 """
 import sys
 
@@ -20,9 +20,9 @@ def want(condition, what):
         raise AssertionError(what)
 
 
-def key_of(epr):
+def key_of(epr, local="AgreementKey"):
     """The reference parameter of an EPR, as a header; zeep gives its text."""
-    header = etree.Element("{%s}AgreementKey" % P)
+    header = etree.Element("{%s}%s" % (P, local))
     header.text = epr["ReferenceParameters"]["_value_1"][0]
     return [header]
 
@@ -103,7 +103,38 @@ def drive(suffix):
             return
         raise AssertionError("the offer was taken")
 
-    for deed in (templates, create, create_pending, read_states, read_document, terminate, refused):
+    def negotiate():
+        second = zeep.Client(url + "?wsdl=negotiation")
+
+        def port(name):
+            return second.bind("NegotiationFactoryService", name + "Port" + suffix)
+
+        context = {"NegotiationType": {"Negotiation": {"_value_1": []}}, "AgreementResponder": "NegotiationResponder"}
+        answer = port("NegotiationFactory").InitiateNegotiation(NegotiationContext=context)
+        headers = key_of(answer["CreatedNegotiationEPR"] if "CreatedNegotiationEPR" in answer else answer, "NegotiationKey")
+        o = offer()
+        o["OfferId"] = "mine"
+        o["NegotiationOfferContext"] = {"CounterOfferTo": "1", "Creator": "NegotiationInitiator", "State": {"Solicited": {}}}
+        o["NegotiationConstraints"] = {"Item": [{
+            "Name": "cpus", "Type": "Required", "Importance": 2,
+            "Location": "//*[local-name()='TotalCPUCount']/*[local-name()='Exact']", "ItemConstraint": {},
+        }]}
+        answer = port("Negotiation").Negotiate(NegotiationOffer=[o], _soapheaders=headers)
+        counter = answer["NegotiationCounterOffer"] if "NegotiationCounterOffer" in answer else answer
+        want(len(counter) == 1, str(answer))
+        answered = counter[0]["NegotiationOfferContext"]
+        want(answered["CounterOfferTo"] == "mine" and answered["State"]["Acceptable"] is not None, str(answer))
+        document = port("Negotiation").GetResourcePropertyDocument(_soapheaders=headers)
+        want("NegotiationResponder" in str(document) and "queueWait" in str(document), str(document))
+        port("Negotiation").Terminate(_soapheaders=headers)
+        try:
+            port("Negotiation").Negotiate(NegotiationOffer=[o], _soapheaders=headers)
+        except zeep.exceptions.Fault as f:
+            want(f.detail.find("{http://docs.oasis-open.org/wsrf/r-2}ResourceUnknownFault") is not None, etree.tostring(f.detail))
+            return
+        raise AssertionError("a negotiation that was ended goes on")
+
+    for deed in (templates, create, create_pending, read_states, read_document, terminate, refused, negotiate):
         try:
             deed()
             print("ok", deed.__name__, mode)

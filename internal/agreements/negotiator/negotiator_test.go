@@ -1,0 +1,865 @@
+package negotiator_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/agreement/agreementtest"
+	"github.com/portolan-project/portolan/internal/agreements/calendar"
+	"github.com/portolan-project/portolan/internal/agreements/engine"
+	"github.com/portolan-project/portolan/internal/agreements/negotiator"
+	"github.com/portolan-project/portolan/internal/agreements/terms"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/internal/store/mem"
+	"github.com/portolan-project/portolan/internal/xmldoc"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// planner knows one template, of CPUs for a window at the site a or b, whose pools have
+// their names. A CPU costs 1.5 for an hour.
+type planner struct {
+	template agreement.Template
+	sites    []string
+	err      error // of Plan, if it is not nil
+	takes    time.Duration
+}
+
+func (p *planner) Templates(context.Context) ([]agreement.Template, error) {
+	return []agreement.Template{p.template}, nil
+}
+
+func (p *planner) Sites(context.Context) ([]string, error) { return p.sites, nil }
+
+func (p *planner) Plan(ctx context.Context, o *agreement.Offer) (engine.Proposal, error) {
+	time.Sleep(p.takes)
+	if p.err != nil {
+		return engine.Proposal{}, p.err
+	}
+	if o.Context.TemplateName != p.template.Name {
+		return engine.Proposal{}, agreement.Refuse(agreement.NoSuchTemplate, "there is no such template")
+	}
+	q, err := terms.Read(&o.Agreement, time.Now(), terms.Settings{})
+	if err != nil {
+		return engine.Proposal{}, err
+	}
+	b := q.Services[0].Capacity
+	if b == nil {
+		return engine.Proposal{}, fail.Errorf("planner", fail.Unsupported, "", "only capacity is promised here")
+	}
+	return engine.Proposal{
+		Owner: soap.PrincipalFrom(ctx).Name, VO: "bio", Name: o.Name, TemplateID: "1", TemplateName: o.Context.TemplateName, Document: xmldoc.Marshal(o.Encode()),
+		ExpirationTime: q.Expiration,
+		Alternatives: []engine.Plan{{
+			Name: b.Place.Site, Price: b.Amount.CPUs * 1500 * int64(b.Window.Length()/time.Hour),
+			Holds: []calendar.Hold{{ID: "0", Pool: b.Place.Site, Amount: calendar.Amount{CPUs: b.Amount.CPUs}, From: b.Window.Start, Until: b.Window.End}},
+		}},
+	}, nil
+}
+
+// world is a gateway with sites of 8 and 16 CPUs; its time begins at a full hour.
+type world struct {
+	testing.TB
+	st     *mem.Store
+	engine *engine.Engine
+	plan   *planner
+	n      *negotiator.Negotiator
+	ctx    context.Context //nolint:containedctx // who asks, in all calls of a test
+	began  time.Time
+}
+
+func as(ctx context.Context, name string) context.Context {
+	return soap.WithPrincipal(ctx, soap.Principal{Name: name, Method: "tls"})
+}
+
+func newWorld(t testing.TB, o negotiator.Options) *world {
+	t.Helper()
+	w := &world{TB: t, st: mem.New(), began: time.Now().UTC().Truncate(time.Hour), ctx: as(t.Context(), "CN=ann")}
+	t.Cleanup(func() { _ = w.st.Close() })
+	var err error
+	if w.engine, err = engine.New(t.Context(), w.st, engine.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = w.engine.SetPools(t.Context(), []calendar.Pool{{ID: "a", Capacity: calendar.Amount{CPUs: 8}}, {ID: "b", Capacity: calendar.Amount{CPUs: 16}}}); err != nil {
+		t.Fatal(err)
+	}
+	w.plan = &planner{template: agreement.Template{Agreement: w.asked("a", 1, 1, 1).Agreement, TemplateID: "1"}, sites: []string{"a", "b"}}
+	w.open(o)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = w.engine.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	return w
+}
+
+func (w *world) open(o negotiator.Options) {
+	w.Helper()
+	var err error
+	if w.n, err = negotiator.New(w.st, w.engine, w.plan, o); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// in gives the time some hours from the beginning.
+func (w *world) in(hours int) time.Time { return w.began.Add(time.Duration(hours) * time.Hour) }
+
+// asked is an offer of CPUs at a site from one hour until another.
+func (w *world) asked(site string, cpus int64, from, until int, items ...agreement.NegotiationItem) agreement.NegotiationOffer {
+	b := terms.Booking{Place: terms.Place{Site: site}, Amount: calendar.Amount{CPUs: cpus}, Window: terms.Window{Start: w.in(from), End: w.in(from + until)}}
+	o := agreement.NegotiationOffer{OfferID: "o"}
+	o.Name = "capacity"
+	o.Context = agreement.Context{ServiceProvider: agreement.Responder, TemplateID: "1", TemplateName: "capacity"}
+	o.Terms = &agreement.Compositor{Kind: agreement.All, Terms: []agreement.Term{&agreement.ServiceDescription{Name: "c", ServiceName: "s", Description: b.Element()}}}
+	o.OfferContext = agreement.OfferContext{CounterOfferTo: "1", Creator: agreement.NegotiationInitiator, State: agreement.Solicited}
+	o.Constraints.Items = items
+	return o
+}
+
+// may is an item that lets an element of the capacity be changed, within facets.
+func may(local string, typ agreement.ConstraintType, importance int64, facets ...string) agreement.NegotiationItem {
+	i := agreement.NegotiationItem{Type: typ, Importance: importance}
+	i.Name, i.Location = local, "/neg:NegotiationOffer/wsag:Terms/wsag:All/wsag:ServiceDescriptionTerm/p:Capacity/p:"+local
+	i.Scope = map[string]string{"neg": agreement.NSNegotiation, "wsag": agreement.NS, "p": agreement.NSPortolan}
+	i.Constraint = agreement.NewElement("ItemConstraint")
+	i.Constraint.CreateAttr("xmlns:xs", "http://www.w3.org/2001/XMLSchema")
+	for _, f := range facets {
+		name, value, _ := strings.Cut(f, "=")
+		i.Constraint.CreateElement("xs:"+name).CreateAttr("value", value)
+	}
+	return i
+}
+
+// booked reads what an offer asks for.
+func (w *world) booked(a *agreement.Agreement) (site string, cpus int64, from, until time.Time) {
+	w.Helper()
+	q, err := terms.Read(a, time.Now(), terms.Settings{})
+	if err != nil {
+		w.Fatal(err)
+	}
+	b := q.Services[0].Capacity
+	return b.Place.Site, b.Amount.CPUs, b.Window.Start, b.Window.End
+}
+
+func (w *world) fill(id, site string, cpus int64, from, until int) {
+	w.Helper()
+	_, err := w.engine.Propose(w.ctx, engine.Proposal{ID: id, Owner: "CN=other", Document: []byte("x"), Alternatives: []engine.Plan{{Holds: []calendar.Hold{{ID: "0", Pool: site, Amount: calendar.Amount{CPUs: cpus}, From: w.in(from), Until: w.in(until)}}}}})
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) initiate() string {
+	w.Helper()
+	key, err := w.n.Initiate(w.ctx, request(nil))
+	if err != nil {
+		w.Fatal(err)
+	}
+	return key
+}
+
+func request(about *agreement.Renegotiation) *agreement.InitiateRequest {
+	return &agreement.InitiateRequest{Context: agreement.NegotiationContext{AgreementResponder: agreement.NegotiationResponder, Renegotiation: about}}
+}
+
+func (w *world) negotiate(key string, offers ...agreement.NegotiationOffer) []agreement.NegotiationOffer {
+	w.Helper()
+	answers, err := w.n.Negotiate(w.ctx, key, offers)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return answers
+}
+
+// one gives the only answer to an offer.
+func (w *world) one(key string, o agreement.NegotiationOffer, want agreement.OfferState) agreement.NegotiationOffer {
+	w.Helper()
+	answers := w.negotiate(key, o)
+	if len(answers) != 1 || answers[0].OfferContext.State != want {
+		for _, a := range answers {
+			w.Logf("%s %s", a.OfferContext.State, a.OfferContext.Reason())
+		}
+		w.Fatalf("%d answers; wanted one that is %s", len(answers), want)
+	}
+	return answers[0]
+}
+
+func (w *world) bind(key, to string, o agreement.Offer, old *soap.EPR) (string, bool, error) {
+	epr := agreement.NewNegotiationEPR("urn:here", key)
+	x := &agreement.NegotiationExtension{ResponderEPR: &epr, AgreementEPR: old, OfferContext: agreement.OfferContext{CounterOfferTo: to, Creator: agreement.NegotiationInitiator, State: agreement.Acceptable}}
+	// As it comes over the wire.
+	d, err := agreement.DecodeOffer(o.Encode())
+	if err != nil {
+		w.Fatal(err)
+	}
+	return w.n.Bind(w.ctx, x, &agreement.CreateRequest{Offer: *d})
+}
+
+// live gives what the engine has that is not the others'.
+func (w *world) live() (list []engine.Record) {
+	for _, r := range w.engine.Live() {
+		if r.Owner != "CN=other" {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+func (w *world) refused(err error, code agreement.Code, words string) {
+	w.Helper()
+	r, ok := errors.AsType[*agreement.Refusal](err)
+	if !ok || r.Code != code || !strings.Contains(strings.Join(r.Sentences, "\n"), words) {
+		w.Errorf("%v; want %s with %q", err, code, words)
+	}
+}
+
+func bubble(t *testing.T, o negotiator.Options, do func(*world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { do(newWorld(t, o)) })
+}
+
+func holding(context.Context) bool { return true }
+
+// TestNegotiatorSuite runs the suite in real time; nothing in it waits.
+func TestNegotiatorSuite(t *testing.T) {
+	for name, hold := range map[string]func(context.Context) bool{"promising": nil, "holding": holding} {
+		t.Run(name, func(t *testing.T) {
+			agreementtest.RunNegotiator(t, func() agreement.Negotiator { return newWorld(t, negotiator.Options{Hold: hold}).n })
+		})
+	}
+}
+
+func TestAsItIs(t *testing.T) {
+	bubble(t, negotiator.Options{Unit: "credit"}, func(w *world) {
+		key := w.initiate()
+		a := w.one(key, w.asked("a", 8, 1, 2), agreement.Acceptable)
+		q, ok := a.OfferContext.Quoted()
+		if !ok || q != (agreement.Quote{Price: "24", Unit: "credit", Start: w.in(1), End: w.in(3)}) {
+			w.Errorf("quoted %+v", q)
+		}
+		if want := w.began.Add(10 * time.Minute); !a.OfferContext.ExpirationTime.Equal(want) || a.OfferContext.CounterOfferTo != "o" || a.OfferContext.Creator != agreement.NegotiationResponder {
+			w.Errorf("%+v", a.OfferContext)
+		}
+		advisory := w.asked("a", 8, 1, 2)
+		advisory.OfferID, advisory.OfferContext.State = "p", agreement.Advisory
+		if a := w.one(key, advisory, agreement.Advisory); !a.OfferContext.ExpirationTime.IsZero() {
+			w.Errorf("%+v", a.OfferContext)
+		}
+		if live := w.live(); len(live) != 0 {
+			w.Errorf("it bound %+v", live)
+		}
+		key2, handled, err := w.bind(key, a.OfferID, a.Offer(), nil)
+		if key2 != "" || handled || err != nil {
+			w.Errorf("%q, %v, %v", key2, handled, err)
+		}
+	})
+}
+
+func TestLater(t *testing.T) {
+	bubble(t, negotiator.Options{}, func(w *world) {
+		w.fill("x", "a", 4, 1, 5)
+		key := w.initiate()
+		w.one(key, w.asked("a", 8, 2, 2), agreement.OfferRejected)
+		o := w.asked("a", 8, 2, 2, may("StartTime", agreement.Required, 0), may("EndTime", agreement.Required, 0))
+		o.OfferID = "p"
+		a := w.one(key, o, agreement.Acceptable)
+		if _, cpus, from, until := w.booked(&a.Agreement); cpus != 8 || !from.Equal(w.in(5)) || !until.Equal(w.in(7)) {
+			w.Errorf("%d CPUs from %s until %s", cpus, from, until)
+		}
+		// No earlier than the constraint lets, over a second obstacle.
+		w.fill("y", "a", 4, 6, 9)
+		o = w.asked("a", 8, 2, 2, may("StartTime", agreement.Required, 0, "minInclusive="+w.in(6).Format(time.RFC3339)), may("EndTime", agreement.Required, 0))
+		o.OfferID = "q"
+		a = w.one(key, o, agreement.Acceptable)
+		if _, _, from, until := w.booked(&a.Agreement); !from.Equal(w.in(9)) || !until.Equal(w.in(11)) {
+			w.Errorf("from %s until %s", from, until)
+		}
+		o = w.asked("a", 8, 2, 2, may("StartTime", agreement.Required, 0), may("EndTime", agreement.Required, 0, "maxInclusive="+w.in(10).Format(time.RFC3339)))
+		o.OfferID = "r"
+		if a = w.one(key, o, agreement.OfferRejected); !strings.Contains(a.OfferContext.Reason(), "there is no room for 8 CPUs") {
+			w.Error(a.OfferContext.Reason())
+		}
+	})
+}
+
+func TestFewer(t *testing.T) {
+	for name, c := range map[string]struct {
+		facets []string
+		typ    agreement.ConstraintType
+		want   int64 // 0 is none
+	}{
+		"anything":            {nil, agreement.Required, 5},
+		"from 5":              {[]string{"minInclusive=5", "maxInclusive=8"}, agreement.Required, 5},
+		"from 6":              {[]string{"minInclusive=6"}, agreement.Required, 0},
+		"above 4":             {[]string{"minExclusive=4"}, agreement.Required, 5},
+		"below 5":             {[]string{"maxExclusive=5"}, agreement.Required, 4},
+		"up to 4.5":           {[]string{"maxInclusive=4.5"}, agreement.Required, 4},
+		"of some":             {[]string{"enumeration=2", "enumeration=4", "enumeration=8"}, agreement.Required, 4},
+		"of others":           {[]string{"enumeration=6", "enumeration=8"}, agreement.Required, 0},
+		"rather from 6":       {[]string{"minInclusive=6"}, agreement.Optional, 5},
+		"rather of others":    {[]string{"enumeration=6"}, agreement.Optional, 5},
+		"a pattern of digits": {[]string{"pattern=[24]"}, agreement.Required, 0}, // 1 is not let: nothing is found by halves
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, negotiator.Options{}, func(w *world) {
+				w.fill("x", "a", 3, 1, 5)
+				o := w.asked("a", 8, 2, 2, may("CPUs", c.typ, 1, c.facets...))
+				if c.want == 0 {
+					w.one(w.initiate(), o, agreement.OfferRejected)
+					return
+				}
+				a := w.one(w.initiate(), o, agreement.Acceptable)
+				if _, cpus, from, _ := w.booked(&a.Agreement); cpus != c.want || !from.Equal(w.in(2)) {
+					w.Errorf("%d CPUs from %s", cpus, from)
+				}
+			})
+		})
+	}
+}
+
+func TestElsewhere(t *testing.T) {
+	bubble(t, negotiator.Options{}, func(w *world) {
+		key := w.initiate()
+		o := w.asked("a", 12, 2, 2, may("Site", agreement.Required, 0, "enumeration=c", "enumeration=b"))
+		a := w.one(key, o, agreement.Acceptable)
+		if site, cpus, _, _ := w.booked(&a.Agreement); site != "b" || cpus != 12 {
+			w.Errorf("%d CPUs at %s", cpus, site)
+		}
+		o = w.asked("a", 12, 2, 2, may("Site", agreement.Required, 0))
+		o.OfferID = "p"
+		w.one(key, o, agreement.Acceptable)
+		w.plan.sites = nil
+		o.OfferID = "q"
+		w.one(key, o, agreement.OfferRejected)
+	})
+}
+
+// TestByImportance: of what could be kept, that comes first which breaks no wish, and then
+// that which breaks the smaller one.
+func TestByImportance(t *testing.T) {
+	bubble(t, negotiator.Options{}, func(w *world) {
+		w.fill("x", "a", 4, 1, 5)
+		key := w.initiate()
+		latest := "maxInclusive=" + w.in(4).Format(time.RFC3339)
+		for i, c := range []struct {
+			time, cpus int64
+			want       []string
+		}{{1, 5, []string{"elsewhere", "later", "fewer"}}, {5, 1, []string{"elsewhere", "fewer", "later"}}} {
+			o := w.asked("a", 8, 2, 2, may("StartTime", agreement.Optional, c.time, latest), may("EndTime", agreement.Required, 0), may("CPUs", agreement.Optional, c.cpus, "minInclusive=8"), may("Site", agreement.Required, 0))
+			o.OfferID = "o" + strconv.Itoa(i)
+			var got []string
+			for _, a := range w.negotiate(key, o) {
+				site, cpus, from, _ := w.booked(&a.Agreement)
+				switch {
+				case site == "b" && cpus == 8 && from.Equal(w.in(2)):
+					got = append(got, "elsewhere")
+				case site == "a" && cpus == 4 && from.Equal(w.in(2)):
+					got = append(got, "fewer")
+				case site == "a" && cpus == 8 && from.Equal(w.in(5)):
+					got = append(got, "later")
+				default:
+					w.Errorf("%d CPUs at %s from %s", cpus, site, from)
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				w.Errorf("%v; want %v", got, c.want)
+			}
+		}
+	})
+}
+
+// TestHeld: where the policy says so, a quote holds, binds when it is taken, and lets go by
+// itself, when it is rejected and when the negotiation ends.
+func TestHeld(t *testing.T) {
+	bubble(t, negotiator.Options{Hold: holding}, func(w *world) {
+		key := w.initiate()
+		a := w.one(key, w.asked("a", 6, 1, 2), agreement.Acceptable)
+		if q, _ := a.OfferContext.Quoted(); !q.Held {
+			w.Errorf("%+v", q)
+		}
+		live := w.live()
+		if len(live) != 1 || live[0].State != agreement.Pending || !live[0].Prepared.Equal(a.OfferContext.ExpirationTime) {
+			w.Fatalf("%+v", live)
+		}
+		o := w.asked("a", 6, 1, 2)
+		o.OfferID = "p"
+		w.one(key, o, agreement.OfferRejected) // it is held
+		other := a.Offer()
+		other.Terms = w.asked("a", 7, 1, 2).Terms
+		_, _, err := w.bind(key, a.OfferID, other, nil)
+		w.refused(err, agreement.NotCompliant, `"7"`)
+		got, handled, err := w.bind(key, a.OfferID, a.Offer(), nil)
+		if err != nil || !handled || got != live[0].ID {
+			w.Fatalf("%q, %v, %v", got, handled, err)
+		}
+		if r, err := w.engine.Get(w.ctx, got); err != nil || r.State != agreement.Observed || r.Owner != "CN=ann" {
+			w.Errorf("%+v, %v", r, err)
+		}
+		// By the offer that it answers, again, and after all has expired.
+		for _, to := range []string{"o", a.OfferID} {
+			if again, handled, err := w.bind(key, to, a.Offer(), nil); again != got || !handled || err != nil {
+				w.Errorf("%q, %v, %v", again, handled, err)
+			}
+			time.Sleep(61 * time.Minute)
+		}
+
+		key = w.initiate()
+		quote := func(id string) agreement.NegotiationOffer {
+			o := w.asked("b", 16, 20, 2)
+			o.OfferID = id
+			return w.one(key, o, agreement.Acceptable)
+		}
+		free := func(what string) {
+			w.Helper()
+			synctest.Wait()
+			if f := w.engine.Free("b", w.in(20), w.in(22)); f.CPUs != 16 {
+				w.Errorf("%s: %d CPUs are free", what, f.CPUs)
+			}
+		}
+		a = quote("a")
+		time.Sleep(10 * time.Minute)
+		free("expired")
+		_, _, err = w.bind(key, a.OfferID, a.Offer(), nil)
+		w.refused(err, agreement.Expired, "expired")
+		a = quote("b")
+		no := a
+		no.OfferID, no.OfferContext = "c", agreement.OfferContext{CounterOfferTo: a.OfferID, Creator: agreement.NegotiationInitiator, State: agreement.OfferRejected}
+		if answers := w.negotiate(key, no); len(answers) != 0 {
+			w.Errorf("%+v", answers)
+		}
+		free("rejected")
+		_, _, err = w.bind(key, a.OfferID, a.Offer(), nil)
+		w.refused(err, agreement.WrongState, "rejected by you")
+		a = quote("d")
+		if err := w.n.TerminateNegotiation(w.ctx, key, nil); err != nil {
+			w.Error(err)
+		}
+		free("ended")
+		_, _, err = w.bind(key, a.OfferID, a.Offer(), nil)
+		w.refused(err, agreement.Expired, "no negotiation with that key")
+		for name, c := range map[string]struct {
+			epr  *soap.EPR
+			want string
+		}{"none": {nil, ""}, "strange": {&soap.EPR{Address: "urn:x"}, "send it as it was given"}} {
+			key, handled, err := w.n.Bind(w.ctx, &agreement.NegotiationExtension{ResponderEPR: c.epr}, &agreement.CreateRequest{Offer: a.Offer()})
+			if key != "" || handled || (err == nil) != (c.want == "") {
+				w.Errorf("%s: %q, %v, %v", name, key, handled, err)
+			}
+			if err != nil {
+				w.refused(err, agreement.WrongState, c.want)
+			}
+		}
+	})
+}
+
+// TestReplaced: an agreement that is renegotiated ends when the new one is made, in one
+// transaction, and stays where that fails (N6).
+func TestReplaced(t *testing.T) {
+	bubble(t, negotiator.Options{Hold: holding}, func(w *world) {
+		old := engine.Proposal{ID: "old", Owner: "CN=ann", VO: "bio", Document: []byte("x"), Alternatives: []engine.Plan{{Holds: []calendar.Hold{{ID: "0", Pool: "a", Amount: calendar.Amount{CPUs: 6}, From: w.in(1), Until: w.in(4)}}}}}
+		if _, err := w.engine.Propose(w.ctx, old); err != nil {
+			w.Fatal(err)
+		}
+		epr := agreement.NewEPR("urn:here", "old")
+		key, err := w.n.Initiate(w.ctx, request(&agreement.Renegotiation{ResponderEPR: epr}))
+		if err != nil {
+			w.Fatal(err)
+		}
+		for name, about := range map[string]soap.EPR{"moon": agreement.NewEPR("urn:here", "moon"), "strange": {Address: "urn:x"}} {
+			if _, err := w.n.Initiate(w.ctx, request(&agreement.Renegotiation{ResponderEPR: about})); !fail.Is(err, fail.NotFound) {
+				w.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, err := w.n.Initiate(as(w.ctx, "CN=bob"), request(&agreement.Renegotiation{ResponderEPR: epr})); !fail.Is(err, fail.NotFound) {
+			w.Errorf("another's: %v", err)
+		}
+		a := w.one(key, w.asked("a", 8, 2, 2), agreement.Acceptable) // what the old one holds counts as free
+		b := w.asked("a", 7, 2, 2)
+		b.OfferID = "p"
+		b = w.one(key, b, agreement.Acceptable)
+		if live := w.live(); len(live) != 1 || live[0].State != agreement.Observed {
+			w.Fatalf("it bound %+v", live)
+		}
+		_, _, err = w.bind(key, a.OfferID, a.Offer(), nil)
+		w.refused(err, agreement.WrongState, "RenegotiationExtension")
+		moon := agreement.NewEPR("urn:here", "moon")
+		_, _, err = w.bind(key, a.OfferID, a.Offer(), &moon)
+		w.refused(err, agreement.WrongState, "another agreement")
+		w.fill("x", "a", 1, 2, 3)
+		if _, _, err = w.bind(key, a.OfferID, a.Offer(), &epr); !fail.Is(err, fail.Exhausted) {
+			w.Errorf("without room: %v", err)
+		}
+		if r, err := w.engine.Get(w.ctx, "old"); err != nil || r.State != agreement.Observed {
+			w.Errorf("%+v, %v", r, err)
+		}
+		for range 2 {
+			got, handled, err := w.bind(key, b.OfferID, b.Offer(), &epr)
+			if err != nil || !handled {
+				w.Fatalf("%q, %v, %v", got, handled, err)
+			}
+			r, err := w.engine.Get(w.ctx, got)
+			if err != nil || r.State != agreement.Observed || r.Replaces != "old" {
+				w.Errorf("%+v, %v", r, err)
+			}
+			if live := w.live(); len(live) != 1 || live[0].ID != got {
+				w.Errorf("%+v", live)
+			}
+		}
+		_, err = w.n.Initiate(w.ctx, request(&agreement.Renegotiation{ResponderEPR: epr}))
+		w.refused(err, agreement.WrongState, "only one that is Observed")
+		if _, _, err = w.bind(key, a.OfferID, a.Offer(), &epr); !fail.Is(err, fail.Conflict) {
+			w.Errorf("the old one ended: %v", err)
+		}
+	})
+}
+
+// TestExpired: nothing can be referred to after its time (N7), and what is over is
+// forgotten.
+func TestExpired(t *testing.T) {
+	bubble(t, negotiator.Options{Life: time.Hour, Kept: time.Hour, Quote: 2 * time.Hour}, func(w *world) {
+		req := request(nil)
+		req.Context.ExpirationTime = w.began
+		_, err := w.n.Initiate(w.ctx, req)
+		w.refused(err, agreement.Expired, "has passed")
+		req.Context.ExpirationTime = w.in(1000)
+		long, err := w.n.Initiate(w.ctx, req)
+		if err != nil {
+			w.Fatal(err)
+		}
+		if p, err := w.n.Negotiation(w.ctx, long); err != nil || !p.Context.ExpirationTime.Equal(w.in(24)) {
+			w.Errorf("%+v, %v", p, err)
+		}
+		key := w.initiate()
+		a := w.one(key, w.asked("a", 8, 5, 2), agreement.Acceptable)
+		if !a.OfferContext.ExpirationTime.Equal(w.in(1)) { // not longer than the negotiation
+			w.Errorf("%+v", a.OfferContext)
+		}
+		late := w.asked("a", 8, 5, 2)
+		late.OfferID, late.OfferContext.ExpirationTime = "late", w.began
+		_, err = w.n.Negotiate(w.ctx, key, []agreement.NegotiationOffer{late})
+		w.refused(err, agreement.Expired, "late")
+		b := w.one(long, w.asked("a", 8, 5, 2), agreement.Acceptable)
+		time.Sleep(time.Hour)
+		_, err = w.n.Negotiate(w.ctx, key, []agreement.NegotiationOffer{w.asked("a", 8, 5, 2)})
+		w.refused(err, agreement.Expired, "initiate another")
+		w.refused(w.n.Advertise(w.ctx, key, []agreement.NegotiationOffer{w.asked("a", 8, 5, 2)}), agreement.Expired, "initiate another")
+		_, _, err = w.bind(key, a.OfferID, a.Offer(), nil)
+		w.refused(err, agreement.Expired, "expired")
+		if _, err := w.n.Negotiation(w.ctx, key); err != nil {
+			w.Error(err)
+		}
+		time.Sleep(time.Hour)
+		next := b
+		next.OfferID = "next"
+		next.OfferContext = agreement.OfferContext{CounterOfferTo: b.OfferID, Creator: agreement.NegotiationInitiator, State: agreement.Solicited}
+		_, err = w.n.Negotiate(w.ctx, long, []agreement.NegotiationOffer{next})
+		w.refused(err, agreement.Expired, "begin again")
+		if _, err := w.n.Negotiation(w.ctx, key); !fail.Is(err, fail.NotFound) {
+			w.Error(err)
+		}
+		ctx, cancel := context.WithCancel(w.ctx)
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = w.n.Run(ctx) })
+		synctest.Wait()
+		if n := w.records("negotiations/instance/"); n != 1 {
+			w.Errorf("%d negotiations are kept", n)
+		}
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		if n := w.records("negotiations/"); n != 0 {
+			w.Errorf("%d records are kept", n)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+func (w *world) records(prefix string) int {
+	list, _, err := w.st.ListRecords(w.ctx, prefix, store.RecordOptions{})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return len(list)
+}
+
+// TestBounds: each bound lets as much as it says, and no more (N11).
+func TestBounds(t *testing.T) {
+	bubble(t, negotiator.Options{MaxOpen: 3, MaxOffers: 8, MaxDepth: 3, MaxRounds: 5, Hold: holding, MaxHeld: 2}, func(w *world) {
+		var keys []string
+		for range 3 {
+			keys = append(keys, w.initiate())
+		}
+		_, err := w.n.Initiate(w.ctx, request(nil))
+		w.refused(err, agreement.NoCapacity, "as many negotiations open")
+		if _, err := w.n.Initiate(as(w.ctx, "CN=bob"), request(nil)); err != nil {
+			w.Error(err) // another's
+		}
+		if err := w.n.TerminateNegotiation(w.ctx, keys[0], nil); err != nil {
+			w.Fatal(err)
+		}
+		keys[0] = w.initiate()
+
+		o := w.asked("a", 1, 1, 1)
+		o.OfferContext.State = agreement.Advisory
+		a := w.one(keys[0], o, agreement.Advisory)
+		answer := func(to agreement.NegotiationOffer, id string) agreement.NegotiationOffer {
+			to.OfferContext = agreement.OfferContext{CounterOfferTo: to.OfferID, Creator: agreement.NegotiationInitiator, State: agreement.Advisory}
+			to.OfferID = id
+			return to
+		}
+		a = w.one(keys[0], answer(a, "p"), agreement.Advisory)
+		_, err = w.n.Negotiate(w.ctx, keys[0], []agreement.NegotiationOffer{answer(a, "q")})
+		w.refused(err, agreement.NoCapacity, "begin again")
+
+		var many []agreement.NegotiationOffer
+		for k := range 5 {
+			o.OfferID = fmt.Sprint("o", k)
+			many = append(many, o)
+		}
+		_, err = w.n.Negotiate(w.ctx, keys[1], many)
+		w.refused(err, agreement.NoCapacity, "more than 8 offers")
+		if p, err := w.n.Negotiation(w.ctx, keys[1]); err != nil || len(p.Offers) != 0 {
+			w.Errorf("what was refused is kept: %+v, %v", p, err)
+		}
+		w.negotiate(keys[1], many[:4]...)
+
+		for k := range 5 {
+			o.OfferID = fmt.Sprint("o", k)
+			if err := w.n.Advertise(w.ctx, keys[2], []agreement.NegotiationOffer{o}); err != nil {
+				w.Fatal(err)
+			}
+		}
+		o.OfferID = "o5"
+		w.refused(w.n.Advertise(w.ctx, keys[2], []agreement.NegotiationOffer{o}), agreement.NoCapacity, "5 rounds")
+		if err := w.n.TerminateNegotiation(w.ctx, keys[2], nil); err != nil {
+			w.Fatal(err)
+		}
+		keys[2] = w.initiate()
+		held := 0
+		for k := range 3 {
+			o.OfferID, o.OfferContext.State = fmt.Sprint("s", k), agreement.Solicited
+			a := w.one(keys[2], o, agreement.Acceptable)
+			if q, _ := a.OfferContext.Quoted(); q.Held {
+				held++
+			}
+		}
+		if live := w.live(); held != 2 || len(live) != 2 {
+			w.Errorf("%d are held: %+v", held, live)
+		}
+		o.OfferID = strings.Repeat("i", 257)
+		_, err = w.n.Negotiate(w.ctx, keys[2], []agreement.NegotiationOffer{o})
+		w.refused(err, agreement.WrongState, "may have 256")
+		big := request(nil)
+		big.Context.Initiator = agreement.Why(strings.Repeat("x", 4000))
+		for range 20 {
+			big.Context.Extensions = append(big.Context.Extensions, agreement.Why(strings.Repeat("x", 4000)))
+		}
+		_, err = w.n.Initiate(as(w.ctx, "CN=eve"), big)
+		w.refused(err, agreement.UnsupportedTerm, "leave extensions out")
+	})
+	if _, err := negotiator.New(nil, nil, nil, negotiator.Options{MaxOpen: -1}); !fail.Is(err, fail.Invalid) {
+		t.Error(err)
+	}
+	if _, err := negotiator.New(nil, nil, nil, negotiator.Options{Life: 48 * time.Hour}); !fail.Is(err, fail.Invalid) {
+		t.Error(err)
+	}
+}
+
+// TestTries: what is tried for one offer is bounded.
+func TestTries(t *testing.T) {
+	bubble(t, negotiator.Options{MaxTries: 3}, func(w *world) {
+		w.fill("x", "a", 3, 1, 5)
+		a := w.one(w.initiate(), w.asked("a", 8, 2, 2, may("CPUs", agreement.Required, 0)), agreement.Acceptable)
+		if _, cpus, _, _ := w.booked(&a.Agreement); cpus < 1 || cpus > 5 { // the best of what was found by then
+			w.Errorf("%d CPUs", cpus)
+		}
+	})
+}
+
+// TestTime: what is looked for in one call takes a time, and no more.
+func TestTime(t *testing.T) {
+	bubble(t, negotiator.Options{MaxTime: 10 * time.Second}, func(w *world) {
+		w.fill("x", "a", 3, 1, 5)
+		w.plan.takes = 3 * time.Second
+		key, began := w.initiate(), time.Now()
+		w.one(key, w.asked("a", 8, 2, 2, may("CPUs", agreement.Required, 0)), agreement.Acceptable)
+		if took := time.Since(began); took > 15*time.Second {
+			w.Errorf("it took %s", took)
+		}
+		var many []agreement.NegotiationOffer
+		for k := range 5 {
+			o := w.asked("a", 1, 2, 2)
+			o.OfferID = fmt.Sprint("m", k)
+			many = append(many, o)
+		}
+		_, err := w.n.Negotiate(w.ctx, key, many)
+		w.refused(err, agreement.NoCapacity, "send fewer at once")
+		w.negotiate(key, many[:4]...)
+		ctx, cancel := context.WithCancel(w.ctx)
+		cancel()
+		if _, err := w.n.Negotiate(ctx, key, many[4:]); !fail.Is(err, fail.Unavailable) {
+			w.Error(err)
+		}
+	})
+}
+
+// TestTree: what may answer what.
+func TestTree(t *testing.T) {
+	bubble(t, negotiator.Options{}, func(w *world) {
+		key := w.initiate()
+		a := w.one(key, w.asked("a", 1, 1, 1), agreement.Acceptable)
+		for name, c := range map[string]struct {
+			change func(*agreement.NegotiationOffer)
+			want   string
+		}{
+			"of ours":       {func(o *agreement.NegotiationOffer) { o.OfferContext.Creator = agreement.NegotiationResponder }, "you are the NegotiationInitiator"},
+			"to his own":    {func(o *agreement.NegotiationOffer) { o.OfferContext.CounterOfferTo = "o" }, "your own offer"},
+			"to nothing":    {func(o *agreement.NegotiationOffer) { o.OfferContext.CounterOfferTo = "moon" }, "not in this negotiation"},
+			"twice":         {func(o *agreement.NegotiationOffer) { o.OfferID = "o"; o.Name = "other" }, "another offer with the id"},
+			"by our id":     {func(o *agreement.NegotiationOffer) { o.OfferID = a.OfferID }, "another offer with the id"},
+			"no to nothing": {func(o *agreement.NegotiationOffer) { o.OfferContext.State = agreement.OfferRejected }, "rejects nothing"},
+		} {
+			o := w.asked("a", 1, 1, 1)
+			o.OfferID = "p"
+			c.change(&o)
+			_, err := w.n.Negotiate(w.ctx, key, []agreement.NegotiationOffer{o})
+			w.refused(err, agreement.WrongState, c.want)
+			if err == nil {
+				w.Errorf("%s is taken", name)
+			}
+		}
+		next := w.asked("a", 2, 1, 1)
+		next.OfferID, next.OfferContext.CounterOfferTo = "q", a.OfferID
+		_, err := w.n.Negotiate(w.ctx, key, []agreement.NegotiationOffer{next})
+		w.refused(err, agreement.NotCompliant, "may change only what")
+		no := w.one(key, func() agreement.NegotiationOffer {
+			o := w.asked("a", 99, 1, 1)
+			o.OfferID, o.OfferContext.CounterOfferTo = "r", ""
+			return o
+		}(), agreement.OfferRejected)
+		next.OfferContext.CounterOfferTo = no.OfferID
+		if _, err := w.n.Negotiate(w.ctx, key, []agreement.NegotiationOffer{next}); !fail.Is(err, fail.Conflict) {
+			w.Error(err)
+		}
+		// The same again has the same answer, and costs no round.
+		before, _ := w.n.Negotiation(w.ctx, key)
+		if again := w.one(key, w.asked("a", 1, 1, 1), agreement.Acceptable); again.OfferID != a.OfferID {
+			w.Errorf("%s, not %s", again.OfferID, a.OfferID)
+		}
+		if after, _ := w.n.Negotiation(w.ctx, key); len(after.Offers) != len(before.Offers) {
+			w.Error("the offer was taken twice")
+		}
+		// Nobody else sees it.
+		for what, err := range map[string]error{
+			"read": func() error { _, err := w.n.Negotiation(as(w.ctx, "CN=bob"), key); return err }(),
+			"end":  w.n.TerminateNegotiation(as(w.ctx, "CN=bob"), key, nil),
+		} {
+			if !fail.Is(err, fail.NotFound) {
+				w.Errorf("%s: %v", what, err)
+			}
+		}
+		unnamed := w.asked("a", 1, 1, 1)
+		unnamed.OfferID = ""
+		if a := w.one(key, unnamed, agreement.Acceptable); a.OfferContext.CounterOfferTo == "" {
+			w.Error("an offer without an id got none")
+		}
+	})
+}
+
+// TestRefusalsOfThePlanner: what says nothing of the offer is no answer to it.
+func TestRefusalsOfThePlanner(t *testing.T) {
+	bubble(t, negotiator.Options{}, func(w *world) {
+		key := w.initiate()
+		for k, kind := range fail.Kinds() {
+			o := w.asked("a", 1, 1, 1, may("CPUs", agreement.Required, 0), may("StartTime", agreement.Required, 0), may("Site", agreement.Required, 0))
+			o.OfferID = fmt.Sprint("o", k)
+			w.plan.err = fail.Errorf("test", kind, "", "because")
+			answers, err := w.n.Negotiate(w.ctx, key, []agreement.NegotiationOffer{o})
+			if slices.Contains([]fail.Kind{fail.Internal, fail.Unauthenticated, fail.Unavailable, fail.Uncertain}, kind) {
+				if !fail.Is(err, kind) {
+					w.Errorf("%s: %v", kind, err)
+				}
+				continue
+			}
+			if err != nil || len(answers) != 1 || answers[0].OfferContext.State != agreement.OfferRejected || answers[0].OfferContext.Reason() != "because" {
+				w.Errorf("%s: %+v, %v", kind, answers, err)
+			}
+		}
+		w.plan.err = nil
+		bad := w.asked("a", 1, 1, 1, may("CPUs", agreement.Required, 0))
+		bad.Constraints.Items[0].Location = "count(/*)"
+		if a := w.one(key, bad, agreement.OfferRejected); !strings.Contains(a.OfferContext.Reason(), "negotiation constraints") {
+			w.Error(a.OfferContext.Reason())
+		}
+		none := w.asked("a", 1, 1, 1)
+		none.OfferID, none.Terms = "none", nil
+		if a := w.one(key, none, agreement.OfferRejected); !strings.Contains(a.OfferContext.Reason(), "no service") {
+			w.Error(a.OfferContext.Reason())
+		}
+		provider := request(nil)
+		provider.Context.AgreementResponder = agreement.NegotiationInitiator
+		_, err := w.n.Initiate(w.ctx, provider)
+		w.refused(err, agreement.UnsupportedTerm, "no AgreementFactoryEPR")
+		factory := agreement.NewEPR("urn:x", "k")
+		provider.Context.FactoryEPR = &factory
+		_, err = w.n.Initiate(w.ctx, provider)
+		w.refused(err, agreement.UnsupportedTerm, "provides services")
+	})
+}
+
+// TestRestart: a negotiation outlives who answered it, and several answer at once.
+func TestRestart(t *testing.T) {
+	bubble(t, negotiator.Options{Hold: holding}, func(w *world) {
+		key := w.initiate()
+		a := w.one(key, w.asked("a", 2, 1, 1), agreement.Acceptable)
+		w.open(negotiator.Options{Hold: holding})
+		p, err := w.n.Negotiation(w.ctx, key)
+		if err != nil || len(p.Offers) != 2 {
+			w.Fatalf("%+v, %v", p, err)
+		}
+		first := w.n
+		w.open(negotiator.Options{})
+		var wg sync.WaitGroup
+		errs := make([]error, 6)
+		for k := range errs {
+			n := w.n
+			if k%2 == 0 {
+				n = first
+			}
+			wg.Go(func() {
+				o := w.asked("a", 1, 1, 1)
+				o.OfferID = fmt.Sprint("c", k)
+				_, errs[k] = n.Negotiate(w.ctx, key, []agreement.NegotiationOffer{o})
+			})
+		}
+		wg.Wait()
+		if p, err = w.n.Negotiation(w.ctx, key); err != nil || errors.Join(errs...) != nil || len(p.Offers) != 14 {
+			w.Errorf("%d offers, %v, %v", len(p.Offers), err, errs)
+		}
+		seen := map[string]bool{}
+		for _, o := range p.Offers {
+			if seen[o.OfferID] {
+				w.Errorf("%s is there twice", o.OfferID)
+			}
+			seen[o.OfferID] = true
+		}
+		if live := w.live(); len(live) != 4 { // what was held for a try that was too late is let go
+			w.Errorf("%d are held", len(live))
+		}
+		if _, handled, err := w.bind(key, a.OfferID, a.Offer(), nil); !handled || err != nil {
+			w.Error(handled, err)
+		}
+	})
+}
