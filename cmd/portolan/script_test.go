@@ -40,6 +40,9 @@ func TestMain(m *testing.M) {
 //	setline VAR N            set VAR to line N of the last standard output
 //	setmatch VAR RE WHAT     set VAR to the first group of RE in stdout, stderr or a file
 //	get PATH CODE            HTTP GET of BASE/PATH, the body on standard output
+//	agree NAME [EPR]         offer by the template NAME, unchanged; KEY is the agreement's key, standard
+//	                         output has it, or the refusal with "!"; with EPR a pending one
+//	agreed KEY RE            wait until the properties of an agreement match
 //	neighbours               an API with peers that are known; PORTOLAN_ENDPOINT says where
 //	promiser SITE…           a gateway in memory that takes agreements, with the templates of
 //	                         sites or one that never changes; PORTOLAN_ENDPOINT says where
@@ -85,6 +88,8 @@ func TestScripts(t *testing.T) {
 			"judge":        judge,
 			"turn":         turn,
 			"reason":       reason,
+			"agree":        agree,
+			"agreed":       agreed,
 		},
 	})
 }
@@ -159,6 +164,8 @@ func startGateway(ts *testscript.TestScript, neg bool, args []string) {
 				base := strings.TrimSuffix(value, "/bes")
 				ts.Setenv("BASE", base)
 				ts.Setenv("ADDR", strings.TrimPrefix(base, "http://"))
+			case "agreement":
+				ts.Setenv("AGREEMENT", value)
 			case "peer":
 				ts.Setenv("PEER", value)
 			case "ready":

@@ -191,7 +191,7 @@ func (s *Service) Confirm(ctx context.Context, key string) error {
 	if err == nil {
 		s.accepted(&r)
 	}
-	return nil //nolint:nilerr // it is binding, and looked after by what the engine tells
+	return nil // it is binding, and looked after by what the engine tells
 }
 
 // document gives an offer as it came.
@@ -445,10 +445,14 @@ func (p *prepared) refusal(err error) error {
 	}
 	r := agreement.Refuse(agreement.NoCapacity, full.Sentence)
 	r.Cause = err
-	if full.Earliest.IsZero() {
+	switch q := p.plans[0].request; {
+	case full.Earliest.IsZero():
 		return r
+	case q.Kind == terms.FinishBy: // what was asked for is an end
+		return earliest(r, q, full.Earliest)
 	}
-	return earliest(r, p.plans[0].request, full.Earliest)
+	r.Earliest = full.Earliest.UTC()
+	return r
 }
 
 // voOf gives the VO that an offer is for: the one that its jobs name, or else, where it has none, the

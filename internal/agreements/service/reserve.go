@@ -254,7 +254,7 @@ func (s *Service) sweepLoop(ctx context.Context) error {
 			swept[site] = true
 		}
 		if ctx.Err() != nil || !left {
-			return nil
+			return nil //nolint:nilerr // what fails is tried again
 		}
 		if !pause(ctx, wait) {
 			return nil

@@ -226,7 +226,7 @@ func (s *Service) insist(ctx context.Context, what string, do func() error) erro
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 		err := do()
 		if err == nil || ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // what fails while stopping is no failure
 		}
 		if !passing(err) {
 			return err

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -238,8 +239,8 @@ func guaranteeState(g *guarantee.Guarantee, r *engine.Record, n *note) agreement
 	out.State = st.State
 	text(e, "Count", strconv.FormatUint(st.Number, 10))
 	prefix := "the guarantee " + g.Name + ": "
-	for i := len(r.History) - 1; i >= 0; i-- { // the last that was found of it
-		if l := r.History[i]; len(l.Reason) > len(prefix) && l.Reason[:len(prefix)] == prefix {
+	for _, l := range slices.Backward(r.History) { // the last that was found of it
+		if len(l.Reason) > len(prefix) && l.Reason[:len(prefix)] == prefix {
 			a := e.CreateElement("p:Evidence")
 			a.CreateAttr("at", stamp(l.Time))
 			a.SetText(clean(l.Reason[len(prefix):], 4000))

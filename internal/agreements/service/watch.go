@@ -153,23 +153,24 @@ func (j *judging) judge(until time.Time) {
 func (j *judging) found(g *guarantee.Guarantee, list []guarantee.Assessment) {
 	for i := range list {
 		a := &list[i]
-		say := fmt.Sprintf("the guarantee %s: %s", a.Guarantee, a.Evidence)
+		var b strings.Builder
+		fmt.Fprintf(&b, "the guarantee %s: %s", a.Guarantee, a.Evidence)
 		for k, d := range a.Due {
 			kind, unit := ledger.Penalty, cmp.Or(d.Unit, j.s.o.Settings.Unit)
 			if d.Sort == guarantee.Reward {
 				kind = ledger.Reward
 			}
-			say += fmt.Sprintf("; a %s of %s %s is due", d.Sort, d.Value, unit)
+			fmt.Fprintf(&b, "; a %s of %s %s is due", d.Sort, d.Value, unit)
 			j.entry(ledger.Entry{
 				ID:     fmt.Sprintf("%s/%s/%d/%d", j.r.ID, short(a.Guarantee), a.Number, k),
 				Time:   a.At,
 				Kind:   kind,
 				Unit:   unit,
 				Amount: ledger.Signed(g.Obligated, kind, d.Value),
-				Job:    j.jobOf(a.Service), Evidence: clean(say, 4000),
+				Job:    j.jobOf(a.Service), Evidence: clean(b.String(), 4000),
 			})
 		}
-		j.r.Tell(j.now, strings.ToLower(string(a.State)), say)
+		j.r.Tell(j.now, strings.ToLower(string(a.State)), b.String())
 		j.changed = true
 	}
 }
@@ -471,7 +472,7 @@ func (s *Service) followLoop(ctx context.Context) error {
 		}
 		err := s.b.Follow(ctx, after, func(list []broker.Evidence) error { return s.take(ctx, list) })
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // what fails while stopping is no failure
 		}
 		s.o.Log.Warn("what becomes of the jobs of agreements is heard anew", "cause", err)
 		if !pause(ctx, time.Second) {

@@ -5,7 +5,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,7 +13,6 @@ import (
 	"github.com/beevik/etree"
 	"go.uber.org/goleak"
 
-	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/adapters/fake"
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/bes"
@@ -264,7 +262,7 @@ func (g *gateway) story(key string) string {
 	for _, l := range r.History {
 		s += fmt.Sprintf("%s %s [%s] %s\n", l.Time.Format("15:04:05.000"), l.Event, l.State, l.Reason)
 	}
-	return s + fmt.Sprintf("%s", r.Notes[NoteName])
+	return s + string(r.Notes[NoteName])
 }
 
 func (g *gateway) guarantee(key, name string) agreement.GuaranteeTermState {
@@ -316,5 +314,3 @@ func found(e *etree.Element, path string) string {
 	}
 	return ""
 }
-
-var _ = []any{slices.Sorted[int], adapters.Tag(""), found}
