@@ -380,3 +380,53 @@ func TestFeedNewest(t *testing.T) {
 		f.Publish(adapters.Evidence{Tag: "after"}) // nobody is there any more
 	})
 }
+
+func TestReservationValidate(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	good := adapters.Reservation{Tag: "t", CPUs: 4, Nodes: 2, From: now.Add(time.Hour), Until: now.Add(2 * time.Hour)}
+	for name, c := range map[string]struct {
+		change func(*adapters.Reservation)
+		ok     bool
+	}{
+		"as it is":                {func(*adapters.Reservation) {}, true},
+		"from now":                {func(r *adapters.Reservation) { r.From = time.Time{} }, true},
+		"begun already":           {func(r *adapters.Reservation) { r.From = now.Add(-time.Hour) }, true},
+		"nodes only":              {func(r *adapters.Reservation) { r.CPUs = 0 }, true},
+		"CPUs only":               {func(r *adapters.Reservation) { r.Nodes = 0 }, true},
+		"no tag":                  {func(r *adapters.Reservation) { r.Tag = "no tag" }, false},
+		"nothing":                 {func(r *adapters.Reservation) { r.CPUs, r.Nodes = 0, 0 }, false},
+		"less than nothing":       {func(r *adapters.Reservation) { r.Nodes = -1 }, false},
+		"fewer CPUs than nodes":   {func(r *adapters.Reservation) { r.CPUs = 1 }, false},
+		"no end":                  {func(r *adapters.Reservation) { r.Until = time.Time{} }, false},
+		"an end at the beginning": {func(r *adapters.Reservation) { r.Until = r.From }, false},
+		"over":                    {func(r *adapters.Reservation) { r.From, r.Until = now.Add(-time.Hour), now }, false},
+	} {
+		r := good
+		c.change(&r)
+		if err := r.Validate(now); (err == nil) != c.ok || err != nil && !fail.Is(err, fail.Invalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s := adapters.ReservationState{From: now, Until: now.Add(time.Minute)}
+	for at, want := range map[time.Duration]adapters.ReservationPhase{
+		-1: adapters.ReservationPending, 0: adapters.ReservationActive, time.Minute - 1: adapters.ReservationActive, time.Minute: adapters.ReservationEnded,
+	} {
+		if got := s.PhaseAt(now.Add(at)); got != want {
+			t.Errorf("%v after its beginning a reservation of a minute is %v, want %v", at, got, want)
+		}
+	}
+	words := map[string]bool{}
+	for _, p := range adapters.ReservationPhases() {
+		words[p.String()] = true
+	}
+	if len(words) != 5 || words[""] || adapters.ReservationPhase(99).String() != "reservation phase 99" {
+		t.Errorf("the phases are %v", words)
+	}
+	j := adapters.Job{Tag: "t"}
+	if err := j.WithoutReservations("test"); err != nil {
+		t.Errorf("a job without a reservation is refused: %v", err)
+	}
+	if j.Reservation = adapters.Handle("x"); !fail.Is(j.WithoutReservations("test"), fail.Unsupported) {
+		t.Error("a job in a reservation is not refused")
+	}
+}

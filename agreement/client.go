@@ -36,8 +36,8 @@ var (
 func NewClient(c *soap.Client) *Client { return &Client{soap: c} }
 
 // Key gives the key of an agreement by its EPR.
-func Key(e soap.EPR) string {
-	if key, ok := KeyOf(e); ok {
+func (c *Client) Key(e soap.EPR) string {
+	if key, ok := KeyOf(e); ok && key[0] != '<' && (c.At == nil || e.Address == c.soap.URL) {
 		return key
 	}
 	return string(xmldoc.Marshal(e.Echo("wsag", xmldoc.Name{Space: NS, Local: "CreatedAgreementEPR"})))
@@ -105,7 +105,12 @@ func (c *Client) CreatePending(ctx context.Context, req *CreateRequest) (string,
 }
 
 func (c *Client) create(ctx context.Context, op string, req *CreateRequest) (string, error) {
-	r, err := c.call(ctx, op, actionOf(op), nil, encodeCreate(op, req))
+	return c.created(ctx, op, encodeCreate(op, req))
+}
+
+// created sends a request that makes an agreement, and gives its key.
+func (c *Client) created(ctx context.Context, op string, body *etree.Element) (string, error) {
+	r, err := c.call(ctx, op, actionOf(op), nil, body)
 	if err != nil {
 		return "", err
 	}
@@ -120,7 +125,7 @@ func (c *Client) create(ctx context.Context, op string, req *CreateRequest) (str
 	if err != nil {
 		return "", lost(fail.Sentence(err))
 	}
-	return Key(epr), nil
+	return c.Key(epr), nil
 }
 
 // Templates gives those that the caller may offer by.
@@ -223,7 +228,7 @@ func (c *Client) List(ctx context.Context, before string, limit int) ([]string, 
 		if err != nil {
 			return nil, unreadable(opList, fail.Sentence(err))
 		}
-		keys = append(keys, Key(epr))
+		keys = append(keys, c.Key(epr))
 	}
 	return keys, nil
 }

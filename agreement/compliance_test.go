@@ -99,8 +99,8 @@ var kinds = []kind{
 		constraint: `<xs:choice><xs:element name="Exact" type="xs:double"/><xs:element name="UpperBoundedRange" type="xs:double"/></xs:choice>`,
 	},
 	{
-		name: "two or three", location: `//x:Time`, particle: true,
-		constraint: `<xs:sequence><xs:any namespace="##targetNamespace" processContents="skip" minOccurs="2" maxOccurs="3"/></xs:sequence>`,
+		name: "three of any", location: `//x:Time`, particle: true,
+		constraint: `<xs:sequence><xs:any namespace="##targetNamespace" processContents="skip" minOccurs="3" maxOccurs="3"/></xs:sequence>`,
 	},
 	{
 		name: "times", location: `//x:Time`, particle: true,

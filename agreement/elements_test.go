@@ -63,7 +63,7 @@ func equal(a, b reflect.Value) bool {
 	if a.Type() == reflect.TypeFor[*etree.Element]() {
 		return same(a.Interface().(*etree.Element), b.Interface().(*etree.Element))
 	}
-	switch a.Kind() {
+	switch a.Kind() { //nolint:exhaustive // the others are compared as they are
 	case reflect.Interface, reflect.Pointer:
 		if a.IsNil() || b.IsNil() {
 			return a.IsNil() == b.IsNil()

@@ -211,6 +211,7 @@ func anExpression(t *rapid.T, typ Type, depth int) *Expression {
 			return kinds(pick("Multiply", "Divide"), Duration, Number)
 		}
 		return kinds(pick("Add", "Subtract", "Min", "Max"), Duration, Duration)
+	case DateTime, String:
 	}
 	if rapid.Bool().Draw(t, "moved") {
 		return kinds(pick("Add", "Subtract"), DateTime, Duration)
@@ -227,6 +228,7 @@ func aValue(t *rapid.T, typ Type) Value {
 		return OfDuration(time.Duration(rapid.Int64Range(-4, 4).Draw(t, "minutes")) * time.Minute)
 	case DateTime:
 		return OfTime(time.Unix(1_800_000_000, 0).Add(time.Duration(rapid.Int64Range(-4, 4).Draw(t, "at")) * time.Minute))
+	case Boolean, String:
 	}
 	return OfBoolean(rapid.Bool().Draw(t, "truth"))
 }

@@ -145,7 +145,7 @@ func faultOf(err error, about bool, now time.Time) *soap.Fault {
 		r = &Refusal{Code: row.error, Sentences: []string{sentence}}
 	}
 	_, property := asProperty(err)
-	name := xmldoc.Name{}
+	var name xmldoc.Name
 	switch {
 	case property:
 		name, r.Code = invalidProperty, ""

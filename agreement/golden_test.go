@@ -23,12 +23,12 @@ var update = flag.Bool("update", false, "rewrite the golden messages")
 // reference is the random name of a fault.
 var reference = regexp.MustCompile(`\[reference [0-9a-f]+\]`)
 
-// TestGolden answers each request of testdata/*.txtar and compares the answer with
+// TestGolden answers each request of testdata/{good,fail}_*.txtar and compares the answer with
 // what was reviewed. In the world of every file there are two agreements: 00000001
 // is observed, its job runs and its promise is kept; 00000002 is pending. There is
-// room for a third.
+// room for a third; where it is to be confirmed, 00000003 is prepared.
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
+	files, err := filepath.Glob("testdata/*_*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
@@ -51,6 +51,11 @@ func TestGolden(t *testing.T) {
 				},
 			} {
 				if _, err := create(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if strings.HasSuffix(file, "good_confirm.txtar") {
+				if _, err := svc.Prepare(ctx, &agreement.CreateRequest{Offer: agreementtest.Offer(agreementtest.Template())}, agreement.Preparation{Key: "k", Until: now().Add(time.Minute)}); err != nil {
 					t.Fatal(err)
 				}
 			}

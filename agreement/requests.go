@@ -58,8 +58,9 @@ func noncritical(e *etree.Element, list []*etree.Element) {
 	}
 }
 
-// create reads the request of CreateAgreement or CreatePendingAgreement.
-func (r *reader) create(e *etree.Element, op string) (*CreateRequest, error) {
+// create reads the request of CreateAgreement or CreatePendingAgreement. prepares says that
+// p:Prepare is known; nil is none.
+func (r *reader) create(e *etree.Element, op string, prepares bool) (*CreateRequest, *Preparation, error) {
 	req := new(CreateRequest)
 	r.attributes(e, op+"Type")
 	c := r.children(e)
@@ -70,16 +71,21 @@ func (r *reader) create(e *etree.Element, op string) (*CreateRequest, error) {
 	if o := c.need("AgreementOffer"); o != nil {
 		offer, err := r.offer(o)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		req.Offer = *offer
 		req.Received = r.doc.Standalone(o)
 	}
 	req.Noncritical = r.noncritical(c)
-	if err := r.critical(c); err != nil {
-		return nil, err
+	var p *Preparation
+	if prepares && op == opCreatePending {
+		p = r.prepare(c)
 	}
-	return done(r, req)
+	if err := r.critical(c); err != nil {
+		return nil, nil, err
+	}
+	req, err := done(r, req)
+	return req, p, err
 }
 
 func (r *reader) epr(e *etree.Element) *soap.EPR {

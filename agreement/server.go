@@ -28,12 +28,13 @@ type ServerOptions struct {
 
 // NewServer puts a Service on the wire: the port types AgreementFactory,
 // PendingAgreementFactory, Agreement and AgreementState, with the resource
-// properties of factory and agreements; and the list of agreements, if it is a
-// Lister. One endpoint has all of them: a request that carries the key of an
+// properties of factory and agreements; the list of agreements, if it is a Lister; and
+// Prepare and Confirm, if it is a Preparer. One endpoint has all of them: a request that carries the key of an
 // agreement, as the reference parameter of its EPR, is about it.
 func NewServer(svc Service, o ServerOptions) *soap.Endpoint {
 	s := &server{svc: svc}
 	s.lister, _ = svc.(Lister)
+	s.preparer, _ = svc.(Preparer)
 	ops := []soap.Operation{
 		operation(opCreate, s.create),
 		operation(opCreatePending, s.createPending),
@@ -45,9 +46,12 @@ func NewServer(svc Service, o ServerOptions) *soap.Endpoint {
 	if s.lister != nil {
 		ops = append(ops, listOperation(s.list))
 	}
+	if s.preparer != nil {
+		ops = append(ops, confirmOperation(s.confirm))
+	}
 	e := newEndpoint(ops, o)
 	s.address = func(m *soap.Verified) string { return e.Address(m.HTTP) }
-	e.Describe = describe(factoryPorts(s.lister != nil))
+	e.Describe = describe(factoryPorts(s.lister != nil, s.preparer != nil))
 	return e
 }
 
@@ -160,9 +164,10 @@ func handling(h handler, answer func() *etree.Element) func(context.Context, *so
 }
 
 type server struct {
-	svc     Service
-	lister  Lister // nil if the service is none
-	address func(*soap.Verified) string
+	svc      Service
+	lister   Lister   // nil if the service is none
+	preparer Preparer // the same
+	address  func(*soap.Verified) string
 }
 
 // keyOf gives the key that a message carries: "" is none.
@@ -200,9 +205,12 @@ func (s *server) createPending(ctx context.Context, m *soap.Verified, out *etree
 }
 
 func (s *server) created(ctx context.Context, m *soap.Verified, op string, create func(context.Context, *CreateRequest) (string, error), out *etree.Element) error {
-	req, err := newReader(m.Document).create(m.Payload, op)
+	req, p, err := newReader(m.Document).create(m.Payload, op, s.preparer != nil)
 	if err != nil {
 		return err
+	}
+	if p != nil {
+		create = func(ctx context.Context, req *CreateRequest) (string, error) { return s.preparer.Prepare(ctx, req, *p) }
 	}
 	key, err := create(ctx, req)
 	if err != nil {

@@ -103,6 +103,18 @@ func TestRequestsAreRefused(t *testing.T) {
 		"another element":             {"", `<rp:GetMultipleResourceProperties ` + rpNS + `><rp:Property/></rp:GetMultipleResourceProperties>`, "ContinuingFault", "expected ResourceProperty"},
 		"a document of something":     {"", `<rp:GetResourcePropertyDocument ` + rpNS + `><a/></rp:GetResourcePropertyDocument>`, "ContinuingFault", "does not belong here"},
 		"of a strange agreement":      {keyHeader("moon"), `<rp:GetResourcePropertyDocument ` + rpNS + `/>`, "ResourceUnknownFault", "no agreement"},
+		"nothing to confirm":          {"", `<p:Confirm xmlns:p="` + agreement.NSPortolan + `"/>`, "ContinuingFault", "names no agreement"},
+		"something to confirm":        {keyHeader("00000001"), `<p:Confirm xmlns:p="` + agreement.NSPortolan + `"><a/></p:Confirm>`, "ContinuingFault", "does not belong here"},
+		"what was not prepared":       {keyHeader("00000001"), `<p:Confirm xmlns:p="` + agreement.NSPortolan + `"/>`, "ContinuingFault", "nothing to confirm"},
+		"prepared at once":            {"", create(offer() + prepare("<p:Key>k</p:Key><p:Until>2100-01-01T00:00:00Z</p:Until>")), "ContinuingFault", "is critical where it stands"},
+		"prepared without a key":      {"", pending(offer() + prepare("<p:Until>2100-01-01T00:00:00Z</p:Until>")), "ContinuingFault", "Key is missing"},
+		"prepared by an empty key":    {"", pending(offer() + prepare("<p:Key> </p:Key><p:Until>2100-01-01T00:00:00Z</p:Until>")), "ContinuingFault", "is empty"},
+		"prepared by a long key":      {"", pending(offer() + prepare("<p:Key>"+strings.Repeat("k", 257)+"</p:Key><p:Until>2100-01-01T00:00:00Z</p:Until>")), "ContinuingFault", "at most 256"},
+		"prepared for ever":           {"", pending(offer() + prepare("<p:Key>k</p:Key>")), "ContinuingFault", "Until is missing"},
+		"prepared until Friday":       {"", pending(offer() + prepare("<p:Key>k</p:Key><p:Until>Friday</p:Until>")), "ContinuingFault", "expected a time such as"},
+		"prepared until yesterday":    {"", pending(offer() + prepare("<p:Key>k</p:Key><p:Until>2000-01-01T00:00:00Z</p:Until>")), "ContinuingFault", "later Until"},
+		"prepared twice":              {"", pending(offer() + strings.Repeat(prepare("<p:Key>k</p:Key><p:Until>2100-01-01T00:00:00Z</p:Until>"), 2)), "ContinuingFault", "is critical where it stands"},
+		"prepared with more":          {"", pending(offer() + prepare("<p:Key>k</p:Key><p:Until>2100-01-01T00:00:00Z</p:Until><p:Please/>")), "ContinuingFault", "does not belong here"},
 		"a list of too few":           {"", `<p:ListAgreements xmlns:p="` + agreement.NSPortolan + `"><p:Limit>0</p:Limit></p:ListAgreements>`, "ContinuingFault", "1 or more"},
 		"a list by something":         {"", `<p:ListAgreements xmlns:p="` + agreement.NSPortolan + `"><p:After>0</p:After></p:ListAgreements>`, "ContinuingFault", "does not belong here"},
 		"a list, twice bounded":       {"", `<p:ListAgreements xmlns:p="` + agreement.NSPortolan + `"><p:Limit>1</p:Limit><p:Limit>1</p:Limit></p:ListAgreements>`, "ContinuingFault", "twice"},
@@ -341,7 +353,11 @@ func TestMessagesAreValid(t *testing.T) {
 // actions, and what is answered is described.
 func TestDescriptionAgreesWithTheServer(t *testing.T) {
 	for name, h := range map[string]*soap.Endpoint{
-		"a lister":    agreement.NewServer(&agreementtest.Service{}, agreement.ServerOptions{}),
+		"a lister": agreement.NewServer(&agreementtest.Service{}, agreement.ServerOptions{}),
+		"a preparer": agreement.NewServer(struct {
+			agreement.Service
+			agreement.Preparer
+		}{&agreementtest.Service{}, &agreementtest.Service{}}, agreement.ServerOptions{}),
 		"a service":   agreement.NewServer(struct{ agreement.Service }{&agreementtest.Service{}}, agreement.ServerOptions{ExternalURL: "https://g.example/a?b=\"&"}),
 		"an acceptor": agreement.NewAcceptanceServer(new(acceptor), agreement.ServerOptions{}),
 	} {

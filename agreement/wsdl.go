@@ -59,7 +59,7 @@ func describedProperty(op string, faults ...describedFault) describedOperation {
 }
 
 // factoryPorts lists what the WSDL of a Service describes.
-func factoryPorts(lists bool) []described {
+func factoryPorts(lists, prepares bool) []described {
 	properties := []describedOperation{
 		describedProperty(opProperty, faultProperty),
 		describedProperty(opProperties, faultProperty),
@@ -75,6 +75,12 @@ func factoryPorts(lists bool) []described {
 		o := listOperation(nil)
 		ports = append(ports, described{"AgreementList", []describedOperation{
 			{opList, "p:" + opList, "p:" + opList + "Response", o.Action, o.ReplyAction, o.FaultAction, []describedFault{faultContinuing}},
+		}})
+	}
+	if prepares {
+		o := confirmOperation(nil)
+		ports = append(ports, described{"PreparedAgreement", []describedOperation{
+			{opConfirm, "p:" + opConfirm, "p:" + opConfirm + "Response", o.Action, o.ReplyAction, o.FaultAction, []describedFault{faultContinuing, faultUnknown, faultUnavailable}},
 		}})
 	}
 	return ports

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math/big"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -299,6 +300,98 @@ func TestDown(t *testing.T) {
 		}
 		stop()
 		<-done
+		w.Close()
+	})
+}
+
+// A reservation keeps its slots through hours of other work, by the bounds of wall times;
+// faults befall it by its tag.
+func TestReservations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := fake.NewWorld(2)
+		a := w.Open(fake.Options{Accounts: []string{"ann"}})
+		r := a.(adapters.Reserver)
+		now := time.Now()
+		place := func(j adapters.Job) adapters.Placed { return a.Submit(t.Context(), []adapters.Job{j})[0] }
+		limited := func(s string, seconds int64) *jsdl.JobDefinition {
+			d := script(s)
+			d.Description.Application.POSIX.Limits.WallTime = big.NewInt(seconds)
+			return d
+		}
+		phases := func(tags ...adapters.Tag) string {
+			t.Helper()
+			found, err := a.Find(t.Context(), tags)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var words []string
+			for _, tag := range tags {
+				all, err := a.Status(t.Context(), []adapters.Handle{found[tag]})
+				if err != nil {
+					t.Fatal(err)
+				}
+				words = append(words, all[0].Phase.String())
+			}
+			return strings.Join(words, " ")
+		}
+		ask := func(tag adapters.Tag, cpus int, from, until time.Duration) adapters.Reserved {
+			return r.Reserve(t.Context(), []adapters.Reservation{{Tag: tag, CPUs: cpus, From: now.Add(from), Until: now.Add(until), Account: "ann"}})[0]
+		}
+		place(adapters.Job{Tag: "short", Definition: limited("hang", 1800)})
+		if got := ask("early", 2, 20*time.Minute, time.Hour); !fail.Is(got.Err, fail.Exhausted) {
+			t.Errorf("two slots before the job has ended give %+v", got)
+		}
+		both := ask("both", 2, time.Hour, 2*time.Hour)
+		if both.Err != nil {
+			t.Fatal(both.Err)
+		}
+		place(adapters.Job{Tag: "long", Definition: script("hang")})
+		place(adapters.Job{Tag: "brief", Definition: limited("sleep 60", 120)})
+		if p := place(adapters.Job{Tag: "bob", Definition: script("exit 0"), Reservation: both.Handle}); !fail.Is(p.Err, fail.Denied) {
+			t.Errorf("a job of another account gives %+v", p)
+		}
+		place(adapters.Job{Tag: "in", Definition: script("hang"), Account: "ann", Reservation: both.Handle})
+		place(adapters.Job{Tag: "in-short", Definition: script("sleep 60; exit 3"), Account: "ann", Reservation: both.Handle})
+		if got, want := phases("short", "long", "brief", "in", "in-short"), "running queued running queued queued"; got != want {
+			t.Errorf("before the window: %s, want %s", got, want)
+		}
+		time.Sleep(time.Hour + time.Second)
+		if got, want := phases("short", "long", "brief", "in", "in-short"), "stopped queued exited running running"; got != want {
+			t.Errorf("in the window: %s, want %s", got, want)
+		}
+		if c, err := a.Resources(t.Context()); err != nil || c.Shares[0].FreeSlots != 0 {
+			t.Errorf("in the window the site has %+v, %v", c, err)
+		}
+		if err := w.Trouble("both", "the node is on fire"); err != nil || w.Trouble("other", "x") == nil {
+			t.Errorf("Trouble: %v", err)
+		}
+		if all, err := r.Reservations(t.Context(), nil); err != nil || len(all) != 1 || all[0].Problem != "the node is on fire" || all[0].Phase != adapters.ReservationActive || all[0].CPUs != 2 {
+			t.Errorf("the reservations are %+v, %v", all, err)
+		}
+		time.Sleep(time.Hour)
+		if got, want := phases("long", "in", "in-short"), "running stopped exited"; got != want {
+			t.Errorf("after the window: %s, want %s", got, want)
+		}
+
+		w.Inject(func(op string, tag adapters.Tag) fake.Fault {
+			if tag == "faulty" && (op == "reserve" || op == "unreserve") {
+				return fake.Fault{Err: fail.Errorf("test", fail.Uncertain, "", "lost"), After: true}
+			}
+			return fake.Fault{}
+		})
+		if got := ask("faulty", 1, 3*time.Hour, 4*time.Hour); !fail.Is(got.Err, fail.Uncertain) {
+			t.Errorf("a faulty reservation gives %+v", got)
+		}
+		all, err := r.Reservations(t.Context(), []adapters.Tag{"faulty"})
+		if err != nil || all[0].Phase != adapters.ReservationPending {
+			t.Fatalf("it is %+v, %v", all, err)
+		}
+		if errs := r.Unreserve(t.Context(), []adapters.Handle{all[0].Handle}); !fail.Is(errs[0], fail.Uncertain) {
+			t.Errorf("releasing it gives %v", errs)
+		}
+		if all, err := r.Reservations(t.Context(), []adapters.Tag{"faulty"}); err != nil || all[0].Phase != adapters.ReservationGone {
+			t.Errorf("then it is %+v, %v", all, err)
+		}
 		w.Close()
 	})
 }

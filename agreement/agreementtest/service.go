@@ -15,6 +15,7 @@ import (
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
 // Service is an agreement provider in memory. The zero value has one template,
@@ -35,6 +36,13 @@ type Service struct {
 	// Requests are the offers that came, refused ones too.
 	requests []agreement.CreateRequest
 	reasons  map[string]*etree.Element
+	prepared map[string]*prepared // by key
+}
+
+type prepared struct {
+	agreement.Preparation
+	owner, offer string
+	confirmed    bool
 }
 
 type kept struct {
@@ -43,8 +51,9 @@ type kept struct {
 }
 
 var (
-	_ agreement.Service = (*Service)(nil)
-	_ agreement.Lister  = (*Service)(nil)
+	_ agreement.Service  = (*Service)(nil)
+	_ agreement.Lister   = (*Service)(nil)
+	_ agreement.Preparer = (*Service)(nil)
 )
 
 // Earliest is when there is room again.
@@ -120,6 +129,11 @@ func (s *Service) CreatePending(ctx context.Context, req *agreement.CreateReques
 func (s *Service) create(ctx context.Context, req *agreement.CreateRequest, state agreement.State) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.make(ctx, req, state)
+}
+
+// make is create; s.mu is held.
+func (s *Service) make(ctx context.Context, req *agreement.CreateRequest, state agreement.State) (string, error) {
 	s.requests = append(s.requests, *req)
 	c := &req.Offer.Context
 	if !slices.ContainsFunc(s.templates(), func(t agreement.Template) bool {
@@ -170,6 +184,7 @@ func (s *Service) create(ctx context.Context, req *agreement.CreateRequest, stat
 // find gives an agreement that the caller may see; s.mu is held.
 func (s *Service) find(ctx context.Context, key string) (*kept, error) {
 	k := s.kept[key]
+	s.drop(key)
 	if k == nil || k.owner != soap.PrincipalFrom(ctx).Name {
 		return nil, fail.Errorf("agreementtest", fail.NotFound, key, "there is no agreement with that key")
 	}
@@ -201,11 +216,73 @@ func (s *Service) Terminate(ctx context.Context, key string, reason *etree.Eleme
 	if err != nil {
 		return err
 	}
+	if p := s.prepared[key]; p != nil && !p.confirmed {
+		next = agreement.Rejected // nothing ran for it
+	}
 	k.properties.State = next
 	if s.reasons == nil {
 		s.reasons = map[string]*etree.Element{}
 	}
 	s.reasons[key] = reason
+	return nil
+}
+
+// Prepare takes the same offers as Create; the agreement waits for Confirm.
+func (s *Service) Prepare(ctx context.Context, req *agreement.CreateRequest, p agreement.Preparation) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	owner, offer := soap.PrincipalFrom(ctx).Name, string(xmldoc.Marshal(req.Offer.Encode()))
+	for key, k := range s.prepared {
+		if k.owner != owner || k.Key != p.Key || !k.Until.Equal(p.Until) {
+			continue
+		}
+		s.drop(key)
+		switch state := s.kept[key].properties.State; {
+		case k.offer != offer:
+			return "", agreement.Refuse(agreement.WrongState, "another offer was prepared by that Key")
+		case state != agreement.Pending && !k.confirmed:
+			return "", agreement.Refuse(agreement.WrongState, "what was prepared by that Key was let go")
+		}
+		return key, nil
+	}
+	if !p.Until.After(s.now()) {
+		return "", agreement.Refuse(agreement.Expired, "the offer was to be confirmed before it came; set a later Until")
+	}
+	key, err := s.make(ctx, req, agreement.Pending)
+	if err != nil {
+		return "", err
+	}
+	if s.prepared == nil {
+		s.prepared = map[string]*prepared{}
+	}
+	s.prepared[key] = &prepared{Preparation: p, owner: owner, offer: offer}
+	return key, nil
+}
+
+// drop lets go what was not confirmed in time; s.mu is held.
+func (s *Service) drop(key string) {
+	if k, p := s.kept[key], s.prepared[key]; p != nil && !p.confirmed && k.properties.State == agreement.Pending && !p.Until.After(s.now()) {
+		k.properties.State = agreement.Rejected
+	}
+}
+
+// Confirm makes what was prepared Observed, if it is in time.
+func (s *Service) Confirm(ctx context.Context, key string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, err := s.find(ctx, key)
+	if err != nil {
+		return err
+	}
+	switch p := s.prepared[key]; {
+	case p == nil:
+		return agreement.Refuse(agreement.WrongState, "the agreement was not prepared; there is nothing to confirm")
+	case p.confirmed:
+	case k.properties.State != agreement.Pending:
+		return agreement.Refuse(agreement.WrongState, "the agreement was let go before it was confirmed")
+	default:
+		k.properties.State, p.confirmed = agreement.Observed, true
+	}
 	return nil
 }
 

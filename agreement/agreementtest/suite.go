@@ -196,6 +196,71 @@ func Run(t *testing.T, open func() agreement.Service) {
 		}
 	})
 
+	t.Run("what is prepared waits to be confirmed", func(t *testing.T) {
+		s := open()
+		p, ok := s.(agreement.Preparer)
+		if !ok {
+			t.Skip("the service prepares nothing")
+		}
+		req := &agreement.CreateRequest{Offer: Offer(first(t, s))}
+		until := time.Now().Add(time.Minute).UTC().Truncate(time.Millisecond)
+		prepare := func(key string) (string, error) {
+			return p.Prepare(ctx, req, agreement.Preparation{Key: key, Until: until})
+		}
+		state := func(key string, want agreement.State) {
+			t.Helper()
+			if a, err := s.Agreement(ctx, key); err != nil || a.State != want {
+				t.Fatalf("the agreement %s is %+v, %v; want %s", key, a, err, want)
+			}
+		}
+		a, err := prepare("one")
+		if fail.Is(err, fail.Unsupported) {
+			t.Skip("the service prepares nothing")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		state(a, agreement.Pending)
+		if again, err := prepare("one"); err != nil || again != a {
+			t.Fatalf("again it is %q, %v; want %q", again, err, a)
+		}
+		b, err := prepare("two")
+		if err != nil || b == a {
+			t.Fatalf("another is %q, %v", b, err)
+		}
+		for range 2 {
+			if err := p.Confirm(ctx, a); err != nil {
+				t.Fatal(err)
+			}
+			state(a, agreement.Observed)
+		}
+		if again, err := prepare("one"); err != nil || again != a {
+			t.Fatalf("again it is %q, %v; want %q", again, err, a)
+		}
+		if err := s.Terminate(ctx, b, nil); err != nil {
+			t.Fatal(err)
+		}
+		state(b, agreement.Rejected)
+		if err := p.Confirm(ctx, b); !fail.Is(err, fail.Conflict) {
+			t.Errorf("what was let go is confirmed: %v", err)
+		}
+		if again, err := prepare("two"); !fail.Is(err, fail.Conflict) {
+			t.Errorf("what was let go is prepared again: %q, %v", again, err)
+		}
+		plain, err := s.CreatePending(ctx, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Confirm(ctx, plain); !fail.Is(err, fail.Conflict) {
+			t.Errorf("what was not prepared is confirmed: %v", err)
+		}
+		if err := p.Confirm(ctx, "moon"); !fail.Is(err, fail.NotFound) {
+			t.Errorf("what is not there is confirmed: %v", err)
+		}
+		if _, err := p.Prepare(ctx, req, agreement.Preparation{Key: "three", Until: time.Now().Add(-time.Minute)}); !fail.Is(err, fail.Invalid) {
+			t.Errorf("what has passed is prepared: %v", err)
+		}
+	})
 	t.Run("foreign content of an offer is kept", func(t *testing.T) {
 		s := open()
 		o := Offer(first(t, s))

@@ -22,6 +22,7 @@ var layers = [][]string{
 	{"cmd/portolan"},
 	{"internal/console", "internal/sim", "conformance"},
 	{"internal/agreements/service"},
+	{"internal/agreements/together"},
 	{"internal/agreements/delivery"},
 	{"internal/peering"},
 	{"internal/broker"},

@@ -214,7 +214,7 @@ func (b *Broker) learn(p *plan) {
 			b.charge(p, &p.before, l.Time)
 		case Moved, Expired, Extended, GiveBack, Accepted, Chosen, Placed, Uncertain, Deferred, Refused, Absent, GaveUp, Waiting, HeldThere, HeldAgain, Paused,
 			Started, Exited, Stopped, Ended, Cancel, Suspend, Resume, Unable, Abandon,
-			Copied, Outlived, Lapsed, Won, Swapped, Retired, Withdrawn:
+			Copied, Outlived, Lapsed, Won, Swapped, Retired, Withdrawn, Pressed, Loosened:
 		}
 	}
 	st := &p.after

@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -124,9 +125,7 @@ func showPromise(rec *store.Job, d *bes.Details) {
 		return
 	}
 	all := make(map[string]string, len(d.Attributes)+6)
-	for k, v := range d.Attributes {
-		all[k] = v
-	}
+	maps.Copy(all, d.Attributes)
 	all["agreement"] = p.Agreement
 	for name, t := range map[string]time.Time{"agreement.startBy": p.StartBy, "agreement.finishBy": p.FinishBy, "agreement.notBefore": p.NotBefore} {
 		if !t.IsZero() {

@@ -179,13 +179,16 @@ var small = regexp.MustCompile(`xs:(byte|short|int|long|unsigned\w+)[" ]`)
 
 // quirk reports where libxml2 is known to be wrong: it takes an empty NMTOKENS, does not
 // collapse white space of the integers of fixed size, nor take "+1" and "-0" for
-// unsigned ones, and ends at a QName of a union that has no namespace.
+// unsigned ones, ends at a QName of a union that has no namespace, takes any text for
+// base64Binary in a union, and forgets there that a bound of time has a zone.
 func quirk(constraint, document string) bool {
 	switch {
 	case strings.Contains(constraint, "xs:NMTOKENS"):
 		return strings.Contains(document, "></v>")
-	case strings.Contains(constraint, "xs:QName") && strings.Contains(constraint, "union"):
+	case strings.Contains(constraint, "union") && (strings.Contains(constraint, "xs:QName") || strings.Contains(constraint, "xs:base64Binary")):
 		return true
+	case strings.Contains(constraint, "union") && strings.Contains(constraint, "xs:time"):
+		return strings.Contains(document, "+01:00")
 	case small.MatchString(constraint):
 		return strings.Contains(document, "> 7 <") || strings.Contains(document, ">+1<") || strings.Contains(document, ">-0<")
 	}
@@ -239,7 +242,7 @@ func judged(t *testing.T, constraints []string, cases []testenv.SchemaCase, of [
 			continue
 		}
 		if errs[c] != nil {
-			if s := errs[c].Error(); strings.Contains(s, "stands there twice") || strings.Contains(s, " already") {
+			if s := errs[c].Error(); strings.Contains(s, "stands there twice") || strings.Contains(s, " already") || strings.HasSuffix(s, " is 0") {
 				continue // XML Schema forbids it; libxml2 does not look
 			}
 			if !reported[c] {

@@ -161,8 +161,9 @@ func isURI(s string) bool {
 			b.WriteByte(c)
 		}
 	}
-	_, err := url.Parse(b.String())
-	return err == nil
+	u, err := url.Parse(b.String())
+	// Brackets are for the host alone (RFC 2732 §3).
+	return err == nil && strings.Count(s, "[")+strings.Count(s, "]") == strings.Count(u.Host, "[")+strings.Count(u.Host, "]")
 }
 
 // decimal is a number without exponent, in its canonical digits.

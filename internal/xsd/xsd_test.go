@@ -188,18 +188,19 @@ func TestParticles(t *testing.T) {
 }
 
 // TestParticlesAgainstLibxml2 holds generated particles against generated children.
-// Those that libxml2 refuses as ambiguous are left out.
+// Those that libxml2 refuses as ambiguous are left out, and wildcards for what elements of the
+// same particle are for, which it does not see to be ambiguous.
 func TestParticlesAgainstLibxml2(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 61))
-	occurs := func(n int) string { // counts in counts take libxml2 for ever
+	occurs := func(n int) string { // counts in counts take libxml2 for ever, and wildcards that repeat make it go astray
 		return []string{"", "", ` minOccurs="0"`, ` maxOccurs="unbounded"`, ` minOccurs="0" maxOccurs="unbounded"`, ` minOccurs="0" maxOccurs="2"`, ` minOccurs="2" maxOccurs="3"`}[r.IntN(n)]
 	}
 	var particle func(depth int) string
 	particle = func(depth int) string {
 		if depth == 0 || r.IntN(3) == 0 {
 			if r.IntN(10) == 0 {
-				return `<xs:any namespace="` + []string{"##other", "##local", "##targetNamespace", "urn:o"}[r.IntN(4)] + `" processContents="skip"` + occurs(7) + `/>`
+				return `<xs:any namespace="` + []string{"##other", "##local", "urn:o"}[r.IntN(3)] + `" processContents="skip"/>`
 			}
 			return `<xs:element name="` + string(rune('a'+r.IntN(5))) + `" type="xs:int"` + occurs(7) + `/>`
 		}

@@ -99,6 +99,7 @@ type Engine struct {
 
 	mu       sync.Mutex
 	live     map[string]*Record
+	awaiting map[string]int // by owner: those of live that wait to be confirmed
 	pools    map[string]*pool
 	book     calendar.Book // the profiles of pools
 	accounts map[string]account
@@ -147,7 +148,7 @@ func New(ctx context.Context, st store.Records, o Options) (*Engine, error) {
 	e := &Engine{
 		st: st, opts: o, nonce: hex.EncodeToString(nonce[:]),
 		busy: make(chan struct{}, 1), woken: make(chan struct{}, 1), news: make(chan struct{}),
-		live: map[string]*Record{}, pools: map[string]*pool{}, book: calendar.Book{}, accounts: map[string]account{},
+		live: map[string]*Record{}, awaiting: map[string]int{}, pools: map[string]*pool{}, book: calendar.Book{}, accounts: map[string]account{},
 		replicas: map[string]int64{}, watchers: map[int]func([]Record){},
 	}
 	if err := e.reload(ctx); err != nil {
@@ -204,26 +205,51 @@ func (e *Engine) applyState(id string, r *Record, revision int64) {
 	if old != nil {
 		e.count(old.holds(), -1)
 	}
+	if r != nil {
+		e.count(r.holds(), 1)
+	}
+	e.install(id, old, r)
+}
+
+// install puts an agreement in the place of an older one, when what they hold is counted. e.mu
+// is held.
+func (e *Engine) install(id string, old, r *Record) {
+	if old != nil && old.Awaiting() {
+		if e.awaiting[old.Owner]--; e.awaiting[old.Owner] == 0 {
+			delete(e.awaiting, old.Owner)
+		}
+	}
+	if r != nil && r.Awaiting() {
+		e.awaiting[r.Owner]++
+	}
 	if r == nil || r.Final() {
 		delete(e.live, id)
 	} else {
 		e.live[id] = r
-		e.count(r.holds(), 1)
-		if at := r.due(); !at.IsZero() && (old == nil || !at.Equal(old.due())) {
-			if len(e.times) > 2*len(e.live)+1000 { // most of them have ended since
-				e.times = slices.DeleteFunc(e.times, func(d dueAt) bool { return e.live[d.id] == nil || !e.live[d.id].due().Equal(d.at) })
-				heap.Init(&e.times)
-			}
-			heap.Push(&e.times, dueAt{at, id})
-			if e.times[0].id == id {
-				e.wake()
-			}
-		}
+		e.schedule(old, r)
 	}
 	if old != nil {
 		for _, h := range old.holds() {
 			e.forgetPool(h.Pool)
 		}
+	}
+}
+
+// schedule has an agreement looked at when its time comes. e.mu is held.
+func (e *Engine) schedule(old, r *Record) {
+	at := r.due()
+	if at.IsZero() || old != nil && at.Equal(old.due()) {
+		return
+	}
+	if len(e.times) > 2*len(e.live)+1000 { // most of them have ended since
+		e.times = slices.DeleteFunc(e.times, func(d dueAt) bool { // what comes after its time is a second try
+			return e.live[d.id] == nil || d.at.Before(e.live[d.id].due())
+		})
+		heap.Init(&e.times)
+	}
+	heap.Push(&e.times, dueAt{at, r.ID})
+	if e.times[0].id == r.ID {
+		e.wake()
 	}
 }
 
@@ -373,6 +399,13 @@ func (e *Engine) Live() []Record {
 	}
 	slices.SortFunc(out, func(a, b Record) int { return cmp.Compare(a.ID, b.ID) })
 	return out
+}
+
+// Awaiting counts the agreements of an owner that wait to be confirmed.
+func (e *Engine) Awaiting(owner string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.awaiting[owner]
 }
 
 // Free gives what is free of a pool throughout a time.

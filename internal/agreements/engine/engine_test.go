@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -606,29 +607,39 @@ func TestReplanAndReplace(t *testing.T) {
 	})
 }
 
-// TestWatch: every change is told on every replica, once and in order, with what was missed when
-// the store forgot it.
+// TestWatch: every change is told on every replica, once and in order, though the watch breaks
+// after each, and with what was missed when the store forgot it.
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := memory(t)
-		slow := faulty.New(st, nil)
-		a, b := start(t, st, engine.Options{Replica: "a"}), start(t, slow, engine.Options{Replica: "b"})
+		var down atomic.Bool
+		breaks := faulty.New(st, func(op faulty.Op) faulty.Fault {
+			switch {
+			case op != faulty.WatchRecords:
+				return faulty.Fault{}
+			case down.Load():
+				return faulty.Fault{Before: fail.Unavailable}
+			}
+			return faulty.Fault{After: true}
+		})
+		a, b := start(t, st, engine.Options{Replica: "a"}), start(t, breaks, engine.Options{Replica: "b"})
 		feed(t, a, 10)
 		var mu sync.Mutex
 		var told []string
-		defer b.Watch(func(records []engine.Record) {
+		stop := b.Watch(func(records []engine.Record) {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, r := range records {
 				told = append(told, fmt.Sprintf("%s %s", r.ID, r.State))
 			}
-		})()
+		})
 		want := func(want ...string) {
 			t.Helper()
+			time.Sleep(time.Minute)
 			synctest.Wait()
 			mu.Lock()
 			defer mu.Unlock()
-			if !reflect.DeepEqual(told, want) {
+			if !slices.Equal(told, want) {
 				t.Errorf("told is %q, want %q", told, want)
 			}
 			told = nil
@@ -639,16 +650,40 @@ func TestWatch(t *testing.T) {
 		want("2 Observed")
 		must(t, "Terminate")(a.Terminate(t.Context(), "1", ""))
 		want("1 ObservedAndTerminating")
-		// The watch breaks, and what it was to tell is forgotten meanwhile.
-		slow.Follow(func(op faulty.Op) faulty.Fault {
-			if op == faulty.WatchRecords {
-				return faulty.Fault{Before: fail.Unavailable}
-			}
-			return faulty.Fault{}
-		})
-		slow.Follow(func(faulty.Op) faulty.Fault { return faulty.Fault{Before: fail.Unavailable} })
+		down.Store(true)
+		must(t, "Terminate")(a.Terminate(t.Context(), "2", ""))
+		want("2 ObservedAndTerminating") // the last that it tells
 		must(t, "Terminated")(a.Terminated(t.Context(), "1", engine.Ending{}))
-		want("1 Terminated") // the watch that is under way goes on
+		must(t, "Propose")(a.Propose(t.Context(), offer("3", hour(1, 1))))
+		want()
+		// Without a watch it is right all the same, if slower.
+		_, err := b.Propose(t.Context(), offer("4", hour(9, 1)))
+		wantKind(t, "without a watch", err, fail.Exhausted, "no room")
+		must(t, "without a watch")(b.Propose(t.Context(), offer("5", hour(8, 1))))
+		st.Compact()
+		down.Store(false)
+		want("1 Terminated", "3 Observed", "5 Observed")
+		stop()
+		must(t, "Terminated")(a.Terminated(t.Context(), "2", engine.Ending{}))
+		want()
+	})
+}
+
+// TestMemory: what has ended is not kept in memory, nor is the time at which it would have.
+func TestMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := start(t, memory(t), engine.Options{})
+		feed(t, a, 10)
+		for i := range 3000 {
+			p := offer(fmt.Sprint(i), hour(1, 1))
+			p.ExpirationTime = time.Now().Add(1000 * time.Hour)
+			must(t, "Propose")(a.Propose(t.Context(), p))
+			must(t, "Complete")(a.Complete(t.Context(), p.ID, engine.Ending{}))
+		}
+		synctest.Wait()
+		if got := a.Entries(); got[0] != 0 || got[1] > 1100 || got[2] != 1 || got[3] != 0 {
+			t.Errorf("in memory are %d agreements, %d times, %d pools and %d accounts", got[0], got[1], got[2], got[3])
+		}
 	})
 }
 

@@ -18,9 +18,6 @@ const (
 	replicaPrefix  = Prefix + "replica/"
 )
 
-// most is how many bytes a name may have in a key; 3 for each when all are escaped.
-const most = 3 * MaxName
-
 func stateKey(id string) string    { return statePrefix + store.Segment(id) }
 func documentKey(id string) string { return documentPrefix + store.Segment(id) }
 func poolKey(id string) string     { return poolPrefix + store.Segment(id) }

@@ -250,7 +250,17 @@ func (e *Engine) decide(all []*work, found map[string]*Record) (*batch, []error,
 func (e *Engine) settle(b *batch, revision int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	// What nobody told yet is what the calendar counts already: it may stay.
+	stays := revision > e.reached
+	for id, d := range b.drafts {
+		if old := e.live[id]; d.dirty && old != nil && old.Revision != d.base {
+			stays = false
+		}
+	}
 	for id, holds := range b.held {
+		if stays {
+			break
+		}
 		p := e.of(id)
 		for _, h := range holds {
 			if h.sign > 0 {
@@ -272,7 +282,10 @@ func (e *Engine) settle(b *batch, revision int64) {
 		if d.rec != nil {
 			d.rec.Revision = revision
 		}
-		if revision > e.reached || e.live[id] != nil {
+		switch old := e.live[id]; {
+		case stays:
+			e.install(id, old, d.rec)
+		case old != nil || revision > e.reached:
 			e.applyState(id, d.rec, revision)
 		}
 	}

@@ -119,7 +119,9 @@ func (e *Engine) receive(records []store.Record, revision int64) []Record {
 				e.applyState(id, rec, r.Revision)
 			}
 		}
-		told = append(told, *rec.clone())
+		if len(e.watchers) > 0 {
+			told = append(told, *rec.clone())
+		}
 	}
 	e.reached = max(e.reached, revision)
 	close(e.news)

@@ -3,6 +3,7 @@ package engine
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -69,16 +70,9 @@ func next(op, id string, s agreement.State, e Event) (agreement.State, error) {
 }
 
 func list(words []string) string {
-	switch n := len(words); n {
-	case 0:
-		return "nothing"
-	case 1:
-		return words[0]
-	default:
-		s := words[0]
-		for _, w := range words[1 : n-1] {
-			s += ", " + w
-		}
-		return s + " or " + words[n-1]
+	n := len(words)
+	if n < 2 {
+		return strings.Join(words, "")
 	}
+	return strings.Join(words[:n-1], ", ") + " or " + words[n-1]
 }

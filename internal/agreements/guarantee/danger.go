@@ -65,6 +65,7 @@ func (g *Guarantee) Danger(s State, now time.Time, service string, e Estimate) (
 			return Broken, time.Time{}
 		}
 		return InDanger, by
+	case agreement.NotDetermined:
 	}
 	return Unclear, by
 }

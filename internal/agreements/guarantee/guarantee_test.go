@@ -54,7 +54,7 @@ func term(t testing.TB, text string) *agreement.Guarantee {
 		case "obligated":
 			g.Obligated = agreement.Obligation(rest)
 		case "scope":
-			for _, s := range strings.Fields(rest) {
+			for s := range strings.FieldsSeq(rest) {
 				g.Scopes = append(g.Scopes, agreement.Scope{ServiceName: s})
 			}
 		case "penalty", "reward":
@@ -574,7 +574,7 @@ func TestTheLatestStart(t *testing.T) {
 			if started(now.Add(1)) != agreement.Violated {
 				t.Fatalf("a start at %v would keep %s", now, g)
 			}
-		default:
+		case Safe, Unclear:
 			t.Fatalf("a start a day late is %s", risk)
 		}
 		if risk, _ := g.Danger(s, now, "a", Estimate{}); risk != Unclear && risk != Broken {

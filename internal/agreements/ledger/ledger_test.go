@@ -190,8 +190,10 @@ func TestSigned(t *testing.T) {
 		kind Kind
 		want int
 	}{
-		{agreement.ServiceProvider, Penalty, -1}, {agreement.ServiceProvider, Reward, 1},
-		{agreement.ServiceConsumer, Penalty, 1}, {agreement.ServiceConsumer, Reward, -1},
+		{agreement.ServiceProvider, Penalty, -1},
+		{agreement.ServiceProvider, Reward, 1},
+		{agreement.ServiceConsumer, Penalty, 1},
+		{agreement.ServiceConsumer, Reward, -1},
 	} {
 		if got := Signed(c.who, c.kind, one).Sign(); got != c.want {
 			t.Errorf("a %s of the %s is %d for the VO", c.kind, c.who, got)

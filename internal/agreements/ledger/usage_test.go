@@ -136,8 +136,10 @@ func (broken) Write([]byte) (int, error) { return 0, errBroken }
 func TestChargesOfAJob(t *testing.T) {
 	l := New()
 	for i, e := range []Entry{
-		{Job: "j", Kind: Price, Unit: "credit", Amount: amount(t, "0.1")}, {Job: "j", Kind: Price, Unit: "credit", Amount: amount(t, "0.2")},
-		{Job: "j", Kind: Penalty, Unit: "euro", Amount: amount(t, "-5")}, {Job: "j", Kind: Usage, Unit: "core-seconds", Amount: amount(t, "9")},
+		{Job: "j", Kind: Price, Unit: "credit", Amount: amount(t, "0.1")},
+		{Job: "j", Kind: Price, Unit: "credit", Amount: amount(t, "0.2")},
+		{Job: "j", Kind: Penalty, Unit: "euro", Amount: amount(t, "-5")},
+		{Job: "j", Kind: Usage, Unit: "core-seconds", Amount: amount(t, "9")},
 		{Job: "other", Kind: Price, Unit: "credit", Amount: amount(t, "7")},
 	} {
 		e.ID, e.VO, e.Time = string(rune('a'+i)), "bio", noon

@@ -326,6 +326,12 @@ func (s *Service) Terminate(ctx context.Context, key string, reason *etree.Eleme
 			why += ": " + said
 		}
 	}
+	if r.Awaiting() { // it is let go
+		if done, err := s.held.Abort(ctx, r.ID, why); err != nil || done {
+			s.work.add(r.ID, time.Time{})
+			return err
+		}
+	}
 	if _, err := s.e.Terminate(ctx, r.ID, why); err != nil {
 		return err
 	}

@@ -85,6 +85,7 @@ type reserved struct {
 	Tag      adapters.Tag    `json:"tag"`
 	Handle   adapters.Handle `json:"handle,omitempty"` // nil: it is not known to be there
 	Released bool            `json:"released,omitempty"`
+	Own      bool            `json:"own,omitempty"` // the manager makes none, and the gateway keeps the room by itself
 }
 
 // held gives the handle of the reservation that a service has; nil is none.

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"github.com/portolan-project/portolan/internal/agreements/calendar"
 	"github.com/portolan-project/portolan/internal/agreements/engine"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
+	"github.com/portolan-project/portolan/internal/agreements/together"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/xmldoc"
@@ -141,6 +143,65 @@ func (s *Service) CreatePending(ctx context.Context, req *agreement.CreateReques
 	return r.ID, nil
 }
 
+// Prepare takes an offer that is made together with others: what it needs is held, at the managers
+// of the sites too, until it is confirmed.
+func (s *Service) Prepare(ctx context.Context, req *agreement.CreateRequest, p agreement.Preparation) (string, error) {
+	const op = "service.Prepare"
+	who, err := s.b.Permit(ctx, op, broker.Submit)
+	if err != nil {
+		return "", err
+	}
+	// Asked again it is not judged again: what it holds itself would stand against it.
+	if r, err := s.e.Get(ctx, together.AgreementID(who.Name, p)); err == nil && r.Owner == who.Name && !r.Final() {
+		doc, err := s.e.Document(ctx, r.ID)
+		switch {
+		case err != nil:
+			return "", err
+		case !bytes.Equal(doc, document(req)):
+			return "", fail.Errorf(op, fail.Conflict, p.Key, "another offer was prepared by the Key %q; give this one another", p.Key)
+		case !r.Awaiting():
+			return r.ID, nil
+		}
+		if _, err := s.secure(ctx, r, []engine.Plan{*r.Plan}); err != nil {
+			return "", err
+		}
+		return r.ID, nil
+	}
+	id, err := s.held.Prepare(ctx, req, p)
+	return id, roomless(err)
+}
+
+// roomless turns a lack of room into what the other side is told.
+func roomless(err error) error {
+	full, ok := errors.AsType[*engine.NoRoom](err)
+	if !ok {
+		return err
+	}
+	r := agreement.Refuse(agreement.NoCapacity, full.Sentence)
+	r.Earliest, r.Cause = full.Earliest, err
+	return r
+}
+
+// Confirm makes an agreement that was prepared binding.
+func (s *Service) Confirm(ctx context.Context, key string) error {
+	if err := s.held.Confirm(ctx, key); err != nil {
+		return err
+	}
+	r, err := s.e.Get(ctx, key)
+	if err == nil {
+		s.accepted(&r)
+	}
+	return nil //nolint:nilerr // it is binding, and looked after by what the engine tells
+}
+
+// document gives an offer as it came.
+func document(req *agreement.CreateRequest) []byte {
+	if req.Received != nil {
+		return req.Received
+	}
+	return xmldoc.Marshal(req.Offer.Encode())
+}
+
 // accepted has an agreement that was accepted looked after; what is held for it is told before
 // anybody hears of it.
 func (s *Service) accepted(r *engine.Record) {
@@ -217,12 +278,8 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 	if err != nil {
 		return nil, fail.E(op, fail.Internal, "", err)
 	}
-	doc := req.Received
-	if doc == nil {
-		doc = xmldoc.Marshal(o.Encode())
-	}
 	p.proposal = engine.Proposal{
-		ID: id.String(), Owner: who.Name, VO: vo, Name: o.Name, TemplateID: t.TemplateID, TemplateName: t.Name, Document: doc,
+		ID: id.String(), Owner: who.Name, VO: vo, Name: o.Name, TemplateID: t.TemplateID, TemplateName: t.Name, Document: document(req),
 		ExpirationTime: o.Context.ExpirationTime, Reason: fmt.Sprintf("offered by %s, by the template %s", who.Name, t.Name),
 	}
 	alternatives, _ := agreement.Choose(o.Terms, o.Preferences(), maxChoices)

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,8 +21,9 @@ const tagPrefix = "wsag-"
 
 const uuidLength = 36
 
-func tagOf(id string, service, attempt int) adapters.Tag {
-	return adapters.Tag(fmt.Sprintf("%s%s-%d-%d", tagPrefix, id, service, attempt))
+// tagOf gives the tag of the n-th reservation that an agreement asks for; none is used twice.
+func tagOf(id string, n int) adapters.Tag {
+	return adapters.Tag(fmt.Sprintf("%s%s-%d", tagPrefix, id, n))
 }
 
 // agreementOf gives the agreement that a tag is of.
@@ -44,8 +46,8 @@ func (s *Service) wantsReservation(k terms.Kind, placed []terms.Placed) bool {
 // refuses, the next of the plans is tried. The error is what the last one said.
 func (s *Service) secure(ctx context.Context, r engine.Record, plans []engine.Plan) (engine.Record, error) {
 	offset := 0
-	for attempt := 0; ; attempt++ {
-		done, refused := s.reserve(ctx, r, attempt)
+	for {
+		done, refused := s.reserve(ctx, r)
 		if refused == nil {
 			return done, nil
 		}
@@ -65,8 +67,8 @@ func (s *Service) secure(ctx context.Context, r engine.Record, plans []engine.Pl
 }
 
 // reserve makes the reservations of a plan. A manager that does not let the gateway make any leaves
-// it to the gateway's own calendar.
-func (s *Service) reserve(ctx context.Context, r engine.Record, attempt int) (engine.Record, error) {
+// it to the gateway's own calendar. Again, it goes on with what was begun.
+func (s *Service) reserve(ctx context.Context, r engine.Record) (engine.Record, error) {
 	x, err := s.read(ctx, &r)
 	if err != nil {
 		return r, err
@@ -75,26 +77,44 @@ func (s *Service) reserve(ctx context.Context, r engine.Record, attempt int) (en
 	if err != nil || x.detail.Kind != terms.AdvanceReservation {
 		return r, err
 	}
-	var wanted []reserved
-	for i := range placed {
-		if s.b.Reserves(placed[i].Site) && len(placed[i].Holds) > 0 {
-			wanted = append(wanted, reserved{Service: i, Site: placed[i].Site, Tag: tagOf(r.ID, i, attempt)})
-		}
-	}
-	if len(wanted) == 0 {
-		return r, nil
-	}
 	// It is written down before a manager is asked, so that it is found whatever happens.
-	r, err = s.e.Update(ctx, r.ID, func(r *engine.Record) error {
+	var wanted []reserved
+	begun, err := s.e.Update(ctx, r.ID, func(r *engine.Record) error {
 		n, err := noteOf(r)
 		if err != nil {
 			return err
 		}
-		n.Reservations = append(n.Reservations, wanted...)
+		wanted = nil
+		fresh := false
+		for i := range placed {
+			if !s.b.Reserves(placed[i].Site) || len(placed[i].Holds) == 0 {
+				continue
+			}
+			at := slices.IndexFunc(n.Reservations, func(w reserved) bool {
+				return w.Service == i && w.Site == placed[i].Site && (!w.Released || w.Own)
+			})
+			if at >= 0 {
+				if w := n.Reservations[at]; len(w.Handle) == 0 && !w.Own {
+					wanted = append(wanted, w)
+				}
+				continue
+			}
+			w := reserved{Service: i, Site: placed[i].Site, Tag: tagOf(r.ID, len(n.Reservations))}
+			n.Reservations, wanted, fresh = append(n.Reservations, w), append(wanted, w), true
+		}
+		if !fresh {
+			return errSame
+		}
 		return n.encode(r)
 	})
-	if err != nil {
+	switch {
+	case err == nil:
+		r = begun
+	case !errors.Is(err, errSame):
 		return r, err
+	}
+	if len(wanted) == 0 {
+		return r, nil
 	}
 	var own []string // kept by our own calendar
 	for i := range wanted {
@@ -110,7 +130,7 @@ func (s *Service) reserve(ctx context.Context, r engine.Record, attempt int) (en
 			if lost != nil || o.Start.IsZero() || o.Start.After(h.From) {
 				return r, refusedBy(w.Site, err)
 			}
-			w.Released = true // there is none
+			w.Released, w.Own = true, true // there is none
 			own = append(own, fmt.Sprintf("the manager of %s makes no reservation (%s): the gateway keeps the room by itself", w.Site, fail.Sentence(err)))
 		default:
 			return r, refusedBy(w.Site, err)

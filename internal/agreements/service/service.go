@@ -13,6 +13,7 @@ import (
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/engine"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
+	"github.com/portolan-project/portolan/internal/agreements/together"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -93,6 +94,7 @@ type Service struct {
 	e       *engine.Engine
 	b       *broker.Broker
 	callers *callers
+	held    *together.Participant
 	work    *queue
 	rooms   rooms
 
@@ -107,8 +109,9 @@ type Service struct {
 }
 
 var (
-	_ agreement.Service = (*Service)(nil)
-	_ agreement.Lister  = (*Service)(nil)
+	_ agreement.Service  = (*Service)(nil)
+	_ agreement.Lister   = (*Service)(nil)
+	_ agreement.Preparer = (*Service)(nil)
 )
 
 // New makes a Service. Templates of administrators that can't be checked by are refused.
@@ -135,6 +138,27 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	s.callers.work = newQueue(o.Now)
+	s.held, err = together.NewParticipant(together.ParticipantOptions{
+		Engine: s.e, Now: o.Now,
+		Propose: func(ctx context.Context, req *agreement.CreateRequest) (engine.Proposal, error) {
+			p, err := s.prepare(ctx, "service.Prepare", req)
+			if err != nil {
+				return engine.Proposal{}, err
+			}
+			return p.proposal, nil
+		},
+		Owner: func(ctx context.Context) (string, error) {
+			who, err := s.b.Permit(ctx, "service.Prepare", broker.Submit)
+			return who.Name, err
+		},
+		Held: func(ctx context.Context, r engine.Record) error {
+			_, err := s.secure(ctx, r, []engine.Plan{*r.Plan})
+			return err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 

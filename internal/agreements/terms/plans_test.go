@@ -209,7 +209,7 @@ func TestPlansRefused(t *testing.T) {
 		says  []string
 	}{
 		"too many CPUs": {[]string{sdt("job", job("x", 600, cpus(65))), w, slurmAlone}, fail.Exhausted, []string{"slurm/batch", "65 CPUs", "64 CPUs"}},
-		"never":         {[]string{sdt("job", job("x", 600, cpus(81))), w, slurmAlone}, fail.Exhausted, []string{"slurm/batch", "TotalCPUCount"}},
+		"never":         {[]string{sdt("job", job("x", 600, cpus(89))), w, slurmAlone}, fail.Exhausted, []string{"slurm/batch", "TotalCPUCount"}},
 		"too long":      {[]string{sdt("job", job("x", 49*3600, "")), sdt("f", "<p:FinishBy>"+at(100*hours)+"</p:FinishBy>"), slurmAlone}, fail.Exhausted, []string{"slurm/batch"}},
 		"too cheap":     {[]string{sdt("job", job("x", 600, "")), w, slurmAlone, sdt("price", "<p:Price>0.249</p:Price>")}, fail.Exhausted, []string{"0.25", "0.249"}},
 		"no such site":  {[]string{sdt("job", job("x", 600, "")), w, sdt("at", "<p:Place><p:Site>north</p:Site></p:Place>")}, fail.Exhausted, []string{"north", "no such place"}},

@@ -412,7 +412,7 @@ func (r *reading) settle() (Kind, error) {
 		r.Duration = r.Window.Length()
 		return AdvanceReservation, nil
 	case said("deadline"):
-		if r.Duration > 0 && !r.FinishBy.Add(-r.Duration).After(r.NotBefore) && !r.NotBefore.IsZero() {
+		if r.Duration > 0 && r.FinishBy.Add(-r.Duration).Before(r.NotBefore) {
 			return "", invalid(r.terms["deadline"], "the job of the service %s must not start before %s and may run for %s, so that it can't be sure to end by %s", quoted(r.Name), moment(r.NotBefore), r.Duration, moment(r.FinishBy))
 		}
 		return FinishBy, r.startable()

@@ -414,7 +414,7 @@ func TestAdheres(t *testing.T) {
 		"twice due":       {by, replace("</wsag:Penalty>", "</wsag:Penalty><wsag:Penalty><wsag:AssessmentInterval><wsag:Count>1</wsag:Count></wsag:AssessmentInterval><wsag:ValueExpression>5</wsag:ValueExpression></wsag:Penalty>"), "another"},
 		"another kind":    {find(BestEffort), replace("</wsag:All>", sdt("by", "<p:StartBy xmlns:p='"+agreement.NSPortolan+"'>"+at(time.Hour)+"</p:StartBy>")+"</wsag:All>"), "best-effort"},
 		"as a name":       {by, replace(`wsag:Name="start"`, `wsag:Name="job2"`), "not in the template"},
-		"other prefixes":  {by, strings.NewReplacer("<p:", "<q:", "</p:", "</q:", "<p:Variable xmlns:p=", "<q:Variable xmlns:q=", "<wsag:CustomServiceLevel>", "<wsag:CustomServiceLevel xmlns:q='"+agreement.NSPortolan+"'>", "<wsag:ServiceDescriptionTerm ", "<wsag:ServiceDescriptionTerm xmlns:q='"+agreement.NSPortolan+"' ").Replace, ""},
+		"other prefixes":  {by, strings.NewReplacer("<p:", "<q:", "</p:", "</q:", "<wsag:CustomServiceLevel ", "<wsag:CustomServiceLevel xmlns:q='"+agreement.NSPortolan+"' ", "<wsag:ServiceDescriptionTerm ", "<wsag:ServiceDescriptionTerm xmlns:q='"+agreement.NSPortolan+"' ").Replace, ""},
 		"more importance": {by, replace("<wsag:BusinessValueList>", "<wsag:BusinessValueList><wsag:Importance>7</wsag:Importance>"), ""},
 		"none": {by, func(s string) string {
 			a, b := strings.Index(s, "<wsag:GuaranteeTerm"), strings.Index(s, "</wsag:GuaranteeTerm>")

@@ -183,7 +183,7 @@ func refused(t testing.TB, err error, kind fail.Kind, says ...string) {
 func drawModel(t *rapid.T) *resourcemodel.Snapshot {
 	var list []cluster
 	for i := range rapid.IntRange(0, 3).Draw(t, "sites") {
-		c := cluster{name: rapid.SampledFrom([]string{"s", "a/b", "x@y", "100%", "a"}).Draw(t, "site") + fmt.Sprint(i), down: rapid.IntRange(0, 5).Draw(t, "down") == 0}
+		c := cluster{name: rapid.SampledFrom([]string{"s", "a-b", "x_y", "a.b"}).Draw(t, "site") + fmt.Sprint(i), down: rapid.IntRange(0, 5).Draw(t, "down") == 0}
 		var ids []string
 		for k := range rapid.IntRange(1, 3).Draw(t, "environments") {
 			e := resourcemodel.Environment{ID: fmt.Sprintf("e%d", k), CPUs: rapid.SampledFrom([]int{0, 1, 4, 64}).Draw(t, "cpus"), Memory: rapid.SampledFrom([]int64{0, 1 << 30, 64 << 30}).Draw(t, "memory")}
@@ -192,7 +192,7 @@ func drawModel(t *rapid.T) *resourcemodel.Snapshot {
 		}
 		for k := range rapid.IntRange(1, 3).Draw(t, "shares") {
 			h := resourcemodel.Share{
-				ID: fmt.Sprintf("h%d", k), Default: k == 0, Environments: ids[:rapid.IntRange(1, len(ids)).Draw(t, "of")],
+				ID: fmt.Sprintf(rapid.SampledFrom([]string{"h%d", "a/%d", "%d@x", "100%% %d"}).Draw(t, "share"), k), Default: k == 0, Environments: ids[:rapid.IntRange(1, len(ids)).Draw(t, "of")],
 				Slots:       rapid.SampledFrom([]int{0, 1, 7, 500}).Draw(t, "slots"),
 				MaxCPUs:     rapid.SampledFrom([]int{0, 3, 100}).Draw(t, "most"),
 				MaxWallTime: rapid.SampledFrom([]time.Duration{0, time.Second, time.Minute, 90 * time.Minute, 1000 * time.Hour}).Draw(t, "wall"),

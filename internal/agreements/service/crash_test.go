@@ -1,0 +1,187 @@
+package service
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/portolan-project/portolan/adapters/fake"
+	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/internal/store/mem"
+	"github.com/portolan-project/portolan/internal/xmldoc"
+)
+
+// mortal is a store as seen by a process that dies at one of its writes, before or after it is done.
+type mortal struct {
+	store.Store
+	mu    sync.Mutex
+	left  int
+	after bool
+	dead  bool
+}
+
+var errDead = fail.Errorf("mortal", fail.Unavailable, "", "the process is dead")
+
+func (m *mortal) deed(do func()) error {
+	m.mu.Lock()
+	if m.dead {
+		m.mu.Unlock()
+		return errDead
+	}
+	m.left--
+	m.dead = m.left < 0
+	dies := m.dead
+	m.mu.Unlock()
+	if !dies || m.after {
+		do()
+	}
+	if dies {
+		return errDead
+	}
+	return nil
+}
+
+func (m *mortal) gone() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dead
+}
+
+func (m *mortal) PutRecords(ctx context.Context, s store.Session, cs ...store.RecordChange) (revision int64, err error) {
+	if derr := m.deed(func() { revision, err = m.Store.PutRecords(ctx, s, cs...) }); derr != nil {
+		return 0, derr
+	}
+	return revision, err
+}
+
+func (m *mortal) Create(ctx context.Context, n store.NewJob) (j store.Job, created bool, err error) {
+	if derr := m.deed(func() { j, created, err = m.Store.Create(ctx, n) }); derr != nil {
+		return store.Job{}, false, derr
+	}
+	return j, created, err
+}
+
+func (m *mortal) Update(ctx context.Context, s store.Session, cs ...store.Change) (out []store.Changed) {
+	if err := m.deed(func() { out = m.Store.Update(ctx, s, cs...) }); err != nil {
+		out = make([]store.Changed, len(cs))
+		for i := range out {
+			out[i].Err = err
+		}
+	}
+	return out
+}
+
+func (m *mortal) Join(ctx context.Context, replica string) (store.Session, error) {
+	if m.gone() {
+		return nil, errDead
+	}
+	return m.Store.Join(ctx, replica)
+}
+
+func (m *mortal) Close() error { return nil }
+
+// A gateway dies at any of its writes, before or after it is done, and another goes on: what was
+// answered holds, each agreement has one job, and nothing is left behind, at the site either.
+func TestCrashes(t *testing.T) {
+	kinds := map[string]func(g *gateway, now time.Time) offering{
+		"finish-by": func(g *gateway, now time.Time) offering {
+			return g.by("ada", "finish-by@here/fake").say("job", job("sleep 60", 10*time.Minute, 1)).say("finishBy", finishBy(now.Add(time.Hour)))
+		},
+		"advance-reservation": func(g *gateway, now time.Time) offering {
+			return g.by("ada", "advance-reservation@here/fake").say("job", job("sleep 60", 5*time.Minute, 1)).say("window", window(now.Add(5*time.Minute), now.Add(15*time.Minute)))
+		},
+	}
+	for kind, offer := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			deaths := 0
+			for cut := range 40 {
+				for _, after := range []bool{false, true} {
+					synctest.Test(t, func(t *testing.T) {
+						if crash(t, cut, after, offer) {
+							deaths++
+						}
+					})
+				}
+				if t.Failed() {
+					t.Fatalf("at the write %d", cut)
+				}
+			}
+			if deaths < 10 {
+				t.Errorf("it died only %d times", deaths)
+			}
+		})
+	}
+}
+
+// crash is one life of a gateway that dies, and the next one's.
+func crash(t *testing.T, cut int, after bool, offer func(*gateway, time.Time) offering) bool {
+	st := mem.New()
+	defer st.Close()
+	w := fake.NewWorld(2)
+	defer w.Close()
+	sites := []site{{name: "here", world: w}}
+	m := &mortal{Store: st, left: 1 << 30, after: after}
+	g := start(t, m, sites, whole)
+	o := offer(g, time.Now())
+	m.mu.Lock()
+	m.left = cut
+	m.mu.Unlock()
+	ctx, cancel := context.WithTimeout(as1("ada"), time.Minute)
+	doc := xmldoc.Marshal(o.Encode())
+	parsed, err := agreement.ParseOffer(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := g.Create(ctx, &agreement.CreateRequest{Offer: *parsed, Received: doc})
+	cancel()
+	for range 60 {
+		if m.gone() {
+			break
+		}
+		if key != "" {
+			if r := g.record(key); r.Final() {
+				break
+			}
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+	}
+	died := m.gone()
+	g.stop()
+	if err != nil && !died {
+		t.Fatalf("it is refused: %v", err)
+	}
+	next := start(t, st, sites, whole, func(c *broker.Config, _ *Options) {})
+	defer next.stop()
+	list, err := next.List(as1("ada"), "", 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key != "" && (len(list) != 1 || list[0] != key) {
+		t.Fatalf("there are %q, and %s was answered", list, key)
+	}
+	for _, id := range list {
+		r := next.ends(id)
+		switch {
+		case r.State == agreement.Complete && len(r.Jobs) == 1:
+		case r.State == agreement.Rejected && key == "" && len(r.Jobs) == 0: // nobody had an answer
+		default:
+			t.Errorf("write %d: it is %s with %d jobs\n%s", cut, r.State, len(r.Jobs), next.story(id))
+		}
+		if n, err := noteOf(&r); err != nil || r.State == agreement.Complete && (!n.Over || n.Services[0].Outcome != "finished") {
+			t.Errorf("%+v %v\n%s", n, err, next.story(id))
+		}
+	}
+	next.until("the reservation is gone", func() bool { return reservations(t, next) == 0 })
+	for _, p := range next.engine.Pools() {
+		if free := next.engine.Free(p.ID, time.Now(), time.Now().Add(time.Hour)); free != p.Capacity {
+			t.Errorf("of %s there are %+v free of %+v", p.ID, free, p.Capacity)
+		}
+	}
+	return died
+}

@@ -1,0 +1,496 @@
+package together
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/beevik/etree"
+
+	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
+)
+
+// Provider is where a part is agreed on: an agreement.Client, or a Service at home that is a
+// Preparer.
+type Provider interface {
+	agreement.Preparer
+	Agreement(ctx context.Context, key string) (*agreement.Properties, error)
+	Terminate(ctx context.Context, key string, reason *etree.Element) error
+}
+
+// Options says how a Coordinator works.
+type Options struct {
+	// Dial gives a provider by its name, to act for an owner there; it must not wait for the
+	// network. It is called again after a restart. An error for an unknown name refuses a part
+	// that is to be prepared.
+	Dial    func(ctx context.Context, owner, provider string) (Provider, error)
+	Replica string // our name; "" is "gateway"
+	Log     *slog.Logger
+	Now     func() time.Time // nil is time.Now
+	// Margin is by how much the clocks of coordinator and providers may differ; as much again is
+	// left for a decision to reach everybody. 0 is 10 seconds.
+	Margin time.Duration
+	// Patience is how long parts are prepared where the plan has no deadline, and MaxPatience
+	// the longest that a plan may have; 0 is 30 seconds and 5 minutes.
+	Patience, MaxPatience time.Duration
+	// Timeout bounds one request to a provider; 0 is 10 seconds.
+	Timeout time.Duration
+	// GiveUp is how long after its time a provider that is out of reach is asked what it keeps;
+	// 0 is a day.
+	GiveUp time.Duration
+	// Retention is how long a coordination that has ended is kept; 0 is 30 days.
+	Retention time.Duration
+	// MaxLive bounds the coordinations that have not ended; 0 is 1,000.
+	MaxLive int
+	// MaxCalls bounds the requests to providers at a time; 0 is 64.
+	MaxCalls int
+}
+
+// EnsureDefaults fills in what is not set.
+func (o *Options) EnsureDefaults() {
+	if o.Replica == "" {
+		o.Replica = "gateway"
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	for _, d := range []struct {
+		of *time.Duration
+		is time.Duration
+	}{
+		{&o.Margin, 10 * time.Second},
+		{&o.Patience, 30 * time.Second},
+		{&o.MaxPatience, 5 * time.Minute},
+		{&o.Timeout, 10 * time.Second},
+		{&o.GiveUp, 24 * time.Hour},
+		{&o.Retention, 30 * 24 * time.Hour},
+	} {
+		if *d.of == 0 {
+			*d.of = d.is
+		}
+	}
+	if o.MaxLive == 0 {
+		o.MaxLive = 1000
+	}
+	if o.MaxCalls == 0 {
+		o.MaxCalls = 64
+	}
+}
+
+// Validate reports what can't be worked with.
+func (o *Options) Validate() error {
+	const op = "together.New"
+	switch {
+	case o.Dial == nil:
+		return fail.Errorf(op, fail.Invalid, "", "a coordinator must be told how to reach providers: set Dial")
+	case min(o.Margin, o.Patience, o.MaxPatience, o.Timeout, o.GiveUp, o.Retention) < 0:
+		return fail.Errorf(op, fail.Invalid, "", "the times of a coordinator can't be negative")
+	case o.Patience > o.MaxPatience:
+		return fail.Errorf(op, fail.Invalid, "", "the patience of %s is more than the longest, %s", o.Patience, o.MaxPatience)
+	case o.MaxLive < 1 || o.MaxCalls < 1:
+		return fail.Errorf(op, fail.Invalid, "", "there must be room for a coordination and a request: MaxLive is %d and MaxCalls %d", o.MaxLive, o.MaxCalls)
+	}
+	return nil
+}
+
+// Coordinator makes agreements at several places as one. Its methods may be called at once from
+// many goroutines; nothing moves on but while Run runs.
+type Coordinator struct {
+	st    store.Records
+	opts  Options
+	calls chan struct{} // holds a token for each request under way
+
+	mu      sync.Mutex
+	entries map[string]*entry // coordinations that have not ended
+}
+
+// entry is a coordination that has not ended, as this process knows it.
+type entry struct {
+	id      string
+	fresh   bool // begun by this process, and not prepared yet
+	started bool
+	news    chan struct{} // the record changed
+	done    chan struct{} // closed at its end, or that of Run
+	final   *Record       // as it ended; nil: Run did
+}
+
+// New makes a Coordinator. What was under way in the store goes on when Run runs.
+func New(st store.Records, o Options) (*Coordinator, error) {
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	return &Coordinator{st: st, opts: o, calls: make(chan struct{}, o.MaxCalls), entries: map[string]*entry{}}, nil
+}
+
+func (c *Coordinator) now() time.Time { return c.opts.Now().UTC().Round(0) }
+
+// Coordinate agrees on all parts of a plan, or on none, and gives the outcome when all is done.
+// The error is nil then, whatever the outcome is: none of the errors says that some part may be
+// binding for good, other than fail.Unavailable and fail.Uncertain, after which the coordination
+// may go on: the same plan again waits for its outcome. Another plan of the same ID is
+// fail.Conflict.
+func (c *Coordinator) Coordinate(ctx context.Context, p Plan) (Outcome, error) {
+	const op = "together.Coordinate"
+	r, offers, err := c.record(&p, c.now())
+	if err != nil {
+		return Outcome{}, err
+	}
+	old, err := c.read(ctx, p.ID)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if old == nil {
+		if old, err = c.begin(ctx, r, offers); err != nil {
+			return Outcome{}, err
+		}
+	}
+	if old.Digest != r.Digest {
+		return Outcome{}, fail.Errorf(op, fail.Conflict, p.ID, "the id %s belongs to another plan", p.ID)
+	}
+	return c.await(ctx, old)
+}
+
+// begin writes a coordination that is new, and gives it, or what is there by its id.
+func (c *Coordinator) begin(ctx context.Context, r *Record, offers [][]byte) (*Record, error) {
+	const op = "together.Coordinate"
+	c.mu.Lock()
+	e := c.entries[r.ID]
+	made := e == nil
+	if made {
+		if len(c.entries) >= c.opts.MaxLive {
+			c.mu.Unlock()
+			return nil, fail.Errorf(op, fail.Exhausted, r.ID, "%d coordinations are under way, as many as may be; try again when some have ended", c.opts.MaxLive)
+		}
+		e = c.entry(r.ID)
+		e.fresh = true
+	}
+	c.mu.Unlock()
+	docs, err := json.Marshal(offers)
+	if err == nil {
+		_, err = c.st.PutRecords(ctx, nil, store.RecordChange{Key: stateKey(r.ID), Value: r.encode()}, store.RecordChange{Key: offersKey(r.ID), Value: docs})
+	}
+	if err == nil {
+		return r, nil
+	}
+	there, err2 := c.read(ctx, r.ID)
+	if ours := there != nil && there.Digest == r.Digest && there.By == r.By && there.Created.Equal(r.Created); made && !ours {
+		c.mu.Lock()
+		e.fresh = false // it is not ours to prepare, if it is there
+		if !e.started {
+			delete(c.entries, r.ID)
+		}
+		c.mu.Unlock()
+	}
+	switch {
+	case err2 != nil:
+		return nil, fail.Errorf(op, fail.Uncertain, r.ID, "it is not known whether the coordination has begun; ask again with the same plan").Because(err2)
+	case there == nil:
+		return nil, err
+	}
+	return there, nil
+}
+
+// entry makes an entry. c.mu is held.
+func (c *Coordinator) entry(id string) *entry {
+	e := &entry{id: id, news: make(chan struct{}, 1), done: make(chan struct{})}
+	c.entries[id] = e
+	return e
+}
+
+// await gives the outcome of a coordination when it has ended.
+func (c *Coordinator) await(ctx context.Context, r *Record) (Outcome, error) {
+	const op = "together.Coordinate"
+	c.mu.Lock()
+	e := c.entries[r.ID]
+	made := e == nil
+	if made {
+		e = c.entry(r.ID)
+	}
+	c.mu.Unlock()
+	if made {
+		// It may have ended before we could ask to be told.
+		var err error
+		if r, err = c.read(ctx, r.ID); err != nil || r == nil || r.State.Final() {
+			c.mu.Lock()
+			if c.entries[e.id] == e && !e.started {
+				delete(c.entries, e.id)
+			}
+			c.mu.Unlock()
+			if err != nil {
+				return Outcome{}, err
+			}
+			if r == nil {
+				return Outcome{}, fail.Errorf(op, fail.NotFound, e.id, "the coordination %s is over and was removed", e.id)
+			}
+			return r.Outcome(), nil
+		}
+	}
+	select {
+	case <-e.done:
+		if e.final != nil {
+			return e.final.Outcome(), nil
+		}
+		return Outcome{}, fail.Errorf(op, fail.Unavailable, e.id, "the gateway ends; the coordination %s goes on when it is back: ask again with the same plan", e.id)
+	case <-ctx.Done():
+		return Outcome{}, fail.Errorf(op, fail.Unavailable, e.id, "the coordination %s has not ended yet, and goes on; ask again with the same plan", e.id).Because(context.Cause(ctx))
+	}
+}
+
+// Get gives a coordination; fail.NotFound when there is none of that owner.
+func (c *Coordinator) Get(ctx context.Context, owner, id string) (Record, error) {
+	r, err := c.read(ctx, id)
+	if err != nil {
+		return Record{}, err
+	}
+	if r == nil || r.Owner != owner {
+		return Record{}, fail.Errorf("together.Get", fail.NotFound, id, "there is no coordination %q", id)
+	}
+	return *r, nil
+}
+
+// read reads a coordination; nil: there is none.
+func (c *Coordinator) read(ctx context.Context, id string) (*Record, error) {
+	if id == "" || len(id) > MaxID {
+		return nil, nil
+	}
+	v, err := c.value(ctx, stateKey(id))
+	if err != nil || v == nil {
+		return nil, err
+	}
+	r, err := decode(*v)
+	if err != nil {
+		return nil, fail.E("together.read", fail.Internal, id, err)
+	}
+	return r, nil
+}
+
+// value reads one record; nil: it is not there.
+func (c *Coordinator) value(ctx context.Context, key string) (*store.Record, error) {
+	// The key itself comes first of those that begin with it.
+	list, _, err := c.st.ListRecords(ctx, key, store.RecordOptions{Limit: 1})
+	if err != nil || len(list) == 0 || list[0].Key != key {
+		return nil, err
+	}
+	return &list[0], nil
+}
+
+// offers reads what was offered.
+func (c *Coordinator) offers(ctx context.Context, id string) ([]agreement.Offer, error) {
+	v, err := c.value(ctx, offersKey(id))
+	if err != nil || v == nil {
+		return nil, err
+	}
+	var docs [][]byte
+	if err := json.Unmarshal(v.Value, &docs); err != nil {
+		return nil, fail.E("together.offers", fail.Internal, id, err)
+	}
+	list := make([]agreement.Offer, len(docs))
+	for i, d := range docs {
+		o, err := agreement.ParseOffer(d)
+		if err != nil {
+			return nil, fail.E("together.offers", fail.Internal, id, err)
+		}
+		o.Element = nil // it is sent as it was made here
+		list[i] = *o
+	}
+	return list, nil
+}
+
+// retry is how long Run waits before it asks again a store that did not answer.
+const retry = time.Second
+
+// Run does what is to be done for coordinations: those that are begun here, those that were under
+// way when this process began, and those that other replicas leave behind, until ctx ends.
+func (c *Coordinator) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { c.prune(ctx) })
+	for ctx.Err() == nil {
+		if err := c.follow(ctx, &wg); err != nil && ctx.Err() == nil {
+			c.opts.Log.Warn("coordinations cannot be followed at present", "cause", err)
+			pause(ctx, retry)
+		}
+	}
+	wg.Wait()
+	c.mu.Lock()
+	for id, e := range c.entries { // those that were not started
+		close(e.done)
+		delete(c.entries, id)
+	}
+	c.mu.Unlock()
+	return fail.E("together.Run", fail.Unavailable, "", context.Cause(ctx))
+}
+
+// page is how many records are read at once.
+const page = 256
+
+// follow starts what is there, and what comes.
+func (c *Coordinator) follow(ctx context.Context, wg *sync.WaitGroup) error {
+	revision := int64(-1)
+	for after := ""; ; {
+		list, at, err := c.st.ListRecords(ctx, statePrefix, store.RecordOptions{After: after, Limit: page})
+		if err != nil {
+			return err
+		}
+		if revision < 0 {
+			revision = at
+		}
+		c.start(ctx, wg, list)
+		if len(list) < page {
+			break
+		}
+		after = list[len(list)-1].Key
+	}
+	c.mu.Lock()
+	for _, e := range c.entries { // what ended while nothing was told
+		e.wake()
+	}
+	c.mu.Unlock()
+	err := c.st.WatchRecords(ctx, statePrefix, revision, func(list []store.Record, _ int64) { c.start(ctx, wg, list) })
+	if fail.Is(err, fail.Conflict) { // fell behind
+		return nil
+	}
+	return err
+}
+
+func (e *entry) wake() {
+	select {
+	case e.news <- struct{}{}:
+	default:
+	}
+}
+
+// start has coordinations looked after that have not ended.
+func (c *Coordinator) start(ctx context.Context, wg *sync.WaitGroup, list []store.Record) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, v := range list {
+		segment := v.Key[len(statePrefix):]
+		id, ok := store.Text(segment)
+		if !ok {
+			continue
+		}
+		e := c.entries[id]
+		if e != nil && e.started {
+			e.wake()
+			continue
+		}
+		if v.Value == nil {
+			continue
+		}
+		r, err := decode(v)
+		if err != nil {
+			c.opts.Log.Warn("the record of a coordination is damaged", "key", v.Key, "cause", err)
+			continue
+		}
+		if r.State.Final() && e == nil {
+			continue
+		}
+		if e == nil {
+			e = c.entry(id)
+		}
+		e.started = true
+		wg.Go(func() { c.supervise(ctx, e) })
+	}
+}
+
+// supervise looks after a coordination until it has ended.
+func (c *Coordinator) supervise(ctx context.Context, e *entry) {
+	defer func() {
+		c.mu.Lock()
+		delete(c.entries, e.id)
+		c.mu.Unlock()
+		close(e.done)
+	}()
+	for wait := soon; ctx.Err() == nil; {
+		r, err := c.read(ctx, e.id)
+		if err != nil {
+			if ctx.Err() == nil {
+				c.opts.Log.Warn("a coordination can't be read at present", "coordination", e.id, "cause", err)
+			}
+			pause(ctx, wait)
+			wait = min(2*wait, slow)
+			continue
+		}
+		wait = soon
+		if r == nil || r.State.Final() {
+			e.final = r
+			return
+		}
+		if left := c.due(r).Sub(c.now()); left > 0 {
+			t := time.NewTimer(left)
+			select {
+			case <-t.C:
+			case <-e.news:
+			case <-ctx.Done():
+			}
+			t.Stop()
+			continue
+		}
+		c.mu.Lock()
+		fresh := e.fresh
+		e.fresh = false
+		c.mu.Unlock()
+		c.drive(ctx, r, fresh)
+	}
+}
+
+// due gives when this replica has to act.
+func (c *Coordinator) due(r *Record) time.Time {
+	switch {
+	case r.By == c.opts.Replica:
+		return time.Time{}
+	case r.State == Preparing: // only its maker can go on; the others end it
+		return r.Deadline.Add(c.opts.Margin)
+	}
+	return r.Changed.Add(c.opts.Margin / 2)
+}
+
+// prune removes what was kept long enough, until ctx ends.
+func (c *Coordinator) prune(ctx context.Context) {
+	every := max(time.Minute, min(time.Hour, c.opts.Retention/24))
+	for ctx.Err() == nil {
+		if err := c.pruneOnce(ctx); err != nil && ctx.Err() == nil {
+			c.opts.Log.Warn("coordinations that were kept long enough could not be removed", "cause", err)
+		}
+		pause(ctx, every)
+	}
+}
+
+func (c *Coordinator) pruneOnce(ctx context.Context) error {
+	for after := ""; ; {
+		list, _, err := c.st.ListRecords(ctx, statePrefix, store.RecordOptions{After: after, Limit: page})
+		if err != nil {
+			return err
+		}
+		for _, v := range list {
+			r, err := decode(v)
+			if err != nil || !r.State.Final() || c.now().Sub(r.Ended) < c.opts.Retention {
+				continue
+			}
+			if _, err := c.st.PutRecords(ctx, nil, store.RecordChange{Key: v.Key, If: v.Revision}); err != nil && !fail.Is(err, fail.Conflict) {
+				return err
+			}
+		}
+		if len(list) < page {
+			return nil
+		}
+		after = list[len(list)-1].Key
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
