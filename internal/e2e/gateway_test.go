@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == projectWord {
 		os.Exit(projectMain(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == replicaWord {
+		os.Exit(replicaMain(os.Args[2:]))
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "portolan-e2e-")
 		if err != nil {
@@ -51,6 +54,7 @@ func TestMain(m *testing.M) {
 type gateway struct {
 	data        string
 	endpoint    string // of BES
+	agreement   string // of WS-Agreement
 	metrics     string
 	peer        string // where peers come, if it has one
 	fingerprint string
@@ -109,6 +113,8 @@ func launch(ctx context.Context, data string, log *logFile, args ...string) (*ga
 			switch name {
 			case "bes":
 				g.endpoint = value
+			case "agreement":
+				g.agreement = value
 			case "metrics":
 				g.metrics = value
 			case "peer":
