@@ -551,7 +551,7 @@ func TestDocumentedMessages(t *testing.T) {
 		t.Fatal(err)
 	}
 	var docs []string
-	for _, m := range regexp.MustCompile("(?s)```xml\n(.*?)```").FindAllStringSubmatch(string(b), -1) {
+	for _, m := range regexp.MustCompile("(?s)```xml\n(<neg:.*?)```").FindAllStringSubmatch(string(b), -1) {
 		docs = append(docs, m[1])
 		if err := negotiationRead(t, m[1]); err != nil {
 			t.Error(err)

@@ -15,8 +15,11 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/engine"
+	"github.com/portolan-project/portolan/internal/agreements/negotiator"
 	"github.com/portolan-project/portolan/internal/agreements/service"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
 	"github.com/portolan-project/portolan/internal/broker"
@@ -186,6 +189,8 @@ type agreements struct {
 	config *agreementsConfig
 	engine *engine.Engine
 	svc    *service.Service
+
+	negotiator *negotiator.Negotiator
 }
 
 // openAgreements reads what is kept of agreements, nil where the gateway makes none.
@@ -208,7 +213,7 @@ func openAgreements(ctx context.Context, c *agreementsConfig, st store.Records, 
 }
 
 // serves ties them to the broker and the model.
-func (a *agreements) serves(b *broker.Broker, m *modelstore.Model, join func(context.Context) (store.Session, error), log *slog.Logger) error {
+func (a *agreements) serves(st store.Records, b *broker.Broker, m *modelstore.Model, join func(context.Context) (store.Session, error), log *slog.Logger) error {
 	own, err := a.config.own()
 	if err != nil {
 		return err
@@ -223,11 +228,26 @@ func (a *agreements) serves(b *broker.Broker, m *modelstore.Model, join func(con
 	for vo, f := range a.config.Budgets {
 		o.Budgets[vo] = toThousandths(f)
 	}
-	a.svc, err = service.New(o)
-	return err
+	if a.svc, err = service.New(o); err != nil {
+		return err
+	}
+	a.negotiator, err = negotiator.New(st, a.engine, a.svc, negotiator.Options{Log: log.With("part", "negotiations"), Unit: o.Settings.Unit})
+	if err != nil {
+		return err
+	}
+	a.svc.Bind(a.negotiator.Bind)
+	return nil
+}
+
+// run keeps them until ctx ends.
+func (a *agreements) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.svc.Run(ctx) })
+	g.Go(func() error { return a.negotiator.Run(ctx) })
+	return g.Wait()
 }
 
 // handler is the endpoint.
 func (a *agreements) handler(metrics *telemetry.Metrics, log *slog.Logger) http.Handler {
-	return agreement.NewServer(a.svc, agreement.ServerOptions{Verifier: soap.DevVerifier{}, Log: log.With("part", "agreements"), Observe: metrics.Answered})
+	return agreement.NewServer(a.svc, agreement.ServerOptions{Negotiator: a.negotiator, Verifier: soap.DevVerifier{}, Log: log.With("part", "agreements"), Observe: metrics.Answered})
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
-func agreementClient(ts *testscript.TestScript) *agreement.Client {
+func agreementOf(ts *testscript.TestScript) *agreement.Client {
 	url := ts.Getenv("AGREEMENT")
 	if url == "" {
 		ts.Fatalf("the gateway serves no agreements")
@@ -29,7 +29,7 @@ func agree(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 1 || len(args) > 2 {
 		ts.Fatalf("usage: agree NAME [EPR]")
 	}
-	c := agreementClient(ts)
+	c := agreementOf(ts)
 	var offer *agreement.Offer
 	var names []string
 	for end := time.Now().Add(patient); offer == nil; time.Sleep(100 * time.Millisecond) { // until the sites have told what they have
@@ -70,7 +70,7 @@ func agreed(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: agreed KEY RE")
 	}
-	c, re := agreementClient(ts), regexp.MustCompile(args[1])
+	c, re := agreementOf(ts), regexp.MustCompile(args[1])
 	said := ""
 	for end := time.Now().Add(patient); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		p, err := c.Agreement(context.Background(), args[0])

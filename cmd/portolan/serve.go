@@ -343,7 +343,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		if len(o.endpoints) > 0 {
 			join = func(ctx context.Context) (store.Session, error) { return st.Join(ctx, gatewayReplica+"-agreements") }
 		}
-		if err := promises.serves(b, model, join, log); err != nil {
+		if err := promises.serves(st, b, model, join, log); err != nil {
 			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
 		}
 	}
@@ -417,7 +417,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	}
 	group.Go(func() error { return b.Run(working) })
 	if promises != nil {
-		group.Go(func() error { return promises.svc.Run(working) })
+		group.Go(func() error { return promises.run(working) })
 	}
 	group.Go(func() error {
 		select {

@@ -89,6 +89,9 @@ func (s *Service) Templates(ctx context.Context) ([]agreement.Template, error) {
 
 // Create decides an offer: what it gives is Observed already, and what it needs is held.
 func (s *Service) Create(ctx context.Context, req *agreement.CreateRequest) (string, error) {
+	if key, handled, err := s.negotiated(ctx, req); err != nil || handled {
+		return key, err
+	}
 	p, err := s.prepare(ctx, "service.Create", req)
 	if err != nil {
 		return "", err
@@ -120,6 +123,25 @@ func (s *Service) Create(ctx context.Context, req *agreement.CreateRequest) (str
 	}
 	s.accepted(&r)
 	return r.ID, nil
+}
+
+// negotiated makes an agreement of what was quoted in a negotiation, where the request is about one.
+func (s *Service) negotiated(ctx context.Context, req *agreement.CreateRequest) (key string, handled bool, err error) {
+	x, err := req.Negotiated()
+	if err != nil || x == nil || s.bind == nil {
+		return "", false, err
+	}
+	return s.bind(ctx, x, req)
+}
+
+// Plan gives what would be proposed for an offer, all but the id, with the refusals of Create: it
+// is for negotiations.
+func (s *Service) Plan(ctx context.Context, o *agreement.Offer) (engine.Proposal, error) {
+	p, err := s.prepare(ctx, "service.Plan", &agreement.CreateRequest{Offer: *o})
+	if err != nil {
+		return engine.Proposal{}, err
+	}
+	return p.proposal, nil
 }
 
 // CreatePending takes an offer whose decision is made later: what it needs is held, and managers of

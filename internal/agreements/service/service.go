@@ -98,6 +98,8 @@ type Service struct {
 	work    *queue
 	rooms   rooms
 
+	bind func(context.Context, *agreement.NegotiationExtension, *agreement.CreateRequest) (string, bool, error)
+
 	mu       sync.Mutex
 	sets     map[resourcemodel.Subject]*templateSet
 	own      map[string]*agreement.Checker // of administrators' templates, by name and id
@@ -160,6 +162,11 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// Bind says who makes agreements of what was quoted in a negotiation; it is called before Run.
+func (s *Service) Bind(bind func(context.Context, *agreement.NegotiationExtension, *agreement.CreateRequest) (key string, handled bool, err error)) {
+	s.bind = bind
 }
 
 func (s *Service) now() time.Time { return s.o.Now().UTC().Round(0) }
