@@ -250,7 +250,7 @@ func (g *gateway) untilPromised(t *testing.T, key, what string, wanted func(prom
 	}
 }
 
-func ended(p promised) bool   { return p.State.Final() }
+func ended(p promised) bool { return p.State.Final() }
 
 // runs reports whether the site has started the job, which is more than having it.
 func runs(p promised) bool { return p.happened("started", "slurm") }
