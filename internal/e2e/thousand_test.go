@@ -175,6 +175,8 @@ func atOnce(t *testing.T, urls []string, template, site, share string, offers in
 	shared := &http.Transport{MaxIdleConnsPerHost: offers}
 	defer shared.CloseIdleConnections()
 	a := &answers{accepted: map[string]bool{}}
+	ctx, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
 	begin := make(chan struct{})
 	var once sync.Once
 	var wg sync.WaitGroup
@@ -198,6 +200,7 @@ func atOnce(t *testing.T, urls []string, template, site, share string, offers in
 				case killed != nil && (fail.Is(err, fail.Uncertain) || fail.Is(err, fail.Unavailable) || full && r.Code == agreement.NoSuchTemplate):
 					a.lost++ // or it has just come back, and does not know its site yet
 					full = false
+				case fail.Is(err, fail.Unavailable): // it is starting, and nothing was done
 				default:
 					t.Errorf("an offer is answered with: %v", err)
 				}
@@ -206,10 +209,14 @@ func atOnce(t *testing.T, urls []string, template, site, share string, offers in
 				if killed != nil && n >= kill {
 					once.Do(killed)
 				}
-				if err == nil || full || t.Context().Err() != nil || t.Failed() {
+				if err == nil || full || t.Failed() {
 					return
 				}
-				pause(t.Context(), 20*time.Millisecond)
+				if ctx.Err() != nil {
+					t.Errorf("an offer has no answer yet: %v", err)
+					return
+				}
+				pause(ctx, 100*time.Millisecond)
 			}
 		})
 	}
@@ -355,6 +362,9 @@ func thousandOfDomains(t *testing.T) {
 			gateways[1] = g
 		}()
 	})
+	if t.Failed() {
+		return // it may not even have been killed
+	}
 	<-back
 	t.Cleanup(func() {
 		select {
