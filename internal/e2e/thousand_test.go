@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/adapters/fake"
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/engine"
@@ -28,12 +29,19 @@ import (
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/store/etcd"
 	"github.com/portolan-project/portolan/internal/store/mem"
+	"github.com/portolan-project/portolan/internal/testbed"
 )
 
 const (
 	manyOffers = 1000
 	manyRoom   = 100 // of them have room
 )
+
+// manyCPUs is a machine that has them; how many jobs it runs at once bounds what is promised.
+var manyCPUs = adapters.Environment{
+	ID: "fake", OperatingSystem: "LINUX", OSVersion: "6.1", CPUArchitecture: "x86_64", CPUs: 2 * manyRoom, CPUSpeed: 2e9,
+	Memory: 64 << 30, VirtualMemory: 64 << 30, Disk: 1 << 40, HostNames: []string{"fake"}, Nodes: 1, Available: 1,
+}
 
 // replicaWord makes this test's binary a replica of a gateway that takes agreements: its arguments are the
 // endpoint of etcd, the replica's name and the address that it serves.
@@ -59,7 +67,7 @@ func replicaMain(args []string) int {
 		url := "http://" + args[2]
 		b, err := broker.New(broker.Config{
 			Store: own, Model: model, Replica: args[1], AwaitRoom: true, BaseURL: func() string { return url + "/bes" },
-			Sites: []broker.Site{{Name: "here", Adapter: world.Open(fake.Options{})}},
+			Sites: []broker.Site{{Name: "here", Adapter: world.Open(fake.Options{Environment: manyCPUs})}},
 		})
 		if err != nil {
 			return err
@@ -167,6 +175,8 @@ func atOnce(t *testing.T, urls []string, template, site, share string, offers in
 	shared := &http.Transport{MaxIdleConnsPerHost: offers}
 	defer shared.CloseIdleConnections()
 	a := &answers{accepted: map[string]bool{}}
+	ctx, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
 	begin := make(chan struct{})
 	var once sync.Once
 	var wg sync.WaitGroup
@@ -187,8 +197,10 @@ func atOnce(t *testing.T, urls []string, template, site, share string, offers in
 					if r.Earliest.Before(from.Add(time.Hour)) {
 						t.Errorf("the refusal says that the earliest begin is %s: %v", r.Earliest, r)
 					}
-				case killed != nil && (fail.Is(err, fail.Uncertain) || fail.Is(err, fail.Unavailable)):
-					a.lost++
+				case killed != nil && (fail.Is(err, fail.Uncertain) || fail.Is(err, fail.Unavailable) || full && r.Code == agreement.NoSuchTemplate):
+					a.lost++ // or it has just come back, and does not know its site yet
+					full = false
+				case fail.Is(err, fail.Unavailable): // it is starting, and nothing was done
 				default:
 					t.Errorf("an offer is answered with: %v", err)
 				}
@@ -197,10 +209,14 @@ func atOnce(t *testing.T, urls []string, template, site, share string, offers in
 				if killed != nil && n >= kill {
 					once.Do(killed)
 				}
-				if err == nil || full || t.Context().Err() != nil || t.Failed() {
+				if err == nil || full || t.Failed() {
 					return
 				}
-				pause(t.Context(), 20*time.Millisecond)
+				if ctx.Err() != nil {
+					t.Errorf("an offer has no answer yet: %v", err)
+					return
+				}
+				pause(ctx, 100*time.Millisecond)
 			}
 		})
 	}
@@ -291,25 +307,31 @@ func thousandOfReplicas(t *testing.T) {
 // capacity of its own site; a killed one is started again on its data.
 func thousandOfDomains(t *testing.T) {
 	endpoint := etcdCluster(t)
-	dir := t.TempDir()
-	config := filepath.Join(dir, "portolan.yaml")
-	text := fmt.Sprintf("sites:\n  - {name: shell, type: shell, settings: {slots: %d}}\nagreements: {promise: 100}\n", manyRoom/2)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+	dir := openDir(t)
+	names := []string{"north", "south"}
+	for _, name := range names {
+		cluster := testbed.StartSlurm(t, testbed.SlurmOptions{Nodes: 1, CPUs: manyRoom / 2})
+		spool := filepath.Join(dir, name+"-spool")
+		if err := os.Mkdir(spool, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		text := fmt.Sprintf("sites:\n  - {name: slurm, type: slurm, settings: {conf: %s, spool: %s}}\nagreements: {promise: 100}\n", cluster.Conf(), spool)
+		if err := os.WriteFile(filepath.Join(dir, name+".yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	from := time.Now().Add(2 * time.Hour).UTC().Truncate(time.Second)
-	names := []string{"north", "south"}
 	var gateways []*gateway
 	var urls []string
-	begin := func(name, listen string) *gateway {
-		return startOn(t, filepath.Join(dir, name), "--config", config, "--etcd-endpoints", endpoint, "--domain", name, "--listen", listen)
+	args := func(name string) []string {
+		return []string{"--config", filepath.Join(dir, name+".yaml"), "--etcd-endpoints", endpoint, "--domain", name}
 	}
 	for _, name := range names {
-		g := begin(name, "127.0.0.1:0")
+		g := startOn(t, t.TempDir(), args(name)...)
 		gateways, urls = append(gateways, g), append(urls, g.agreement)
 	}
-	share := shareOf(t, gateways[0].agreements(), "capacity@shell/")
-	template, pool := "capacity@shell/"+share, terms.PoolID("shell", share)
+	const template = "capacity@slurm/debug"
+	pool := terms.PoolID("slurm", "debug")
 	all := func() map[string]bool {
 		out := map[string]bool{}
 		for _, name := range names {
@@ -323,16 +345,16 @@ func thousandOfDomains(t *testing.T) {
 		}
 		return out
 	}
-	a := atOnce(t, urls, template, "shell", share, manyOffers, from, 0, nil)
+	a := atOnce(t, urls, template, "slurm", "debug", manyOffers, from, 0, nil)
 	a.check(t, "both live", all(), manyRoom)
 
 	from = from.Add(2 * time.Hour)
 	back := make(chan struct{})
-	a = atOnce(t, urls, template, "shell", share, 600, from, 20, func() {
+	a = atOnce(t, urls, template, "slurm", "debug", 600, from, 20, func() {
 		gateways[1].kill()
 		go func() {
 			defer close(back)
-			g, err := launch(context.Background(), gateways[1].data, gateways[1].log, "--config", config, "--etcd-endpoints", endpoint, "--domain", "south", "--listen", gateways[1].address)
+			g, err := launch(context.Background(), gateways[1].data, gateways[1].log, append(args("south"), "--listen", gateways[1].address)...)
 			if err != nil {
 				t.Error(err)
 				return
@@ -340,6 +362,9 @@ func thousandOfDomains(t *testing.T) {
 			gateways[1] = g
 		}()
 	})
+	if t.Failed() {
+		return // it may not even have been killed
+	}
 	<-back
 	t.Cleanup(func() {
 		select {
@@ -350,7 +375,7 @@ func thousandOfDomains(t *testing.T) {
 	})
 	// Those whose turn came while it was down were offered to the other.
 	for !t.Failed() {
-		more := atOnce(t, urls[1:], template, "shell", share, 30, from, 0, nil)
+		more := atOnce(t, urls[1:], template, "slurm", "debug", 30, from, 0, nil)
 		for key := range more.accepted {
 			a.accepted[key] = true
 		}
@@ -359,23 +384,4 @@ func thousandOfDomains(t *testing.T) {
 		}
 	}
 	a.check(t, "south is killed", all(), manyRoom)
-}
-
-// shareOf gives the share that templates are for whose names begin so.
-func shareOf(t *testing.T, c *agreement.Client, prefix string) string {
-	t.Helper()
-	ctx, stop := context.WithTimeout(t.Context(), patience)
-	defer stop()
-	for {
-		list, err := c.Templates(ctx)
-		if err != nil {
-			t.Fatalf("there is no template %s…: %v", prefix, err)
-		}
-		for i := range list {
-			if share, ok := strings.CutPrefix(list[i].Name, prefix); ok {
-				return share
-			}
-		}
-		pause(ctx, 100*time.Millisecond)
-	}
 }
