@@ -243,7 +243,12 @@ func (a *agreements) serves(st store.Records, b *broker.Broker, m *modelstore.Mo
 func (a *agreements) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.svc.Run(ctx) })
-	g.Go(func() error { return a.negotiator.Run(ctx) })
+	g.Go(func() error {
+		if err := a.negotiator.Run(ctx); ctx.Err() == nil {
+			return err
+		}
+		return nil // it was stopped
+	})
 	return g.Wait()
 }
 

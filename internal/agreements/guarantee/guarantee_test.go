@@ -304,8 +304,8 @@ var promises = []string{
 // aHistory draws a well-formed one: for each service a job or a window, then the end.
 func aHistory(t *rapid.T) []Event {
 	var es []Event
-	at := func() time.Time {
-		return clock("12:00").Add(time.Duration(rapid.IntRange(0, 300).Draw(t, "minute")) * time.Minute)
+	at := func() time.Time { // after the state's first Now, at which what comes is judged as it comes
+		return clock("12:00").Add(time.Duration(rapid.IntRange(1, 300).Draw(t, "minute")) * time.Minute)
 	}
 	for _, service := range []string{"a", "b"} {
 		var steps []Event
