@@ -487,12 +487,3 @@ func FuzzItem(f *testing.F) {
 		}
 	})
 }
-
-func read(t testing.TB, s string) *xmldoc.Document {
-	t.Helper()
-	doc, err := xmldoc.ReadBytes([]byte(s), xmldoc.Limits{})
-	if err != nil {
-		t.Fatalf("%v in %s", err, s)
-	}
-	return doc
-}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -344,9 +345,7 @@ func TestAgreementsOfOtherMakesAreFoundAgain(t *testing.T) {
 		body := rec.Body.String()
 		body = strings.ReplaceAll(body, "AgreementKey", "OtherKey")
 		body = strings.ReplaceAll(body, ":Address>http://"+r.Host, ":Address>"+there.URL)
-		for k, v := range rec.Header() {
-			w.Header()[k] = v
-		}
+		maps.Copy(w.Header(), rec.Header())
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		w.WriteHeader(rec.Code)
 		_, _ = w.Write([]byte(body))

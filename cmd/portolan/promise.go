@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -103,7 +104,7 @@ func (c *client) promised(w *offering.Wish, tell func(id string)) (create, error
 
 // prefixed says first what an error is about.
 func prefixed(what string, err error) error {
-	e, ok := err.(*exitError)
+	e, ok := errors.AsType[*exitError](err)
 	if !ok || e.err == nil || e.code != exitRefused {
 		return err
 	}

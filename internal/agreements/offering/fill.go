@@ -371,12 +371,12 @@ func (p *paper) places() error {
 		switch {
 		case e != nil && xmldoc.Is(e, agreement.NSPortolan, "Capacity"):
 			in := p.place.Element().ChildElements()
-			for i := len(in) - 1; i >= 0; i-- {
-				if old := xmldoc.Child(e, agreement.NSPortolan, in[i].Tag); old != nil {
-					old.SetText(in[i].Text())
+			for _, x := range slices.Backward(in) {
+				if old := xmldoc.Child(e, agreement.NSPortolan, x.Tag); old != nil {
+					old.SetText(x.Text())
 					continue
 				}
-				e.InsertChildAt(0, xmldoc.Detach(in[i]))
+				e.InsertChildAt(0, xmldoc.Detach(x))
 			}
 		case e != nil && xmldoc.Is(e, agreement.NSPortolan, "Place"):
 			return invalid("the template %s says already where, but for a part: write the offer as a file", xsd.Quote(p.template.Name))
