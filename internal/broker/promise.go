@@ -100,14 +100,23 @@ func promisedWords(p *Promise) string {
 	return ", by the agreement " + p.Agreement + ", which promises it " + promiseOf(p)
 }
 
-// promiseOf says what is promised of a job: "to start by … and to finish by …".
-func promiseOf(p *Promise) string {
+// timesOf says by when what is promised of a job: "to start by … and to finish by …"; "" is by no time.
+func timesOf(p *Promise) string {
 	var all []string
 	if !p.StartBy.IsZero() {
 		all = append(all, "to start by "+p.StartBy.UTC().Format(time.RFC3339))
 	}
 	if !p.FinishBy.IsZero() {
 		all = append(all, "to finish by "+p.FinishBy.UTC().Format(time.RFC3339))
+	}
+	return strings.Join(all, " and ")
+}
+
+// promiseOf says what is promised of a job: the times, and where it has room.
+func promiseOf(p *Promise) string {
+	var all []string
+	if times := timesOf(p); times != "" {
+		all = append(all, times)
 	}
 	if p.Room != "" || len(p.Reservation) > 0 {
 		all = append(all, "room at the site "+p.Site)
@@ -347,7 +356,8 @@ func (b *Broker) keepWaiting(j *job, now time.Time) (*fact, time.Time) {
 	}
 	length := j.kind.request.Need.WallTime
 	latest := schedule.LatestStart(p.StartBy, p.FinishBy, length)
-	danger, look := schedule.Endangered(latest, b.expected(p, j, now), now)
+	margin := schedule.Margin(maxTime(from, j.rec.Submitted), latest)
+	danger, look := schedule.Endangered(latest, margin, b.expected(p, j, now), now)
 	if from.After(now) && (look.IsZero() || from.Before(look)) {
 		look = from
 	}
@@ -357,9 +367,13 @@ func (b *Broker) keepWaiting(j *job, now time.Time) (*fact, time.Time) {
 	case !p.Pressed && from.After(now):
 		return nil, from // it may not have a place before
 	case !p.Pressed:
-		return &fact{event: Pressed, reason: fmt.Sprintf("its promise %s is in danger, as it must have started by %s: it goes first", promiseOf(p), latest.UTC().Format(time.RFC3339))}, time.Time{}
-	case pinned && latest.Sub(now) > schedule.PromiseMargin/2:
-		return nil, latest.Add(-schedule.PromiseMargin / 2)
+		why := ""
+		if !latest.Equal(p.StartBy) {
+			why = ", as it must have started by " + latest.UTC().Format(time.RFC3339)
+		}
+		return &fact{event: Pressed, reason: fmt.Sprintf("its promise %s is in danger%s: it goes first", timesOf(p), why)}, time.Time{}
+	case pinned && latest.Sub(now) > margin/2:
+		return nil, latest.Add(-margin / 2)
 	case pinned && b.another(j):
 		return &fact{event: Loosened, reason: "the site " + p.Site + " of its agreement has no room for it in time: another is tried so that the promise holds"}, time.Time{}
 	case pinned && now.Before(latest):
@@ -423,7 +437,8 @@ func (b *Broker) keepPlaced(j *job, now time.Time) (*fact, time.Time) {
 	if !st.Started.IsZero() {
 		latest = schedule.LatestStart(time.Time{}, p.FinishBy, at.Length) // of a second run
 	}
-	danger, look := schedule.Endangered(latest, 0, now)
+	margin := schedule.Margin(maxTime(p.NotBefore, j.rec.Submitted), latest)
+	danger, look := schedule.Endangered(latest, margin, 0, now)
 	if !danger {
 		return nil, look
 	}
@@ -435,7 +450,7 @@ func (b *Broker) keepPlaced(j *job, now time.Time) (*fact, time.Time) {
 		why = outage
 	}
 	f := &fact{event: Pressed, place: resourcemodel.Place{Key: resourcemodel.Key{Site: at.Site}}}
-	f.reason = fmt.Sprintf("its promise %s is in danger at the site %s (%s)", promiseOf(p), at.Site, why)
+	f.reason = fmt.Sprintf("its promise %s is in danger at the site %s (%s)", timesOf(p), at.Site, why)
 	switch {
 	case !at.Rerunnable:
 		f.reason += "; it is not run elsewhere, too, as its document does not say that it is Rerunnable"
@@ -527,7 +542,7 @@ func (b *Broker) rescueOne(id string, k *kind, now time.Time) {
 	b.births = append(b.births, birth{copied, j, k, place, e.CPUs, "as its promise is in danger"})
 	b.inbox = append(b.inbox, input{id: id, facts: stillPromised(fact{
 		event: Pressed, place: resourcemodel.Place{Key: resourcemodel.Key{Site: st.Placement.Site}},
-		reason: fmt.Sprintf("its promise %s is in danger at the site %s: a replica of it is tried at the site %s", promiseOf(st.Promise), st.Placement.Site, place.Site),
+		reason: fmt.Sprintf("its promise %s is in danger at the site %s: a replica of it is tried at the site %s", timesOf(st.Promise), st.Placement.Site, place.Site),
 	})})
 	nudge(b.wakeCommit)
 }

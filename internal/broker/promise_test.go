@@ -154,6 +154,42 @@ func TestPromiseInDanger(t *testing.T) {
 	}
 }
 
+// A window that opens is no danger to the job that has it: it starts in it, and nothing is said. Where it can't,
+// that is said once half of the time that is left has passed; and each place is named once.
+func TestWindowOpensWithoutDanger(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := onOne(t, fake.NewWorld(2))
+		from := time.Now().Add(time.Hour)
+		window := func(name string) *Promised {
+			return g.promise(name, timed("sleep 50", 10*time.Minute, ""), Promise{NotBefore: from, StartBy: from.Add(5 * time.Minute), Site: "here", Room: name})
+		}
+		hold := schedule.Hold{ID: "a", Key: resourcemodel.Key{Site: "here"}, Share: "fake", Slots: 1, CPUs: 1, From: from, Until: from.Add(time.Hour), Owner: "ada"}
+		g.KeepRoom([]schedule.Hold{hold})
+		a := window("a")
+		if s := g.until(a.Activity, bes.Finished, ""); s.Details.Started.Before(from) || s.Details.Started.After(from.Add(time.Minute)) {
+			t.Errorf("%+v", s.Details)
+		}
+		if why := g.lines(a.Activity, Pressed); why != nil {
+			t.Errorf("there was no danger: %q", why)
+		}
+		from = time.Now().Add(time.Hour)
+		for range 2 {
+			g.submit("sleep 7200") // of nobody knows how long
+		}
+		time.Sleep(time.Minute)
+		b := window("b")
+		time.Sleep(time.Until(from.Add(150*time.Second - time.Second)))
+		if why := g.lines(b.Activity, Pressed); why != nil {
+			t.Errorf("there is time left: %q", why)
+		}
+		time.Sleep(time.Minute)
+		want := "its promise to start by " + from.Add(5*time.Minute).UTC().Format(time.RFC3339) + " is in danger: it goes first"
+		if why := g.lines(b.Activity, Pressed); len(why) != 1 || why[0] != want {
+			t.Errorf("%q, want %q", why, want)
+		}
+	})
+}
+
 func deadline(at time.Time) string {
 	return `<q:Deadline>` + at.UTC().Format(time.RFC3339) + `</q:Deadline>`
 }
@@ -380,7 +416,7 @@ func TestPromiseOfAKilledSite(t *testing.T) {
 		if why := g.lines(again.Activity, Copied); len(why) != 1 || !strings.Contains(why[0], "as its promise is in danger") {
 			t.Errorf("%q", why)
 		}
-		if why := g.lines(once.Activity, Pressed); len(why) != 1 || !strings.Contains(why[0], "does not say that it is Rerunnable") {
+		if why := g.lines(once.Activity, Pressed); len(why) != 1 || !strings.Contains(why[0], "does not say that it is Rerunnable") || strings.Count(why[0], "at the site here") != 1 {
 			t.Errorf("%q", why)
 		}
 		a.Up()

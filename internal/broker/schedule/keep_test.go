@@ -249,14 +249,33 @@ func TestEndangered(t *testing.T) {
 		{latest: at(-10), danger: true},
 		{latest: at(10).Add(10 * time.Second), look: noon.Add(10 * time.Second)},
 	} {
-		if danger, look := Endangered(c.latest, c.wait, noon); danger != c.danger || !look.Equal(c.look) {
+		if danger, look := Endangered(c.latest, PromiseMargin, c.wait, noon); danger != c.danger || !look.Equal(c.look) {
 			t.Errorf("%+v: %v, %s", c, danger, look)
 		}
+	}
+	for _, c := range []struct {
+		from, latest time.Time
+		want         time.Duration
+	}{
+		{latest: at(5), want: PromiseMargin},
+		{from: at(0), latest: at(100), want: PromiseMargin},
+		{from: at(0), latest: at(20), want: PromiseMargin},
+		{from: at(0), latest: at(19), want: 9*time.Minute + 30*time.Second},
+		{from: at(60), latest: at(65), want: 2*time.Minute + 30*time.Second},
+		{from: at(60), latest: at(60)},
+		{from: at(60), latest: at(50)},
+	} {
+		if got := Margin(c.from, c.latest); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+	if danger, look := Endangered(at(5), Margin(at(0), at(5)), 0, at(0)); danger || !look.Equal(at(0).Add(75*time.Second)) {
+		t.Errorf("a window that opens is no danger: %v, %s", danger, look)
 	}
 	// However long it is until then, it is looked at a few times only, and danger is seen in time.
 	now, looks := noon, 0
 	for latest := noon.AddDate(0, 1, 0); ; looks++ {
-		danger, look := Endangered(latest, 0, now)
+		danger, look := Endangered(latest, PromiseMargin, 0, now)
 		if danger {
 			if left := latest.Sub(now); left != PromiseMargin || looks > 40 {
 				t.Errorf("seen %s before, after %d looks", left, looks)
