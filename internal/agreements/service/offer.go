@@ -400,7 +400,7 @@ func (s *Service) possible(ctx context.Context, c *candidate, vo string, now tim
 	q := c.request
 	var late time.Duration // by which all is put off
 	var slowest *terms.Placed
-	var look string
+	var unknown int // jobs there that do not say how long they run
 	for i := range c.plan.Placed {
 		at := &c.plan.Placed[i]
 		v := &q.Services[i]
@@ -422,7 +422,7 @@ func (s *Service) possible(ctx context.Context, c *candidate, vo string, now tim
 			return agreement.Refuse(agreement.NoCapacity, fmt.Sprintf("nothing can be promised of %s now: %s", place.String(), o.Sentence))
 		}
 		if d := o.Start.Sub(h.From); d > late {
-			late, slowest, look = d, at, o.Sentence
+			late, slowest, unknown = d, at, o.Unknown
 		}
 	}
 	if late == 0 {
@@ -432,8 +432,14 @@ func (s *Service) possible(ctx context.Context, c *candidate, vo string, now tim
 	first := slices.MinFunc(c.plan.Holds, func(a, b calendar.Hold) int { return a.From.Compare(b.From) })
 	begin := first.From.Add(late)
 	if c.plan.StartBy.IsZero() || begin.After(c.plan.StartBy) {
-		r := agreement.Refuse(agreement.NoCapacity, fmt.Sprintf("%s has no room in time beside the jobs that run there, which are not stopped: %s", terms.Place{Site: slowest.Site, Share: slowest.Share}.String(), look))
-		return earliest(r, q, begin)
+		why := terms.Place{Site: slowest.Site, Share: slowest.Share}.String() + " has no room in time beside the jobs that run there, which are not stopped"
+		switch {
+		case unknown == 1:
+			why += "; one of them does not say how long it runs, and it may be sooner"
+		case unknown > 1:
+			why += fmt.Sprintf("; %d of them do not say how long they run, and it may be sooner", unknown)
+		}
+		return earliest(agreement.Refuse(agreement.NoCapacity, why), q, begin)
 	}
 	for i := range c.plan.Holds {
 		c.plan.Holds[i] = c.plan.Holds[i].Shift(late)
@@ -471,6 +477,7 @@ func (p *prepared) refusal(err error) error {
 	case full.Earliest.IsZero():
 		return r
 	case q.Kind == terms.FinishBy: // what was asked for is an end
+		r.Sentences[0] = full.Lack // which is told once
 		return earliest(r, q, full.Earliest)
 	}
 	r.Earliest = full.Earliest.UTC()
