@@ -58,7 +58,7 @@ type served struct {
 	Site     string            `json:"site,omitempty"`
 	Ran      bool              `json:"ran,omitempty"` // it was started once
 	Since    time.Time         `json:"since,omitzero"`
-	Used     time.Duration     `json:"used,omitempty"` // that it ran, before Since
+	Used     time.Duration     `json:"used,omitempty"` // that it ran, before Since, as evidence says
 	Ended    time.Time         `json:"ended,omitzero"`
 	Outcome  guarantee.Outcome `json:"outcome,omitempty"`
 	Cut      bool              `json:"cut,omitempty"` // its window was over, and it was ended
