@@ -108,6 +108,7 @@ type Service struct {
 	failures map[string]int                // in a row, by agreement
 
 	roomNews, poolNews chan struct{}
+	ready              chan struct{} // is closed when offers can be decided
 }
 
 var (
@@ -126,7 +127,7 @@ func New(o Options) (*Service, error) {
 		o: o, e: o.Engine, b: o.Broker, work: newQueue(o.Now),
 		sets: map[resourcemodel.Subject]*templateSet{}, own: map[string]*agreement.Checker{}, readings: map[string]*reading{},
 		rooms: rooms{of: map[string]room{}, capacity: map[string]bool{}}, changed: map[string]engine.Record{}, failures: map[string]int{},
-		roomNews: make(chan struct{}, 1), poolNews: make(chan struct{}, 1),
+		roomNews: make(chan struct{}, 1), poolNews: make(chan struct{}, 1), ready: make(chan struct{}),
 	}
 	for i := range o.Own {
 		c, err := o.Own[i].Compile()
@@ -189,6 +190,10 @@ func pause(ctx context.Context, d time.Duration) bool {
 		return false
 	}
 }
+
+// Ready is closed when offers can be decided: the broker knows what is held, and the calendar what the
+// sites have that answer. What Run is given to work with must be ready for that.
+func (s *Service) Ready() <-chan struct{} { return s.ready }
 
 // Run keeps agreements until ctx ends, when it gives nil.
 func (s *Service) Run(ctx context.Context) error {
