@@ -201,14 +201,47 @@ func pinnedTo(j *job, site string) bool {
 
 // KeepRoom tells which room is promised to whom, in place of what was told before. It holds at once for
 // all that is placed from now on; jobs of others that have the room keep it. Nothing of it is
-// remembered: whoever keeps the agreements tells it after each start, see Config.AwaitRoom.
+// remembered: whoever keeps the agreements tells it after each start, see Config.AwaitRoom. What is placed
+// is counted under the lock under which it is decided, so that one broker gives no hold away twice; two
+// that place at the same sites in the same moment could, and so there is one in a domain.
 func (b *Broker) KeepRoom(holds []schedule.Hold) {
 	holds = slices.Clone(holds)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.holds, b.roomTold = holds, true
 	b.sched.SetHolds(holds)
+	b.setOwn(holds)
 	nudge(b.wakeDispatch)
+}
+
+// setOwn notes who holds room for themselves. Their jobs that wait enter the scheduler anew, as they
+// may have it by now, or no more: of others nobody needs to be told apart. The caller holds the lock.
+func (b *Broker) setOwn(holds []schedule.Hold) {
+	own := map[string]bool{}
+	for i := range holds {
+		if h := &holds[i]; h.ForVO && h.VO == "" && h.Owner != "" {
+			own[h.Owner] = true
+		}
+	}
+	was := b.owning
+	b.owning = own
+	if maps.Equal(was, own) {
+		return
+	}
+	for _, j := range b.jobs {
+		if o := j.rec.Owner; j.queued == waiting && was[o] != own[o] {
+			b.sched.Remove(j.rec.ID)
+			b.sched.Add(b.entry(j))
+		}
+	}
+}
+
+// ownRoom gives what an owner holds for jobs that are for no VO; "" is nothing. The caller holds the lock.
+func (b *Broker) ownRoom(owner, vo string) string {
+	if vo != "" || !b.owning[owner] {
+		return ""
+	}
+	return schedule.OwnRoom(owner)
 }
 
 // Outlook tells when a job with so many CPUs could start at the earliest at a share of a site (""

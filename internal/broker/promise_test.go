@@ -317,6 +317,48 @@ func TestCapacityOfAVO(t *testing.T) {
 	})
 }
 
+// What an owner holds without a VO is for the owner's jobs that are for none, those that waited before it was held
+// too, and for nobody else's.
+func TestCapacityOfAnOwner(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := onOne(t, fake.NewWorld(2))
+		g.KeepRoom(nil)
+		now := time.Now()
+		busy := []soap.EPR{g.submit("sleep 120"), g.submit("sleep 120")}
+		for _, e := range busy {
+			g.until(e, bes.Running, "Executing")
+		}
+		doc := timed("sleep 50", time.Minute, "")
+		other := g.must("bob", doc)
+		early := g.must("ada", doc)
+		g.KeepRoom([]schedule.Hold{{ID: "r", Key: resourcemodel.Key{Site: "here"}, Share: "fake", Slots: 2, From: now, Until: now.Add(time.Hour), Owner: "ada", ForVO: true}})
+		m, err := g.Match(as("bob"), doc, "")
+		if err != nil || m.Now {
+			t.Errorf("%v %+v", err, m)
+		}
+		g.until(early, bes.Finished, "")
+		for range 3 {
+			g.until(g.must("ada", doc), bes.Finished, "")
+		}
+		if m, err := g.Match(as("ada"), doc, ""); err != nil || !m.Now {
+			t.Errorf("%v %+v", err, m)
+		}
+		bio := g.must("ada", timed("sleep 50", time.Minute, "<q:VO>bio</q:VO>"))
+		time.Sleep(time.Until(now.Add(59 * time.Minute)))
+		if s := g.status(bio); s.State != bes.Pending || !strings.Contains(s.Details.Reason, "promised") {
+			t.Errorf("%+v", s)
+		}
+		rs, err := g.GetActivityStatuses(as("bob"), &bes.StatusRequest{Activities: []soap.EPR{other}})
+		if err != nil || rs[0].Err != nil || rs[0].Status.State != bes.Pending {
+			t.Errorf("another's job has it: %v %+v", err, rs)
+		}
+		g.until(bio, bes.Finished, "")
+		late := g.must("ada", doc)
+		g.KeepRoom(nil)
+		g.until(late, bes.Finished, "")
+	})
+}
+
 // The site of an agreement goes while its job waits for it: another is tried, the clock runs on, and a start of
 // the gateway in between changes nothing.
 func TestPromiseMovesOn(t *testing.T) {

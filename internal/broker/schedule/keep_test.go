@@ -217,6 +217,31 @@ func TestEarliest(t *testing.T) {
 	}
 }
 
+func TestHoldsOfOwners(t *testing.T) {
+	own, vo, named := Hold{ID: "a/0", Owner: "ada", ForVO: true}, Hold{ID: "b/0", Owner: "ada", VO: "bio", ForVO: true}, Hold{ID: "c/0", Owner: "ada"}
+	for _, c := range []struct {
+		h        Hold
+		room, vo string
+		want     bool
+	}{
+		{own, OwnRoom("ada"), "", true},
+		{own, OwnRoom("bob"), "", false},
+		{own, OwnRoom(""), "", false},
+		{own, "", "", false},
+		{own, "", "bio", false},
+		{own, "a/0", "", true},
+		{vo, "", "bio", true},
+		{vo, OwnRoom("ada"), "", false},
+		{named, OwnRoom("ada"), "", false},
+		{named, "c/0", "", true},
+		{Hold{ForVO: true}, OwnRoom(""), "", false},
+	} {
+		if got := c.h.mine(c.room, c.vo); got != c.want {
+			t.Errorf("%+v for the room %q and the VO %q: %v", c.h, c.room, c.vo, got)
+		}
+	}
+}
+
 func TestEndangered(t *testing.T) {
 	at := func(m int) time.Time { return noon.Add(time.Duration(m) * time.Minute) }
 	for _, c := range []struct {
