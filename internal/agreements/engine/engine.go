@@ -25,6 +25,8 @@ type Options struct {
 	Replica string // our name; "" is "gateway"
 	Log     *slog.Logger
 	Now     func() time.Time // nil is time.Now
+	// Amount writes an amount of an account for people; nil is as the number that it is.
+	Amount func(int64) string
 	// Horizon is how far ahead anything is promised; 0 is 90 days.
 	Horizon time.Duration
 	// Retention is how long an agreement that has ended is kept; 0 is 30 days.
@@ -51,6 +53,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Amount == nil {
+		o.Amount = func(n int64) string { return strconv.FormatInt(n, 10) }
 	}
 	for _, d := range []struct {
 		of *time.Duration

@@ -11,6 +11,7 @@ import (
 	"github.com/portolan-project/portolan/adapters/fake"
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/engine"
+	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/store/mem"
@@ -58,4 +59,41 @@ func TestReady(t *testing.T) {
 			t.Errorf("%s", g.story(key))
 		}
 	})
+}
+
+// What VOs may spend is what the options say, over starts: of what is not named any more nothing is bound.
+func TestBudgetsAreSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := mem.New()
+		defer st.Close()
+		sites := one(2)
+		defer sites[0].world.Close()
+		for _, c := range []map[string]Budget{
+			{"bio": {Amount: 1000}, "chem": {Amount: 5000, Period: engine.Week}},
+			{"bio": {Amount: 2000, Period: engine.Month}},
+			{},
+		} {
+			g := start(t, st, sites, whole, func(_ *broker.Config, o *Options) { o.Budgets = c })
+			synctest.Wait()
+			left := 0
+			for _, a := range g.engine.Accounts() {
+				if a.Limit == nil {
+					continue
+				}
+				left++
+				if of := c[a.VO]; *a.Limit != of.Amount || a.Period != of.Period {
+					t.Errorf("%+v, want %+v", a, of)
+				}
+			}
+			if left != len(c) {
+				t.Errorf("%d budgets are set, want %d", left, len(c))
+			}
+			g.stop()
+		}
+	})
+	for n, want := range map[int64]string{0: "0 credit", 1: "0.001 credit", 1000: "1 credit", 12500: "12.5 credit", -20: "-0.02 credit", 1000000: "1000 credit"} {
+		if got := Amount(n, "credit"); got != want {
+			t.Errorf("%d is %q, want %q", n, got, want)
+		}
+	}
 }

@@ -30,8 +30,8 @@ type Options struct {
 
 	Settings terms.Settings
 	Own      []agreement.Template // of administrators
-	// Budgets bound what VOs may spend on agreements, in thousandths of the unit.
-	Budgets map[string]int64
+	// Budgets bound what VOs may spend on agreements; those that are not named may spend what they like.
+	Budgets map[string]Budget
 	// Callbacks say where decisions on pending agreements may be told: host names, "*.example.org",
 	// networks like 10.0.0.0/8, or "loopback". None is nowhere.
 	Callbacks []string
@@ -51,6 +51,12 @@ type Options struct {
 	// Workers is how many agreements are looked after at once; 0 is 16.
 	Workers int
 }
+// Budget is what a VO may spend.
+type Budget struct {
+	Amount int64 // in thousandths of the unit
+	Period engine.Period
+}
+
 
 // EnsureDefaults fills in what was left out.
 func (o *Options) EnsureDefaults() {
@@ -219,10 +225,8 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		for vo, most := range s.o.Budgets {
-			if err := s.insist(ctx, "the budget of a VO", func() error { return s.e.SetBudget(ctx, vo, &most) }); err != nil {
-				return err
-			}
+		if err := s.setBudgets(ctx); err != nil {
+			return err
 		}
 		g.Go(func() error { return s.poolLoop(ctx) })
 		g.Go(func() error { return s.followLoop(ctx) })
@@ -235,6 +239,24 @@ func (s *Service) Run(ctx context.Context) error {
 
 // insist does something until it succeeds or can't, and gives nil once ctx ends.
 func (s *Service) insist(ctx context.Context, what string, do func() error) error {
+// setBudgets has what VOs may spend be what the options say.
+func (s *Service) setBudgets(ctx context.Context) error {
+	for vo, most := range s.o.Budgets {
+		if err := s.insist(ctx, "the budget of a VO", func() error { return s.e.SetBudgetFor(ctx, vo, &most.Amount, most.Period) }); err != nil {
+			return err
+		}
+	}
+	for _, a := range s.e.Accounts() { // those that are not named any more
+		if _, named := s.o.Budgets[a.VO]; named || a.Limit == nil {
+			continue
+		}
+		if err := s.insist(ctx, "the budget of a VO", func() error { return s.e.SetBudget(ctx, a.VO, nil) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 		err := do()
 		if err == nil || ctx.Err() != nil {

@@ -390,6 +390,15 @@ func (j *judging) bill() {
 
 func thousandths(n int64) (decimal.Decimal, error) { return decimal.Parse(shown(n)) }
 
+// Amount writes an amount of an account for people: "12.5 credit".
+func Amount(thousandths int64, unit string) string {
+	s := shown(thousandths)
+	if s = strings.TrimRight(strings.TrimRight(s, "0"), "."); s == "" {
+		s = "0"
+	}
+	return s + " " + unit
+}
+
 // shown writes thousandths as a decimal.
 func shown(n int64) string {
 	sign := ""
