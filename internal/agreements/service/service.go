@@ -18,7 +18,6 @@ import (
 	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
-	"github.com/portolan-project/portolan/resourcemodel"
 )
 
 // Options says what a Service works with. Engine, Broker and Model are required; the zero value of
@@ -51,12 +50,12 @@ type Options struct {
 	// Workers is how many agreements are looked after at once; 0 is 16.
 	Workers int
 }
+
 // Budget is what a VO may spend.
 type Budget struct {
 	Amount int64 // in thousandths of the unit
 	Period engine.Period
 }
-
 
 // EnsureDefaults fills in what was left out.
 func (o *Options) EnsureDefaults() {
@@ -107,7 +106,9 @@ type Service struct {
 	bind func(context.Context, *agreement.NegotiationExtension, *agreement.CreateRequest) (string, bool, error)
 
 	mu       sync.Mutex
-	sets     map[resourcemodel.Subject]*templateSet
+	sets     map[string]*templateSet       // by who asks, with their VOs
+	vos      []string                      // that sites are open to by name,
+	vosOf    int64                         // at this state of the model
 	own      map[string]*agreement.Checker // of administrators' templates, by name and id
 	readings map[string]*reading           // agreements as they were read, by id
 	changed  map[string]engine.Record      // told by the engine, and not looked at yet
@@ -131,7 +132,7 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{
 		o: o, e: o.Engine, b: o.Broker, work: newQueue(o.Now),
-		sets: map[resourcemodel.Subject]*templateSet{}, own: map[string]*agreement.Checker{}, readings: map[string]*reading{},
+		sets: map[string]*templateSet{}, own: map[string]*agreement.Checker{}, readings: map[string]*reading{},
 		rooms: rooms{of: map[string]room{}, capacity: map[string]bool{}}, changed: map[string]engine.Record{}, failures: map[string]int{},
 		roomNews: make(chan struct{}, 1), poolNews: make(chan struct{}, 1), ready: make(chan struct{}),
 	}
@@ -237,8 +238,6 @@ func (s *Service) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// insist does something until it succeeds or can't, and gives nil once ctx ends.
-func (s *Service) insist(ctx context.Context, what string, do func() error) error {
 // setBudgets has what VOs may spend be what the options say.
 func (s *Service) setBudgets(ctx context.Context) error {
 	for vo, most := range s.o.Budgets {
@@ -258,6 +257,8 @@ func (s *Service) setBudgets(ctx context.Context) error {
 }
 
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+// insist does something until it succeeds or can't, and gives nil once ctx ends.
+func (s *Service) insist(ctx context.Context, what string, do func() error) error {
 		err := do()
 		if err == nil || ctx.Err() != nil {
 			return nil //nolint:nilerr // what fails while stopping is no failure
