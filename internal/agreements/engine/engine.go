@@ -394,6 +394,16 @@ func (e *Engine) List(ctx context.Context, owner, before string, limit int) ([]R
 	return out, nil
 }
 
+// Ended calls each with the agreements that have ended and are kept, by id; the store is read for it.
+// Records that are damaged are left out.
+func (e *Engine) Ended(ctx context.Context, each func(*Record)) error {
+	return e.scan(ctx, func(v store.Record) {
+		if r, err := decode(v.Value, v.Revision); err == nil && r.Final() {
+			each(r)
+		}
+	})
+}
+
 // Live gives the agreements that are not final, by id.
 func (e *Engine) Live() []Record {
 	e.mu.Lock()

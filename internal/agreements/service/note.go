@@ -46,6 +46,7 @@ type note struct {
 	Over         bool                       `json:"over,omitempty"`    // nothing is watched any more
 	Told         bool                       `json:"told,omitempty"`    // who offered was told of the decision, or it was given up
 	Tries        int                        `json:"tries,omitempty"`   // to tell them
+	Again        time.Time                  `json:"again,omitzero"`    // when it is tried again
 	Endangered   bool                       `json:"endangered,omitempty"`
 }
 

@@ -232,6 +232,7 @@ func (s *Service) Run(ctx context.Context) error {
 		g.Go(func() error { return s.poolLoop(ctx) })
 		g.Go(func() error { return s.followLoop(ctx) })
 		g.Go(func() error { return s.sweepLoop(ctx) })
+		g.Go(func() error { return s.untoldLoop(ctx) })
 		g.Go(func() error { return s.callers.work.run(ctx, callersAtOnce, s.tellDecision) })
 		return s.work.run(ctx, s.o.Workers, s.look)
 	})
@@ -256,9 +257,9 @@ func (s *Service) setBudgets(ctx context.Context) error {
 	return nil
 }
 
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 // insist does something until it succeeds or can't, and gives nil once ctx ends.
 func (s *Service) insist(ctx context.Context, what string, do func() error) error {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 		err := do()
 		if err == nil || ctx.Err() != nil {
 			return nil //nolint:nilerr // what fails while stopping is no failure
