@@ -225,6 +225,9 @@ func TestDecisionIsToldByTheNext(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
+					if r := a.ends(key); r.State != agreement.Rejected { // which lets others have the room
+						t.Errorf("%s", a.story(key))
+					}
 					keys = append(keys, key)
 				}
 				tries := func(g *gateway, key string) int {
@@ -235,9 +238,6 @@ func TestDecisionIsToldByTheNext(t *testing.T) {
 					return n.Tries
 				}
 				for _, key := range keys {
-					if r := a.ends(key); r.State != agreement.Rejected {
-						t.Errorf("%s", a.story(key))
-					}
 					a.until("it was tried", func() bool { return tries(a, key) > 1 })
 				}
 				a.stop()
@@ -250,9 +250,11 @@ func TestDecisionIsToldByTheNext(t *testing.T) {
 				}
 				next.until("it is told", func() bool { who.mu.Lock(); defer who.mu.Unlock(); return len(who.told) >= len(keys) })
 				time.Sleep(time.Hour)
+				who.mu.Lock()
 				if len(who.told) != len(keys) {
 					t.Errorf("%q", who.told)
 				}
+				who.mu.Unlock()
 				for _, key := range keys {
 					if n := tries(next, key); n < 2 || n > mostTries {
 						t.Errorf("it was tried %d times", n)
@@ -295,11 +297,16 @@ func TestDecisionIsGivenUp(t *testing.T) {
 		if err != nil || !n.Told || n.Tries != mostTries || !strings.Contains(g.story(key), "could not be told of the decision") {
 			t.Errorf("%+v %v\n%s", n, err, g.story(key))
 		}
-		calls := 1<<20 - who.fail
+		called := func() int {
+			who.mu.Lock()
+			defer who.mu.Unlock()
+			return 1<<20 - who.fail
+		}
+		calls := called()
 		g.stop()
 		g = open()
 		time.Sleep(time.Hour)
-		if again := 1<<20 - who.fail; again != calls || calls != mostTries {
+		if again := called(); again != calls || calls != mostTries {
 			t.Errorf("it was called %d times, and %d after it was given up", calls, again-calls)
 		}
 		g.stop()
