@@ -63,7 +63,6 @@ type Broker struct {
 	promises dues            // when it is looked at whether that holds
 	restless bool            // all of them are looked at, as a site came or went
 	rescues  map[string]bool // those that are to be run elsewhere, too
-	holds    []schedule.Hold // room that is promised
 	roomTold bool            // KeepRoom was called
 	kinds    map[kindKey]*kind
 	spare    spares

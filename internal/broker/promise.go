@@ -194,11 +194,19 @@ func pinnedTo(j *job, site string) bool {
 // all that is placed from now on; jobs of others that have the room keep it. Nothing of it is
 // remembered: whoever keeps the agreements tells it after each start, see Config.AwaitRoom.
 func (b *Broker) KeepRoom(holds []schedule.Hold) {
-	holds = slices.Clone(holds)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.holds, b.roomTold = holds, true
+	b.roomTold = true
 	b.sched.SetHolds(holds)
+	nudge(b.wakeDispatch)
+}
+
+// ChangeRoom is KeepRoom for what one agreement promises, which each of its holds names; what others
+// promise stays.
+func (b *Broker) ChangeRoom(agreement string, holds []schedule.Hold) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sched.ChangeHolds(agreement, holds)
 	nudge(b.wakeDispatch)
 }
 
@@ -231,9 +239,19 @@ func (b *Broker) Outlook(site, share string, cpus int, length time.Duration, vo 
 			}
 		}
 	}
-	look, ok := b.sched.Look(s.key(), share, now)
+	// Mostly it could start at once, and to know that it is enough to look as far as its end.
+	var look schedule.Look
+	known, soon := true, false
+	if length > 0 {
+		if look, known = b.sched.Look(s.key(), share, now.Add(length), now); known {
+			soon = look.Now(cpus, length, vo)
+		}
+	}
+	if known && !soon {
+		look, known = b.sched.Look(s.key(), share, time.Time{}, now)
+	}
 	b.mu.Unlock()
-	if !ok {
+	if !known {
 		return schedule.Outlook{}, fail.Errorf(op, fail.NotFound, share, "the site %s has no share %s, as far as is known", site, share)
 	}
 	return look.Outlook(cpus, length, vo), nil

@@ -101,6 +101,7 @@ func (s *Service) Create(ctx context.Context, req *agreement.CreateRequest) (str
 		if err != nil {
 			return "", p.refusal(err)
 		}
+		p.chose(&r)
 		s.accepted(&r)
 		return r.ID, nil
 	}
@@ -228,7 +229,6 @@ func document(req *agreement.CreateRequest) []byte {
 // anybody hears of it.
 func (s *Service) accepted(r *engine.Record) {
 	s.hold(r)
-	s.tellRoom()
 	s.work.add(r.ID, time.Time{})
 }
 
@@ -249,6 +249,7 @@ const maxChoices = 16
 type prepared struct {
 	s        *Service
 	now      time.Time
+	offer    *agreement.Offer
 	proposal engine.Proposal
 	plans    []candidate // of the proposal's alternatives
 }
@@ -262,6 +263,20 @@ type candidate struct {
 
 func (p *prepared) reserves() bool {
 	return slices.ContainsFunc(p.plans, func(c candidate) bool { return c.reserve })
+}
+
+// chose remembers an agreement as it was read, which it would be again to be looked after.
+func (p *prepared) chose(r *engine.Record) {
+	if r.Alternative >= len(p.plans) || r.ID != p.proposal.ID {
+		return
+	}
+	d, err := detailOf(r)
+	if err != nil {
+		return // it is read, and said, then
+	}
+	x := &reading{agreement: p.offer.Agreement, request: p.plans[r.Alternative].request, detail: d}
+	x.agreement.Terms = chosen(p.offer.Terms, d.Terms)
+	p.s.remember(r.ID, x)
 }
 
 // prepare checks an offer, and gives the plans by which it could be kept, the best first.
@@ -278,7 +293,7 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 		return nil, err
 	}
 	o := &req.Offer
-	p := &prepared{s: s, now: s.now()}
+	p := &prepared{s: s, now: s.now(), offer: o}
 	m, subject := s.o.Model.Snapshot(), resourcemodel.Subject{User: who.Name, VO: vo}
 	set := s.templates(m, subject, p.now)
 	t, err := terms.Current(set.list, o.Context.TemplateName, o.Context.TemplateID)
