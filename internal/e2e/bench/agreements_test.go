@@ -295,7 +295,7 @@ func (p *promiser) close(b *testing.B) {
 func offers(b *testing.B, p *promiser) {
 	b.Helper()
 	o, t, r := inTurn(b, clients, p.propose, p.submit)
-	fmt.Printf("8  offers decided and recorded, %d clients %8.0f /s   (%4.0f µs of processor each, clients included)\n", clients, o.perSecond, o.processor)
+	fmt.Printf("9  offers decided and recorded, %d clients %8.0f /s   (%4.0f µs of processor each, clients included)\n", clients, o.perSecond, o.processor)
 	fmt.Printf("   durable SOAP submissions by the same     %8.0f /s   (%4.0f µs)\n", t.perSecond, t.processor)
 	report(b, "offers/submissions", r, "≥ 0.5")
 	p.fill(b)
