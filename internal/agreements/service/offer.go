@@ -29,6 +29,7 @@ type templateSet struct {
 	minute   time.Time // their limits are to the minute
 	list     []agreement.Template
 	checkers map[string]*agreement.Checker
+	patterns map[string]*terms.Pattern
 }
 
 // mostSets bounds the subjects whose templates are in memory.
@@ -45,7 +46,7 @@ func (s *Service) templates(m *resourcemodel.Snapshot, who resourcemodel.Subject
 	if set != nil && set.revision == m.Revision() && set.minute.Equal(minute) {
 		return set
 	}
-	set = &templateSet{revision: m.Revision(), minute: minute, checkers: map[string]*agreement.Checker{}}
+	set = &templateSet{revision: m.Revision(), minute: minute, checkers: map[string]*agreement.Checker{}, patterns: map[string]*terms.Pattern{}}
 	set.list = append(terms.Templates(m, who, now, s.o.Settings), s.o.Own...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,6 +77,25 @@ func (s *Service) checker(set *templateSet, t *agreement.Template) (*agreement.C
 	defer s.mu.Unlock()
 	set.checkers[key] = c
 	return c, nil
+}
+
+// pattern gives what offers by a template may not differ in.
+func (s *Service) pattern(set *templateSet, t *agreement.Template) (*terms.Pattern, error) {
+	key := templateKey(t)
+	s.mu.Lock()
+	p := set.patterns[key]
+	s.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	p, err := terms.PatternOf(t)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set.patterns[key] = p
+	return p, nil
 }
 
 // Templates gives those that the caller may offer by.
@@ -305,13 +325,17 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 		return nil, err
 	}
 	// What is outside of the items is not compared: terms that narrow an offer may be added, and
-	// guarantees left out; Adheres and Read say what may not be.
+	// guarantees left out; Pattern.Read says what may not be.
 	if broken := c.Check(o); len(broken) > 0 {
 		sentences := make([]string, len(broken))
 		for i := range broken {
 			sentences[i] = broken[i].Sentence
 		}
 		return nil, agreement.Refuse(agreement.NotCompliant, sentences...)
+	}
+	pattern, err := s.pattern(set, t)
+	if err != nil {
+		return nil, err
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -326,7 +350,7 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 	for _, alt := range alternatives {
 		x := o.Agreement
 		x.Terms = alt.Terms
-		err := s.alternative(ctx, p, t, &x, m, subject, who.Method, req)
+		err := s.alternative(ctx, p, pattern, &x, m, subject, who.Method, req)
 		if err != nil && refused == nil {
 			refused = err
 		}
@@ -344,11 +368,8 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 }
 
 // alternative adds the plans for one definite set of terms.
-func (s *Service) alternative(ctx context.Context, p *prepared, t *agreement.Template, a *agreement.Agreement, m *resourcemodel.Snapshot, subject resourcemodel.Subject, method string, req *agreement.CreateRequest) error {
-	if err := terms.Adheres(t, a); err != nil {
-		return err
-	}
-	q, err := terms.Read(a, p.now, s.o.Settings)
+func (s *Service) alternative(ctx context.Context, p *prepared, pattern *terms.Pattern, a *agreement.Agreement, m *resourcemodel.Snapshot, subject resourcemodel.Subject, method string, req *agreement.CreateRequest) error {
+	q, err := pattern.Read(a, p.now, s.o.Settings)
 	if err != nil {
 		return err
 	}
