@@ -59,13 +59,13 @@ type Broker struct {
 	asides   dues    // jobs that may get a site again at a time
 	watches  map[*watch]struct{}
 	follows  map[*follow]struct{}
-	promised map[string]*job // of which something is promised
-	promises dues            // when it is looked at whether that holds
-	restless bool            // all of them are looked at, as a site came or went
-	rescues  map[string]bool // those that are to be run elsewhere, too
-	holds    []schedule.Hold // room that is promised
-	owning   map[string]bool // owners who hold some for themselves, without a VO
-	roomTold bool            // KeepRoom was called
+	promised map[string]*job     // of which something is promised
+	promises dues                // when it is looked at whether that holds
+	restless bool                // all of them are looked at, as a site came or went
+	rescues  map[string]bool     // those that are to be run elsewhere, too
+	owning   map[string]bool     // owners who hold some for themselves, without a VO
+	roomOf   map[string][]string // these, by the agreement that says so
+	roomTold bool                // KeepRoom was called
 	kinds    map[kindKey]*kind
 	spare    spares
 	epoch    uint64 // grows when adapters are to be asked again what they can run
@@ -280,6 +280,7 @@ var errStarting = fail.Errorf("broker", fail.Unavailable, "", "the gateway is st
 func (b *Broker) reset() {
 	b.jobs = map[string]*job{}
 	b.owners = map[string]int{}
+	b.roomOf = map[string][]string{}
 	b.live = 0
 	b.kinds, b.unread, b.fed, b.busy = map[kindKey]*kind{}, jobHeap{}, map[string]bool{}, false
 	b.spare.clear()

@@ -71,7 +71,9 @@ func (b *Broker) newScheduler() {
 		panic(err) // the defaults of our own catalogue
 	}
 	sched.SetLimits(b.cfg.Bounds)
-	sched.SetHolds(b.holds)
+	if b.sched != nil {
+		sched.SetHolds(b.sched.Holds())
+	}
 	b.sched = sched
 	b.far.told, b.far.domains, b.far.stale, b.far.pending, b.far.back = nil, nil, true, nil, nil
 }

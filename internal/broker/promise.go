@@ -205,22 +205,35 @@ func pinnedTo(j *job, site string) bool {
 // is counted under the lock under which it is decided, so that one broker gives no hold away twice; two
 // that place at the same sites in the same moment could, and so there is one in a domain.
 func (b *Broker) KeepRoom(holds []schedule.Hold) {
-	holds = slices.Clone(holds)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.holds, b.roomTold = holds, true
+	b.roomTold = true
 	b.sched.SetHolds(holds)
 	b.setOwn(holds)
 	nudge(b.wakeDispatch)
 }
 
-// setOwn notes who holds room for themselves. Their jobs that wait enter the scheduler anew, as they
-// may have it by now, or no more: of others nobody needs to be told apart. The caller holds the lock.
+// setOwn notes who holds room for themselves, by the agreement. Their jobs that wait enter the scheduler anew,
+// as they may have it by now, or no more: of others nobody needs to be told apart. The caller holds the lock.
 func (b *Broker) setOwn(holds []schedule.Hold) {
-	own := map[string]bool{}
+	b.roomOf = map[string][]string{}
 	for i := range holds {
-		if h := &holds[i]; h.ForVO && h.VO == "" && h.Owner != "" {
-			own[h.Owner] = true
+		if h := &holds[i]; isOwn(h) {
+			b.roomOf[h.Agreement] = append(b.roomOf[h.Agreement], h.Owner)
+		}
+	}
+	b.countOwn()
+}
+
+// isOwn reports whether room is for its owner's jobs without a VO.
+func isOwn(h *schedule.Hold) bool { return h.ForVO && h.VO == "" && h.Owner != "" }
+
+// countOwn follows roomOf. The caller holds the lock.
+func (b *Broker) countOwn() {
+	own := map[string]bool{}
+	for _, list := range b.roomOf {
+		for _, o := range list {
+			own[o] = true
 		}
 	}
 	was := b.owning
@@ -242,6 +255,25 @@ func (b *Broker) ownRoom(owner, vo string) string {
 		return ""
 	}
 	return schedule.OwnRoom(owner)
+}
+
+// ChangeRoom is KeepRoom for what one agreement promises, which each of its holds names; what others
+// promise stays.
+func (b *Broker) ChangeRoom(agreement string, holds []schedule.Hold) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sched.ChangeHolds(agreement, holds)
+	was := b.roomOf[agreement]
+	delete(b.roomOf, agreement)
+	for i := range holds {
+		if h := &holds[i]; isOwn(h) {
+			b.roomOf[agreement] = append(b.roomOf[agreement], h.Owner)
+		}
+	}
+	if !slices.Equal(was, b.roomOf[agreement]) {
+		b.countOwn()
+	}
+	nudge(b.wakeDispatch)
 }
 
 // Outlook tells when a job with so many CPUs could start at the earliest at a share of a site (""
@@ -273,9 +305,19 @@ func (b *Broker) Outlook(site, share string, cpus int, length time.Duration, vo 
 			}
 		}
 	}
-	look, ok := b.sched.Look(s.key(), share, now)
+	// Mostly it could start at once, and to know that it is enough to look as far as its end.
+	var look schedule.Look
+	known, soon := true, false
+	if length > 0 {
+		if look, known = b.sched.Look(s.key(), share, now.Add(length), now); known {
+			soon = look.Now(cpus, length, vo)
+		}
+	}
+	if known && !soon {
+		look, known = b.sched.Look(s.key(), share, time.Time{}, now)
+	}
 	b.mu.Unlock()
-	if !ok {
+	if !known {
 		return schedule.Outlook{}, fail.Errorf(op, fail.NotFound, share, "the site %s has no share %s, as far as is known", site, share)
 	}
 	return look.Outlook(cpus, length, vo), nil

@@ -99,6 +99,7 @@ func as(ctx context.Context, r *engine.Record, x *reading) context.Context {
 
 // observe looks after an agreement that was accepted.
 func (s *Service) observe(ctx context.Context, r engine.Record) (time.Time, error) {
+	began := s.now()
 	x, err := s.read(ctx, &r)
 	if err != nil {
 		return time.Time{}, err
@@ -110,7 +111,7 @@ func (s *Service) observe(ctx context.Context, r engine.Record) (time.Time, erro
 	if x.detail.Acceptance != "" && !n.Told {
 		s.callers.work.add(r.ID, time.Time{})
 	}
-	in, err := s.provide(ctx, &r, x, n)
+	in, err := s.provide(ctx, &r, x, n, began)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -124,7 +125,7 @@ func (s *Service) observe(ctx context.Context, r engine.Record) (time.Time, erro
 		return time.Time{}, err
 	}
 	if !s.over(&r, x, n) {
-		return s.next(x, n), nil
+		return s.next(x, n, began), nil
 	}
 	if !n.Over {
 		if r, err = s.update(ctx, &r, x, input{over: true}); err != nil {
@@ -143,7 +144,7 @@ func (s *Service) observe(ctx context.Context, r engine.Record) (time.Time, erro
 }
 
 // provide makes the jobs of an agreement that are not there yet, and looks what of its capacity is.
-func (s *Service) provide(ctx context.Context, r *engine.Record, x *reading, n *note) (in input, err error) {
+func (s *Service) provide(ctx context.Context, r *engine.Record, x *reading, n *note, now time.Time) (in input, err error) {
 	placed, err := terms.Placements(r.Plan)
 	if err != nil {
 		return in, err
@@ -151,7 +152,9 @@ func (s *Service) provide(ctx context.Context, r *engine.Record, x *reading, n *
 	for i := range x.request.Services {
 		v := &x.request.Services[i]
 		if v.Job == nil {
-			in.usable = append(in.usable, usable{i, s.usable(r, placed, i)})
+			if !now.Before(v.Window.Start) {
+				in.usable = append(in.usable, usable{i, s.usable(r, placed, i)})
+			}
 			continue
 		}
 		if n.Over || i < len(n.Services) && (n.Services[i].Job != "" || n.Services[i].over()) {
@@ -244,9 +247,9 @@ func (s *Service) over(r *engine.Record, x *reading, n *note) bool {
 	return true
 }
 
-// next gives when something is to be done about an agreement without any news.
-func (s *Service) next(x *reading, n *note) time.Time {
-	now := s.now()
+// next gives when something is to be done about an agreement without any news, where it was looked at at a
+// moment: what began meanwhile is to be done, too.
+func (s *Service) next(x *reading, n *note, now time.Time) time.Time {
 	var at time.Time
 	sooner := func(t time.Time) {
 		if t.After(now) && (at.IsZero() || t.Before(at)) {
@@ -261,7 +264,7 @@ func (s *Service) next(x *reading, n *note) time.Time {
 	for _, g := range x.request.Guarantees {
 		if st, ok := n.Guarantees[g.Name]; ok {
 			if due := g.Due(st); !due.IsZero() {
-				sooner(latest(due.Add(s.o.Lag), now.Add(time.Millisecond)))
+				sooner(latest(due.Add(s.o.Lag), s.now().Add(time.Millisecond)))
 			}
 		}
 	}

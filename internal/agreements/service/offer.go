@@ -29,6 +29,7 @@ type templateSet struct {
 	minute   time.Time // their limits are to the minute
 	list     []agreement.Template
 	checkers map[string]*agreement.Checker
+	patterns map[string]*terms.Pattern
 }
 
 // mostSets bounds the callers whose templates are in memory.
@@ -68,7 +69,7 @@ func (s *Service) templates(ctx context.Context, m *resourcemodel.Snapshot, user
 	if set != nil && set.revision == m.Revision() && set.minute.Equal(minute) {
 		return set
 	}
-	set = &templateSet{revision: m.Revision(), minute: minute, checkers: map[string]*agreement.Checker{}}
+	set = &templateSet{revision: m.Revision(), minute: minute, checkers: map[string]*agreement.Checker{}, patterns: map[string]*terms.Pattern{}}
 	set.list = terms.TemplatesFor(m, as, now, s.o.Settings)
 	for i := range s.o.Own {
 		if terms.Usable(&s.o.Own[i], m, as) {
@@ -106,6 +107,25 @@ func (s *Service) checker(set *templateSet, t *agreement.Template) (*agreement.C
 	return c, nil
 }
 
+// pattern gives what offers by a template may not differ in.
+func (s *Service) pattern(set *templateSet, t *agreement.Template) (*terms.Pattern, error) {
+	key := templateKey(t)
+	s.mu.Lock()
+	p := set.patterns[key]
+	s.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	p, err := terms.PatternOf(t)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set.patterns[key] = p
+	return p, nil
+}
+
 // Templates gives those that the caller may offer by.
 func (s *Service) Templates(ctx context.Context) ([]agreement.Template, error) {
 	who, err := s.b.Permit(ctx, "service.Templates", broker.Submit)
@@ -129,6 +149,7 @@ func (s *Service) Create(ctx context.Context, req *agreement.CreateRequest) (str
 		if err != nil {
 			return "", p.refusal(err)
 		}
+		p.chose(&r)
 		s.accepted(&r)
 		return r.ID, nil
 	}
@@ -256,7 +277,6 @@ func document(req *agreement.CreateRequest) []byte {
 // anybody hears of it.
 func (s *Service) accepted(r *engine.Record) {
 	s.hold(r)
-	s.tellRoom()
 	s.work.add(r.ID, time.Time{})
 }
 
@@ -277,6 +297,7 @@ const maxChoices = 16
 type prepared struct {
 	s        *Service
 	now      time.Time
+	offer    *agreement.Offer
 	proposal engine.Proposal
 	plans    []candidate // of the proposal's alternatives
 }
@@ -290,6 +311,20 @@ type candidate struct {
 
 func (p *prepared) reserves() bool {
 	return slices.ContainsFunc(p.plans, func(c candidate) bool { return c.reserve })
+}
+
+// chose remembers an agreement as it was read, which it would be again to be looked after.
+func (p *prepared) chose(r *engine.Record) {
+	if r.Alternative >= len(p.plans) || r.ID != p.proposal.ID {
+		return
+	}
+	d, err := detailOf(r)
+	if err != nil {
+		return // it is read, and said, then
+	}
+	x := &reading{agreement: p.offer.Agreement, request: p.plans[r.Alternative].request, detail: d}
+	x.agreement.Terms = chosen(p.offer.Terms, d.Terms)
+	p.s.remember(r.ID, x)
 }
 
 // prepare checks an offer, and gives the plans by which it could be kept, the best first.
@@ -306,7 +341,7 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 		return nil, err
 	}
 	o := &req.Offer
-	p := &prepared{s: s, now: s.now()}
+	p := &prepared{s: s, now: s.now(), offer: o}
 	m, subject := s.o.Model.Snapshot(), resourcemodel.Subject{User: who.Name, VO: vo}
 	set := s.templates(ctx, m, who.Name, p.now)
 	t, err := terms.Current(set.list, o.Context.TemplateName, o.Context.TemplateID)
@@ -318,13 +353,17 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 		return nil, err
 	}
 	// What is outside of the items is not compared: terms that narrow an offer may be added, and
-	// guarantees left out; Adheres and Read say what may not be.
+	// guarantees left out; Pattern.Read says what may not be.
 	if broken := c.Check(o); len(broken) > 0 {
 		sentences := make([]string, len(broken))
 		for i := range broken {
 			sentences[i] = broken[i].Sentence
 		}
 		return nil, agreement.Refuse(agreement.NotCompliant, sentences...)
+	}
+	pattern, err := s.pattern(set, t)
+	if err != nil {
+		return nil, err
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -339,7 +378,7 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 	for _, alt := range alternatives {
 		x := o.Agreement
 		x.Terms = alt.Terms
-		err := s.alternative(ctx, p, t, &x, m, subject, who.Method, req)
+		err := s.alternative(ctx, p, pattern, &x, m, subject, who.Method, req)
 		if err != nil && refused == nil {
 			refused = err
 		}
@@ -357,11 +396,8 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 }
 
 // alternative adds the plans for one definite set of terms.
-func (s *Service) alternative(ctx context.Context, p *prepared, t *agreement.Template, a *agreement.Agreement, m *resourcemodel.Snapshot, subject resourcemodel.Subject, method string, req *agreement.CreateRequest) error {
-	if err := terms.Adheres(t, a); err != nil {
-		return err
-	}
-	q, err := terms.Read(a, p.now, s.o.Settings)
+func (s *Service) alternative(ctx context.Context, p *prepared, pattern *terms.Pattern, a *agreement.Agreement, m *resourcemodel.Snapshot, subject resourcemodel.Subject, method string, req *agreement.CreateRequest) error {
+	q, err := pattern.Read(a, p.now, s.o.Settings)
 	if err != nil {
 		return err
 	}

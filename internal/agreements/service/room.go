@@ -16,9 +16,8 @@ import (
 
 // rooms is what is held, by agreement.
 type rooms struct {
-	telling sync.Mutex // so that no older list comes after a newer
-
-	mu       sync.Mutex
+	mu       sync.Mutex // also while the broker is told, so that nothing older comes after what is newer
+	told     bool       // all of it, once
 	of       map[string]room
 	ended    int // of which nothing is held, and that are remembered so that no older word counts
 	capacity map[string]bool
@@ -32,30 +31,35 @@ type room struct {
 // mostEnded bounds what is remembered of agreements that hold nothing any more.
 const mostEnded = 10_000
 
-// hold notes what is held for an agreement. It gives whether that changed.
-func (s *Service) hold(r *engine.Record) bool {
+// hold notes what is held for an agreement, and has the broker know it.
+func (s *Service) hold(r *engine.Record) {
 	holds, capacity := s.holdsOf(r)
 	s.rooms.mu.Lock()
 	defer s.rooms.mu.Unlock()
 	old, was := s.rooms.of[r.ID]
 	if was && old.revision >= r.Revision {
-		return false
+		return
 	}
 	s.rooms.of[r.ID] = room{r.Revision, holds}
 	if delete(s.rooms.capacity, r.ID); capacity && len(holds) > 0 {
 		s.rooms.capacity[r.ID] = true
 	}
-	if s.rooms.ended++; s.rooms.ended > mostEnded {
-		s.rooms.ended = 0
-		for id, o := range s.rooms.of {
-			if len(o.holds) == 0 && id != r.ID {
-				delete(s.rooms.of, id)
+	if len(holds) == 0 {
+		if s.rooms.ended++; s.rooms.ended > mostEnded {
+			s.rooms.ended = 0
+			for id, o := range s.rooms.of {
+				if len(o.holds) == 0 && id != r.ID {
+					delete(s.rooms.of, id)
+				}
 			}
 		}
 	}
-	return !slices.EqualFunc(old.holds, holds, func(a, b schedule.Hold) bool {
+	if !s.rooms.told || slices.EqualFunc(old.holds, holds, func(a, b schedule.Hold) bool {
 		return a.AtManager == b.AtManager && a.From.Equal(b.From) && a.Until.Equal(b.Until) && a.Key == b.Key && a.Share == b.Share && a.CPUs == b.CPUs && a.Slots == b.Slots
-	})
+	}) {
+		return
+	}
+	s.b.ChangeRoom(r.ID, holds)
 }
 
 // holdsOf gives what is held for an agreement, as the broker is told.
@@ -90,29 +94,19 @@ func (s *Service) holdsOf(r *engine.Record) (out []schedule.Hold, capacity bool)
 	return out, capacity
 }
 
-// tellRoom tells the broker what is held.
+// tellRoom tells the broker all that is held, and from then on hold what changes.
 func (s *Service) tellRoom() {
-	s.rooms.telling.Lock()
-	defer s.rooms.telling.Unlock()
 	s.rooms.mu.Lock()
+	defer s.rooms.mu.Unlock()
 	var all []schedule.Hold
 	for _, r := range s.rooms.of {
 		all = append(all, r.holds...)
 	}
-	s.rooms.mu.Unlock()
-	slices.SortFunc(all, func(a, b schedule.Hold) int {
-		if c := a.From.Compare(b.From); c != 0 {
-			return c
-		}
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
+	s.rooms.told = true
 	s.b.KeepRoom(all)
 }
 
-// roomLoop tells the broker what is held, whenever that changed.
+// roomLoop has the broker know what is held, whenever that changed.
 func (s *Service) roomLoop(ctx context.Context) error {
 	s.tellRoom()
 	for {
@@ -125,12 +119,8 @@ func (s *Service) roomLoop(ctx context.Context) error {
 		changed := s.changed
 		s.changed = map[string]engine.Record{}
 		s.mu.Unlock()
-		news := false
 		for _, r := range changed {
-			news = s.hold(&r) || news
-		}
-		if news {
-			s.tellRoom()
+			s.hold(&r)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,6 +47,12 @@ type usable struct {
 // update takes in what is new of an agreement, and judges what it promises. Where nothing is to be
 // written, it gives the record as it was.
 func (s *Service) update(ctx context.Context, r *engine.Record, x *reading, in input) (engine.Record, error) {
+	// Mostly there is nothing, and no transaction is needed to know that: what changes meanwhile is told.
+	c := *r
+	c.History, c.Jobs, c.Notes = slices.Clip(r.History), slices.Clip(r.Jobs), maps.Clone(r.Notes)
+	if err := s.step(&c, x, in, s.now()); err == errSame { //nolint:errorlint // as below
+		return *r, nil
+	}
 	out, err := s.e.Update(ctx, r.ID, func(r *engine.Record) error { return s.step(r, x, in, s.now()) })
 	if err == errSame { //nolint:errorlint // it is given as it is
 		return *r, nil

@@ -26,9 +26,9 @@ func NodesID(site, environment string) string {
 
 // escaped makes names of sites and shares fit together: none of them has a slash or an
 // at-sign then.
-func escaped(s string) string {
-	return strings.NewReplacer("%", "%25", "/", "%2F", "@", "%40", "\x00", "%00").Replace(s)
-}
+func escaped(s string) string { return escaper.Replace(s) }
+
+var escaper = strings.NewReplacer("%", "%25", "/", "%2F", "@", "%40", "\x00", "%00")
 
 // bounded shortens an id that is too long for a pool to one that is as unique.
 func bounded(id string) string {

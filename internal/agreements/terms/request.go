@@ -513,33 +513,75 @@ func Adheres(t *agreement.Template, a *agreement.Agreement) error {
 	if err != nil {
 		return err
 	}
-	kinds := map[Kind]bool{}
+	p, err := PatternOf(t)
+	if err != nil {
+		return err
+	}
+	return p.adheres(asked)
+}
+
+// Pattern is what a template has of that in which an offer may not differ from it.
+type Pattern struct {
+	template string
+	kinds    map[Kind]bool
+	promises map[string]*etree.Element // by name
+}
+
+// PatternOf reads a template, once for all offers by it.
+func PatternOf(t *agreement.Template) (*Pattern, error) {
+	p := &Pattern{template: t.Name, kinds: map[Kind]bool{}, promises: map[string]*etree.Element{}}
 	alternatives, _ := agreement.Choose(t.Terms, nil, maxAlternatives)
 	for _, alt := range alternatives {
 		x := t.Agreement
 		x.Terms = alt.Terms
 		q, err := read(&x)
 		if err != nil {
-			return fail.E("terms.Adheres", fail.Internal, t.Name, err)
+			return nil, fail.E("terms.PatternOf", fail.Internal, t.Name, err)
 		}
-		kinds[q.Kind] = true
+		p.kinds[q.Kind] = true
 	}
-	if !kinds[asked.Kind] {
+	t.Terms.Walk(func(term agreement.Term) bool {
+		if g, ok := term.(*agreement.Guarantee); ok && t.Term(g.Name) == term {
+			p.promises[g.Name] = bare(g)
+		}
+		return true
+	})
+	return p, nil
+}
+
+// Read is Adheres and Read of an offer.
+func (p *Pattern) Read(a *agreement.Agreement, now time.Time, s Settings) (*Request, error) {
+	s.EnsureDefaults()
+	q, err := read(a)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.adheres(q); err != nil {
+		return nil, err
+	}
+	if err := q.timely(now, &s); err != nil {
+		return nil, err
+	}
+	return q, nil
+}
+
+func (p *Pattern) adheres(asked *Request) error {
+	if !p.kinds[asked.Kind] {
 		var names []string
 		for _, k := range Kinds() {
-			if kinds[k] {
+			if p.kinds[k] {
 				names = append(names, string(k))
 			}
 		}
-		return breaks("the offer asks for %s, and its template %s is for %s: leave its times as they are in the template, or take another template", asked.Kind, quoted(t.Name), listed(names))
+		return breaks("the offer asks for %s, and its template %s is for %s: leave its times as they are in the template, or take another template", asked.Kind, quoted(p.template), listed(names))
 	}
 	for _, g := range asked.Promises {
-		same, ok := t.Term(g.Name).(*agreement.Guarantee)
+		same, ok := p.promises[g.Name]
 		if !ok {
-			return breaks("the guarantee %s is not in the template %s; leave it out", quoted(g.Name), quoted(t.Name))
+			return breaks("the guarantee %s is not in the template %s; leave it out", quoted(g.Name), quoted(p.template))
 		}
-		if !alike(bare(g), bare(same)) {
-			return breaks("the guarantee %s is another than that of the template %s; take it as it is, or leave it out", quoted(g.Name), quoted(t.Name))
+		if !alike(bare(g), same) {
+			return breaks("the guarantee %s is another than that of the template %s; take it as it is, or leave it out", quoted(g.Name), quoted(p.template))
 		}
 	}
 	return nil

@@ -88,81 +88,150 @@ type Standing struct {
 	Busy []Busy // jobs of ours that have what is not free. Others' are taken never to end
 }
 
-// Kept is what the holds on a share leave.
+// before orders holds by when they begin.
+func (h *Hold) before(o *Hold) int { return cmp.Or(h.From.Compare(o.From), cmp.Compare(h.ID, o.ID)) }
+
+// Kept is what the holds on a share leave. It works out what is left at a moment when that is asked for: there are as
+// many moments as windows, and what a job needs to know of is those in which it runs.
 type Kept struct {
-	has     Amount
-	now     time.Time
-	holds   []Hold // that are not over, in order of their beginnings
+	has   Amount
+	now   time.Time
+	holds []*Hold // in the order of their beginnings
+	next  int     // the first of them whose window begins after the last moment
+	open  []*Hold // those whose windows have begun by then and are not over
+	begun int     // how many of them begin by now
+	left  Amount  // beside what is held, then
+	ends  []*Busy // that end after the last moment, the first first
+	users []*Busy // that may have what is held for them
+
 	moments []moment
 }
 
 // moment is one at which less may be left than before: now, or as a window begins.
 type moment struct {
 	at   time.Time
-	left Amount   // beside what is held
-	held []Amount // what of each hold nobody uses, by its index; zero where its window is another
+	left Amount // beside what is held
+	held []part
 }
 
-// Keep works out what holds leave of a share: for a job that would start now, and for one
-// that queues there. Between the moments that it looks at there is never less: jobs end,
+// part is what of a hold nobody uses.
+type part struct {
+	hold *Hold
+	Amount
+}
+
+// Keep works out what holds, in the order of their beginnings, leave of a share: for a job that would start now, and for
+// one that queues there. Between the moments that it looks at there is never less: jobs end,
 // and so do windows.
-func Keep(st Standing, holds []Hold, now time.Time) *Kept {
-	k := &Kept{has: st.Has, now: now}
-	times := []time.Time{now}
-	for _, h := range holds {
-		if h.AtManager || !h.Until.After(now) || !h.Until.After(h.From) {
+func Keep(st Standing, holds []*Hold, now time.Time) *Kept {
+	k := &Kept{has: st.Has, now: now, holds: holds, left: st.Free}
+	for i := range st.Busy {
+		b := &st.Busy[i]
+		if b.ended(now) {
+			k.left = k.left.plus(b.Amount, 1)
 			continue
 		}
-		if st.Has.Slots <= 0 { // nobody counts them
-			if h.CPUs == 0 {
-				h.CPUs = h.Slots
-			}
-			h.Slots = 0
+		if !b.Until.IsZero() {
+			k.ends = append(k.ends, b)
 		}
-		if st.Has.CPUs <= 0 {
-			h.CPUs = 0
-		}
-		k.holds = append(k.holds, h)
-		if h.From.After(now) {
-			times = append(times, h.From)
+		if b.Room != "" || b.VO != "" {
+			k.users = append(k.users, b)
 		}
 	}
-	slices.SortFunc(k.holds, func(a, b Hold) int { return cmp.Or(a.From.Compare(b.From), cmp.Compare(a.ID, b.ID)) })
-	slices.SortFunc(times, time.Time.Compare)
-	times = slices.CompactFunc(times, time.Time.Equal)
-	for _, at := range times {
-		m := moment{at: at, left: st.Free, held: make([]Amount, len(k.holds))}
-		for i := range k.holds {
-			if h := &k.holds[i]; !h.From.After(at) && h.Until.After(at) {
-				m.held[i] = Amount{h.Slots, h.CPUs}
-			}
-		}
-		for i := range st.Busy {
-			b := &st.Busy[i]
-			if b.ended(at) {
-				m.left = m.left.plus(b.Amount, 1)
-			} else {
-				k.use(&m, b)
-			}
-		}
-		for i := range m.held {
-			m.left = m.left.plus(m.held[i], -1)
-		}
-		k.moments = append(k.moments, m)
+	slices.SortFunc(k.ends, func(a, b *Busy) int { return a.Until.Compare(b.Until) })
+	for k.begin(now) {
+		k.next++
 	}
+	k.begun = k.next
+	k.look(now)
 	return k
 }
 
-// use lets a job have what is held for it.
-func (k *Kept) use(m *moment, b *Busy) {
-	if b.Room == "" && b.VO == "" {
-		return
+// begin counts the next hold if its window has begun by a moment; false: it has not, or there is none.
+func (k *Kept) begin(at time.Time) bool {
+	if k.next == len(k.holds) || k.holds[k.next].From.After(at) {
+		return false
 	}
+	if h := k.holds[k.next]; k.counts(h) && h.Until.After(at) {
+		k.open = append(k.open, h)
+	}
+	return true
+}
+
+// counts reports whether anything is kept here for a hold.
+func (k *Kept) counts(h *Hold) bool {
+	return !h.AtManager && h.Until.After(k.now) && h.Until.After(h.From)
+}
+
+// any reports whether anything is kept at any moment.
+func (k *Kept) any() bool { return slices.ContainsFunc(k.holds, k.counts) }
+
+// amount gives what of the share a hold has.
+func (k *Kept) amount(h *Hold) Amount {
+	a := Amount{h.Slots, h.CPUs}
+	if k.has.Slots <= 0 { // nobody counts them
+		if a.CPUs == 0 {
+			a.CPUs = a.Slots
+		}
+		a.Slots = 0
+	}
+	if k.has.CPUs <= 0 {
+		a.CPUs = 0
+	}
+	return a
+}
+
+// moment gives one of the moments, now first; nil: there are no more.
+func (k *Kept) moment(i int) *moment {
+	for i >= len(k.moments) {
+		for k.next < len(k.holds) && !k.counts(k.holds[k.next]) {
+			k.next++
+		}
+		if k.next == len(k.holds) {
+			return nil
+		}
+		at := k.holds[k.next].From
+		k.open = slices.DeleteFunc(k.open, func(h *Hold) bool { return !h.Until.After(at) })
+		for k.begin(at) {
+			k.next++
+		}
+		k.look(at)
+	}
+	return &k.moments[i]
+}
+
+// look works out the next moment.
+func (k *Kept) look(at time.Time) {
+	for len(k.ends) > 0 && k.ends[0].ended(at) {
+		k.left = k.left.plus(k.ends[0].Amount, 1)
+		k.ends = k.ends[1:]
+	}
+	m := moment{at: at, left: k.left, held: make([]part, 0, len(k.open))}
+	for _, h := range k.open {
+		if a := k.amount(h); a != (Amount{}) {
+			m.held = append(m.held, part{h, a})
+		}
+	}
+	if len(m.held) > 0 {
+		for _, b := range k.users {
+			if !b.ended(at) {
+				m.use(b)
+			}
+		}
+	}
+	for i := range m.held {
+		m.left = m.left.plus(m.held[i].Amount, -1)
+	}
+	k.moments = append(k.moments, m)
+}
+
+// use lets a job have what is held for it.
+func (m *moment) use(b *Busy) {
 	a := b.Amount
 	for i := range m.held {
-		if h := m.held[i]; h != (Amount{}) && k.holds[i].mine(b.Room, b.VO) {
-			part := Amount{min(a.Slots, h.Slots), min(a.CPUs, h.CPUs)}
-			m.held[i], a = h.plus(part, -1), a.plus(part, -1)
+		if h := &m.held[i]; h.Amount != (Amount{}) && h.hold.mine(b.Room, b.VO) {
+			used := Amount{min(a.Slots, h.Slots), min(a.CPUs, h.CPUs)}
+			h.Amount, a = h.plus(used, -1), a.plus(used, -1)
 		}
 	}
 }
@@ -172,8 +241,8 @@ func (k *Kept) use(m *moment, b *Busy) {
 func (k *Kept) fit(m *moment, need Amount, mine func(*Hold) bool) int {
 	left := m.left
 	for i := range m.held {
-		if m.held[i] != (Amount{}) && mine(&k.holds[i]) {
-			left = left.plus(m.held[i], 1)
+		if h := &m.held[i]; h.Amount != (Amount{}) && mine(h.hold) {
+			left = left.plus(h.Amount, 1)
 		}
 	}
 	n := math.MaxInt32
@@ -186,16 +255,26 @@ func (k *Kept) fit(m *moment, need Amount, mine func(*Hold) bool) int {
 	return n
 }
 
+// reaches reports whether there is such a moment, and a job of a length (0: without end) that starts now runs then.
+func (k *Kept) reaches(i int, length time.Duration) bool {
+	if i >= len(k.moments) && length > 0 && i > 0 {
+		for k.next < len(k.holds) && !k.counts(k.holds[k.next]) {
+			k.next++
+		}
+		if k.next == len(k.holds) || !k.holds[k.next].From.Before(k.now.Add(length)) {
+			return false // it need not be worked out
+		}
+	}
+	m := k.moment(i)
+	return m != nil && (i == 0 || length <= 0 || m.at.Before(k.now.Add(length)))
+}
+
 // Room gives how many jobs of a need and length may start now without having, at any moment,
 // what is held for others. A length of 0 is that nobody knows it, and they may run for ever.
 func (k *Kept) Room(need Amount, length time.Duration, mine func(*Hold) bool) int {
 	n := math.MaxInt32
-	for i := range k.moments {
-		m := &k.moments[i]
-		if i > 0 && length > 0 && !m.at.Before(k.now.Add(length)) {
-			break
-		}
-		n = min(n, k.fit(m, need, mine))
+	for i := 0; n > 0 && k.reaches(i, length); i++ {
+		n = min(n, k.fit(&k.moments[i], need, mine))
 	}
 	return n
 }
@@ -204,9 +283,12 @@ func (k *Kept) Room(need Amount, length time.Duration, mine func(*Hold) bool) in
 // say, so that it may have the room in every window.
 func (k *Kept) Queue(need Amount, mine func(*Hold) bool) int {
 	n := math.MaxInt32
-	for i := range k.moments {
-		m := &k.moments[i]
-		if i == 0 && !slices.ContainsFunc(k.holds, func(h Hold) bool { return !h.From.After(k.now) && !mine(&h) }) {
+	for i := 0; n > 0; i++ {
+		m := k.moment(i)
+		if m == nil {
+			break
+		}
+		if i == 0 && !slices.ContainsFunc(k.holds[:k.begun], func(h *Hold) bool { return k.counts(h) && !mine(h) }) {
 			continue // it waits for what jobs have that no window keeps from it
 		}
 		n = min(n, k.fit(m, need, mine))
@@ -221,8 +303,8 @@ func (k *Kept) within(room string, length time.Duration) time.Duration {
 	if room == "" {
 		return length
 	}
-	for i := range k.holds {
-		if h := &k.holds[i]; h.ID == room && !h.From.After(k.now) {
+	for _, h := range k.holds[:k.begun] {
+		if h.ID == room && k.counts(h) {
 			if left := h.Until.Sub(k.now); length <= 0 || length > left {
 				return left
 			}
@@ -234,17 +316,14 @@ func (k *Kept) within(room string, length time.Duration) time.Duration {
 // against gives the first hold of others that stands against a job which would start now, and when
 // that hold begins; nil where none does.
 func (k *Kept) against(need Amount, length time.Duration, mine func(*Hold) bool) *Hold {
-	for i := range k.moments {
+	for i := 0; k.reaches(i, length); i++ {
 		m := &k.moments[i]
-		if i > 0 && length > 0 && !m.at.Before(k.now.Add(length)) {
-			return nil
-		}
 		if k.fit(m, need, mine) > 0 {
 			continue
 		}
-		for j := range k.holds {
-			if m.held[j] != (Amount{}) && !mine(&k.holds[j]) {
-				return &k.holds[j]
+		for j := range m.held {
+			if h := &m.held[j]; h.Amount != (Amount{}) && !mine(h.hold) {
+				return h.hold
 			}
 		}
 	}
@@ -258,9 +337,10 @@ func (k *Kept) why(share string, need Amount, length time.Duration, mine func(*H
 	if h == nil {
 		return ""
 	}
-	held, all, what := h.Slots, k.has.Slots, "slot"
+	a := k.amount(h)
+	held, all, what := a.Slots, k.has.Slots, "slot"
 	if held == 0 {
-		held, all, what = h.CPUs, k.has.CPUs, "CPU"
+		held, all, what = a.CPUs, k.has.CPUs, "CPU"
 	}
 	s := fmt.Sprintf("%d of %s of %s are promised from %s to %s", held, count(all, what), share, said(h.From), said(h.Until))
 	left := h.From.Sub(k.now).Truncate(time.Minute)
@@ -320,7 +400,7 @@ type Outlook struct {
 // Earliest works out when a job of a need and length could start at a share that stands so, behind
 // the jobs that queue there, and without having what is held for others. Jobs are taken to run
 // for as long as they declared.
-func Earliest(st Standing, queue []Planned, holds []Hold, need Amount, length time.Duration, mine func(*Hold) bool, now time.Time) Outlook {
+func Earliest(st Standing, queue []Planned, holds []*Hold, need Amount, length time.Duration, mine func(*Hold) bool, now time.Time) Outlook {
 	if st.Has.Slots > 0 && need.Slots > st.Has.Slots || st.Has.CPUs > 0 && need.CPUs > st.Has.CPUs {
 		return Outlook{Never: true, Sentence: fmt.Sprintf("it has %s and %s, and never so many as are asked for", count(st.Has.Slots, "slot"), count(st.Has.CPUs, "CPU"))}
 	}
@@ -365,7 +445,7 @@ func Earliest(st Standing, queue []Planned, holds []Hold, need Amount, length ti
 // calendar is a share's with jobs that are to begin later.
 type calendar struct {
 	st    Standing
-	holds []Hold
+	holds []*Hold // in the order of their beginnings
 	now   time.Time
 	plans []plannedAt
 }
@@ -385,7 +465,7 @@ func (c *calendar) plan(q Planned, at time.Time) {
 }
 
 // standing gives how the share stands at a moment, by what was planned.
-func (c *calendar) standing(at time.Time) (Standing, []Hold) {
+func (c *calendar) standing(at time.Time) (Standing, []*Hold) {
 	out := Standing{Has: c.st.Has, Free: c.st.Free}
 	for i := range c.st.Busy {
 		if b := c.st.Busy[i]; b.ended(at) {
@@ -406,15 +486,21 @@ func (c *calendar) standing(at time.Time) (Standing, []Hold) {
 			if until.IsZero() {
 				until = at.AddDate(100, 0, 0)
 			}
-			holds = append(slices.Clip(holds), Hold{Slots: p.Slots, CPUs: p.CPUs, From: p.from, Until: until})
+			holds = append(slices.Clip(holds), &Hold{Slots: p.Slots, CPUs: p.CPUs, From: p.from, Until: until})
 		}
+	}
+	if len(holds) > len(c.holds) {
+		slices.SortFunc(holds, (*Hold).before)
 	}
 	return out, holds
 }
 
 // earliest gives the first moment at which a job could start and run for its length; zero is none.
 func (c *calendar) earliest(need Amount, length time.Duration, mine func(*Hold) bool) time.Time {
-	times := []time.Time{c.now}
+	if c.fits(c.now, need, length, mine) { // mostly so, and then nothing else is to be looked at
+		return c.now
+	}
+	var times []time.Time
 	add := func(t time.Time) {
 		if t.After(c.now) {
 			times = append(times, t)
@@ -428,26 +514,30 @@ func (c *calendar) earliest(need Amount, length time.Duration, mine func(*Hold) 
 	}
 	for i := range c.holds {
 		add(c.holds[i].Until)
-		if mine(&c.holds[i]) {
+		if mine(c.holds[i]) {
 			add(c.holds[i].From)
 		}
 	}
 	slices.SortFunc(times, time.Time.Compare)
 	times = slices.CompactFunc(times, time.Time.Equal)
 	if step := (len(times) + maxMoments - 1) / maxMoments; step > 1 {
-		thin := times[:1]
-		for i := step; i < len(times)-1; i += step {
+		thin := times[:0]
+		for i := step - 1; i < len(times)-1; i += step {
 			thin = append(thin, times[i])
 		}
 		times = append(thin, times[len(times)-1])
 	}
 	for _, t := range times {
-		st, holds := c.standing(t)
-		if Keep(st, holds, t).Room(need, length, mine) > 0 {
+		if c.fits(t, need, length, mine) {
 			return t
 		}
 	}
 	return time.Time{}
+}
+
+func (c *calendar) fits(t time.Time, need Amount, length time.Duration, mine func(*Hold) bool) bool {
+	st, holds := c.standing(t)
+	return Keep(st, holds, t).Room(need, length, mine) > 0
 }
 
 // amountOf gives what a job takes of a share.

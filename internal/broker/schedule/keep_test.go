@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,15 @@ import (
 )
 
 func nobody(*Hold) bool { return false }
+
+// ordered gives holds in the order of their beginnings.
+func ordered(holds []Hold) (out []*Hold) {
+	for i := range holds {
+		out = append(out, &holds[i])
+	}
+	slices.SortFunc(out, (*Hold).before)
+	return out
+}
 
 func TestKeep(t *testing.T) {
 	at := func(h float64) time.Time { return noon.Add(time.Duration(h * float64(time.Hour))) }
@@ -68,7 +78,7 @@ func TestKeep(t *testing.T) {
 		if c.mine == nil {
 			c.mine = nobody
 		}
-		k := Keep(c.st, c.holds, noon)
+		k := Keep(c.st, ordered(c.holds), noon)
 		if n := k.Room(one, c.length, c.mine); n != c.room {
 			t.Errorf("%s: room for %d, want %d", c.what, n, c.room)
 		}
@@ -142,7 +152,7 @@ func TestKeepProperties(t *testing.T) {
 					vo = holds[i].VO
 				}
 			}
-			n := Keep(st, holds, now).Room(need, length, func(h *Hold) bool { return h.mine(room, vo) })
+			n := Keep(st, ordered(holds), now).Room(need, length, func(h *Hold) bool { return h.mine(room, vo) })
 			met := length == 0 && len(holds) > 0
 			for _, h := range holds {
 				met = met || h.From.Before(now.Add(length)) && h.Until.After(now)
@@ -176,6 +186,244 @@ func TestKeepProperties(t *testing.T) {
 	})
 }
 
+// allKept is Kept as it was first written: every moment, with a part for every hold.
+type allKept struct {
+	has     Amount
+	now     time.Time
+	holds   []Hold
+	moments []time.Time
+	left    []Amount
+	held    [][]Amount
+}
+
+func keepAll(st Standing, holds []Hold, now time.Time) *allKept {
+	k := &allKept{has: st.Has, now: now, moments: []time.Time{now}}
+	for _, h := range holds {
+		if h.AtManager || !h.Until.After(now) || !h.Until.After(h.From) {
+			continue
+		}
+		if st.Has.Slots <= 0 {
+			if h.CPUs == 0 {
+				h.CPUs = h.Slots
+			}
+			h.Slots = 0
+		}
+		if st.Has.CPUs <= 0 {
+			h.CPUs = 0
+		}
+		k.holds = append(k.holds, h)
+		if h.From.After(now) {
+			k.moments = append(k.moments, h.From)
+		}
+	}
+	slices.SortFunc(k.holds, func(a, b Hold) int { return a.before(&b) })
+	slices.SortFunc(k.moments, time.Time.Compare)
+	k.moments = slices.CompactFunc(k.moments, time.Time.Equal)
+	for _, at := range k.moments {
+		left, held := st.Free, make([]Amount, len(k.holds))
+		for i, h := range k.holds {
+			if !h.From.After(at) && h.Until.After(at) {
+				held[i] = Amount{h.Slots, h.CPUs}
+			}
+		}
+		for i := range st.Busy {
+			b := &st.Busy[i]
+			if b.ended(at) {
+				left = left.plus(b.Amount, 1)
+				continue
+			}
+			a := b.Amount
+			for j, h := range held {
+				if (b.Room != "" || b.VO != "") && k.holds[j].mine(b.Room, b.VO) {
+					part := Amount{min(a.Slots, h.Slots), min(a.CPUs, h.CPUs)}
+					held[j], a = h.plus(part, -1), a.plus(part, -1)
+				}
+			}
+		}
+		for _, h := range held {
+			left = left.plus(h, -1)
+		}
+		k.left, k.held = append(k.left, left), append(k.held, held)
+	}
+	return k
+}
+
+func (k *allKept) fit(i int, need Amount, mine func(*Hold) bool) int {
+	left := k.left[i]
+	for j, h := range k.held[i] {
+		if mine(&k.holds[j]) {
+			left = left.plus(h, 1)
+		}
+	}
+	n := math.MaxInt32
+	if k.has.Slots > 0 {
+		n = min(n, max(left.Slots, 0)/max(need.Slots, 1))
+	}
+	if k.has.CPUs > 0 {
+		n = min(n, max(left.CPUs, 0)/max(need.CPUs, 1))
+	}
+	return n
+}
+
+func (k *allKept) room(need Amount, length time.Duration, mine func(*Hold) bool) (n int, against string) {
+	n = math.MaxInt32
+	for i, at := range k.moments {
+		if i > 0 && length > 0 && !at.Before(k.now.Add(length)) {
+			break
+		}
+		m := k.fit(i, need, mine)
+		n = min(n, m)
+		for j, h := range k.held[i] {
+			if against == "" && m <= 0 && h != (Amount{}) && !mine(&k.holds[j]) {
+				against = k.holds[j].ID
+			}
+		}
+	}
+	return n, against
+}
+
+func (k *allKept) queue(need Amount, mine func(*Hold) bool) int {
+	n := math.MaxInt32
+	for i := range k.moments {
+		if i > 0 || slices.ContainsFunc(k.holds, func(h Hold) bool { return !h.From.After(k.now) && !mine(&h) }) {
+			n = min(n, k.fit(i, need, mine))
+		}
+	}
+	return n
+}
+
+// TestKeepIsLazy holds what is worked out as far as it is asked for against all that there is.
+func TestKeepIsLazy(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		small := func(what string, most int) int { return rapid.IntRange(0, most).Draw(t, what) }
+		at := func(what string) time.Time { return noon.Add(time.Duration(small(what, 12)-3) * time.Hour) }
+		vo := func() string { return []string{"", "bio", "geo"}[small("vo", 2)] }
+		room := func() string { return []string{"", "h0", "h1", "h2"}[small("room", 3)] }
+		st := Standing{Has: Amount{10 * small("slots", 1), 12 * small("cpus", 1)}, Free: Amount{small("free", 10), small("freeCPUs", 12)}}
+		for range small("busy", 5) {
+			b := Busy{Amount: Amount{small("n", 2), small("m", 3)}, Room: room(), VO: vo()}
+			if small("ends", 2) > 0 {
+				b.Until = at("end")
+			}
+			st.Busy = append(st.Busy, b)
+		}
+		var holds []Hold
+		for i := range small("holds", 8) {
+			holds = append(holds, Hold{
+				ID: fmt.Sprint("h", i), Slots: small("slots", 3), CPUs: small("cpus", 3), From: at("from"), Until: at("until"),
+				VO: vo(), ForVO: rapid.Bool().Draw(t, "forVO"), AtManager: small("at manager", 3) == 0,
+			})
+		}
+		all, k := keepAll(st, holds, noon), Keep(st, ordered(holds), noon)
+		if (len(all.holds) > 0) != k.any() {
+			t.Fatalf("any is %v", k.any())
+		}
+		for range 6 { // in any order: what was worked out for one serves the next
+			need, length := Amount{small("need", 2), small("needs", 2)}, time.Duration(small("length", 12))*time.Hour
+			r, v := room(), vo()
+			mine := func(h *Hold) bool { return h.mine(r, v) }
+			switch small("what", 2) {
+			case 0:
+				if got, want := k.Queue(need, mine), all.queue(need, mine); got != want {
+					t.Fatalf("Queue(%v, %q, %q) is %d, want %d", need, r, v, got, want)
+				}
+			case 1:
+				if want, _ := all.room(need, length, mine); k.Room(need, length, mine) != want {
+					t.Fatalf("Room(%v, %v, %q, %q) is %d, want %d", need, length, r, v, k.Room(need, length, mine), want)
+				}
+			case 2:
+				_, want := all.room(need, length, mine)
+				if h := k.against(need, length, mine); h == nil && want != "" || h != nil && h.ID != want {
+					t.Fatalf("against(%v, %v, %q, %q) is %v, want %q", need, length, r, v, h, want)
+				}
+			}
+			in := length
+			for _, h := range all.holds {
+				if r != "" && h.ID == r && !h.From.After(noon) && (length <= 0 || length > h.Until.Sub(noon)) {
+					in = h.Until.Sub(noon)
+				}
+			}
+			if got := k.within(r, length); got != in {
+				t.Fatalf("within(%q, %v) is %v, want %v", r, length, got, in)
+			}
+		}
+	})
+}
+
+// TestKeepIsCheap: what windows far ahead cost a job that ends before them is nothing.
+func TestKeepIsCheap(t *testing.T) {
+	var holds []Hold
+	for i := range 5000 {
+		from := noon.Add(time.Duration(i+1) * time.Minute)
+		holds = append(holds, Hold{ID: fmt.Sprint(i), Slots: 1, From: from, Until: from.Add(time.Minute)})
+	}
+	st := Standing{Has: Amount{Slots: 2}, Free: Amount{Slots: 2}}
+	k := Keep(st, ordered(holds), noon)
+	if n := k.Room(Amount{1, 1}, 3*time.Minute, nobody); n != 1 || len(k.moments) != 3 {
+		t.Errorf("%d start, and %d moments were looked at", n, len(k.moments))
+	}
+	if n := k.Queue(Amount{1, 1}, nobody); n != 1 || len(k.moments) != 5001 {
+		t.Errorf("%d queue, and %d moments were looked at", n, len(k.moments))
+	}
+	for i := range k.moments {
+		if len(k.moments[i].held) > 1 {
+			t.Fatalf("at %s there are %d windows", k.moments[i].at, len(k.moments[i].held))
+		}
+	}
+}
+
+// TestChangeHolds changes what agreements promise one by one, and all at once; both come to the same.
+func TestChangeHolds(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		one, all := newWorld(t, Options{}), newWorld(t, Options{})
+		for _, w := range []*world{one, all} {
+			w.put(siteOf("a", 1, 4), siteOf("b", 1, 4))
+		}
+		now := map[string][]Hold{}
+		for range rapid.IntRange(1, 12).Draw(rt, "changes") {
+			id := rapid.SampledFrom([]string{"x", "y", "z"}).Draw(rt, "agreement")
+			var holds []Hold
+			for i := range rapid.IntRange(0, 2).Draw(rt, "holds") {
+				from := noon.Add(time.Duration(rapid.IntRange(0, 3).Draw(rt, "from")) * time.Hour)
+				holds = append(holds, Hold{
+					ID: fmt.Sprint(i), Agreement: id, Key: resourcemodel.Key{Site: rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "site")},
+					Share: "all", CPUs: 1, From: from, Until: from.Add(time.Hour),
+				})
+			}
+			if now[id] = holds; holds == nil {
+				delete(now, id)
+			}
+			one.s.ChangeHolds(id, holds)
+			var sum []Hold
+			for _, h := range now {
+				sum = append(sum, h...)
+			}
+			all.s.SetHolds(sum)
+			if a, b := one.s.Holds(), all.s.Holds(); !slices.Equal(a, b) || len(a) != len(sum) || one.s.held() != len(sum) {
+				rt.Fatalf("one by one there is %v, and at once %v", a, b)
+			}
+			for _, w := range []*world{one, all} {
+				var at int
+				for _, v := range w.s.sites {
+					if (v.keep != nil) != slices.Contains(w.s.keeping, v) {
+						rt.Fatalf("the site %s is kept wrongly", v.key)
+					}
+					if v.keep == nil {
+						continue
+					}
+					at += len(v.keep.holds)
+					if !slices.IsSortedFunc(v.keep.holds, (*Hold).before) || slices.ContainsFunc(v.keep.holds, func(h *Hold) bool { return h.Key != v.key }) || len(v.keep.holds) == 0 {
+						rt.Fatalf("the site %s has %v", v.key, v.keep.holds)
+					}
+				}
+				if at != len(sum) || !slices.IsSortedFunc(w.s.keeping, func(a, b *site) int { return a.key.Compare(b.key) }) {
+					rt.Fatalf("%d holds are at sites, of %d", at, len(sum))
+				}
+			}
+		}
+	})
+}
+
 func TestEarliest(t *testing.T) {
 	at := func(h float64) time.Time { return noon.Add(time.Duration(h * float64(time.Hour))) }
 	one := Amount{1, 1}
@@ -203,7 +451,7 @@ func TestEarliest(t *testing.T) {
 		{"some do not say", two(0, Busy{Amount: one}, Busy{one, at(1), "", ""}), nil, nil, one, time.Hour, "it could start at 2031-03-01T13:00:00Z at the earliest, or sooner: 1 job there do not say how long they run"},
 		{"never", two(2), nil, nil, Amount{3, 3}, time.Hour, "it has 2 slots and 0 CPUs, and never so many as are asked for"},
 	} {
-		if o := Earliest(c.st, c.queue, c.holds, c.need, c.length, nobody, noon); o.Sentence != c.want {
+		if o := Earliest(c.st, c.queue, ordered(c.holds), c.need, c.length, nobody, noon); o.Sentence != c.want {
 			t.Errorf("%s: %+v, want %q", c.what, o, c.want)
 		}
 	}
@@ -455,7 +703,14 @@ func TestHoldsProperties(t *testing.T) {
 				Until: from.Add(time.Duration(rapid.IntRange(1, 90).Draw(rt, "window")) * time.Minute), VO: fmt.Sprint("vo", i), ForVO: true,
 			})
 		}
-		w.s.SetHolds(holds)
+		if rapid.Bool().Draw(rt, "one by one") {
+			for i := range holds {
+				holds[i].Agreement = holds[i].ID
+				w.s.ChangeHolds(holds[i].ID, holds[i:i+1])
+			}
+		} else {
+			w.s.SetHolds(holds)
+		}
 		w.s.SetSite(a, Site{Ahead: rapid.IntRange(0, 3).Draw(rt, "ahead")})
 		began, ends := map[string]time.Time{}, map[string]time.Time{}
 		place := map[string]string{}

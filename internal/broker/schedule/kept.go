@@ -14,46 +14,94 @@ import (
 // keep is what a site has of promised room. Sites without holds have none, so that nothing is
 // looked at there that was not before.
 type keep struct {
-	holds []Hold
+	holds []*Hold           // in the order of their beginnings
 	under map[string]*given // that the site has
 	kept  map[string]*Kept  // by share, at a moment; emptied by every change at the site
 	at    time.Time
 	turns time.Time // when the next window begins or is over; zero: none does
 }
 
-// SetHolds tells which room is promised to whom, in place of what was told before. Jobs of others
+// SetHolds tells which room is promised to whom, in place of all that was told before. Jobs of others
 // that have it already keep it.
 func (s *Scheduler) SetHolds(holds []Hold) {
-	if slices.Equal(holds, s.holds) {
+	by := map[string][]Hold{}
+	for _, h := range holds {
+		by[h.Agreement] = append(by[h.Agreement], h)
+	}
+	if maps.EqualFunc(by, s.holds, slices.Equal) {
 		return
 	}
 	if s.recorder != nil {
 		s.recorder.write(&event{Holds: &holdsEvent{holds}})
 	}
-	s.holds = slices.Clone(holds)
-	by := map[resourcemodel.Key][]Hold{}
-	for _, h := range s.holds {
-		by[h.Key] = append(by[h.Key], h)
-	}
-	for _, v := range s.keeping {
-		if by[v.key] == nil {
-			v.keep = nil
-			s.touch(v.key, modeled)
+	fresh := false
+	for _, id := range slices.Sorted(maps.Keys(s.holds)) {
+		if by[id] == nil {
+			s.replaceHolds(id, nil)
 		}
 	}
-	s.keeping = s.keeping[:0]
-	fresh := false
-	for _, key := range slices.SortedFunc(maps.Keys(by), resourcemodel.Key.Compare) {
-		v := s.site(key)
-		s.keeping = append(s.keeping, v)
+	for _, id := range slices.Sorted(maps.Keys(by)) {
+		fresh = s.replaceHolds(id, by[id]) || fresh
+	}
+	s.settleHolds(fresh)
+}
+
+// ChangeHolds is SetHolds for what one agreement promises, of which all holds say that they are; what
+// others do stays.
+func (s *Scheduler) ChangeHolds(agreement string, holds []Hold) {
+	if slices.Equal(holds, s.holds[agreement]) {
+		return
+	}
+	holds = slices.Clone(holds)
+	if s.recorder != nil {
+		s.recorder.write(&event{Held: &heldEvent{agreement, holds}})
+	}
+	s.settleHolds(s.replaceHolds(agreement, holds))
+}
+
+// replaceHolds puts what an agreement promises in place of what it did; fresh says that there is a site
+// of which nothing was promised before.
+func (s *Scheduler) replaceHolds(agreement string, holds []Hold) (fresh bool) {
+	if slices.Equal(holds, s.holds[agreement]) {
+		return false
+	}
+	old := s.holds[agreement]
+	if s.holds[agreement] = holds; len(holds) == 0 {
+		delete(s.holds, agreement)
+	}
+	for i := range holds {
+		h := &holds[i]
+		v := s.site(h.Key)
 		if v.keep == nil {
 			v.keep, fresh = &keep{under: map[string]*given{}, kept: map[string]*Kept{}}, true
-		} else if slices.Equal(v.keep.holds, by[key]) {
-			continue
+			at, _ := slices.BinarySearchFunc(s.keeping, v, func(a, b *site) int { return a.key.Compare(b.key) })
+			s.keeping = slices.Insert(s.keeping, at, v)
 		}
-		v.keep.holds, v.keep.turns = by[key], time.Time{}
-		s.touch(key, modeled)
+		at, _ := slices.BinarySearchFunc(v.keep.holds, h, (*Hold).before)
+		v.keep.holds = slices.Insert(v.keep.holds, at, h)
+		v.keep.turns = time.Time{}
+		s.touch(h.Key, modeled)
 	}
+	for i := range old {
+		h := &old[i]
+		v := s.site(h.Key)
+		at, _ := slices.BinarySearchFunc(v.keep.holds, h, (*Hold).before)
+		for v.keep.holds[at] != h { // another may have its name and its time
+			at++
+		}
+		v.keep.holds = slices.Delete(v.keep.holds, at, at+1)
+		v.keep.turns = time.Time{}
+		if len(v.keep.holds) == 0 {
+			v.keep = nil
+			s.keeping = slices.DeleteFunc(s.keeping, func(o *site) bool { return o == v })
+		}
+		s.touch(h.Key, modeled)
+	}
+	return fresh
+}
+
+// settleHolds counts which jobs have room of the sites that have holds, where some did not before.
+func (s *Scheduler) settleHolds(fresh bool) {
 	if !fresh {
 		return
 	}
@@ -64,8 +112,23 @@ func (s *Scheduler) SetHolds(holds []Hold) {
 	}
 }
 
-// Holds gives what SetHolds told.
-func (s *Scheduler) Holds() []Hold { return s.holds }
+// held counts what is promised.
+func (s *Scheduler) held() int {
+	n := 0
+	for _, v := range s.keeping {
+		n += len(v.keep.holds)
+	}
+	return n
+}
+
+// Holds gives what is promised.
+func (s *Scheduler) Holds() []Hold {
+	var all []Hold
+	for _, id := range slices.Sorted(maps.Keys(s.holds)) {
+		all = append(all, s.holds[id]...)
+	}
+	return all
+}
 
 // Began says when a job that has a place began to run there: until when it has that, by what it
 // declared, follows from it.
@@ -97,12 +160,16 @@ func (s *Scheduler) turn(now time.Time) {
 			s.note(v, gained)
 		}
 		k.turns = time.Time{}
-		for i := range k.holds {
-			for _, t := range []time.Time{k.holds[i].From, k.holds[i].Until} {
-				if t.After(now) && (k.turns.IsZero() || t.Before(k.turns)) {
-					k.turns = t
-				}
+		sooner := func(t time.Time) {
+			if t.After(now) && (k.turns.IsZero() || t.Before(k.turns)) {
+				k.turns = t
 			}
+		}
+		for _, h := range k.holds {
+			if sooner(h.From); h.From.After(now) {
+				break // those that begin later end later than this begins
+			}
+			sooner(h.Until)
 		}
 	}
 }
@@ -112,7 +179,7 @@ func (s *Scheduler) turn(now time.Time) {
 func (s *Scheduler) unpromised(of *class, v *site, order int, starts bool, now time.Time) int {
 	p := s.places.Place(order)
 	k := s.keptOf(v, p.Share, now)
-	if len(k.holds) == 0 {
+	if !k.any() {
 		return math.MaxInt
 	}
 	need, length := s.wants(of, p)
@@ -164,7 +231,7 @@ func (s *Scheduler) keptOf(v *site, share string, now time.Time) *Kept {
 
 // stands gives how a share of a site stands, and what of the holds there concerns it: shares that
 // use the same nodes have their CPUs together.
-func (s *Scheduler) stands(key resourcemodel.Key, share string, holds []Hold, under func(func(*given) bool), now time.Time) (Standing, []Hold) {
+func (s *Scheduler) stands(key resourcemodel.Key, share string, holds []*Hold, under func(func(*given) bool), now time.Time) (Standing, []*Hold) {
 	site := s.places.Snapshot().Site(key)
 	if site == nil || site.Static == nil || site.Dynamic == nil {
 		return Standing{}, nil
@@ -205,14 +272,19 @@ func (s *Scheduler) stands(key resourcemodel.Key, share string, holds []Hold, un
 	// A measurement may be ahead of what we heard of our own jobs, and show more for a moment.
 	left := st.Has.plus(ours, -1)
 	st.Free = Amount{min(st.Free.Slots, left.Slots), min(st.Free.CPUs, left.CPUs)}
-	var mine []Hold
+	mine := make([]*Hold, 0, len(holds))
 	for _, x := range holds {
+		if x.AtManager {
+			continue
+		}
 		if x.Share != share && x.Share != "" {
 			other := site.Static.Share(x.Share)
 			if other == nil || x.CPUs == 0 || !slices.ContainsFunc(other.Environments, func(id string) bool { return slices.Contains(h.Environments, id) }) {
 				continue
 			}
-			x.Slots = 0
+			without := *x
+			without.Slots = 0
+			x = &without
 		}
 		mine = append(mine, x)
 	}
@@ -292,24 +364,29 @@ func (s *Scheduler) allPromised(out *Waiting, of *class, cands []policy.Candidat
 }
 
 // Look gives what Outlook needs to know of a share: how it stands, what queues there and what is
-// promised; false where the share is not known. Jobs that wait for a place are not among those that
-// queue: what is promised goes before them.
-func (s *Scheduler) Look(key resourcemodel.Key, share string, now time.Time) (Look, bool) {
+// promised before a moment (zero: at any time); false where the share is not known. Jobs that wait for a place are not
+// among those that queue: what is promised goes before them.
+func (s *Scheduler) Look(key resourcemodel.Key, share string, before, now time.Time) (Look, bool) {
 	site := s.places.Snapshot().Site(key)
 	if site == nil || site.Static.Share(share) == nil || site.Dynamic == nil {
 		return Look{}, false
 	}
+	var holds []*Hold
+	all := s.given
+	if v := s.sites[key]; v != nil && v.keep != nil {
+		holds, all = v.keep.holds, v.keep.under
+	}
+	if !before.IsZero() {
+		n, _ := slices.BinarySearchFunc(holds, before, func(h *Hold, t time.Time) int { return h.From.Compare(t) })
+		holds = holds[:n]
+	}
 	var there []*given
-	for _, g := range s.given {
+	for _, g := range all {
 		if g.place.Key == key {
 			there = append(there, g)
 		}
 	}
 	slices.SortFunc(there, func(a, b *given) int { return strings.Compare(a.job.ID, b.job.ID) })
-	var holds []Hold
-	if v := s.sites[key]; v != nil && v.keep != nil {
-		holds = v.keep.holds
-	}
 	l := Look{now: now}
 	l.st, l.holds = s.stands(key, share, holds, func(yield func(*given) bool) {
 		for _, g := range there {
@@ -337,7 +414,7 @@ func (s *Scheduler) Look(key resourcemodel.Key, share string, now time.Time) (Lo
 type Look struct {
 	st    Standing
 	queue []Planned
-	holds []Hold
+	holds []*Hold
 	now   time.Time
 }
 
@@ -345,4 +422,11 @@ type Look struct {
 // at the earliest; one of a VO may have the room that the VO bought.
 func (l *Look) Outlook(cpus int, length time.Duration, vo string) Outlook {
 	return Earliest(l.st, l.queue, l.holds, Amount{1, max(cpus, 1)}, length, func(h *Hold) bool { return h.mine("", vo) }, l.now)
+}
+
+// Now says whether a job, as Outlook has it, could start at once; what is promised from its end on makes no
+// difference to that. Where jobs queue, only Outlook knows.
+func (l *Look) Now(cpus int, length time.Duration, vo string) bool {
+	mine := func(h *Hold) bool { return h.mine("", vo) }
+	return len(l.queue) == 0 && Keep(l.st, l.holds, l.now).Room(Amount{1, max(cpus, 1)}, length, mine) > 0
 }

@@ -199,7 +199,7 @@ func (r *replay) do(e *event) error {
 	parts := 0
 	for _, there := range []bool{
 		e.Request != nil, e.Add != nil, e.Remove != "", e.Policies != nil, e.Usage != nil, e.Charge != nil, e.Model != nil, e.Delta != nil, e.Touched != nil,
-		e.Peers != nil, e.Far != nil, e.Site != nil, e.Limits != nil, e.Given != nil, e.Settled != "", e.Left != "", e.Holds != nil, e.Began != nil, e.Known != nil, e.Round != nil, e.End != nil,
+		e.Peers != nil, e.Far != nil, e.Site != nil, e.Limits != nil, e.Given != nil, e.Settled != "", e.Left != "", e.Holds != nil, e.Held != nil, e.Began != nil, e.Known != nil, e.Round != nil, e.End != nil,
 	} {
 		if there {
 			parts++
@@ -257,6 +257,16 @@ func (r *replay) do(e *event) error {
 			return r.wrong("more than %d holds are too many", maxHolds)
 		}
 		s.SetHolds(e.Holds.Holds)
+	case e.Held != nil:
+		if len(e.Held.Holds)+s.held() > maxHolds {
+			return r.wrong("more than %d holds are too many", maxHolds)
+		}
+		for i := range e.Held.Holds {
+			if e.Held.Holds[i].Agreement != e.Held.Agreement {
+				return r.wrong("a hold of the agreement %q is said to be of %q", e.Held.Holds[i].Agreement, e.Held.Agreement)
+			}
+		}
+		s.ChangeHolds(e.Held.Agreement, e.Held.Holds)
 	case e.Began != nil:
 		s.Began(e.Began.Job, e.Began.At)
 	case e.Known != nil:

@@ -80,8 +80,8 @@ type Scheduler struct {
 
 	tentative int // of jobs: those that have a place in a trial
 
-	holds   []Hold
-	keeping []*site // that have holds, in the order of their keys
+	holds   map[string][]Hold // by agreement
+	keeping []*site           // that have holds, in the order of their keys
 
 	far      *far // nil without peers
 	recorder *Recorder
@@ -99,7 +99,7 @@ func New(o Options) (*Scheduler, error) {
 	s := &Scheduler{
 		places: o.Places, cat: o.Catalogue, window: o.Window, seed: o.Seed,
 		jobs: map[string]*waiting{}, classes: map[classKey]*class{}, byID: map[int]*class{}, barred: map[*class]bool{},
-		sites: map[resourcemodel.Key]*site{}, given: map[string]*given{}, limits: map[string]*limit{},
+		sites: map[resourcemodel.Key]*site{}, given: map[string]*given{}, limits: map[string]*limit{}, holds: map[string][]Hold{},
 		usage: usage{under: map[string]*int64{}},
 	}
 	s.derived = func(now time.Time) resourcemodel.Derived {

@@ -60,6 +60,7 @@ type event struct {
 	Settled  string               `json:"settled,omitempty"`
 	Left     string               `json:"left,omitempty"`
 	Holds    *holdsEvent          `json:"holds,omitempty"`
+	Held     *heldEvent           `json:"held,omitempty"`
 	Began    *beganEvent          `json:"began,omitempty"`
 	Known    []answer             `json:"known,omitempty"`
 	Round    *roundEvent          `json:"round,omitempty"`
@@ -99,6 +100,12 @@ type entryEvent struct {
 // holdsEvent has all the room that is promised.
 type holdsEvent struct {
 	Holds []Hold `json:"holds"`
+}
+
+// heldEvent has what one agreement promises.
+type heldEvent struct {
+	Agreement string `json:"agreement"`
+	Holds     []Hold `json:"holds,omitempty"`
 }
 
 type beganEvent struct {
@@ -222,7 +229,7 @@ func (s *Scheduler) Record(w io.Writer, source func(*policy.Job) (Source, error)
 		}
 	}
 	if len(s.holds) > 0 {
-		r.write(&event{Holds: &holdsEvent{s.holds}})
+		r.write(&event{Holds: &holdsEvent{s.Holds()}})
 	}
 	s.refile(func() {})
 	for _, id := range slices.Sorted(maps.Keys(s.jobs)) {

@@ -32,13 +32,17 @@ func dial(address string) (*client, error) {
 }
 
 var (
-	okStatus = []byte("HTTP/1.1 200 ")
-	length   = []byte("content-length:")
-	made     = []byte("CreateActivityResponse")
+	okStatus    = []byte("HTTP/1.1 200 ")
+	faultStatus = []byte("HTTP/1.1 500 ")
+	length      = []byte("content-length:")
+	made        = []byte("CreateActivityResponse")
 )
 
 // do sends a request and wants an answer with 200 that holds want.
-func (c *client) do(request, want []byte) error {
+func (c *client) do(request, want []byte) error { return c.ask(request, okStatus, want) }
+
+// ask is do with another status.
+func (c *client) ask(request, status, want []byte) error {
 	if _, err := c.conn.Write(request); err != nil {
 		return err
 	}
@@ -46,8 +50,8 @@ func (c *client) do(request, want []byte) error {
 	if err != nil {
 		return err
 	}
-	ok := bytes.HasPrefix(line, okStatus)
-	status := string(bytes.TrimSpace(line[:min(len(line), 40)]))
+	ok := bytes.HasPrefix(line, status)
+	got := string(bytes.TrimSpace(line[:min(len(line), 40)]))
 	n := -1
 	for {
 		if line, err = c.in.ReadSlice('\n'); err != nil {
@@ -72,7 +76,7 @@ func (c *client) do(request, want []byte) error {
 		return err
 	}
 	if !ok || !bytes.Contains(c.body[:n], want) {
-		return fmt.Errorf("the answer is %s: %.300s", status, c.body[:n])
+		return fmt.Errorf("the answer is %s: %.300s", got, c.body[:n])
 	}
 	return nil
 }
