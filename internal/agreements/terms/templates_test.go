@@ -280,7 +280,7 @@ func TestWhoIsOffered(t *testing.T) {
 // it is with templates of administrators that name a place.
 func TestWhoIsOfferedAsSeveral(t *testing.T) {
 	site := slurm()
-	site.shares[0].Policy.Allow = []string{"vo:chem", "user:zoe", "vo:"}
+	site.shares[0].Policy.Allow = []string{"vo:chem", "user:zoe"}
 	m := model(t, site, condor())
 	if vos := VOs(m); !slices.Equal(vos, []string{"chem"}) {
 		t.Errorf("the VOs are %q", vos)
