@@ -405,7 +405,10 @@ func TestView(t *testing.T) {
 	m := resourcemodel.Empty()
 	var changes []resourcemodel.Change
 	for _, k := range []resourcemodel.Key{{Site: "a"}, {Site: "b"}, {Domain: "other.example", Site: "a"}} {
-		changes = append(changes, resourcemodel.Change{Key: k, Static: &resourcemodel.Static{Version: 1}})
+		changes = append(changes, resourcemodel.Change{Key: k, Static: &resourcemodel.Static{
+			Stamp: resourcemodel.Stamp{Version: 1, Changed: time.Now(), Source: "a test"}, Type: "slurm", Shares: []resourcemodel.Share{{ID: "batch", Default: true, Environments: []string{"n"}, Slots: 8}},
+			Environments: []resourcemodel.Environment{{ID: "n", CPUs: 8, Memory: 32 << 30}},
+		}})
 	}
 	m, err := m.Apply(resourcemodel.Delta{Revision: 1, At: time.Now(), Changes: changes})
 	if err != nil {
