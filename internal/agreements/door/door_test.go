@@ -373,6 +373,7 @@ func TestAtOnce(t *testing.T) {
 	for range 2 {
 		wg.Go(func() {
 			r := httptest.NewRequest(http.MethodPost, "/agreement", body{hold, in})
+			r.Header.Set("Content-Type", "text/xml")
 			h.ServeHTTP(httptest.NewRecorder(), r)
 		})
 		<-in
