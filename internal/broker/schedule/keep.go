@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/policy"
@@ -25,7 +26,8 @@ type Hold struct {
 	Until     time.Time         `json:"until"`
 	Owner     string            `json:"owner,omitempty"`
 	VO        string            `json:"vo,omitempty"`
-	// ForVO lets every job of the VO use it. Else only jobs do whose promise names it.
+	// ForVO lets every job of the VO use it or, where it is no VO's, every job of the owner that is for
+	// none. Else only jobs do whose promise names it.
 	ForVO bool `json:"forVO,omitempty"`
 	// AtManager says that the site's manager keeps it, by a reservation of its own: it shows
 	// the room as taken, and nothing is kept here beside that.
@@ -34,7 +36,27 @@ type Hold struct {
 
 // mine reports whether jobs of a VO, or those whose promise names the room, may use it.
 func (h *Hold) mine(room, vo string) bool {
-	return room != "" && h.ID == room || h.ForVO && h.VO != "" && h.VO == vo
+	return room != "" && (h.ID == room || h.own(room)) || h.ForVO && h.VO != "" && h.VO == vo
+}
+
+// ownRoom begins the rooms of jobs that are for no VO.
+const ownRoom = "own:"
+
+// OwnRoom names what an owner holds for themself, without a VO.
+func OwnRoom(owner string) string { return ownRoom + owner }
+
+// own reports whether a room is this one, as it is held by the owner for no VO.
+func (h *Hold) own(room string) bool {
+	owner, ok := strings.CutPrefix(room, ownRoom)
+	return ok && owner != "" && h.ForVO && h.VO == "" && h.Owner == owner
+}
+
+// roomOf gives the room that a job which has a place may be in.
+func roomOf(j *policy.Job) string {
+	if j.Room == "" && j.VO == "" {
+		return OwnRoom(j.Owner)
+	}
+	return j.Room
 }
 
 // Amount is room of a share: jobs at once and CPUs.
