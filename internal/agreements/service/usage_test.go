@@ -31,10 +31,11 @@ func TestUsage(t *testing.T) {
 		make1 := func(who, script string) string {
 			key := g.must(who, g.by(who, "finish-by@here/fake").say("job", job(script, time.Hour, 2)).say("finishBy", finishBy(time.Now().Add(3*time.Hour))))
 			g.ends(key)
+			time.Sleep(time.Minute)
 			g.until("its account is closed", func() bool { n, err := noteOf(new(g.record(key))); return err == nil && n.Over })
 			return key
 		}
-		first, second, theirs := make1("ada", "sleep 600"), make1("ada", "exit 3"), make1("bob", "sleep 60")
+		first, second, theirs := make1("ada", "sleep 600"), make1("ada", "missing no such program"), make1("bob", "sleep 60")
 		runs := g.must("ada", g.by("ada", "finish-by@here/fake").say("job", job("sleep 3000", time.Hour, 1)).say("finishBy", finishBy(time.Now().Add(3*time.Hour))))
 		all := func(who string, q ledger.Query) (keys []string, list []ledger.Settled) {
 			t.Helper()
