@@ -8,7 +8,7 @@
 const P = 'http://portolan-project.org/ns/2026/agreement';
 const JSDL = 'http://schemas.ggf.org/jsdl/2005/11/jsdl';
 const POSIX = 'http://schemas.ggf.org/jsdl/2005/11/jsdl-posix';
-const PATIENCE = 45; // seconds
+const PATIENCE = 120; // seconds
 
 $url = $argv[1];
 $failed = false;

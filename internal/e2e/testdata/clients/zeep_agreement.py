@@ -19,7 +19,7 @@ POSIX = "http://schemas.ggf.org/jsdl/2005/11/jsdl-posix"
 
 url = sys.argv[1]
 failed = False
-patience = 45  # seconds
+patience = 120  # seconds
 
 
 def want(condition, what):
