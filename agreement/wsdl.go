@@ -22,7 +22,7 @@ import (
 var wsdlFiles embed.FS
 
 // schemaFiles are in the order in which each finds what it imports before it.
-var schemaFiles = []string{"ws-addressing.xsd", "base-faults.xsd", "resource.xsd", "resource-properties.xsd", "ws-agreement.xsd", "portolan-agreement.xsd"}
+var schemaFiles = []string{"ws-addressing.xsd", "portolan-agreement.xsd", "base-faults.xsd", "resource.xsd", "resource-properties.xsd", "ws-agreement.xsd"}
 
 // negotiationFile is the schema that the description of a negotiation has beside those.
 const negotiationFile = "ws-agreement-negotiation.xsd"

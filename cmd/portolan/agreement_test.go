@@ -20,7 +20,9 @@ import (
 	"github.com/portolan-project/portolan/agreement/agreementtest"
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/bes/bestest"
+	"github.com/portolan-project/portolan/internal/agreements/ledger"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
+	"github.com/portolan-project/portolan/internal/console"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/resourcemodel"
@@ -105,6 +107,7 @@ func startPromiser(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(s.Close)
 	p.jobs.BaseURL = s.URL + "/bes"
 	mux.Handle("/bes", bes.NewServer(p.jobs, bes.ServerOptions{Verifier: soap.DevVerifier{}}))
+	mux.Handle(console.UsagePath, console.New(nil, console.Options{Agreements: settled{}}))
 	mux.Handle("/agreement", agreement.NewServer(p, agreement.ServerOptions{Verifier: soap.DevVerifier{}}))
 	ts.Setenv("PORTOLAN_ENDPOINT", s.URL+"/bes")
 	ts.Setenv("TZ", "UTC")
@@ -151,9 +154,58 @@ func judge(ts *testscript.TestScript, neg bool, args []string) {
 	p.(*promiser).Set(args[0], agreement.ServiceTermState{State: agreement.Completed}, g)
 }
 
-// Agreement adds what the gateway tells of an agreement as a whole.
+// settled has three agreements that have ended, and tells of one in each answer.
+type settled struct{}
+
+func (settled) Usage(_ context.Context, q ledger.Query) (*ledger.Page, error) {
+	if err := q.Check(); err != nil {
+		return nil, err
+	}
+	at := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	list := []ledger.Settled{
+		{Agreement: "3", VO: "bio", User: "bob", Status: "Completed", Ended: at.Add(time.Hour), Amounts: []ledger.SettledAmount{{Kind: ledger.Price, Unit: "credit", Amount: "3"}}},
+		{Agreement: "2", User: "ann", Status: "Aborted", Ended: at.Add(2 * time.Hour), Amounts: []ledger.SettledAmount{{Kind: ledger.Reward, Unit: "credit", Amount: "1"}}},
+		{
+			Agreement: "1", Name: "<mine>", VO: "bio", User: "ann", Status: "Completed", Ended: at,
+			Jobs: []ledger.SettledJob{{Job: "j1", Status: "Completed", Site: "slurm", Share: "batch", CPUs: 4, Begun: at.Add(-time.Minute), Ended: at, Wall: time.Minute}},
+			Amounts: []ledger.SettledAmount{
+				{Kind: ledger.Usage, Unit: "cpu-second", Amount: "240", Job: "j1"}, {Kind: ledger.Price, Unit: "credit", Amount: "1.25"}, {Kind: ledger.Penalty, Unit: "credit", Amount: "-2.5", Job: "j1"},
+			},
+		},
+	}
+	p := &ledger.Page{Agreements: []ledger.Settled{}}
+	for i := range list {
+		s := &list[i]
+		if q.Before != "" && s.Agreement >= q.Before {
+			continue
+		}
+		if !s.Ended.Before(q.From) && (q.Until.IsZero() || s.Ended.Before(q.Until)) && (q.VO == "" || s.VO == q.VO) {
+			p.Agreements = append(p.Agreements, *s)
+		}
+		if i+1 < len(list) {
+			p.Next = s.Agreement
+		}
+		break
+	}
+	return p, nil
+}
+
+// Agreement adds what the gateway tells of an agreement as a whole. A pending one whose name says what
+// becomes of it is decided once it was looked at.
 func (p *promiser) Agreement(ctx context.Context, key string) (*agreement.Properties, error) {
 	a, err := p.Service.Agreement(ctx, key)
+	if err == nil && a.State == agreement.Pending {
+		switch a.Name {
+		case "welcome":
+			err = p.Turn(key, agreement.EventAccepted)
+		case "unwelcome":
+			told := etree.NewElement("p:Agreement")
+			told.CreateAttr("xmlns:p", agreement.NSPortolan)
+			told.CreateElement("p:Reason").SetText("the manager \u202e says no")
+			p.told.Store(key, told)
+			err = p.Turn(key, agreement.EventRejected)
+		}
+	}
 	if told, ok := p.told.Load(key); ok && err == nil {
 		a.SubState = told.(*etree.Element)
 	}
@@ -167,6 +219,22 @@ func turn(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	p, _ := promisers.Load(ts)
 	ts.Check(p.(*promiser).Turn(args[0], agreement.Event(args[1])))
+}
+
+// called looks where the decision on the last offer is to be told.
+func called(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: called ADDRESS KEY")
+	}
+	p, _ := promisers.Load(ts)
+	all := p.(*promiser).Requests()
+	e := all[len(all)-1].AcceptanceEPR
+	if e == nil || e.Address != args[0] {
+		ts.Fatalf("it is told to %v", e)
+	}
+	if key, ok := agreement.KeyOf(*e); !ok || key != args[1] {
+		ts.Fatalf("it is told with the key %q", key)
+	}
 }
 
 // reason prints why an agreement was to end.

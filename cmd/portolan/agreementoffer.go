@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -20,6 +23,8 @@ type offerFlags struct {
 	at                      string // the domain that it is for; "" is that of the service
 	set, jobs               []string
 	show                    bool
+	pending, wait           bool
+	callback                string
 }
 
 func (a *app) agreementOfferCmd() *cobra.Command {
@@ -42,11 +47,17 @@ The offer is held against the template's constraints before it is sent; what it 
 the exit code is 1. A refusal of the service exits with 3, and with the earliest time that can be
 kept, if the service knows one. --print shows the offer and sends nothing.
 
-Accepted, it prints the agreement's id, and what is promised.`,
+Accepted, it prints the agreement's id, and what is promised.
+
+With --pending the service may take its time to decide (CreatePendingAgreement): it prints the id at
+once, and 'portolan agreement watch' or --wait waits for the decision. --callback has the service
+tell its decision to an AgreementAcceptance endpoint, with the agreement's name as AgreementKey, if
+it tells decisions there at all. With --wait, the exit code is 3 if the offer is rejected.`,
 		Example: `  portolan agreement offer --template finish-by --set finishBy=FRIDAY --job job.jsdl
   portolan agreement offer --template capacity --set cpus=64 --set 'start=tomorrow 14:00' --set 'end=tomorrow 16:00'
   portolan agreement offer --template finish-by --job job.jsdl --print > offer.xml
-  portolan agreement offer offer.xml`,
+  portolan agreement offer offer.xml
+  portolan agreement offer --pending --wait offer.xml`,
 		Args: needs(0, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -56,6 +67,11 @@ Accepted, it prints the agreement's id, and what is promised.`,
 				return usagef("offer needs a FILE or a --template")
 			case o.at != "" && !o.show:
 				return usagef("--at is for --print: what is offered to another domain is sent with 'portolan agreement together --part %s=FILE'", o.at)
+			case !o.pending && (o.wait || o.callback != ""):
+				return usagef("--wait and --callback are for --pending: any other offer is decided when it is answered")
+			}
+			if err := o.callable(); err != nil {
+				return err
 			}
 			s, err := a.dialAgreements(flags)
 			if err != nil {
@@ -80,7 +96,7 @@ Accepted, it prints the agreement's id, and what is promised.`,
 			if o.show {
 				return a.showXML(m.Offer.Encode())
 			}
-			return a.offer(cmd.Context(), s, m, form)
+			return a.offer(cmd.Context(), s, m, &o, form)
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return []cobra.Completion{"xml"}, cobra.ShellCompDirectiveFilterFileExt
@@ -94,9 +110,12 @@ Accepted, it prints the agreement's id, and what is promised.`,
 	cmd.Flags().StringVar(&o.name, "name", "", "name of the agreement")
 	cmd.Flags().StringVar(&o.expires, "expires", "", "when the agreement as a whole ends, done or not")
 	cmd.Flags().BoolVar(&o.show, "print", false, "print the offer and send nothing")
+	cmd.Flags().BoolVar(&o.pending, "pending", false, "let the service decide later")
+	cmd.Flags().BoolVar(&o.wait, "wait", false, "with --pending: wait for the decision")
+	cmd.Flags().StringVar(&o.callback, "callback", "", "with --pending: URL that the decision is told to")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("template", a.completeTemplates(&flags)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("set", a.completeItems(&flags, &o.template)))
-	for _, f := range []string{"name", "expires", "at"} {
+	for _, f := range []string{"name", "expires", "at", "callback"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(f, cobra.NoFileCompletions))
 	}
 	formFlag(cmd, &form, "text", "json", "name")
@@ -229,16 +248,82 @@ func (o *offerFlags) finish(offer *agreement.Offer) error {
 	return nil
 }
 
+// callable reports a callback that is no URL.
+func (o *offerFlags) callable() error {
+	if o.callback == "" {
+		return nil
+	}
+	if u, err := url.Parse(o.callback); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return usagef("--callback %s: give an http or https URL", o.callback)
+	}
+	return nil
+}
+
+// send makes an agreement of an offer, decided or pending.
+func (s *agreementClient) send(ctx context.Context, offer *agreement.Offer, o *offerFlags) (string, error) {
+	req := &agreement.CreateRequest{Offer: *offer}
+	if !o.pending {
+		return s.service.Create(ctx, req)
+	}
+	if o.callback != "" {
+		req.AcceptanceEPR = new(agreement.NewEPR(o.callback, cmp.Or(offer.Name, "offer")))
+	}
+	return s.service.CreatePending(ctx, req)
+}
+
+// decided waits until a pending agreement is decided, and gives its state then.
+func (s *agreementClient) decided(ctx context.Context, key string) (*agreement.Properties, error) {
+	pause, heard, lost := shortPause, time.Now(), false
+	for {
+		p, err := s.service.Agreement(ctx, key)
+		switch {
+		case err == nil && p.State != agreement.Pending && p.State != agreement.PendingAndTerminating:
+			return p, nil
+		case err == nil:
+			heard, lost = time.Now(), false
+		case ctx.Err() != nil || !passing(err) || time.Since(heard) > patience:
+			return nil, err
+		case !lost:
+			lost = true
+			s.app.complain("waiting for the service: " + sentence(err))
+		}
+		if err := rest(ctx, &pause); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // offer sends an offer and tells the agreement.
-func (a *app) offer(ctx context.Context, s *agreementClient, m *offering.Made, form string) error {
+func (a *app) offer(ctx context.Context, s *agreementClient, m *offering.Made, o *offerFlags, form string) error {
 	if m.Unchecked != "" {
 		a.complain("the offer is sent unchecked: " + m.Unchecked)
 	}
-	key, err := s.service.Create(ctx, &agreement.CreateRequest{Offer: *m.Offer})
+	key, err := s.send(ctx, m.Offer, o)
 	if err != nil {
 		return s.refused(err)
 	}
 	id := s.named(key)
+	if err := a.tellOffer(id, m, o, form); err != nil || !o.wait {
+		return err
+	}
+	p, err := s.decided(ctx, key)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return &exitError{code: exitInterrupted, err: errors.New("no longer waiting; the offer stands: 'portolan agreement terminate' takes it back")}
+	case err != nil:
+		return s.refused(err)
+	case p.State == agreement.Rejected:
+		why := strings.TrimPrefix(fact(p.SubState, "Reason"), ", ")
+		return refusedf("%s is rejected: %s", id, cmp.Or(plain(why), "the service does not say why"))
+	}
+	if form == "text" {
+		fmt.Fprintf(a.out, "accepted: it is %s\n", p.State)
+	}
+	return nil
+}
+
+// tellOffer tells an offer that was taken.
+func (a *app) tellOffer(id string, m *offering.Made, o *offerFlags, form string) error {
 	promises := terms.Summary(&m.Offer.Agreement, time.Local)
 	switch form {
 	case "name":
@@ -249,11 +334,15 @@ func (a *app) offer(ctx context.Context, s *agreementClient, m *offering.Made, f
 			Name     string   `json:"name"`
 			Template string   `json:"template"`
 			Promises []string `json:"promises"`
-		}{id, m.Offer.Name, m.Offer.Context.TemplateName, promises})
+			Pending  bool     `json:"pending,omitempty"` // when it was answered
+		}{id, m.Offer.Name, m.Offer.Context.TemplateName, promises, o.pending})
 	default:
 		fmt.Fprintln(a.out, id)
 		for _, p := range promises {
 			fmt.Fprintf(a.out, "  %s\n", plain(p))
+		}
+		if o.pending && !o.wait {
+			fmt.Fprintf(a.out, "  It is not decided yet: 'portolan agreement show %s' tells when it is.\n", id)
 		}
 	}
 	return nil

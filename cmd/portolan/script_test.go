@@ -49,6 +49,7 @@ func TestMain(m *testing.M) {
 //	judge KEY STATE [AMOUNT] how the guarantees of one of its agreements stand, and the penalty
 //	turn KEY EVENT           what happens to the agreement
 //	reason KEY TEXT          it was to end for that reason
+//	called ADDRESS KEY       where the decision on the last offer is to be told
 //	peerendpoint             a peer endpoint over TLS; PEER says where, PIN its fingerprint
 //
 // ACCOUNT is a local account as which jobs of peers can run.
@@ -88,6 +89,7 @@ func TestScripts(t *testing.T) {
 			"judge":        judge,
 			"turn":         turn,
 			"reason":       reason,
+			"called":       called,
 			"agree":        agree,
 			"agreed":       agreed,
 		},

@@ -376,7 +376,12 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		board = newPeerBoard(peering, gw, b)
 		neighbour = board
 	}
+	var accounts console.Agreements // nil: there are none
+	if promises != nil {
+		accounts = promises.svc
+	}
 	api := console.New(b, console.Options{
+		Agreements:    accounts,
 		Peers:         neighbour,
 		Finder:        peering.finder(),
 		Configuration: keeper.shown,

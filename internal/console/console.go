@@ -16,6 +16,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/portolan-project/portolan/bes"
+	"github.com/portolan-project/portolan/internal/agreements/ledger"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -70,7 +71,9 @@ type Options struct {
 	Peers Peers
 	// Finder looks for further ones; nil where nobody may.
 	Finder Finder
-	Log    *slog.Logger
+	// Agreements tells what of them was settled; nil where there are none.
+	Agreements Agreements
+	Log        *slog.Logger
 }
 
 // maxRequests bounds the requests that are answered at once.
@@ -194,6 +197,18 @@ var operations = []operation{
 		what:  "What the scheduler is told and decides from now on, one JSON object a line, for 'portolan replay'.",
 		query: []parameter{{name: "for", what: "how long, such as 90s or 10m; 1m without it", of: ""}},
 		gives: []content{{"application/x-ndjson", nil}},
+	},
+	{
+		method: http.MethodGet, path: UsagePath, do: (*api).usage, name: "getUsage",
+		what: "What was settled of agreements that have ended: what their jobs used, and what is due. The newest come first; next, if it is there, asks for those that follow.",
+		query: []parameter{
+			{name: "vo", what: "only agreements of this VO", of: ""},
+			{name: "from", what: "only those that ended at this moment or later", of: time.Time{}},
+			{name: "until", what: "only those that ended before this moment", of: time.Time{}},
+			{name: "before", what: "the next of the answer before", of: ""},
+			{name: "most", what: "look at so many agreements at most, up to 1000; 200 without it", of: 0},
+		},
+		gives: []content{asJSON(ledger.Page{})},
 	},
 	{
 		method: http.MethodGet, path: PeersPath, do: (*api).peers, name: "getPeers",

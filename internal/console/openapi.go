@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portolan-project/portolan/internal/agreements/ledger"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/broker/limits"
 	"github.com/portolan-project/portolan/internal/broker/policy"
@@ -125,6 +126,7 @@ var words = map[reflect.Type]func() []string{
 	reflect.TypeFor[status.State]():     func() []string { return texts(status.States()) },
 	reflect.TypeFor[status.Source]():    func() []string { return texts(status.Sources()) },
 	reflect.TypeFor[discovery.Source](): func() []string { return texts(discovery.Sources()) },
+	reflect.TypeFor[ledger.Kind]():      func() []string { return texts(ledger.Kinds()) },
 }
 
 func texts[T ~string](all []T) []string {

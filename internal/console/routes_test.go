@@ -91,7 +91,7 @@ func run(t *testing.T) *running {
 	since := time.Now()
 	r.Broker = b
 	r.api = console.New(b, console.Options{
-		Version: "7.1", Peers: newNeighbours(), Finder: finder(),
+		Version: "7.1", Peers: newNeighbours(), Finder: finder(), Agreements: accounts{},
 		Principal: func(*http.Request) (soap.Principal, error) { return soap.Principal{Name: "ada", Method: "none"}, nil },
 		Configuration: func() *console.Configuration {
 			return &console.Configuration{File: "g.yaml", Read: since, Problem: "g.yaml:3: no", Since: &since}
@@ -400,6 +400,15 @@ func TestEveryRouteOfAGateway(t *testing.T) {
 		r.answers(200, get, console.DescriptionPath, nil, "", "")
 		if got := r.answers(200, get, console.SitesPath, nil, "", ""); !strings.Contains(got, `"state": "up"`) {
 			t.Error(got)
+		}
+
+		// What was settled of agreements.
+		if got := r.answers(200, get, console.UsagePath, nil, "", ""); !strings.Contains(got, `"amount": "-7.5"`) || !strings.Contains(got, `"next": "a1"`) {
+			t.Error(got)
+		}
+		r.answers(200, get, console.UsagePath, nil, "vo=bio&before=a1&most=1000&from=2026-01-01T00:00:00Z&until=2026-02-01T00:00:00Z", "")
+		for _, q := range []string{"most=all", "most=0", "most=1001", "from=yesterday", "until=now", "from=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z"} {
+			r.answers(400, get, console.UsagePath, nil, q, "")
 		}
 
 		// Peers come and go.

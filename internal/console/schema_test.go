@@ -146,7 +146,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		Capacity:   &adapters.Capacity{Hosts: 2, CPUs: 4}, Jobs: map[broker.Phase]int{broker.Running: 3}, Live: 3,
 	}, {Name: "gone", State: broker.SiteUnconfigured}}
 	h := serve(gateway{sites: func(context.Context) ([]broker.SiteStatus, error) { return all, nil }, scheduling: scheduling{view: view, set: said}}, console.Options{
-		Peers: removable{newNeighbours()}, Finder: finder(),
+		Peers: removable{newNeighbours()}, Finder: finder(), Agreements: accounts{},
 		Configuration: func() *console.Configuration {
 			return &console.Configuration{File: "g.yaml", Read: since, Since: &since}
 		},

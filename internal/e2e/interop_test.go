@@ -65,6 +65,53 @@ func TestInterop(t *testing.T) {
 	})
 }
 
+// agreeable gives a gateway with a site that agreements are made about.
+func agreeable(t *testing.T) *gateway {
+	t.Helper()
+	dir := t.TempDir()
+	config := filepath.Join(dir, "gateway.yaml")
+	text := "sites:\n  - {name: hosts, type: shell, settings: {slots: 8}}\nagreements: {promise: 100, penalty: 7.5}\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return startOn(t, filepath.Join(dir, "data"), "--config", config)
+}
+
+// TestAgreementInterop has SOAP stacks that we did not write read the description of the agreement service as it is, fill in
+// templates, make agreements of them, and follow those to their ends.
+func TestAgreementInterop(t *testing.T) {
+	clients, err := filepath.Abs("testdata/clients")
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := []string{"templates", "finish_by", "pending", "reserve", "capacity", "refused", "unknown"}
+	for name, c := range map[string]struct {
+		program, apt, file string
+		probe              []string
+		deeds              []string
+	}{
+		// Debian's own Python has the Debian package; another may stand before it in PATH.
+		"zeep": {"/usr/bin/python3", "python3-zeep", "zeep_agreement.py", []string{"-c", "import zeep"}, append([]string{"negotiate"}, both...)},
+		"php":  {"php", "php-soap", "soap_agreement.php", []string{"-r", "exit(class_exists('SoapClient') ? 0 : 1);"}, both},
+	} {
+		t.Run(name, func(t *testing.T) {
+			program := testenv.Tool(t, c.program, c.apt)
+			if exec.CommandContext(t.Context(), program, c.probe...).Run() != nil {
+				testenv.Missing(t, "%s is not installed: apt-get install %[1]s", c.apt)
+			}
+			g := agreeable(t)
+			did := stack(t, t.TempDir(), program, filepath.Join(clients, c.file), g.agreement)
+			for _, mode := range []string{"soap11", "soap12"} {
+				for _, deed := range c.deeds {
+					if !did[deed+" "+mode] {
+						t.Errorf("%s was not done in %s", deed, mode)
+					}
+				}
+			}
+		})
+	}
+}
+
 // command runs a program to its end; it must not fail.
 func command(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()

@@ -41,7 +41,7 @@ function drive(string $url, int $version): void
                 'ServiceDescriptionTerm' => [['Name' => 'job', 'ServiceName' => 'run', 'any' => $job]],
                 'GuaranteeTerm' => [[
                     'Name' => 'soon', 'Obligated' => 'ServiceProvider', 'ServiceScope' => [['ServiceName' => 'run']],
-                    'ServiceLevelObjective' => ['KPITarget' => ['KPIName' => 'queueWait', 'CustomServiceLevel' => 'PT10M']],
+                    'ServiceLevelObjective' => ['KPITarget' => ['KPIName' => 'queueWait', 'CustomServiceLevel' => ['any' => 'PT10M']]],
                     'BusinessValueList' => ['Importance' => 3],
                 ]],
             ]],

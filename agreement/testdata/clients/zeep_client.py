@@ -55,8 +55,14 @@ def drive(suffix):
         want("queueWait" in str(document), str(document))
 
     def offer():
-        # The terms of the template as they came.
+        # The terms of the template as they came, but for the level, which is text there: zeep keeps
+        # elements only of what may be both.
         t = made["template"]
+        for term in t["Terms"]["All"]["_value_1"]:
+            if term.get("GuaranteeTerm") is not None:
+                level = etree.Element("{%s}Value" % P, type="duration")
+                level.text = "PT10M"
+                term["GuaranteeTerm"]["ServiceLevelObjective"]["KPITarget"]["CustomServiceLevel"] = {"_value_1": [level]}
         return {
             "Name": "mine",
             "Context": {"ServiceProvider": "AgreementResponder", "TemplateId": t["TemplateId"], "TemplateName": t["Name"]},

@@ -22,6 +22,9 @@ const (
 	Reward  Kind = "reward"  // for one that was kept
 )
 
+// Kinds gives all of them.
+func Kinds() []Kind { return []Kind{Usage, Price, Penalty, Reward} }
+
 const (
 	maxName     = 255  // characters of each name
 	maxEvidence = 4096 // characters

@@ -270,6 +270,14 @@ func WriteJSON(w io.Writer, u *JobUsage) error {
 	if err := u.Check(); err != nil {
 		return err
 	}
+	b, err := u.json()
+	if err != nil {
+		return err
+	}
+	return write(w, b)
+}
+
+func (u *JobUsage) json() ([]byte, error) {
 	span := func(d time.Duration) string {
 		if d == 0 {
 			return ""
@@ -298,9 +306,5 @@ func WriteJSON(w io.Writer, u *JobUsage) error {
 			r.CPUDuration[kind] = span(d)
 		}
 	}
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return write(w, b)
+	return json.MarshalIndent(r, "", "  ")
 }

@@ -59,7 +59,8 @@ type served struct {
 	Sequence int               `json:"sequence,omitempty"`
 	State    bes.State         `json:"state,omitempty"`
 	Site     string            `json:"site,omitempty"`
-	Ran      bool              `json:"ran,omitempty"` // it was started once
+	Ran      bool              `json:"ran,omitempty"`  // it was started once
+	Begun    time.Time         `json:"begun,omitzero"` // when it was started first
 	Since    time.Time         `json:"since,omitzero"`
 	Used     time.Duration     `json:"used,omitempty"` // that it ran, before Since, as evidence says
 	Ended    time.Time         `json:"ended,omitzero"`

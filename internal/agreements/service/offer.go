@@ -188,6 +188,40 @@ func (s *Service) negotiated(ctx context.Context, req *agreement.CreateRequest) 
 	return s.bind(ctx, x, req)
 }
 
+// tellThem has the decision on an agreement that is made already told to the AcceptanceEPR of the
+// request. Where that can't be written down, the same request may be made again.
+func (s *Service) tellThem(ctx context.Context, key string, req *agreement.CreateRequest) error {
+	if req.AcceptanceEPR == nil {
+		return nil
+	}
+	_, err := s.e.Update(ctx, key, func(r *engine.Record) error {
+		d, err := detailOf(r)
+		if err != nil {
+			return err
+		}
+		if d.Acceptance != "" {
+			return errSame // it was asked for before
+		}
+		d.Acceptance = acceptanceOf(req)
+		r.Plan.Detail, err = json.Marshal(d)
+		return err
+	})
+	if err != nil && !errors.Is(err, errSame) {
+		return err
+	}
+	s.forget(key) // what was read of it
+	s.callers.work.add(key, time.Time{})
+	return nil
+}
+
+// acceptanceOf gives where the decision on an offer is to be told, as XML; "" is nowhere.
+func acceptanceOf(req *agreement.CreateRequest) string {
+	if req.AcceptanceEPR == nil {
+		return ""
+	}
+	return string(xmldoc.Marshal(req.AcceptanceEPR.Echo("wsag", xmldoc.Name{Space: agreement.NS, Local: "AgreementAcceptanceEPR"})))
+}
+
 // Plan gives what would be proposed for an offer, all but the id, with the refusals of Create: it
 // is for negotiations.
 func (s *Service) Plan(ctx context.Context, o *agreement.Offer) (engine.Proposal, error) {
@@ -205,6 +239,12 @@ func (s *Service) CreatePending(ctx context.Context, req *agreement.CreateReques
 		if err := s.callers.allows(req.AcceptanceEPR.Address); err != nil {
 			return "", err
 		}
+	}
+	if key, handled, err := s.negotiated(ctx, req); err != nil || handled {
+		if err == nil {
+			err = s.tellThem(ctx, key, req)
+		}
+		return key, err
 	}
 	p, err := s.prepare(ctx, "service.CreatePending", req)
 	if err != nil {
@@ -431,9 +471,7 @@ func (s *Service) alternative(ctx context.Context, p *prepared, pattern *terms.P
 		}
 		return true
 	})
-	if e := req.AcceptanceEPR; e != nil {
-		d.Acceptance = string(xmldoc.Marshal(e.Echo("wsag", xmldoc.Name{Space: agreement.NS, Local: "AgreementAcceptanceEPR"})))
-	}
+	d.Acceptance = acceptanceOf(req)
 	said, err := json.Marshal(d)
 	if err != nil {
 		return fail.E("service.offer", fail.Internal, "", err)

@@ -288,6 +288,8 @@ func (j *judging) evidence(e *broker.Evidence) {
 		g.Kind = guarantee.Started
 		if v.Ran {
 			g.Kind = guarantee.Restarted
+		} else {
+			v.Begun = e.At
 		}
 		v.State, v.Ran, v.Site, v.Since = bes.Running, true, e.Site, e.At
 		j.r.Tell(j.now, "started", fmt.Sprintf("the job of the service %s runs%s since %s", name, at, e.At.UTC().Format(time.RFC3339)))
