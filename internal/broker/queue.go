@@ -69,6 +69,9 @@ func (b *Broker) entry(j *job) schedule.Entry {
 	if st.Promise != nil {
 		promisedEntry(&e, st.Promise)
 	}
+	if f := st.Foreign; f != nil && f.Agreement != "" {
+		e.Room = schedule.BoughtRoom(f.From, f.Agreement)
+	}
 	return e
 }
 

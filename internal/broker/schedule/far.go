@@ -26,6 +26,42 @@ type Peers struct {
 type Peer struct {
 	routing.Peer
 	Site resourcemodel.Key `json:"site"`
+	// Bought is room there that is ours, in the order in which it is used.
+	Bought []Bought `json:"bought,omitempty"`
+}
+
+// Bought is room that was bought of a peer.
+type Bought struct {
+	Agreement string    `json:"agreement"` // that it was bought by, at the peer
+	CPUs      int       `json:"cpus"`
+	VO        string    `json:"vo,omitempty"` // whose jobs alone may have it; "" is all
+	Until     time.Time `json:"until"`
+}
+
+// roomAt gives what was bought of a peer in which a job fits now; nil where there is none. A job that
+// says that it runs for longer than the room is ours is none for it.
+func (s *Scheduler) roomAt(e *Entry, c *class, p *Peer, now time.Time) *Bought {
+	for i := range p.Bought {
+		b := &p.Bought[i]
+		n := &c.request.Need
+		switch {
+		case b.VO != "" && b.VO != e.VO, !now.Before(b.Until), n.WallTime > 0 && now.Add(n.WallTime).After(b.Until):
+		case max(n.CPUs, 1) > b.CPUs-s.bought[BoughtRoom(p.Site.Site, b.Agreement)]:
+		default:
+			return b
+		}
+	}
+	return nil
+}
+
+// inRoom gives a job as one that runs in what was bought; itself for none.
+func inRoom(j *policy.Job, p *Peer, b *Bought) *policy.Job {
+	if b == nil {
+		return j
+	}
+	in := *j
+	in.Room = BoughtRoom(p.Site.Site, b.Agreement)
+	return &in
 }
 
 // Way is how a job came here from another domain. Own jobs have none.
@@ -484,6 +520,9 @@ func (s *Scheduler) route(e *Entry, c *class, v *view, now time.Time) (routing.D
 	}
 	for i := range f.peers.Peers {
 		p := f.peers.Peers[i].Peer
+		if b := s.roomAt(e, c, &f.peers.Peers[i], now); b != nil {
+			p.Bought = "room is bought of the domain " + p.Domain + " until " + said(b.Until) + ", by its agreement " + b.Agreement
+		}
 		at := s.site(f.peers.Peers[i].Site)
 		p.Given = at.jobs
 		if p.Away == "" {
@@ -534,12 +573,20 @@ func (s *Scheduler) beyond(r *run, w *waiting, v *view) (resourcemodel.Key, bool
 	}
 	p := s.far.domains[c.Domain]
 	place := c.Spot.Place()
+	var room *Bought
+	if c.Bought {
+		room = s.roomAt(&w.Entry, w.class, p, r.now)
+	}
+	job := inRoom(w.Job, p, room)
 	r.budget--
 	if r.trial {
-		s.tentatively(r, w, resourcemodel.Place{Key: p.Site, Share: place.Share, Environment: place.Environment}, &place, false)
+		s.tentatively(r, w, job, resourcemodel.Place{Key: p.Site, Share: place.Share, Environment: place.Environment}, &place, false)
 		return p.Site, true
 	}
 	dec := s.farDecision(r.now, &w.Entry, d, c, p)
+	if room != nil {
+		dec.Bought = room.Agreement
+	}
 	dec.Policy = s.books[0].set.names(&w.Entry)
 	if b := s.books[1]; b != nil {
 		dec.Shadow = &Shadowed{Policy: b.set.names(&w.Entry)}
@@ -548,7 +595,7 @@ func (s *Scheduler) beyond(r *run, w *waiting, v *view) (resourcemodel.Key, bool
 		r.decisions = make([]Decision, 0, min(r.budget, len(s.jobs), 64))
 	}
 	r.decisions = append(r.decisions, dec)
-	s.giveTo(w.Job, dec.Place, &place, false, false)
+	s.giveTo(job, dec.Place, &place, false, false)
 	s.remove(w.ID)
 	return p.Site, true
 }
@@ -729,7 +776,13 @@ func (s *Scheduler) tryFar(e *Entry, v *view, now time.Time) *Decision {
 	if c == nil {
 		return nil
 	}
-	out := s.farDecision(now, e, d, c, s.far.domains[c.Domain])
+	p := s.far.domains[c.Domain]
+	out := s.farDecision(now, e, d, c, p)
+	if c.Bought {
+		if room := s.roomAt(e, v.class, p, now); room != nil {
+			out.Bought = room.Agreement
+		}
+	}
 	out.Policy, out.Waited = s.books[0].set.names(e), len(s.jobs)+1
 	return &out
 }
