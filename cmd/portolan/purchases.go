@@ -141,8 +141,8 @@ func momentIf(t time.Time) *time.Time {
 	return &t
 }
 
-// amountText writes thousandths.
-func amountText(n int64) string {
+// priceText writes thousandths.
+func priceText(n int64) string {
 	s := strconv.FormatInt(n/1000, 10)
 	if rest := n % 1000; rest != 0 {
 		s += "." + strings.TrimRight(strconv.FormatInt(1000+rest, 10)[1:], "0")
@@ -158,10 +158,10 @@ func shownPurchase(r *purchase.Record, now time.Time) *console.Purchase {
 		Agreement: r.Agreement, Unit: r.Unit, Unusable: r.Unusable(now).Seconds(),
 	}
 	if r.MaxPrice != nil {
-		out.MaxPrice = amountText(*r.MaxPrice)
+		out.MaxPrice = priceText(*r.MaxPrice)
 	}
 	if r.Agreement != "" {
-		out.Room, out.Opens, out.Closes, out.Price = r.Room, momentIf(r.Opens), momentIf(r.Closes), amountText(r.Price)
+		out.Room, out.Opens, out.Closes, out.Price = r.Room, momentIf(r.Opens), momentIf(r.Closes), priceText(r.Price)
 	}
 	for _, o := range r.Outages {
 		out.Outages = append(out.Outages, console.PurchaseOutage{From: o.From, Until: momentIf(o.Until), Why: o.Why})

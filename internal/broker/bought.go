@@ -70,7 +70,7 @@ func (s *site) boughtFor(j *job) string {
 
 // agreed reports whether room is held for a domain now, by an agreement of ours.
 func (b *Broker) agreed(domain, agreement string, now time.Time) bool {
-	if agreement == "" {
+	if domain == "" || agreement == "" {
 		return false
 	}
 	b.mu.Lock()

@@ -402,7 +402,7 @@ func (b *Buyer) negotiate(ctx context.Context, r *Record, p Provider, room *offe
 			refused = fail.Errorf("purchase", fail.Exhausted, r.From, "%s", why)
 			continue
 		}
-		f, err := b.read1(r, c, w)
+		f, err := b.counter(r, c, w)
 		if err != nil {
 			refused = err
 			continue
@@ -415,9 +415,9 @@ func (b *Buyer) negotiate(ctx context.Context, r *Record, p Provider, room *offe
 	return out, nil
 }
 
-// read1 reads a counter offer, and refuses one that is not what was asked for: what a domain offers is
+// counter reads a counter offer, and refuses one that is not what was asked for: what a domain offers is
 // not trusted to keep to the constraints.
-func (b *Buyer) read1(r *Record, c *agreement.NegotiationOffer, w terms.Window) (*found, error) {
+func (b *Buyer) counter(r *Record, c *agreement.NegotiationOffer, w terms.Window) (*found, error) {
 	odd := func(format string, args ...any) (*found, error) {
 		return nil, fail.Errorf("purchase", fail.Unsupported, r.From, "what the domain "+r.From+" offers instead is not what was asked for: "+format, args...)
 	}
