@@ -27,7 +27,7 @@ var reference = regexp.MustCompile(`\[reference [0-9a-f]+\]`)
 // what was reviewed. In the world of every file there are two agreements: 00000001
 // is observed, its job runs and its promise is kept; 00000002 is pending. There is
 // room for a third; where it is to be confirmed, 00000003 is prepared. The negotiation
-// n0000001 is open.
+// n0000001 is open. Made together with full.example, there is nothing.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/[fg][ao]*_*.txtar") // fail_… and good_…
 	if err != nil || len(files) == 0 {
@@ -42,7 +42,7 @@ func TestGolden(t *testing.T) {
 			now := func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
 			svc := &agreementtest.Service{Now: now, Capacity: 3}
 			negotiator := &agreementtest.Negotiator{Now: now}
-			h := agreement.NewServer(svc, agreement.ServerOptions{Verifier: soap.DevVerifier{}, Now: now, Negotiator: negotiator})
+			h := agreement.NewServer(svc, agreement.ServerOptions{Verifier: soap.DevVerifier{}, Now: now, Negotiator: negotiator, Coordinator: &gathered{}})
 			ctx := soap.WithPrincipal(t.Context(), soap.Principal{Name: "anonymous"})
 			for _, create := range []func() (string, error){
 				func() (string, error) {

@@ -229,5 +229,5 @@ func (k keys) of(m *soap.Verified) (string, error) {
 // about says which operations are about one agreement or negotiation: not those that make
 // one or list them.
 func about(op *soap.Operation) bool {
-	return op != nil && !slices.Contains([]string{opCreate, opCreatePending, opList}, op.Name.Local)
+	return op != nil && !slices.Contains([]string{opCreate, opCreatePending, opList, opCreateTogether, opListTogether, opTemplatesOf}, op.Name.Local)
 }

@@ -17,10 +17,14 @@ import (
 // ServerOptions changes how a Service is put on the wire. The zero value lets
 // nobody in: set a Verifier.
 type ServerOptions struct {
-	Verifier    soap.Verifier
+	Verifier soap.Verifier
+	// Signer gives what shows whom an answer is of, as soap.Endpoint has it; nil adds nothing.
+	Signer      func(to soap.Principal) func(context.Context, *etree.Element) error
 	ExternalURL string // the endpoint's address as clients see it; "" takes it from each request
 	// Negotiator is who is negotiated with; nil is the Service, if it is one too.
 	Negotiator Negotiator
+	// Coordinator makes agreements with several domains as one; nil is the Service, if it is one too.
+	Coordinator Coordinator
 
 	Limits  xmldoc.Limits    // of one message
 	Now     func() time.Time // for the time stamps of faults; nil is time.Now
@@ -31,7 +35,7 @@ type ServerOptions struct {
 // NewServer puts a Service on the wire: the port types AgreementFactory,
 // PendingAgreementFactory, Agreement and AgreementState, with the resource
 // properties of factory and agreements; the list of agreements, if it is a Lister;
-// Prepare and Confirm, if it is a Preparer; and NegotiationFactory, Negotiation and
+// Prepare and Confirm, if it is a Preparer; AgreementsTogether, if there is a Coordinator; and NegotiationFactory, Negotiation and
 // OfferAdvertisement, if there is a Negotiator, which ?wsdl=negotiation describes.
 // One endpoint has all of them: a request that carries the key of an agreement or a
 // negotiation, as the reference parameter of its EPR, is about it.
@@ -41,6 +45,9 @@ func NewServer(svc Service, o ServerOptions) *soap.Endpoint {
 	s.preparer, _ = svc.(Preparer)
 	if s.negotiator = o.Negotiator; s.negotiator == nil {
 		s.negotiator, _ = svc.(Negotiator)
+	}
+	if s.coordinator = o.Coordinator; s.coordinator == nil {
+		s.coordinator, _ = svc.(Coordinator)
 	}
 	ops := []soap.Operation{
 		operation(opCreate, s.create),
@@ -56,15 +63,22 @@ func NewServer(svc Service, o ServerOptions) *soap.Endpoint {
 	if s.preparer != nil {
 		ops = append(ops, confirmOperation(s.confirm))
 	}
+	if s.coordinator != nil {
+		ops = append(ops, s.togetherOperations()...)
+	}
 	if s.negotiator != nil {
 		ops = append(ops, s.negotiations()...)
 	}
 	e := newEndpoint(ops, o)
 	s.address = func(m *soap.Verified) string { return e.Address(m.HTTP) }
-	e.Describe = describe(factoryPorts(s.lister != nil, s.preparer != nil), nil)
-	if s.negotiator != nil {
-		e.Describe = describe(factoryPorts(s.lister != nil, s.preparer != nil), negotiationPorts())
+	ports, negotiating := factoryPorts(s.lister != nil, s.preparer != nil), []described(nil)
+	if s.coordinator != nil {
+		ports = append(ports, togetherPort())
 	}
+	if s.negotiator != nil {
+		negotiating = negotiationPorts()
+	}
+	e.Describe = describe(ports, negotiating)
 	return e
 }
 
@@ -108,6 +122,7 @@ func newEndpoint(ops []soap.Operation, o ServerOptions) *soap.Endpoint {
 	return &soap.Endpoint{
 		Operations:  soap.Operations(ops...),
 		Verifier:    o.Verifier,
+		Signer:      o.Signer,
 		Limits:      o.Limits,
 		ExternalURL: o.ExternalURL,
 		Log:         o.Log,
@@ -182,7 +197,9 @@ type server struct {
 	lister     Lister     // nil if the service is none
 	preparer   Preparer   // the same
 	negotiator Negotiator // nil if there is none
-	address    func(*soap.Verified) string
+
+	coordinator Coordinator // the same
+	address     func(*soap.Verified) string
 }
 
 func needKey(m *soap.Verified) (string, error) {

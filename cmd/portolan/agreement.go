@@ -34,7 +34,7 @@ For one job, 'portolan submit --finish-by FRIDAY' does all of it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	for _, c := range []*cobra.Command{a.agreementTemplatesCmd(), a.agreementOfferCmd(), a.agreementShowCmd(), a.agreementWatchCmd(), a.agreementTerminateCmd()} {
+	for _, c := range []*cobra.Command{a.agreementTemplatesCmd(), a.agreementOfferCmd(), a.agreementShowCmd(), a.agreementWatchCmd(), a.agreementTerminateCmd(), a.agreementTogetherCmd()} {
 		c.DisableFlagsInUseLine = true
 		cmd.AddCommand(c)
 	}
@@ -48,6 +48,7 @@ type agreementClient struct {
 	service interface {
 		agreement.Service
 		agreement.Lister
+		agreement.Coordinator
 	}
 }
 

@@ -183,8 +183,9 @@ func reason(ts *testscript.TestScript, neg bool, args []string) {
 // unfolding is an agreement that goes on with each look at it.
 type unfolding struct {
 	agreementtest.Service
-	looks []any // *agreement.Properties or error; the last stays
-	asked int
+	agreement.Coordinator       // it is none
+	looks                 []any // *agreement.Properties or error; the last stays
+	asked                 int
 }
 
 func (u *unfolding) Agreement(context.Context, string) (*agreement.Properties, error) {

@@ -17,6 +17,7 @@ import (
 // offerFlags are what an offer is made of.
 type offerFlags struct {
 	template, name, expires string
+	at                      string // the domain that it is for; "" is that of the service
 	set, jobs               []string
 	show                    bool
 }
@@ -53,12 +54,14 @@ Accepted, it prints the agreement's id, and what is promised.`,
 				return usagef("an offer is made from a FILE, or from a --template with --set and --job: not from both")
 			case len(args) == 0 && o.template == "":
 				return usagef("offer needs a FILE or a --template")
+			case o.at != "" && !o.show:
+				return usagef("--at is for --print: what is offered to another domain is sent with 'portolan agreement together --part %s=FILE'", o.at)
 			}
 			s, err := a.dialAgreements(flags)
 			if err != nil {
 				return err
 			}
-			list, err := s.service.Templates(cmd.Context())
+			list, err := s.templates(cmd.Context(), o.at, "")
 			if err != nil {
 				return s.refused(err)
 			}
@@ -87,12 +90,13 @@ Accepted, it prints the agreement's id, and what is promised.`,
 	cmd.Flags().StringVar(&o.template, "template", "", "make the offer from this template")
 	cmd.Flags().StringArrayVar(&o.set, "set", nil, "ITEM=VALUE of the template")
 	cmd.Flags().StringArrayVar(&o.jobs, "job", nil, "the JSDL document of the template's job")
+	cmd.Flags().StringVar(&o.at, "at", "", "with --print, by the templates of this domain, a peer of the gateway")
 	cmd.Flags().StringVar(&o.name, "name", "", "name of the agreement")
 	cmd.Flags().StringVar(&o.expires, "expires", "", "when the agreement as a whole ends, done or not")
 	cmd.Flags().BoolVar(&o.show, "print", false, "print the offer and send nothing")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("template", a.completeTemplates(&flags)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("set", a.completeItems(&flags, &o.template)))
-	for _, f := range []string{"name", "expires"} {
+	for _, f := range []string{"name", "expires", "at"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(f, cobra.NoFileCompletions))
 	}
 	formFlag(cmd, &form, "text", "json", "name")
@@ -122,16 +126,31 @@ func (a *app) completeItems(flags *clientFlags, template *string) cobra.Completi
 	}
 }
 
-// offerOfFile reads an offer and finds its template, so far as the service has it.
-func (a *app) offerOfFile(list []agreement.Template, file string) (*offering.Made, error) {
+// readOffer reads an offer, and gives what its file is called.
+func (a *app) readOffer(file string) (*agreement.Offer, string, error) {
 	b, name, err := a.document(file)
 	if err != nil {
-		return nil, err
+		return nil, name, err
 	}
 	o, err := agreement.ParseOffer(b)
 	if err != nil {
-		return nil, usagef("%s: %s", name, sentence(err))
+		return nil, name, usagef("%s: %s", name, sentence(err))
 	}
+	return o, name, nil
+}
+
+// offerOfFile reads an offer and finds its template, so far as the service has it.
+func (a *app) offerOfFile(list []agreement.Template, file string) (*offering.Made, error) {
+	o, name, err := a.readOffer(file)
+	if err != nil {
+		return nil, err
+	}
+	return offerBy(list, o, name)
+}
+
+// offerBy finds the template of an offer, so far as it is in the list.
+func offerBy(list []agreement.Template, o *agreement.Offer, name string) (*offering.Made, error) {
+	var err error
 	c := &o.Context
 	if same := templatesNamed(list, c.TemplateName); c.TemplateID == "" && len(same) == 1 {
 		c.TemplateID = same[0].TemplateID

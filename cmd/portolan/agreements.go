@@ -15,13 +15,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/beevik/etree"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/agreements/door"
 	"github.com/portolan-project/portolan/internal/agreements/engine"
 	"github.com/portolan-project/portolan/internal/agreements/negotiator"
 	"github.com/portolan-project/portolan/internal/agreements/service"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
+	"github.com/portolan-project/portolan/internal/agreements/together"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -191,6 +194,11 @@ type agreements struct {
 	svc    *service.Service
 
 	negotiator *negotiator.Negotiator
+	door       *door.Door // nil without peers
+
+	domain      string // our own; "" has no name
+	coordinator *together.Coordinator
+	front       *together.Front
 }
 
 // openAgreements reads what is kept of agreements, nil where the gateway makes none.
@@ -213,7 +221,7 @@ func openAgreements(ctx context.Context, c *agreementsConfig, st store.Records, 
 }
 
 // serves ties them to the broker and the model.
-func (a *agreements) serves(st store.Records, b *broker.Broker, m *modelstore.Model, join func(context.Context) (store.Session, error), log *slog.Logger) error {
+func (a *agreements) serves(st store.Records, b *broker.Broker, m *modelstore.Model, join func(context.Context) (store.Session, error), d *door.Door, domain string, log *slog.Logger) error {
 	own, err := a.config.own()
 	if err != nil {
 		return err
@@ -221,6 +229,9 @@ func (a *agreements) serves(st store.Records, b *broker.Broker, m *modelstore.Mo
 	o := service.Options{
 		Engine: a.engine, Broker: b, Model: m, Settings: a.config.settings(), Own: own, Budgets: map[string]int64{},
 		Callbacks: a.config.Callbacks, Join: join, Log: log.With("part", "agreements"),
+	}
+	if a.door = d; d != nil {
+		o.Guests = d
 	}
 	if o.Callbacks == nil {
 		o.Callbacks = []string{"loopback"}
@@ -236,13 +247,83 @@ func (a *agreements) serves(st store.Records, b *broker.Broker, m *modelstore.Mo
 		return err
 	}
 	a.svc.Bind(a.negotiator.Bind)
-	return nil
+	return a.coordinates(st, b, domain, log)
+}
+
+// coordinates makes what makes agreements with several domains as one.
+func (a *agreements) coordinates(st store.Records, b *broker.Broker, domain string, log *slog.Logger) (err error) {
+	a.domain = domain
+	a.coordinator, err = together.New(st, together.Options{Dial: a.dial, Replica: gatewayReplica, Log: log.With("part", "together")})
+	if err != nil {
+		return err
+	}
+	a.front, err = together.NewFront(together.FrontOptions{
+		Coordinator: a.coordinator, Domain: domain, VO: service.VO,
+		Owner: func(ctx context.Context) (string, error) {
+			who, err := b.Permit(ctx, "together", broker.Submit)
+			return who.Name, err
+		},
+	})
+	return err
+}
+
+// dial gives a domain's agreement service, as an owner of ours asks it.
+func (a *agreements) dial(ctx context.Context, owner, domain, vo string) (together.Provider, error) {
+	switch {
+	case domain == together.Home || domain == a.domain:
+		return atHome{a.svc, soap.Principal{Name: owner, Method: "together"}}, nil
+	case a.door == nil:
+		return nil, fail.Errorf("serve.dial", fail.NotFound, domain, "this gateway has no peers, so that nothing can be agreed on with %s", domain)
+	}
+	return a.door.Dial(ctx, domain, &door.User{Name: owner, VO: vo})
+}
+
+// atHome is our own agreement service as an owner asks it.
+type atHome struct {
+	svc *service.Service
+	who soap.Principal
+}
+
+func (h atHome) as(ctx context.Context) context.Context { return soap.WithPrincipal(ctx, h.who) }
+
+func (h atHome) Prepare(ctx context.Context, req *agreement.CreateRequest, p agreement.Preparation) (string, error) {
+	// It is read as what comes from elsewhere is, so that constraints are checked on it.
+	o, err := agreement.DecodeOffer(req.Offer.Encode())
+	if err != nil {
+		return "", err
+	}
+	r := *req
+	r.Offer = *o
+	return h.svc.Prepare(h.as(ctx), &r, p)
+}
+
+func (h atHome) Templates(ctx context.Context) ([]agreement.Template, error) {
+	return h.svc.Templates(h.as(ctx))
+}
+
+func (h atHome) Confirm(ctx context.Context, key string) error { return h.svc.Confirm(h.as(ctx), key) }
+
+func (h atHome) Agreement(ctx context.Context, key string) (*agreement.Properties, error) {
+	return h.svc.Agreement(h.as(ctx), key)
+}
+
+func (h atHome) Terminate(ctx context.Context, key string, reason *etree.Element) error {
+	return h.svc.Terminate(h.as(ctx), key, reason)
 }
 
 // run keeps them until ctx ends.
 func (a *agreements) run(ctx context.Context) error {
+	if a.door != nil {
+		defer a.door.Close()
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.svc.Run(ctx) })
+	g.Go(func() error {
+		if err := a.coordinator.Run(ctx); ctx.Err() == nil {
+			return err
+		}
+		return nil // it was stopped
+	})
 	g.Go(func() error {
 		if err := a.negotiator.Run(ctx); ctx.Err() == nil {
 			return err
@@ -254,5 +335,13 @@ func (a *agreements) run(ctx context.Context) error {
 
 // handler is the endpoint.
 func (a *agreements) handler(metrics *telemetry.Metrics, log *slog.Logger) http.Handler {
-	return agreement.NewServer(a.svc, agreement.ServerOptions{Negotiator: a.negotiator, Verifier: soap.DevVerifier{}, Log: log.With("part", "agreements"), Observe: metrics.Answered})
+	return agreement.NewServer(a.svc, agreement.ServerOptions{Negotiator: a.negotiator, Coordinator: a.front, Verifier: soap.DevVerifier{}, Log: log.With("part", "agreements"), Observe: metrics.Answered})
+}
+
+// peerHandler is the endpoint for peers; nil without them.
+func (a *agreements) peerHandler(metrics *telemetry.Metrics) http.Handler {
+	if a == nil || a.door == nil {
+		return nil
+	}
+	return a.door.Handler(a.svc, a.negotiator, door.ServeOptions{Observe: metrics.Answered})
 }

@@ -16,13 +16,16 @@ import (
 
 func (a *app) agreementTemplatesCmd() *cobra.Command {
 	var flags clientFlags
-	var form string
+	var form, at string
 	cmd := &cobra.Command{
-		Use:   "templates [-o table|json|xml|name] [NAME]",
+		Use:   "templates [-o table|json|xml|name] [--at DOMAIN] [NAME]",
 		Short: "Show what can be promised",
 		Long: `Show the templates by which offers can be made, with today's limits: the items that an offer
 fills in, and what each may be. Items without a limit are left out of the table. With a NAME,
 tell all about that template in plain language.
+
+With --at, they are those by which a peer of the gateway takes offers, for 'portolan agreement
+together'.
 
 Times are local. KIND is what a template promises; - is one that only its own text tells.`,
 		Example: `  portolan agreement templates
@@ -34,7 +37,7 @@ Times are local. KIND is what a template promises; - is one that only its own te
 			if err != nil {
 				return err
 			}
-			list, err := s.service.Templates(cmd.Context())
+			list, err := s.templates(cmd.Context(), at, "")
 			if err != nil {
 				return s.refused(err)
 			}
@@ -59,6 +62,8 @@ Times are local. KIND is what a template promises; - is one that only its own te
 		ValidArgsFunction: a.completeTemplates(&flags),
 	}
 	flags.add(cmd)
+	cmd.Flags().StringVar(&at, "at", "", "those of this domain, a peer of the gateway")
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("at", cobra.NoFileCompletions))
 	formFlag(cmd, &form, "table", "json", "xml", "name")
 	return cmd
 }

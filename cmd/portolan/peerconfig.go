@@ -109,6 +109,9 @@ type memberConfig struct {
 	Lost time.Duration `yaml:"lost"`
 	// Admission says which of its jobs are taken.
 	Admission admissionConfig `yaml:"admission"`
+	// Agreements lets the peer make agreements here: capacity for itself, and jobs of its users, as mapping says
+	// who they are; false. It is shown what can be promised at the sites under sites, whatever shows says.
+	Agreements bool `yaml:"agreements"`
 
 	line int // of the entry
 }
@@ -448,6 +451,8 @@ func (m *memberConfig) member(from string) members.Member {
 		},
 		Export: routing.Exporting{Detail: detail, Sites: m.Sites, VOs: m.VOs},
 		From:   from,
+
+		Agreements: m.Agreements,
 	}
 }
 

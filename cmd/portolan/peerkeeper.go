@@ -312,14 +312,18 @@ func (k *peerKeeper) close() {
 	}
 }
 
-// servePeers answers peers at /peer of the keeper's listener with the handler, and gives what ends that: it
-// answers the requests under way first. Without a listener it does nothing. Who connects is known from the
+// servePeers answers peers at /peer of the keeper's listener with the handler, and at /agreement with the
+// other, if that is not nil. It gives what ends that: it answers the requests under way first. Without a listener it does nothing. Who connects is known from the
 // handshake on: nobody else gets as far as the handler.
-func servePeers(ctx context.Context, group *errgroup.Group, k *peerKeeper, h http.Handler) (stop func()) {
+func servePeers(ctx context.Context, group *errgroup.Group, k *peerKeeper, h, agreements http.Handler) (stop func()) {
 	if k.listener == nil {
 		return func() {}
 	}
-	server := soap.NewHTTPServer(soap.NewRouter(map[string]http.Handler{"/peer": h}), k.log.With("part", "peers"))
+	mounts := map[string]http.Handler{"/peer": h}
+	if agreements != nil {
+		mounts["/agreement"] = agreements
+	}
+	server := soap.NewHTTPServer(soap.NewRouter(mounts), k.log.With("part", "peers"))
 	server.TLSConfig = k.gateway.ServerTLS()
 	requests, stopRequests := context.WithCancel(ctx)
 	server.BaseContext = func(net.Listener) context.Context { return requests }

@@ -102,7 +102,7 @@ func TestPeersThatAreAdded(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	group, ctx := errgroup.WithContext(ctx)
-	stop := servePeers(ctx, group, bsc, peers.NewServer(peers.ServerOptions{Trust: bsc.gateway}))
+	stop := servePeers(ctx, group, bsc, peers.NewServer(peers.ServerOptions{Trust: bsc.gateway}), nil)
 	told := make(chan members.Settings, 16)
 	bsc.follows(func(s members.Settings) { told <- s })
 	if s := <-told; len(s.Members) != 0 || s.Hops != 3 || s.Routing.Overload != 5*time.Minute {

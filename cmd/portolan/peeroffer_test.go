@@ -19,7 +19,7 @@ func TestPinning(t *testing.T) {
 	bsc, fiu := keeperOf(t, t.TempDir(), bscConfig), keeperOf(t, t.TempDir(), fiuConfig)
 	ctx, cancel := context.WithCancel(t.Context())
 	group, ctx := errgroup.WithContext(ctx)
-	stop := servePeers(ctx, group, bsc, peers.NewServer(peers.ServerOptions{Trust: bsc.gateway}))
+	stop := servePeers(ctx, group, bsc, peers.NewServer(peers.ServerOptions{Trust: bsc.gateway}), nil)
 	o, err := fiu.inspect(ctx, bsc.url)
 	if err != nil {
 		t.Fatal(err)

@@ -343,7 +343,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		if len(o.endpoints) > 0 {
 			join = func(ctx context.Context) (store.Session, error) { return st.Join(ctx, gatewayReplica+"-agreements") }
 		}
-		if err := promises.serves(st, b, model, join, log); err != nil {
+		if err := promises.serves(st, b, model, join, peering.door(log), domain, log); err != nil {
 			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
 		}
 	}
@@ -458,7 +458,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 			defer close(parted)
 			return gw.Run(together)
 		})
-		stopDoor := servePeers(working, group, peering, door)
+		stopDoor := servePeers(working, group, peering, door, promises.peerHandler(metrics))
 		stopPeers = func() {
 			part() // the sessions are ended while peers still get through to say what is left
 			<-parted

@@ -30,7 +30,7 @@ var layers = [][]string{
 	{"internal/agreements/negotiator"},
 	{"internal/agreements/terms"},
 	{"internal/agreements/engine"},
-	{"internal/agreements/calendar", "internal/agreements/guarantee", "internal/agreements/ledger"},
+	{"internal/agreements/calendar", "internal/agreements/guarantee", "internal/agreements/ledger", "internal/agreements/door"},
 	{
 		"adapters/shell", "adapters/slurm", "adapters/condor", "adapters/boinc", "adapters/plugin", "adapters/fake",
 		"internal/store/etcd", "internal/store/mem", "internal/store/faulty", "internal/staging", "internal/checkpoint", "internal/identity",
@@ -64,7 +64,7 @@ var rules = []struct {
 	{"github.com/spf13/cobra", []string{"cmd"}, "only the program has a command line"},
 	{"github.com/gorilla/mux", []string{"internal/soap", "internal/console", "cmd"}, "protocol packages give handlers; routes are made in one place"},
 	{"encoding/xml", []string{"conformance"}, "XML from strangers is read by internal/xmldoc alone, which is strict and bounded; conformance writes its JUnit report with it"},
-	{module + "/internal/soap", []string{"bes", "agreement", "peers", "internal/broker", "internal/agreements/service", "internal/agreements/negotiator", "internal/console", "conformance", "cmd", "internal/wssec", "internal/identity"}, "adapters and stores know nothing of SOAP"},
+	{module + "/internal/soap", []string{"bes", "agreement", "peers", "internal/broker", "internal/agreements/service", "internal/agreements/door", "internal/agreements/negotiator", "internal/console", "conformance", "cmd", "internal/wssec", "internal/identity"}, "adapters and stores know nothing of SOAP"},
 	{"unsafe", []string{"adapters/plugin/proto", "internal/broker/policy/pluginpolicy/proto"}, "nothing here is worth it; what protoc writes is its own affair"},
 	{"math/rand", nil, "math/rand/v2 is the one in use"},
 	{"log", nil, "log/slog is the one in use"},

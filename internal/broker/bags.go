@@ -115,7 +115,7 @@ func (b *Broker) groups() (map[kindKey][]*job, map[string]bool) {
 		if j.replica() {
 			continue
 		}
-		if st.Foreign != nil { // what it may run at once is its own gateway's to say
+		if st.Foreign != nil || guestOf(st.Promise) != "" { // what it may run at once is its own gateway's to say
 			if p.waits() && j.kind != nil && len(waits) <= mostKinds {
 				waits[j.kind] = true
 			}

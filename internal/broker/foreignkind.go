@@ -103,7 +103,7 @@ func (b *Broker) foreignKind(f *Foreign) (*kind, error) {
 	b.mu.Lock()
 	r, epoch := b.roster.Load(), b.epoch
 	b.mu.Unlock()
-	key := kindKey{sha256.Sum256(f.Document), f.Owner, wayKey(foreign, f.VO)}
+	key := kindKey{sum: sha256.Sum256(f.Document), owner: f.Owner, way: wayKey(foreign, f.VO)}
 	if k := b.judged.get(key, epoch); k != nil {
 		k.foreign = foreign
 		return k, nil

@@ -172,11 +172,14 @@ func (s *site) inShare(def *jsdl.JobDefinition, share string) *jsdl.JobDefinitio
 	return &d
 }
 
-// accountFor gives the account of a job: that to which its peer's user was mapped, or that of
+// accountFor gives the account of a job: that to which a peer's user was mapped, or that of
 // its owner. The caller holds the lock.
 func (s *site) accountFor(j *job) string {
 	if f := j.rec.Status.Foreign; f != nil && f.Account != "" {
 		return f.Account
+	}
+	if p := j.rec.Status.Promise; p != nil && p.Account != "" {
+		return p.Account
 	}
 	return s.accountOf(j.rec.Owner)
 }

@@ -23,6 +23,7 @@ type kind struct {
 	def     *jsdl.JobDefinition
 	request *resourcemodel.Request
 	foreign *store.Foreign    // of the first that came this way; nil for one of our own
+	guest   string            // the account of another domain's user, whose agreement it is of; "" for others
 	unfit   bool              // the document can't be read, or asks for what can't be
 	why     string            // the sentence of that
 	barred  map[string]string // sites whose adapters refuse it, with why
@@ -38,6 +39,7 @@ type kindKey struct {
 	sum   [32]byte
 	owner string
 	way   string // of a peer's: its VO, its account and the way that it came (wayKey), as these bar places
+	guest string // the account of another domain's user, whose agreement it is of
 }
 
 // queue gives the share that the document names, "" if none.
@@ -138,11 +140,17 @@ func (k *kind) examine(r *roster, epoch uint64) {
 	account := "" // those of our own may be others at each site, and theirs are the administrator's affair
 	if k.foreign != nil {
 		account = k.foreign.Account
+	} else if k.guest != "" {
+		account = k.guest
 	}
 	barred, keeps := map[string]string{}, map[string]bool{}
 	for _, s := range r.sites {
 		if why := s.barsForeign(k.foreign); why != "" {
 			barred[s.name] = why
+			continue
+		}
+		if k.guest != "" && s.domain() != "" {
+			barred[s.name] = "the job is of another domain's user, whose agreement is with this one: it is not passed on"
 			continue
 		}
 		kept, err := s.checkKept(k.def, account, r)
@@ -184,7 +192,7 @@ func (b *Broker) submitted(def *jsdl.JobDefinition, key kindKey, size int, again
 	} else if k, err = compile(def, resourcemodel.Subject{User: key.owner}); err != nil {
 		return nil, false, err
 	}
-	k.key, k.size = key, size
+	k.key, k.size, k.guest = key, size, key.guest
 	asked := time.Now()
 	k.examine(r, epoch)
 	if old != nil && maps.Equal(old.barred, k.barred) && maps.Equal(old.keeps, k.keeps) {
@@ -267,7 +275,15 @@ func (b *Broker) dropKind(j *job) {
 func keyOf(j *job) kindKey { return keyOfRecord(&j.rec) }
 
 func keyOfRecord(rec *store.Job) kindKey {
-	return kindKey{rec.DocumentSum, rec.Owner, wayKey(rec.Status.Foreign, rec.Status.VO)}
+	return kindKey{rec.DocumentSum, rec.Owner, wayKey(rec.Status.Foreign, rec.Status.VO), guestOf(rec.Status.Promise)}
+}
+
+// guestOf gives the account of another domain's user, whose agreement a job is of.
+func guestOf(p *Promise) string {
+	if p == nil {
+		return ""
+	}
+	return p.Account
 }
 
 // against says what stands against each site that could not run a job of the kind, in
@@ -414,7 +430,7 @@ func (b *Broker) readKinds(ctx context.Context) (more bool, err error) {
 
 // again gives the kind as it is before adapters are asked.
 func (k *kind) again() *kind {
-	return &kind{def: k.def, request: k.request, foreign: k.foreign, unfit: k.unfit, why: k.why}
+	return &kind{def: k.def, request: k.request, foreign: k.foreign, guest: k.guest, unfit: k.unfit, why: k.why}
 }
 
 // readKind reads a job's document.
@@ -439,7 +455,7 @@ func (b *Broker) readKind(ctx context.Context, rec *store.Job) (*kind, error) {
 	if err != nil {
 		return unfitKind(err), nil
 	}
-	k.foreign = rec.Status.Foreign
+	k.foreign, k.guest = rec.Status.Foreign, guestOf(rec.Status.Promise)
 	return k, nil
 }
 

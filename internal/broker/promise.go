@@ -49,6 +49,7 @@ type Promised struct {
 func (b *Broker) SubmitPromised(ctx context.Context, req *bes.CreateActivityRequest, p Promise) (*Promised, error) {
 	const op = "broker.SubmitPromised"
 	p.Pressed, p.Loose, p.Noted = false, false, false
+	p.Account = soap.PrincipalFrom(ctx).Account
 	for _, t := range []*time.Time{&p.StartBy, &p.FinishBy, &p.NotBefore} {
 		if !t.IsZero() {
 			*t = t.UTC().Round(0)
@@ -439,6 +440,8 @@ func (b *Broker) keepPlaced(j *job, now time.Time) (*fact, time.Time) {
 	switch {
 	case !at.Rerunnable:
 		f.reason += "; it is not run elsewhere, too, as its document does not say that it is Rerunnable"
+	case p.Account != "":
+		f.reason += "; it is not run elsewhere, too, as it is of another domain's user"
 	case !now.Before(latest):
 		f.reason += "; no other site had room for a replica of it in time"
 	default:

@@ -71,8 +71,8 @@ func (b *Broker) reserver(op, name string) (*site, adapters.Reserver, func(), er
 	return s, c.reserver, release, nil
 }
 
-// Reserve makes a reservation at a site, for the jobs of an owner, whose account there it fills in;
-// the errors are those of adapters.Reserver.
+// Reserve makes a reservation at a site, for the jobs of an owner, whose account there it fills in,
+// unless r has one; the errors are those of adapters.Reserver.
 func (b *Broker) Reserve(ctx context.Context, site, owner string, r adapters.Reservation) (adapters.Handle, error) {
 	s, c, release, err := b.reserver("broker.Reserve", site)
 	if err != nil {
@@ -80,7 +80,9 @@ func (b *Broker) Reserve(ctx context.Context, site, owner string, r adapters.Res
 	}
 	defer release()
 	b.mu.Lock()
-	r.Account = s.accountOf(owner)
+	if r.Account == "" {
+		r.Account = s.accountOf(owner)
+	}
 	b.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()

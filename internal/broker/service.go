@@ -82,7 +82,7 @@ func (b *Broker) admissible(ctx context.Context, op string, req *bes.CreateActiv
 			return who, nil, nil, err
 		}
 	}
-	key := kindKey{sum: sha256.Sum256(req.Document), owner: who.Name}
+	key := kindKey{sum: sha256.Sum256(req.Document), owner: who.Name, guest: who.Account}
 	k, known, err := b.submitted(def, key, len(req.Document), false)
 	if err != nil {
 		return who, nil, nil, err

@@ -47,6 +47,7 @@ type domain struct {
 	slots    int
 	peers    []*domain
 	terms    string
+	agreeing bool   // it makes agreements with its peers
 	outbound bool   // it has no listener: others can't reach it
 	door     string // where it listens for peers; it is its own, so that it has it after a restart too
 	front    string // where it listens for users, likewise
@@ -148,6 +149,9 @@ func (d *domain) configure() {
 		fmt.Fprintf(&b, "    - {domain: %s, shows: full, beat: 1s, lost: 6s, terms: {%s}", o.domain(), d.terms)
 		if o.way != nil {
 			fmt.Fprintf(&b, ", url: https://%s/peer", o.way.l.Addr())
+		}
+		if d.agreeing {
+			b.WriteString(", agreements: true")
 		}
 		b.WriteString("}\n")
 	}

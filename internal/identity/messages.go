@@ -10,6 +10,7 @@ import (
 
 	"github.com/beevik/etree"
 
+	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/wssec"
@@ -127,13 +128,13 @@ func (g *Gateway) signedBy(m *soap.Parsed, domain string) (string, error) {
 	blocks := []*etree.Element{m.Body}
 	if m.Header != nil {
 		for _, b := range m.Header.ChildElements() {
-			if n := m.Document.Name(b); n.Space == soap.NSWSA || n.Space == wire.NS {
+			if n := m.Document.Name(b); n.Space == soap.NSWSA || n.Space == wire.NS || n.Space == agreement.NSPortolan {
 				blocks = append(blocks, b)
 			}
 		}
 	}
 	if i := slices.IndexFunc(blocks, func(b *etree.Element) bool { return !signed.Covers(b) }); i >= 0 {
-		return "", fail.Errorf("identity.Sender", fail.Unauthenticated, by, "the signature of the message does not cover %s: Body, addressing and Trace must be signed", blocks[i].Tag)
+		return "", fail.Errorf("identity.Sender", fail.Unauthenticated, by, "the signature of the message does not cover %s: Body, addressing and our own headers must be signed", blocks[i].Tag)
 	}
 	return by, nil
 }

@@ -104,6 +104,13 @@ type Parsed struct {
 type Principal struct {
 	Name   string // in the form of its method: a DN, a user name, "anonymous"
 	Method string // how it was established: "none", "tls", "username", "x509"
+	// Domain is that of one from elsewhere; "" is one of our own.
+	Domain string
+	// Account is the local account that jobs of a user from elsewhere run as; of our own users
+	// the sites know it by their names.
+	Account string
+	// VO is that for which a user from elsewhere acts here; "" is none.
+	VO string
 }
 
 // Verified is a message whose sender is established. Handlers accept only this.

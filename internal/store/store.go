@@ -97,6 +97,7 @@ type Promise struct {
 	Share       string    `json:"share,omitempty"`       // of the site; "" is any
 	Room        string    `json:"room,omitempty"`        // id of what is held for it there
 	Reservation []byte    `json:"reservation,omitempty"` // handle of what the site's manager keeps for it
+	Account     string    `json:"account,omitempty"`     // local account of the job of another domain's user; "" is that of the owner at each site
 
 	// What became of it. They are the broker's.
 	Pressed bool `json:"pressed,omitempty"` // it is in danger, and goes first

@@ -19,6 +19,8 @@ type Member struct {
 	Admission routing.Admission
 	// Export is what it is shown; its Detail is that of Peer.Shows.
 	Export routing.Exporting
+	// Agreements says that it, and its users, may make agreements here.
+	Agreements bool
 	// Added says that it was added by command, and is not in the configuration.
 	Added bool
 	// From says where it stands, for people.

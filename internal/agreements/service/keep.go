@@ -94,7 +94,8 @@ func (s *Service) decide(ctx context.Context, r engine.Record) error {
 
 // as gives a context in which an agreement's owner asks.
 func as(ctx context.Context, r *engine.Record, x *reading) context.Context {
-	return soap.WithPrincipal(ctx, soap.Principal{Name: r.Owner, Method: x.detail.Method})
+	d := &x.detail
+	return soap.WithPrincipal(ctx, soap.Principal{Name: r.Owner, Method: d.Method, Domain: d.Domain, Account: d.Account, VO: r.VO})
 }
 
 // observe looks after an agreement that was accepted.

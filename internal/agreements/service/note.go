@@ -23,6 +23,8 @@ type detail struct {
 	Kind       terms.Kind `json:"kind"`
 	Terms      []string   `json:"terms"`                // of the alternative that the plan is for
 	Method     string     `json:"method,omitempty"`     // how the owner was known
+	Domain     string     `json:"domain,omitempty"`     // of an owner from elsewhere
+	Account    string     `json:"account,omitempty"`    // as which the jobs of that owner run
 	Acceptance string     `json:"acceptance,omitempty"` // the EPR that is to be told, as XML
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/portolan-project/portolan/internal/agreements/together"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 	"github.com/portolan-project/portolan/jsdl"
 	"github.com/portolan-project/portolan/resourcemodel"
@@ -84,7 +85,11 @@ func (s *Service) Templates(ctx context.Context) ([]agreement.Template, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Clone(s.templates(s.o.Model.Snapshot(), resourcemodel.Subject{User: who.Name}, s.now()).list), nil
+	m, err := s.view(who)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Clone(s.templates(m, resourcemodel.Subject{User: who.Name}, s.now()).list), nil
 }
 
 // Create decides an offer: what it gives is Observed already, and what it needs is held.
@@ -278,8 +283,12 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 		return nil, err
 	}
 	o := &req.Offer
+	m, err := s.view(who)
+	if err != nil {
+		return nil, err
+	}
 	p := &prepared{s: s, now: s.now()}
-	m, subject := s.o.Model.Snapshot(), resourcemodel.Subject{User: who.Name, VO: vo}
+	subject := resourcemodel.Subject{User: who.Name, VO: vo}
 	set := s.templates(m, subject, p.now)
 	t, err := terms.Current(set.list, o.Context.TemplateName, o.Context.TemplateID)
 	if err != nil {
@@ -311,7 +320,7 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 	for _, alt := range alternatives {
 		x := o.Agreement
 		x.Terms = alt.Terms
-		err := s.alternative(ctx, p, t, &x, m, subject, who.Method, req)
+		err := s.alternative(ctx, p, t, &x, m, subject, who, req)
 		if err != nil && refused == nil {
 			refused = err
 		}
@@ -329,12 +338,15 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 }
 
 // alternative adds the plans for one definite set of terms.
-func (s *Service) alternative(ctx context.Context, p *prepared, t *agreement.Template, a *agreement.Agreement, m *resourcemodel.Snapshot, subject resourcemodel.Subject, method string, req *agreement.CreateRequest) error {
+func (s *Service) alternative(ctx context.Context, p *prepared, t *agreement.Template, a *agreement.Agreement, m *resourcemodel.Snapshot, subject resourcemodel.Subject, who soap.Principal, req *agreement.CreateRequest) error {
 	if err := terms.Adheres(t, a); err != nil {
 		return err
 	}
 	q, err := terms.Read(a, p.now, s.o.Settings)
 	if err != nil {
+		return err
+	}
+	if err := s.admit(who, subject.VO, q); err != nil {
 		return err
 	}
 	for i := range q.Services {
@@ -348,7 +360,7 @@ func (s *Service) alternative(ctx context.Context, p *prepared, t *agreement.Tem
 	if err != nil {
 		return err
 	}
-	d := detail{Kind: q.Kind, Method: method}
+	d := detail{Kind: q.Kind, Method: who.Method, Domain: who.Domain, Account: who.Account}
 	a.Terms.Walk(func(t agreement.Term) bool {
 		if _, ok := t.(*agreement.Compositor); !ok {
 			d.Terms = append(d.Terms, t.TermName())
@@ -476,6 +488,9 @@ func (p *prepared) refusal(err error) error {
 	r.Earliest = full.Earliest.UTC()
 	return r
 }
+
+// VO gives the VO that an offer is for; "" is none.
+func VO(req *agreement.CreateRequest) (string, error) { return voOf(req) }
 
 // voOf gives the VO that an offer is for: the one that its jobs name, or else, where it has none, the
 // one that a wsag:NoncriticalExtension names by a VO element of ours; "" is none.

@@ -121,7 +121,7 @@ func (s *Service) reserve(ctx context.Context, r engine.Record) (engine.Record, 
 		w := &wanted[i]
 		at, h := placed[w.Service], r.Plan.Holds[placed[w.Service].Holds[0]]
 		w.Handle, err = s.b.Reserve(ctx, w.Site, r.Owner, adapters.Reservation{
-			Tag: w.Tag, Share: at.Share, CPUs: int(at.CPUs), Nodes: int(at.Nodes), From: h.From, Until: h.Until,
+			Tag: w.Tag, Share: at.Share, Account: x.detail.Account, CPUs: int(at.CPUs), Nodes: int(at.Nodes), From: h.From, Until: h.Until,
 		})
 		switch {
 		case err == nil:

@@ -17,6 +17,7 @@ import (
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
@@ -38,6 +39,8 @@ type Options struct {
 	// Callbacks say where decisions on pending agreements may be told: host names, "*.example.org",
 	// networks like 10.0.0.0/8, or "loopback". None is nowhere.
 	Callbacks []string
+	// Guests says what those of other domains may have; nil lets none of them in.
+	Guests Guests
 	// Transport carries them; nil is one that connects to what Callbacks allow only.
 	Transport http.RoundTripper
 	// Join gives the session by which replicas know that this one lives; nil: there is no other.
@@ -53,6 +56,15 @@ type Options struct {
 	Patience time.Duration
 	// Workers is how many agreements are looked after at once; 0 is 16.
 	Workers int
+}
+
+// Guests says what those of other domains (soap.Principal.Domain) may have of what is here.
+type Guests interface {
+	// View gives what of the model may be promised to one.
+	View(who soap.Principal, m *resourcemodel.Snapshot) (*resourcemodel.Snapshot, error)
+	// Admit says why one may not have a service for a VO: a job, or else capacity, of so many CPUs for so
+	// long (0 is not said).
+	Admit(who soap.Principal, vo string, job bool, cpus int64, wall time.Duration) error
 }
 
 // EnsureDefaults fills in what was left out.
@@ -331,6 +343,36 @@ func (s *Service) List(ctx context.Context, before string, limit int) ([]string,
 		ids[i] = records[i].ID
 	}
 	return ids, nil
+}
+
+// view gives the model as who asks may have it.
+func (s *Service) view(who soap.Principal) (*resourcemodel.Snapshot, error) {
+	m := s.o.Model.Snapshot()
+	switch {
+	case who.Domain == "":
+		return m, nil
+	case s.o.Guests == nil:
+		return nil, fail.Errorf("service.view", fail.Denied, who.Domain, "this gateway makes no agreements with others")
+	}
+	return s.o.Guests.View(who, m)
+}
+
+// admit says why who asks may not have what one alternative of an offer is about.
+func (s *Service) admit(who soap.Principal, vo string, q *terms.Request) error {
+	if who.Domain == "" {
+		return nil
+	}
+	for i := range q.Services {
+		v := &q.Services[i]
+		job, cpus, wall := v.Job != nil, int64(v.Need.CPUs), v.Duration
+		if v.Capacity != nil {
+			cpus = v.Capacity.Amount.CPUs
+		}
+		if err := s.o.Guests.Admit(who, vo, job, cpus, wall); err != nil {
+			return fail.Errorf("service.admit", fail.KindOf(err), v.Term, "the term %q: %s", v.Term, fail.Sentence(err)).Because(err)
+		}
+	}
+	return nil
 }
 
 // find gives an agreement that is the caller's, or that the caller oversees; to others there is

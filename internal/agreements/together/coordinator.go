@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,10 +26,10 @@ type Provider interface {
 
 // Options says how a Coordinator works.
 type Options struct {
-	// Dial gives a provider by its name, to act for an owner there; it must not wait for the
-	// network. It is called again after a restart. An error for an unknown name refuses a part
-	// that is to be prepared.
-	Dial    func(ctx context.Context, owner, provider string) (Provider, error)
+	// Dial gives a provider by its name, to act for an owner there, and for a VO ("" is none); it
+	// must not wait for the network. It is called again after a restart. An error for an unknown
+	// name refuses a part that is to be prepared.
+	Dial    func(ctx context.Context, owner, provider, vo string) (Provider, error)
 	Replica string // our name; "" is "gateway"
 	Log     *slog.Logger
 	Now     func() time.Time // nil is time.Now
@@ -256,6 +258,71 @@ func (c *Coordinator) Get(ctx context.Context, owner, id string) (Record, error)
 	return *r, nil
 }
 
+// List gives the coordinations of an owner, the newest first, after the id before ("" from the
+// newest), at most limit.
+func (c *Coordinator) List(ctx context.Context, owner, before string, limit int) ([]Record, error) {
+	var all []Record
+	for after := ""; ; {
+		list, _, err := c.st.ListRecords(ctx, statePrefix, store.RecordOptions{After: after, Limit: page})
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range list {
+			if r, err := decode(v); err == nil && r.Owner == owner {
+				all = append(all, *r)
+			}
+		}
+		if len(list) < page {
+			break
+		}
+		after = list[len(list)-1].Key
+	}
+	slices.SortFunc(all, func(a, b Record) int {
+		if n := b.Created.Compare(a.Created); n != 0 {
+			return n
+		}
+		return strings.Compare(b.ID, a.ID)
+	})
+	if before != "" {
+		at := slices.IndexFunc(all, func(r Record) bool { return r.ID == before })
+		if at < 0 {
+			return nil, fail.Errorf("together.List", fail.NotFound, before, "there is no coordination %q", before)
+		}
+		all = all[at+1:]
+	}
+	return all[:min(max(limit, 0), len(all))], nil
+}
+
+// Dissolve ends all parts of a coordination that is committed: it is decided when Dissolve gives nil, and
+// done as soon as providers answer. Again, it changes nothing. fail.Conflict is one that is not
+// committed, fail.NotFound one that is not the owner's.
+func (c *Coordinator) Dissolve(ctx context.Context, owner, id, reason string) error {
+	const op = "together.Dissolve"
+	for {
+		r, err := c.Get(ctx, owner, id)
+		if err != nil {
+			return err
+		}
+		switch {
+		case r.State == Dissolving || r.State == Dissolved:
+			return nil
+		case !r.State.Final():
+			return fail.Errorf(op, fail.Conflict, id, "the coordination %s is %s; wait until it has ended, which takes minutes at most", id, r.State)
+		case r.State != Committed:
+			return fail.Errorf(op, fail.Conflict, id, "the coordination %s is %s: there is nothing to end", id, r.State)
+		}
+		n := r.clone()
+		if err := n.step(c.now(), Dissolve, reason); err != nil {
+			return err
+		}
+		n.By = c.opts.Replica
+		_, err = c.st.PutRecords(ctx, nil, store.RecordChange{Key: stateKey(id), Value: n.encode(), If: r.Revision})
+		if !fail.Is(err, fail.Conflict) {
+			return err
+		}
+	}
+}
+
 // read reads a coordination; nil: there is none.
 func (c *Coordinator) read(ctx context.Context, id string) (*Record, error) {
 	if id == "" || len(id) > MaxID {
@@ -405,7 +472,9 @@ func (c *Coordinator) start(ctx context.Context, wg *sync.WaitGroup, list []stor
 func (c *Coordinator) supervise(ctx context.Context, e *entry) {
 	defer func() {
 		c.mu.Lock()
-		delete(c.entries, e.id)
+		if c.entries[e.id] == e {
+			delete(c.entries, e.id)
+		}
 		c.mu.Unlock()
 		close(e.done)
 	}()
@@ -421,7 +490,16 @@ func (c *Coordinator) supervise(ctx context.Context, e *entry) {
 		}
 		wait = soon
 		if r == nil || r.State.Final() {
+			c.mu.Lock()
+			select {
+			case <-e.news: // it may be dissolved since it was read
+				c.mu.Unlock()
+				continue
+			default:
+			}
 			e.final = r
+			delete(c.entries, e.id)
+			c.mu.Unlock()
 			return
 		}
 		if left := c.due(r).Sub(c.now()); left > 0 {

@@ -37,9 +37,9 @@ func (c *Coordinator) drive(ctx context.Context, r *Record, fresh bool) {
 			})
 		case Committing:
 			r = c.confirm(ctx, r)
-		case Aborting, Compensating:
+		case Aborting, Compensating, Dissolving:
 			r = c.undo(ctx, r)
-		case Committed, Aborted, RolledBack, Unsettled:
+		case Committed, Aborted, RolledBack, Unsettled, Dissolved:
 		}
 	}
 }
@@ -128,7 +128,7 @@ func definite(err error) bool {
 
 // dial reaches a provider that was known before: that it isn't now says nothing of the part.
 func (c *Coordinator) dial(ctx context.Context, r *Record, p *PartOutcome) (Provider, error) {
-	provider, err := c.opts.Dial(ctx, r.Owner, p.Provider)
+	provider, err := c.opts.Dial(ctx, r.Owner, p.Provider, p.VO)
 	if err != nil {
 		return nil, fail.Errorf("together.dial", fail.Unavailable, r.ID, "%s", fail.Sentence(err)).Because(err)
 	}
@@ -144,9 +144,9 @@ func (c *Coordinator) ask(ctx context.Context, provider Provider, r *Record, off
 	case err == nil:
 		p.State, p.Agreement, p.Reason = PartPrepared, key, ""
 	case definite(err):
-		p.State, p.Reason = PartRefused, cut(fail.Sentence(err))
+		p.State, p.Reason, p.Kind = PartRefused, cut(fail.Sentence(err)), fail.KindOf(err).String()
 		if refusal, ok := errors.AsType[*agreement.Refusal](err); ok {
-			p.Earliest = refusal.Earliest
+			p.Earliest, p.Code = refusal.Earliest, refusal.Code
 		}
 	default:
 		return err
@@ -168,10 +168,10 @@ func (c *Coordinator) prepare(ctx context.Context, r *Record) *Record {
 	defer cancel()
 	for wait := soon; in.Err() == nil; wait = min(2*wait, slow) {
 		errs := c.each(in, parts, func(ctx context.Context, i int, p *PartOutcome) error {
-			provider, err := c.opts.Dial(ctx, r.Owner, p.Provider)
+			provider, err := c.opts.Dial(ctx, r.Owner, p.Provider, p.VO)
 			if err != nil {
 				if definite(err) {
-					p.State, p.Reason = PartRefused, cut(fail.Sentence(err))
+					p.State, p.Reason, p.Kind = PartRefused, cut(fail.Sentence(err)), fail.KindOf(err).String()
 					return nil
 				}
 				return err
@@ -289,10 +289,15 @@ func (c *Coordinator) undo(ctx context.Context, r *Record) *Record {
 	if err != nil && ctx.Err() == nil {
 		c.opts.Log.Warn("the offers of a coordination can't be read", "coordination", r.ID, "cause", err)
 	}
-	binding := r.State == Compensating
+	binding := r.State != Aborting
+	giveUp := r.Until
+	if r.State == Dissolving {
+		giveUp = r.Asked
+	}
+	giveUp = giveUp.Add(c.opts.GiveUp)
 	return c.again(ctx, r, func(parts []PartOutcome) (Event, func(*Record) string) {
 		over := c.now().After(r.Until.Add(c.opts.Margin))
-		late := c.now().After(r.Until.Add(c.opts.GiveUp))
+		late := c.now().After(giveUp)
 		errs := c.each(ctx, parts, func(ctx context.Context, i int, p *PartOutcome) error {
 			if over && !binding {
 				p.State = PartGone
@@ -338,7 +343,11 @@ func (c *Coordinator) undo(ctx context.Context, r *Record) *Record {
 func (c *Coordinator) terminate(ctx context.Context, provider Provider, r *Record, p *PartOutcome) error {
 	reason := etree.NewElement("p:Reason")
 	reason.CreateAttr("xmlns:p", agreement.NSPortolan)
-	reason.SetText(cut("of what was to be agreed on together, all or nothing, there is nothing: " + r.Reason))
+	why := "of what was to be agreed on together, all or nothing, there is nothing: " + r.Reason
+	if r.State == Dissolving {
+		why = "all that was agreed on together is ended: " + r.Reason
+	}
+	reason.SetText(cut(why))
 	err := provider.Terminate(ctx, p.Agreement, reason)
 	switch {
 	case err == nil || isUnknown(err):

@@ -14,6 +14,7 @@ import (
 	"github.com/portolan-project/portolan/internal/agreements/together"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store/mem"
+	"github.com/portolan-project/portolan/peers/peertest"
 )
 
 var (
@@ -24,20 +25,25 @@ var (
 // TestKills: whoever is killed at whatever step, with clocks that differ, a network that loses
 // messages and answers and is away for minutes: in the end all parts are observed or none is,
 // nothing else is held, and the coordinator's record says which.
-func TestKills(t *testing.T) {
+func TestKills(t *testing.T) { kills(t, false, *seeds) }
+
+// TestKillsBetweenGateways is TestKills where all is said through the doors of gateways, which tell each
+// other who they are and who asks.
+func TestKillsBetweenGateways(t *testing.T) { kills(t, true, 200) }
+
+func kills(t *testing.T, doors bool, n int) {
 	if *seed != 0 {
-		synctest.Test(t, func(t *testing.T) { t.Log(scenario(t, *seed)) })
+		synctest.Test(t, func(t *testing.T) { t.Log(scenario(t, *seed, doors)) })
 		return
 	}
-	n := *seeds
 	if testing.Short() {
 		n = 200
 	}
 	outcomes := map[string]int{}
 	for s := range n {
-		synctest.Test(t, func(t *testing.T) { outcomes[scenario(t, uint64(s)+1)]++ })
+		synctest.Test(t, func(t *testing.T) { outcomes[scenario(t, uint64(s)+1, doors)]++ })
 		if t.Failed() {
-			t.Fatalf("-run TestKills -seed %d repeats it", s+1)
+			t.Fatalf("-run %s$ -seed %d repeats it", t.Name(), s+1)
 		}
 	}
 	t.Log(outcomes)
@@ -49,7 +55,7 @@ func TestKills(t *testing.T) {
 }
 
 // scenario lets one coordination live through what its seed has for it, and says how it ended.
-func scenario(t *testing.T, seed uint64) string {
+func scenario(t *testing.T, seed uint64, doors bool) string {
 	dice := rand.New(rand.NewPCG(seed, 1))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -59,6 +65,10 @@ func scenario(t *testing.T, seed uint64) string {
 
 	const margin = 10 * time.Second
 	names := []string{"a", "b", "c"}[:2+dice.IntN(2)]
+	var keys *peertest.Keys
+	if doors {
+		keys = peertest.NewKeys("gateway", "a", "b", "c")
+	}
 	net := &network{sites: map[string]*process{}}
 	skews := map[string]time.Duration{}
 	stores := map[string]*mem.Store{}
@@ -82,7 +92,7 @@ func scenario(t *testing.T, seed uint64) string {
 		if name == full {
 			cpus = 2
 		}
-		p := &process{name: name, st: st, kills: kills(), boot: bootSite(cpus, skews[name])}
+		p := &process{name: name, st: st, keys: keys, kills: kills(), boot: bootSite(cpus, skews[name])}
 		net.sites[name] = p
 		plan.Parts = append(plan.Parts, together.Part{Name: "part " + name, Provider: name, Offer: offered(t, 3)})
 	}
@@ -106,7 +116,7 @@ func scenario(t *testing.T, seed uint64) string {
 	}
 	home := mem.New()
 	defer func() { _ = home.Close() }()
-	gateway := &process{name: "gateway", st: home, kills: kills(), boot: bootCoordinator(net, together.Options{Margin: margin})}
+	gateway := &process{name: "gateway", st: home, keys: keys, kills: kills(), boot: bootCoordinator(net, together.Options{Margin: margin})}
 	if dice.IntN(2) == 0 {
 		plan.Deadline = time.Now().Add(time.Duration(1 + dice.Int64N(int64(time.Minute))))
 	}
@@ -142,7 +152,7 @@ func scenario(t *testing.T, seed uint64) string {
 	time.Sleep(20 * time.Minute) // whatever was on its way has arrived, and what was held is over
 	synctest.Wait()
 
-	c, err2 := together.New(home, together.Options{Dial: func(context.Context, string, string) (together.Provider, error) { return nil, nil }})
+	c, err2 := together.New(home, together.Options{Dial: func(context.Context, string, string, string) (together.Provider, error) { return nil, nil }})
 	if err2 != nil {
 		t.Fatal(err2)
 	}

@@ -128,7 +128,7 @@ func TestProcessesKilled(t *testing.T) {
 	defer func() { _ = st.Close() }()
 	c, err := together.New(st, together.Options{
 		Margin: 300 * time.Millisecond, Patience: 500 * time.Millisecond, // so that some come too late
-		Dial: func(_ context.Context, _, provider string) (together.Provider, error) {
+		Dial: func(_ context.Context, _, provider, _ string) (together.Provider, error) {
 			return agreement.NewClient(&soap.Client{URL: "http://" + *sites[provider].address.Load() + "/agreement", Transport: transport, Retries: -1}), nil
 		},
 	})

@@ -55,6 +55,7 @@ type Plan struct {
 type Part struct {
 	Name     string // unlike those of the others
 	Provider string // where, as Options.Dial knows it
+	VO       string // for which the owner acts there; "" is none. It is for Options.Dial
 	Offer    agreement.Offer
 }
 
@@ -73,11 +74,16 @@ func (o Outcome) Committed() bool { return o.State == Committed }
 type PartOutcome struct {
 	Name      string    `json:"name"`
 	Provider  string    `json:"provider"`
+	VO        string    `json:"vo,omitempty"`
 	Agreement string    `json:"agreement,omitempty"` // its key at the provider; "": there was none, or it was never told
 	State     PartState `json:"state"`
 	Reason    string    `json:"reason,omitempty"`   // why it was refused or lost
 	Earliest  time.Time `json:"earliest,omitzero"`  // when the provider could, if it said so
 	Confirmed time.Time `json:"confirmed,omitzero"` // when it was
+
+	// Code and Kind say what the refusal was, where there was one: Kind in the words of fail.Kind.
+	Code agreement.Code `json:"code,omitempty"`
+	Kind string         `json:"kind,omitempty"`
 }
 
 // Record is a coordination as it is kept. It is never changed in place.
@@ -92,6 +98,7 @@ type Record struct {
 	Changed  time.Time     `json:"changed"`
 	Decided  time.Time     `json:"decided,omitzero"`
 	Ended    time.Time     `json:"ended,omitzero"`
+	Asked    time.Time     `json:"asked,omitzero"` // when its end was
 	Deadline time.Time     `json:"deadline"`
 	Until    time.Time     `json:"until"` // when providers let go what is not confirmed
 	Parts    []PartOutcome `json:"parts"`
@@ -124,6 +131,9 @@ func (r *Record) step(now time.Time, e Event, reason string) error {
 		r.Decided = now
 	}
 	r.State = to
+	if e == Dissolve {
+		r.Asked, r.Ended = now, time.Time{}
+	}
 	if reason != "" && r.Reason == "" { // the first reason is what the rest follows from
 		r.Reason = cut(reason)
 	}
@@ -234,6 +244,8 @@ func (c *Coordinator) record(p *Plan, now time.Time) (*Record, [][]byte, error) 
 			return refuse(fail.Invalid, "a part needs a name of 1 to %d bytes; that of the %d. has %d", MaxName, i+1, len(part.Name))
 		case seen[part.Name]:
 			return refuse(fail.Invalid, "two parts are called %q; give each a name of its own", part.Name)
+		case len(part.VO) > MaxName:
+			return refuse(fail.Invalid, "the part %q is for a VO whose name has %d bytes; it may have %d", part.Name, len(part.VO), MaxName)
 		case part.Provider == "" || len(part.Provider) > maxProvider:
 			return refuse(fail.Invalid, "the part %q needs a provider whose name has 1 to %d bytes", part.Name, maxProvider)
 		}
@@ -248,8 +260,11 @@ func (c *Coordinator) record(p *Plan, now time.Time) (*Record, [][]byte, error) 
 		offers = append(offers, doc)
 		sum([]byte(part.Name))
 		sum([]byte(part.Provider))
+		if part.VO != "" {
+			sum([]byte(part.VO))
+		}
 		sum(doc)
-		r.Parts = append(r.Parts, PartOutcome{Name: part.Name, Provider: part.Provider, State: PartAsked})
+		r.Parts = append(r.Parts, PartOutcome{Name: part.Name, Provider: part.Provider, VO: part.VO, State: PartAsked})
 	}
 	r.Digest = hex.EncodeToString(h.Sum(nil))
 	return r, offers, nil

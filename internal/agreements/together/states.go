@@ -17,6 +17,8 @@ const (
 	Aborted      State = "aborted"      // no part was binding ever
 	RolledBack   State = "rolled back"  // no part is binding any more
 	Unsettled    State = "unsettled"    // a provider was out of reach for so long that it is not known what it keeps
+	Dissolving   State = "dissolving"   // it was committed, and its end was asked for: the parts are terminated
+	Dissolved    State = "dissolved"    // all parts were asked to end, after they had been binding
 )
 
 // Event is what happens to a coordination.
@@ -32,6 +34,7 @@ const (
 	Lost         Event = "lost" // a part was let go before it was confirmed
 	AllGone      Event = "all gone"
 	GaveUp       Event = "gave up"
+	Dissolve     Event = "dissolve" // the owner asked for its end
 )
 
 // transitions is the life of a coordination; what it does not name is refused.
@@ -53,14 +56,21 @@ var transitions = map[State]map[Event]State{
 		AllGone: RolledBack,
 		GaveUp:  Unsettled,
 	},
-	Committed:  {},
+	Committed: {
+		Dissolve: Dissolving,
+	},
+	Dissolving: {
+		AllGone: Dissolved,
+		GaveUp:  Unsettled,
+	},
+	Dissolved:  {},
 	Aborted:    {},
 	RolledBack: {},
 	Unsettled:  {},
 }
 
-// Final says that nothing happens to a coordination in this state any more.
-func (s State) Final() bool { return len(transitions[s]) == 0 }
+// Final says that nothing happens to a coordination in this state any more, by itself.
+func (s State) Final() bool { return s == Committed || len(transitions[s]) == 0 }
 
 // next gives the state after an event.
 func next(id string, s State, e Event) (State, error) {

@@ -116,7 +116,7 @@ var (
 // open gives a coordinator of these providers that runs; stop ends it.
 func open(t testing.TB, st store.Records, o together.Options, providers map[string]*fake) (c *together.Coordinator, stop func()) {
 	t.Helper()
-	o.Dial = func(_ context.Context, who, provider string) (together.Provider, error) {
+	o.Dial = func(_ context.Context, who, provider, _ string) (together.Provider, error) {
 		if f := providers[provider]; f != nil && who == owner {
 			return f, nil
 		}
@@ -469,7 +469,7 @@ func TestBounds(t *testing.T) {
 		"times of a coord": {Retention: -1},
 	} {
 		if words != "set Dial" {
-			o.Dial = func(context.Context, string, string) (together.Provider, error) { return nil, nil }
+			o.Dial = func(context.Context, string, string, string) (together.Provider, error) { return nil, nil }
 		}
 		if _, err := together.New(nil, o); !fail.Is(err, fail.Invalid) || !strings.Contains(fail.Sentence(err), words) {
 			t.Errorf("want %q: %v", words, err)

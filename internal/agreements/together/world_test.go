@@ -17,11 +17,16 @@ import (
 
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/calendar"
+	"github.com/portolan-project/portolan/internal/agreements/door"
 	"github.com/portolan-project/portolan/internal/agreements/engine"
 	"github.com/portolan-project/portolan/internal/agreements/together"
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/identity"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/peers"
+	"github.com/portolan-project/portolan/peers/members"
+	"github.com/portolan-project/portolan/peers/peertest"
 )
 
 const (
@@ -191,11 +196,31 @@ func (s *service) Terminate(ctx context.Context, key string, _ *etree.Element) e
 	return err
 }
 
+// doorOf is the door of a domain that is a peer of all others.
+func doorOf(keys *peertest.Keys, domain string, way func(string) (http.RoundTripper, error)) *door.Door {
+	return door.New(door.Options{
+		Domain: domain, Trust: keys.Trust(domain), Users: nameless{}, Transport: way,
+		Member: func(d string) (members.Member, bool) {
+			return members.Member{Peer: peers.Peer{Domain: d, URL: "http://" + d + ".example/peer", Provides: true, Consumes: true}, Agreements: true}, true
+		},
+	})
+}
+
+// nameless vouches for everybody, and takes them as who they are.
+type nameless struct{}
+
+func (nameless) VouchAsking(_, user, _ string) ([]byte, error) { return []byte(user), nil }
+
+func (nameless) TakeAsking(_, vo string, assertion []byte) (identity.Local, error) {
+	return identity.Local{Owner: string(assertion), Account: "nobody", VO: vo}, nil
+}
+
 // process is a gateway that is killed and comes back; what it stored is all that stays.
 type process struct {
 	name  string
 	st    store.Records
 	kills []kill
+	keys  *peertest.Keys // of the doors by which it talks to others; nil: it has none
 	// boot gives what lives while ctx does.
 	boot func(ctx context.Context, p *process, st store.Records, l *life, wg *sync.WaitGroup) error
 
@@ -268,6 +293,10 @@ func bootSite(cpus int64, skew time.Duration) func(context.Context, *process, st
 		if err != nil {
 			return err
 		}
+		if p.keys != nil {
+			p.set(l, doorOf(p.keys, p.name, nil).Handler(svc, nil, door.ServeOptions{}), nil)
+			return nil
+		}
 		p.set(l, agreement.NewServer(svc, agreement.ServerOptions{Verifier: soap.DevVerifier{}, Now: now}), nil)
 		return nil
 	}
@@ -277,10 +306,17 @@ func bootSite(cpus int64, skew time.Duration) func(context.Context, *process, st
 func bootCoordinator(n *network, o together.Options) func(context.Context, *process, store.Records, *life, *sync.WaitGroup) error {
 	return func(ctx context.Context, p *process, st store.Records, l *life, wg *sync.WaitGroup) error {
 		o := o
-		o.Dial = func(_ context.Context, _, provider string) (together.Provider, error) {
+		var out *door.Door
+		if p.keys != nil {
+			out = doorOf(p.keys, p.name, func(domain string) (http.RoundTripper, error) { return &link{n, l, n.sites[domain]}, nil })
+		}
+		o.Dial = func(_ context.Context, who, provider, _ string) (together.Provider, error) {
 			site := n.sites[provider]
 			if site == nil {
 				return nil, fail.Errorf("test", fail.NotFound, provider, "nobody knows a provider %q", provider)
+			}
+			if out != nil {
+				return out.Dial(ctx, provider, &door.User{Name: who})
 			}
 			return agreement.NewClient(&soap.Client{URL: "http://" + provider + ".example/agreement", Transport: &link{n, l, site}, Retries: -1}), nil
 		}

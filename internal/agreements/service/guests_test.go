@@ -1,0 +1,122 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/portolan-project/portolan/adapters/fake"
+	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/broker"
+	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/xmldoc"
+	"github.com/portolan-project/portolan/resourcemodel"
+)
+
+// host lets guests have what is at one site, and no jobs where it says so.
+type host struct {
+	mu     sync.Mutex
+	site   string
+	closed string
+	asked  []string
+}
+
+func (h *host) View(who soap.Principal, m *resourcemodel.Snapshot) (*resourcemodel.Snapshot, error) {
+	if who.Domain != "fiu" {
+		return nil, fail.Errorf("test", fail.Denied, "", "the domain %s is no peer", who.Domain)
+	}
+	var gone []resourcemodel.Change
+	for s := range m.Sites() {
+		if s.Site != h.site {
+			gone = append(gone, resourcemodel.Change{Key: s.Key, Gone: true})
+		}
+	}
+	return m.Apply(resourcemodel.Delta{Revision: m.Revision() + 1, At: m.At(), Changes: gone})
+}
+
+func (h *host) Admit(who soap.Principal, vo string, job bool, cpus int64, wall time.Duration) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.asked = append(h.asked, fmt.Sprintf("%s %q %t %d %s", who.Name, vo, job, cpus, wall))
+	if h.closed != "" {
+		return fail.Errorf("test", fail.NotAccepting, "", "%s", h.closed)
+	}
+	return nil
+}
+
+// TestGuests: those of other domains get what they may, run as who they are here, and see their own.
+func TestGuests(t *testing.T) {
+	h := &host{site: "there"}
+	sites := []site{{name: "here", world: fake.NewWorld(4)}, {name: "there", world: fake.NewWorld(4)}}
+	ada := soap.WithPrincipal(context.Background(), soap.Principal{Name: "ada@fiu", Method: "tls", Domain: "fiu", Account: "guest"})
+	alone(t, sites, func(t *testing.T, g *gateway) {
+		g.until("both sites are known", func() bool { return len(g.engine.Pools()) > 1 })
+		list, err := g.Templates(ada)
+		if err != nil || len(list) == 0 {
+			t.Fatal(list, err)
+		}
+		named := map[string]agreement.Template{}
+		for _, x := range list {
+			named[x.Name] = x
+		}
+		if _, ok := named["finish-by@there/fake"]; !ok || named["finish-by@here/fake"].Name != "" {
+			t.Errorf("they are shown %d templates: %+v", len(list), named)
+		}
+		offer := func(ctx context.Context, o offering) (string, error) {
+			doc := xmldoc.Marshal(o.Encode())
+			parsed, err := agreement.ParseOffer(doc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return g.Create(ctx, &agreement.CreateRequest{Offer: *parsed, Received: doc})
+		}
+		soon := func(template string) offering {
+			return g.by("ada", template).say("job", job("sleep 600", time.Hour, 2)).say("finishBy", finishBy(time.Now().Add(3*time.Hour)))
+		}
+		if _, err := offer(ada, soon("finish-by@here/fake")); !fail.Is(err, fail.NotFound) {
+			t.Errorf("at a site that they are not shown: %v", err)
+		}
+		key, err := offer(ada, soon("finish-by@there/fake"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := `ada@fiu "" true 2 1h0m0s`; len(h.asked) == 0 || h.asked[len(h.asked)-1] != want {
+			t.Errorf("it was asked for %q", h.asked)
+		}
+		if _, err := g.Agreement(as1("ada"), key); !fail.Is(err, fail.NotFound) {
+			t.Errorf("another sees it: %v", err)
+		}
+		r := g.ends(key)
+		if r.State != agreement.Complete || r.Owner != "ada@fiu" || len(r.Jobs) != 1 {
+			t.Fatalf("%+v\n%s", r, g.story(key))
+		}
+		recs, err := g.st.Get(t.Context(), r.Jobs[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := recs[r.Jobs[0]].Status.Promise; p == nil || p.Account != "guest" {
+			t.Errorf("the job is promised as %+v", p)
+		}
+		h.mu.Lock()
+		h.closed = "we are on holiday"
+		h.mu.Unlock()
+		if _, err := offer(ada, soon("finish-by@there/fake")); !fail.Is(err, fail.NotAccepting) || fail.Sentence(err) != `the term "job": we are on holiday` {
+			t.Errorf("%v", err)
+		}
+		if _, err := offer(as1("ada"), soon("finish-by@here/fake")); err != nil {
+			t.Errorf("our own users are not asked about: %v", err)
+		}
+		if _, err := g.Templates(soap.WithPrincipal(t.Context(), soap.Principal{Name: "eve@x", Domain: "x"})); !fail.Is(err, fail.Denied) {
+			t.Errorf("%v", err)
+		}
+	}, whole, func(_ *broker.Config, o *Options) { o.Guests = h })
+
+	alone(t, one(1), func(t *testing.T, g *gateway) {
+		if _, err := g.Templates(ada); !fail.Is(err, fail.Denied) {
+			t.Errorf("a gateway without guests: %v", err)
+		}
+	})
+}
