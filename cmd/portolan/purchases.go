@@ -52,6 +52,15 @@ func openPurchases(st store.Records, b *broker.Broker, gw *among.Gateway, k *pee
 	return &purchases{buyer: buyer, permit: b.Permit, known: known}, nil
 }
 
+// asDomain gives the agreement service of a domain, as our own domain asks it.
+func (a *agreements) asDomain(ctx context.Context, domain string) (purchase.Provider, error) {
+	c, err := a.door.Dial(ctx, domain, nil)
+	if err != nil {
+		return nil, err // and not a nil client
+	}
+	return c, nil
+}
+
 // orders says whom to tell of the standing orders: at once, and whenever they change.
 func (k *peerKeeper) orders(set func([]purchase.Order)) {
 	k.mu.Lock()

@@ -376,8 +376,17 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		board = newPeerBoard(peering, gw, b)
 		neighbour = board
 	}
+	var buying *purchases
+	var purchased console.Purchases // nil where nothing is bought, and not a nil pointer
+	if promises != nil && promises.door != nil {
+		if buying, err = openPurchases(st, b, gw, peering, promises.asDomain, log); err != nil {
+			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+		}
+		purchased = buying
+	}
 	api := console.New(b, console.Options{
 		Peers:         neighbour,
+		Purchases:     purchased,
 		Finder:        peering.finder(),
 		Configuration: keeper.shown,
 		Version:       v,
@@ -451,6 +460,9 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		group.Go(func() error { return peering.follow(working) })
 		group.Go(func() error { return peering.announce(working) })
 		group.Go(func() error { return board.follow(working) })
+		if buying != nil {
+			group.Go(func() error { return buying.buyer.Run(working) })
+		}
 		together, part := context.WithCancel(working)
 		defer part()
 		parted := make(chan struct{})

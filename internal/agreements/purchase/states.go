@@ -89,7 +89,7 @@ func next(id string, s State, e Event, outcome State) (State, error) {
 	if !ok {
 		return s, fail.Errorf("purchase", fail.Conflict, id, "the purchase is %s; %q does not happen to it then", s, string(e))
 	}
-	if e == Settled && outcome.Final() && outcome != Refused {
+	if e == Settled && (outcome == Released || outcome == Lost) {
 		return outcome, nil
 	}
 	return to, nil

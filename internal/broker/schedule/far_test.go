@@ -466,12 +466,12 @@ func TestBoughtRoom(t *testing.T) {
 		cpus int
 		want string
 	}{
-		"another VO's":       {Bought{Agreement: "a1", CPUs: 9, VO: "chem", Until: until}, 1, "a→own"},
-		"its own VO's":       {Bought{Agreement: "a1", CPUs: 9, VO: "bio", Until: until}, 1, "a→own b→fiu"},
-		"too wide":           {Bought{Agreement: "a1", CPUs: 3, Until: until}, 4, "b→bsc"},
-		"over":               {Bought{Agreement: "a1", CPUs: 3, Until: noon}, 1, "a→own"},
-		"as wide as may be":  {Bought{Agreement: "a1", CPUs: 4, Until: until}, 4, "b→fiu"},
-		"wider than its own": {Bought{Agreement: "a1", CPUs: 99, Until: until}, 5, ""},
+		"another VO's":      {Bought{Agreement: "a1", CPUs: 9, VO: "chem", Until: until}, 1, "a→own"},
+		"its own VO's":      {Bought{Agreement: "a1", CPUs: 9, VO: "bio", Until: until}, 1, "a→own b→fiu"},
+		"too wide":          {Bought{Agreement: "a1", CPUs: 3, Until: until}, 4, "b→bsc"},
+		"over":              {Bought{Agreement: "a1", CPUs: 3, Until: noon}, 1, "a→own"},
+		"as wide as may be": {Bought{Agreement: "a1", CPUs: 4, Until: until}, 4, "b→fiu"},
+		"on several nodes":  {Bought{Agreement: "a1", CPUs: 5, Until: until}, 5, "b→fiu"},
 	} {
 		w := at(c.b)
 		if c.cpus == 1 {
