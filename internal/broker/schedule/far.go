@@ -733,7 +733,7 @@ func (s *Scheduler) afar(e *Entry, c *class, now time.Time) string {
 // is whether anything tells.
 func (s *Scheduler) Back(id string, left time.Duration, known bool, now time.Time) (why string, room int, back bool) {
 	g := s.given[id]
-	if s.far == nil || g == nil || g.far == nil || len(s.jobs) > 0 {
+	if s.far == nil || g == nil || g.far == nil || len(s.jobs) > 0 || s.paid(g, now) {
 		return "", 0, false
 	}
 	c := &class{request: g.job.Request}
@@ -749,6 +749,20 @@ func (s *Scheduler) Back(id string, left time.Duration, known bool, now time.Tim
 	}
 	why, back = routing.Back(sit, s.far.peers.Policy, left, known)
 	return why, room, back
+}
+
+// paid reports whether a job has room at a peer that was bought for it: it is about to begin there, and
+// the room is paid for anyhow.
+func (s *Scheduler) paid(g *given, now time.Time) bool {
+	for i := range s.far.peers.Peers {
+		p := &s.far.peers.Peers[i]
+		if p.Site == g.place.Key {
+			return slices.ContainsFunc(p.Bought, func(b Bought) bool {
+				return now.Before(b.Until) && BoughtRoom(p.Site.Site, b.Agreement) == g.job.Room
+			})
+		}
+	}
+	return false
 }
 
 // FarWait gives how long a job that a peer has is expected to wait there.

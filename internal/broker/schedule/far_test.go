@@ -484,6 +484,26 @@ func TestBoughtRoom(t *testing.T) {
 	}
 }
 
+// TestBoughtStays: a job is not taken back from room that is ours; when that is over, it is like others.
+func TestBoughtStays(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.put(siteOf("own", 1, 1))
+	p := peersOf(routing.Policy{Overload: time.Second, Recover: time.Second}, "bsc")
+	p.Peers[0].Bought = []Bought{{Agreement: "a1", CPUs: 1, Until: noon.Add(time.Hour)}}
+	w.s.SetPeers(p)
+	w.show("bsc", 1, 0, 9, resourcemodel.Full)
+	w.addSome("a", 2)
+	w.expect("a00→own a01→bsc", w.round(0))
+	w.s.Left("a00")
+	if why, _, back := w.s.Back("a01", time.Hour, true, w.now); back {
+		t.Error("it is taken back: " + why)
+	}
+	w.now = noon.Add(time.Hour)
+	if _, room, back := w.s.Back("a01", time.Hour, true, w.now); !back || room != 1 {
+		t.Error("the room is ours no more, and it is kept", room, back)
+	}
+}
+
 // TestBoughtHold: what a domain bought here is for the jobs that it names it for, and for nobody else's.
 func TestBoughtHold(t *testing.T) {
 	h := Hold{ID: "x/0", Agreement: "x", Key: resourcemodel.Key{Site: "own"}, Share: "all", CPUs: 2, From: noon, Until: noon.Add(time.Hour), Owner: "@home", ForDomain: "home"}
