@@ -42,7 +42,7 @@ func TestStandingOrders(t *testing.T) {
 		}
 		orders, wrong := p.orders()
 		if (len(orders) == 1) != (c.want == "") || !strings.Contains(wrong[0], c.want) {
-			t.Errorf("%s: %+v %q; want %q", c.entry, orders, wrong, c.want)
+			t.Errorf("%s: %+v %v; want %q", c.entry, orders, wrong, c.want)
 		}
 	}
 	var p peerConfig
@@ -51,7 +51,7 @@ func TestStandingOrders(t *testing.T) {
 	}
 	orders, wrong := p.orders()
 	if len(orders) != 1 || !strings.Contains(wrong[1], "two orders") {
-		t.Errorf("%+v %q", orders, wrong)
+		t.Errorf("%+v %v", orders, wrong)
 	}
 	o := orders[0]
 	if o.Name != "fiu.example" || o.Least != 16 || *o.MaxPrice != 12_500 || o.Daily.Start != 8*time.Hour || o.Daily.End != 18*time.Hour+30*time.Minute {

@@ -84,6 +84,9 @@ func (s *Service) holdsOf(r *engine.Record) (out []schedule.Hold, capacity bool)
 			continue
 		}
 		h := r.Plan.Holds[p.Holds[0]]
+		if domain != "" { // its jobs are as narrow as they may be: each CPU that it bought may be one
+			h.Slots = max(h.Slots, h.CPUs)
+		}
 		out = append(out, schedule.Hold{
 			ID: roomOf(r.ID, i), Agreement: r.ID, Key: resourcemodel.Key{Site: p.Site}, Share: p.Share,
 			Slots: int(h.Slots), CPUs: int(h.CPUs), From: h.From, Until: h.Until, Owner: r.Owner, VO: r.VO,
