@@ -166,6 +166,7 @@ func faultOf(err error, about bool, now time.Time) *soap.Fault {
 		f.Detail = []*etree.Element{e}
 		return f
 	}
+	f.Refused = name == continuing
 	f.Detail = []*etree.Element{baseFault(name, r, kind, now)}
 	return f
 }

@@ -2,14 +2,18 @@ package agreement_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/agreement/agreementtest"
+	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
 )
 
@@ -82,5 +86,44 @@ func TestEarliestCrossesTheWire(t *testing.T) {
 	r, ok := errors.AsType[*agreement.Refusal](err)
 	if !ok || r.Code != agreement.NoCapacity || !r.Earliest.Equal(agreementtest.Earliest) {
 		t.Fatalf("%v", err)
+	}
+}
+
+// refusing gives one error to whoever offers.
+type refusing struct {
+	agreementtest.Service
+	err error
+}
+
+func (s *refusing) Create(context.Context, *agreement.CreateRequest) (string, error) {
+	return "", s.err
+}
+
+// TestRefusalsAreLogged as what they are: nothing failed where there is no room, or what was asked for is not
+// allowed.
+func TestRefusalsAreLogged(t *testing.T) {
+	kinds := []fail.Kind{fail.Invalid, fail.Unsupported, fail.Denied, fail.NotFound, fail.Conflict, fail.NotAccepting, fail.Exhausted}
+	failures := []fail.Kind{fail.Internal, fail.Uncertain}
+	say := func(err error) string {
+		var log bytes.Buffer
+		w := &wire{h: agreement.NewServer(&refusing{err: err}, agreement.ServerOptions{Verifier: soap.DevVerifier{}, Log: slog.New(slog.NewTextHandler(&log, nil))})}
+		c := agreement.NewClient(&soap.Client{URL: address, Transport: w, Retries: -1})
+		if _, err := c.Create(t.Context(), &agreement.CreateRequest{Offer: agreementtest.Offer(agreementtest.Template())}); err == nil {
+			t.Fatal("it is accepted")
+		}
+		return log.String()
+	}
+	for _, k := range kinds {
+		if log := say(fail.Errorf("x", k, "", "a sentence")); !strings.Contains(log, "level=INFO") || strings.Contains(log, "level=ERROR") || !strings.Contains(log, "a sentence") {
+			t.Errorf("%s: %s", k, log)
+		}
+	}
+	if log := say(agreement.Refuse(agreement.NoCapacity, "no room")); !strings.Contains(log, "level=INFO") || strings.Contains(log, "level=ERROR") {
+		t.Errorf("no room: %s", log)
+	}
+	for _, k := range failures {
+		if log := say(fail.Errorf("x", k, "", "a sentence")); !strings.Contains(log, "level=ERROR") {
+			t.Errorf("%s: %s", k, log)
+		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/beevik/etree"
 	"golang.org/x/sync/errgroup"
+	"gopkg.in/yaml.v3"
 
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/door"
@@ -60,15 +61,46 @@ type agreementsConfig struct {
 	Availability float64 `yaml:"availability"`
 	// Unit is that of prices, penalties and budgets; without it, credit.
 	Unit string `yaml:"unit"`
-	// Budgets bound what a VO may spend on agreements, by name, in the unit, with up to three
-	// decimals; one that is not named has no bound.
-	Budgets map[string]float64 `yaml:"budgets"`
+	// Budgets bound what a VO may spend on agreements, by name: an amount alone, for all time, or
+	// an entry with a period; one that is not named has no bound.
+	Budgets map[string]budgetConfig `yaml:"budgets"`
 	// Templates is an absolute path of a directory whose files *.xml are templates of the
 	// administrator's own, each a wsag:Template.
 	Templates string `yaml:"templates"`
 	// Callbacks say where decisions on pending agreements may be told to (AgreementAcceptanceEPR):
 	// host names, *.DOMAIN, networks like 10.0.0.0/8, or loopback; without any, loopback.
 	Callbacks []string `yaml:"callbacks"`
+}
+
+// budgetConfig is what a VO may spend.
+type budgetConfig struct {
+	// Amount is in the unit, with up to three decimals.
+	Amount float64 `yaml:"amount"`
+	// Period is day, week (from Monday on) or month, each from midnight in UTC on; an agreement counts
+	// in the one in which its window begins. Without it, the amount is for all time.
+	Period string `yaml:"period"`
+}
+
+// UnmarshalYAML reads an amount alone, too.
+func (c *budgetConfig) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.MappingNode {
+		return n.Decode(&c.Amount)
+	}
+	amount := false
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		switch key := n.Content[i]; key.Value {
+		case "amount":
+			amount = true
+		case "period":
+		default:
+			return fmt.Errorf("line %d: field %s not found in a budget, which has amount and period", key.Line, key.Value)
+		}
+	}
+	if !amount {
+		return fmt.Errorf("line %d: a budget needs an amount", n.Line)
+	}
+	type plain budgetConfig
+	return n.Decode((*plain)(c))
 }
 
 // maxTemplateFiles bounds the administrator's templates, each of maxConfig bytes.
@@ -111,8 +143,12 @@ func (c *agreementsConfig) check(p *configProblems) {
 		p.add(0, "agreements.penalty: %g %s", c.Penalty, why)
 	}
 	for _, vo := range slices.Sorted(maps.Keys(c.Budgets)) {
-		if why := exact(c.Budgets[vo]); why != "" {
-			p.add(0, "agreements.budgets.%s: %g %s", vo, c.Budgets[vo], why)
+		of := c.Budgets[vo]
+		if why := exact(of.Amount); why != "" {
+			p.add(0, "agreements.budgets.%s: %g %s", vo, of.Amount, why)
+		}
+		if !engine.Period(of.Period).Valid() {
+			p.add(0, "agreements.budgets.%s.period: %q is none; write %s, %s or %s, or leave it out", vo, of.Period, engine.Day, engine.Week, engine.Month)
 		}
 		if vo == "" || len(vo) > engine.MaxName {
 			p.add(0, "agreements.budgets: %q is no name of a VO", vo)
@@ -214,6 +250,7 @@ func openAgreements(ctx context.Context, c *agreementsConfig, st store.Records, 
 	e, err := engine.New(ctx, st, engine.Options{
 		Replica: gatewayReplica, Log: log.With("part", "agreements"),
 		Horizon: s.Horizon + s.MaxWindow, // what may be put off begins within the horizon
+		Amount:  func(n int64) string { return service.Amount(n, s.Unit) },
 	})
 	if err != nil {
 		return nil, err
@@ -228,7 +265,7 @@ func (a *agreements) serves(st store.Records, b *broker.Broker, m *modelstore.Mo
 		return err
 	}
 	o := service.Options{
-		Engine: a.engine, Broker: b, Model: m, Settings: a.config.settings(), Own: own, Budgets: map[string]int64{},
+		Engine: a.engine, Broker: b, Model: m, Settings: a.config.settings(), Own: own, Budgets: map[string]service.Budget{},
 		Callbacks: a.config.Callbacks, Join: join, Log: log.With("part", "agreements"), Domain: identity.OwnerDomain,
 	}
 	if a.door = d; d != nil {
@@ -237,8 +274,8 @@ func (a *agreements) serves(st store.Records, b *broker.Broker, m *modelstore.Mo
 	if o.Callbacks == nil {
 		o.Callbacks = []string{"loopback"}
 	}
-	for vo, f := range a.config.Budgets {
-		o.Budgets[vo] = toThousandths(f)
+	for vo, of := range a.config.Budgets {
+		o.Budgets[vo] = service.Budget{Amount: toThousandths(of.Amount), Period: engine.Period(of.Period)}
 	}
 	if a.svc, err = service.New(o); err != nil {
 		return err

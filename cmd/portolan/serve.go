@@ -401,7 +401,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		"/bes/a/{id}": service, // where the references of activities point
 		"/metrics":    metrics.Handler(telemetry.Only("etcd_", prometheus.DefaultGatherer)),
 		"/healthz":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }),
-		"/readyz":     readiness(b, st),
+		"/readyz":     readiness(b, promises, st),
 	}
 	for _, p := range console.Paths() {
 		mounts[p] = api
@@ -436,13 +436,19 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 			return nil
 		}
 	})
-	select {
-	case <-b.Ready():
-	case <-failing.Done():
-		return &exitError{code: exitRefused, err: errors.New(sentence(group.Wait()))}
-	case <-ctx.Done():
-		stopWork()
-		return group.Wait()
+	up := []<-chan struct{}{b.Ready()}
+	if promises != nil {
+		up = append(up, promises.svc.Ready())
+	}
+	for _, ready := range up {
+		select {
+		case <-ready:
+		case <-failing.Done():
+			return &exitError{code: exitRefused, err: errors.New(sentence(group.Wait()))}
+		case <-ctx.Done():
+			stopWork()
+			return group.Wait()
+		}
 	}
 	server := soap.NewHTTPServer(handler, log.With("part", "http"))
 	requests, stopRequests := context.WithCancel(working)
@@ -539,13 +545,19 @@ func closed(what string, err error) error {
 }
 
 // readiness says whether new work can be taken.
-func readiness(b *broker.Broker, st store.Store) http.Handler {
+func readiness(b *broker.Broker, promises *agreements, st store.Store) http.Handler {
+	up := []<-chan struct{}{b.Ready()}
+	if promises != nil {
+		up = append(up, promises.svc.Ready())
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case <-b.Ready():
-		default:
-			http.Error(w, "starting", http.StatusServiceUnavailable)
-			return
+		for _, ready := range up {
+			select {
+			case <-ready:
+			default:
+				http.Error(w, "starting", http.StatusServiceUnavailable)
+				return
+			}
 		}
 		if err := st.Health(r.Context()); err != nil {
 			http.Error(w, sentence(err), http.StatusServiceUnavailable)

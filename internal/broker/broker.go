@@ -64,6 +64,7 @@ type Broker struct {
 	restless bool            // all of them are looked at, as a site came or went
 	rescues  map[string]bool // those that are to be run elsewhere, too
 	holds    []schedule.Hold // room that is promised
+	owning   map[string]bool // owners who hold some for themselves, without a VO
 	roomTold bool            // KeepRoom was called
 	kinds    map[kindKey]*kind
 	spare    spares

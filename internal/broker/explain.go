@@ -145,9 +145,9 @@ func (b *Broker) Match(ctx context.Context, doc []byte, vo string) (*MatchReport
 		return nil, errStarting
 	}
 	b.feedAll(now)
-	t := b.sched.Try(schedule.Entry{
-		Job: jobOf("", who.Name, now, 0, k), Attempt: 1, Queue: k.queue(), Avoid: k.avoid(nil),
-	}, now, mostVerdicts)
+	e := schedule.Entry{Job: jobOf("", who.Name, now, 0, k), Attempt: 1, Queue: k.queue(), Avoid: k.avoid(nil)}
+	e.Room = b.ownRoom(e.Owner, e.VO)
+	t := b.sched.Try(e, now, mostVerdicts)
 	why, could := b.against(k, nil)
 	out := &MatchReport{Verdicts: t.Verdicts, Could: len(could) > 0, Now: t.Now, Nearest: t.Waiting.Nearest, Model: b.believed()}
 	for i := range out.Verdicts {

@@ -101,14 +101,23 @@ func promisedWords(p *Promise) string {
 	return ", by the agreement " + p.Agreement + ", which promises it " + promiseOf(p)
 }
 
-// promiseOf says what is promised of a job: "to start by … and to finish by …".
-func promiseOf(p *Promise) string {
+// timesOf says by when what is promised of a job: "to start by … and to finish by …"; "" is by no time.
+func timesOf(p *Promise) string {
 	var all []string
 	if !p.StartBy.IsZero() {
 		all = append(all, "to start by "+p.StartBy.UTC().Format(time.RFC3339))
 	}
 	if !p.FinishBy.IsZero() {
 		all = append(all, "to finish by "+p.FinishBy.UTC().Format(time.RFC3339))
+	}
+	return strings.Join(all, " and ")
+}
+
+// promiseOf says what is promised of a job: the times, and where it has room.
+func promiseOf(p *Promise) string {
+	var all []string
+	if times := timesOf(p); times != "" {
+		all = append(all, times)
 	}
 	if p.Room != "" || len(p.Reservation) > 0 {
 		all = append(all, "room at the site "+p.Site)
@@ -193,14 +202,47 @@ func pinnedTo(j *job, site string) bool {
 
 // KeepRoom tells which room is promised to whom, in place of what was told before. It holds at once for
 // all that is placed from now on; jobs of others that have the room keep it. Nothing of it is
-// remembered: whoever keeps the agreements tells it after each start, see Config.AwaitRoom.
+// remembered: whoever keeps the agreements tells it after each start, see Config.AwaitRoom. What is placed
+// is counted under the lock under which it is decided, so that one broker gives no hold away twice; two
+// that place at the same sites in the same moment could, and so there is one in a domain.
 func (b *Broker) KeepRoom(holds []schedule.Hold) {
 	holds = slices.Clone(holds)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.holds, b.roomTold = holds, true
 	b.sched.SetHolds(holds)
+	b.setOwn(holds)
 	nudge(b.wakeDispatch)
+}
+
+// setOwn notes who holds room for themselves. Their jobs that wait enter the scheduler anew, as they
+// may have it by now, or no more: of others nobody needs to be told apart. The caller holds the lock.
+func (b *Broker) setOwn(holds []schedule.Hold) {
+	own := map[string]bool{}
+	for i := range holds {
+		if h := &holds[i]; h.ForVO && h.VO == "" && h.Owner != "" {
+			own[h.Owner] = true
+		}
+	}
+	was := b.owning
+	b.owning = own
+	if maps.Equal(was, own) {
+		return
+	}
+	for _, j := range b.jobs {
+		if o := j.rec.Owner; j.queued == waiting && was[o] != own[o] {
+			b.sched.Remove(j.rec.ID)
+			b.sched.Add(b.entry(j))
+		}
+	}
+}
+
+// ownRoom gives what an owner holds for jobs that are for no VO; "" is nothing. The caller holds the lock.
+func (b *Broker) ownRoom(owner, vo string) string {
+	if vo != "" || !b.owning[owner] {
+		return ""
+	}
+	return schedule.OwnRoom(owner)
 }
 
 // Outlook tells when a job with so many CPUs could start at the earliest at a share of a site (""
@@ -348,7 +390,8 @@ func (b *Broker) keepWaiting(j *job, now time.Time) (*fact, time.Time) {
 	}
 	length := j.kind.request.Need.WallTime
 	latest := schedule.LatestStart(p.StartBy, p.FinishBy, length)
-	danger, look := schedule.Endangered(latest, b.expected(p, j, now), now)
+	margin := schedule.Margin(maxTime(from, j.rec.Submitted), latest)
+	danger, look := schedule.Endangered(latest, margin, b.expected(p, j, now), now)
 	if from.After(now) && (look.IsZero() || from.Before(look)) {
 		look = from
 	}
@@ -358,9 +401,13 @@ func (b *Broker) keepWaiting(j *job, now time.Time) (*fact, time.Time) {
 	case !p.Pressed && from.After(now):
 		return nil, from // it may not have a place before
 	case !p.Pressed:
-		return &fact{event: Pressed, reason: fmt.Sprintf("its promise %s is in danger, as it must have started by %s: it goes first", promiseOf(p), latest.UTC().Format(time.RFC3339))}, time.Time{}
-	case pinned && latest.Sub(now) > schedule.PromiseMargin/2:
-		return nil, latest.Add(-schedule.PromiseMargin / 2)
+		why := ""
+		if !latest.Equal(p.StartBy) {
+			why = ", as it must have started by " + latest.UTC().Format(time.RFC3339)
+		}
+		return &fact{event: Pressed, reason: fmt.Sprintf("its promise %s is in danger%s: it goes first", timesOf(p), why)}, time.Time{}
+	case pinned && latest.Sub(now) > margin/2:
+		return nil, latest.Add(-margin / 2)
 	case pinned && b.another(j):
 		return &fact{event: Loosened, reason: "the site " + p.Site + " of its agreement has no room for it in time: another is tried so that the promise holds"}, time.Time{}
 	case pinned && now.Before(latest):
@@ -424,7 +471,8 @@ func (b *Broker) keepPlaced(j *job, now time.Time) (*fact, time.Time) {
 	if !st.Started.IsZero() {
 		latest = schedule.LatestStart(time.Time{}, p.FinishBy, at.Length) // of a second run
 	}
-	danger, look := schedule.Endangered(latest, 0, now)
+	margin := schedule.Margin(maxTime(p.NotBefore, j.rec.Submitted), latest)
+	danger, look := schedule.Endangered(latest, margin, 0, now)
 	if !danger {
 		return nil, look
 	}
@@ -436,7 +484,7 @@ func (b *Broker) keepPlaced(j *job, now time.Time) (*fact, time.Time) {
 		why = outage
 	}
 	f := &fact{event: Pressed, place: resourcemodel.Place{Key: resourcemodel.Key{Site: at.Site}}}
-	f.reason = fmt.Sprintf("its promise %s is in danger at the site %s (%s)", promiseOf(p), at.Site, why)
+	f.reason = fmt.Sprintf("its promise %s is in danger at the site %s (%s)", timesOf(p), at.Site, why)
 	switch {
 	case !at.Rerunnable:
 		f.reason += "; it is not run elsewhere, too, as its document does not say that it is Rerunnable"
@@ -530,7 +578,7 @@ func (b *Broker) rescueOne(id string, k *kind, now time.Time) {
 	b.births = append(b.births, birth{copied, j, k, place, e.CPUs, "as its promise is in danger"})
 	b.inbox = append(b.inbox, input{id: id, facts: stillPromised(fact{
 		event: Pressed, place: resourcemodel.Place{Key: resourcemodel.Key{Site: st.Placement.Site}},
-		reason: fmt.Sprintf("its promise %s is in danger at the site %s: a replica of it is tried at the site %s", promiseOf(st.Promise), st.Placement.Site, place.Site),
+		reason: fmt.Sprintf("its promise %s is in danger at the site %s: a replica of it is tried at the site %s", timesOf(st.Promise), st.Placement.Site, place.Site),
 	})})
 	nudge(b.wakeCommit)
 }

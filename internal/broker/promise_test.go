@@ -154,6 +154,42 @@ func TestPromiseInDanger(t *testing.T) {
 	}
 }
 
+// A window that opens is no danger to the job that has it: it starts in it, and nothing is said. Where it can't,
+// that is said once half of the time that is left has passed; and each place is named once.
+func TestWindowOpensWithoutDanger(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := onOne(t, fake.NewWorld(2))
+		from := time.Now().Add(time.Hour)
+		window := func(name string) *Promised {
+			return g.promise(name, timed("sleep 50", 10*time.Minute, ""), Promise{NotBefore: from, StartBy: from.Add(5 * time.Minute), Site: "here", Room: name})
+		}
+		hold := schedule.Hold{ID: "a", Key: resourcemodel.Key{Site: "here"}, Share: "fake", Slots: 1, CPUs: 1, From: from, Until: from.Add(time.Hour), Owner: "ada"}
+		g.KeepRoom([]schedule.Hold{hold})
+		a := window("a")
+		if s := g.until(a.Activity, bes.Finished, ""); s.Details.Started.Before(from) || s.Details.Started.After(from.Add(time.Minute)) {
+			t.Errorf("%+v", s.Details)
+		}
+		if why := g.lines(a.Activity, Pressed); why != nil {
+			t.Errorf("there was no danger: %q", why)
+		}
+		from = time.Now().Add(time.Hour)
+		for range 2 {
+			g.submit("sleep 7200") // of nobody knows how long
+		}
+		time.Sleep(time.Minute)
+		b := window("b")
+		time.Sleep(time.Until(from.Add(150*time.Second - time.Second)))
+		if why := g.lines(b.Activity, Pressed); why != nil {
+			t.Errorf("there is time left: %q", why)
+		}
+		time.Sleep(time.Minute)
+		want := "its promise to start by " + from.Add(5*time.Minute).UTC().Format(time.RFC3339) + " is in danger: it goes first"
+		if why := g.lines(b.Activity, Pressed); len(why) != 1 || why[0] != want {
+			t.Errorf("%q, want %q", why, want)
+		}
+	})
+}
+
 func deadline(at time.Time) string {
 	return `<q:Deadline>` + at.UTC().Format(time.RFC3339) + `</q:Deadline>`
 }
@@ -281,6 +317,48 @@ func TestCapacityOfAVO(t *testing.T) {
 	})
 }
 
+// What an owner holds without a VO is for the owner's jobs that are for none, those that waited before it was held
+// too, and for nobody else's.
+func TestCapacityOfAnOwner(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := onOne(t, fake.NewWorld(2))
+		g.KeepRoom(nil)
+		now := time.Now()
+		busy := []soap.EPR{g.submit("sleep 120"), g.submit("sleep 120")}
+		for _, e := range busy {
+			g.until(e, bes.Running, "Executing")
+		}
+		doc := timed("sleep 50", time.Minute, "")
+		other := g.must("bob", doc)
+		early := g.must("ada", doc)
+		g.KeepRoom([]schedule.Hold{{ID: "r", Key: resourcemodel.Key{Site: "here"}, Share: "fake", Slots: 2, From: now, Until: now.Add(time.Hour), Owner: "ada", ForVO: true}})
+		m, err := g.Match(as("bob"), doc, "")
+		if err != nil || m.Now {
+			t.Errorf("%v %+v", err, m)
+		}
+		g.until(early, bes.Finished, "")
+		for range 3 {
+			g.until(g.must("ada", doc), bes.Finished, "")
+		}
+		if m, err := g.Match(as("ada"), doc, ""); err != nil || !m.Now {
+			t.Errorf("%v %+v", err, m)
+		}
+		bio := g.must("ada", timed("sleep 50", time.Minute, "<q:VO>bio</q:VO>"))
+		time.Sleep(time.Until(now.Add(59 * time.Minute)))
+		if s := g.status(bio); s.State != bes.Pending || !strings.Contains(s.Details.Reason, "promised") {
+			t.Errorf("%+v", s)
+		}
+		rs, err := g.GetActivityStatuses(as("bob"), &bes.StatusRequest{Activities: []soap.EPR{other}})
+		if err != nil || rs[0].Err != nil || rs[0].Status.State != bes.Pending {
+			t.Errorf("another's job has it: %v %+v", err, rs)
+		}
+		g.until(bio, bes.Finished, "")
+		late := g.must("ada", doc)
+		g.KeepRoom(nil)
+		g.until(late, bes.Finished, "")
+	})
+}
+
 // The site of an agreement goes while its job waits for it: another is tried, the clock runs on, and a start of
 // the gateway in between changes nothing.
 func TestPromiseMovesOn(t *testing.T) {
@@ -380,7 +458,7 @@ func TestPromiseOfAKilledSite(t *testing.T) {
 		if why := g.lines(again.Activity, Copied); len(why) != 1 || !strings.Contains(why[0], "as its promise is in danger") {
 			t.Errorf("%q", why)
 		}
-		if why := g.lines(once.Activity, Pressed); len(why) != 1 || !strings.Contains(why[0], "does not say that it is Rerunnable") {
+		if why := g.lines(once.Activity, Pressed); len(why) != 1 || !strings.Contains(why[0], "does not say that it is Rerunnable") || strings.Count(why[0], "at the site here") != 1 {
 			t.Errorf("%q", why)
 		}
 		a.Up()

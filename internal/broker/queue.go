@@ -66,8 +66,11 @@ func (b *Broker) entry(j *job) schedule.Entry {
 		Job: jobOf(j.rec.ID, j.rec.Owner, j.rec.Submitted, st.Class, k), Attempt: st.Attempt + 1,
 		Queue: k.queue(), NotBefore: st.NotBefore, Avoid: k.avoid(out), Later: later, Way: k.way(),
 	}
-	if st.Promise != nil {
+	switch {
+	case st.Promise != nil:
 		promisedEntry(&e, st.Promise)
+	case st.Foreign == nil:
+		e.Room = b.ownRoom(e.Owner, e.VO)
 	}
 	if f := st.Foreign; f != nil && f.Agreement != "" {
 		e.Room = schedule.BoughtRoom(f.From, f.Agreement)

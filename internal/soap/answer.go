@@ -132,7 +132,7 @@ func (x *exchange) logFault(f *Fault, cause error, ref string) {
 	if cause != nil {
 		attrs = append(attrs, "err", cause)
 	}
-	if f.Code == Receiver && f.RetryAfter == 0 {
+	if f.Code == Receiver && f.RetryAfter == 0 && !f.Refused {
 		x.e.log().Error("a SOAP request failed", attrs...)
 		return
 	}

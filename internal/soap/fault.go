@@ -37,6 +37,9 @@ type Fault struct {
 	Action       string           // wsa:Action of the reply; "" lets the endpoint choose
 	Status       int              // HTTP status; 0 lets the version and the code decide
 	RetryAfter   time.Duration    // for overload: sent as Retry-After
+	// Refused says that the request was understood and refused, so that nothing failed, whatever the
+	// code: an endpoint logs it as that. It is not sent.
+	Refused bool
 }
 
 // Error gives the reason.

@@ -192,8 +192,12 @@ func (d *Door) View(who soap.Principal, m *resourcemodel.Snapshot) (*resourcemod
 	if len(gone) == 0 {
 		return m, nil
 	}
-	return m.Apply(resourcemodel.Delta{Revision: m.Revision() + 1, At: m.At(), Changes: gone})
+	return m.Apply(resourcemodel.Delta{Revision: m.Revision() + apart, At: m.At(), Changes: gone})
 }
+
+// apart keeps the revisions of what guests are shown from those of the model: what is remembered of
+// one must not be taken for the other's.
+const apart = 1 << 40
 
 // Admit says why a guest may not have a service: a job, or else capacity, of so many CPUs for so long.
 func (d *Door) Admit(who soap.Principal, vo string, job bool, cpus int64, wall time.Duration) error {

@@ -25,6 +25,8 @@ type Options struct {
 	Replica string // our name; "" is "gateway"
 	Log     *slog.Logger
 	Now     func() time.Time // nil is time.Now
+	// Amount writes an amount of an account for people; nil is as the number that it is.
+	Amount func(int64) string
 	// Horizon is how far ahead anything is promised; 0 is 90 days.
 	Horizon time.Duration
 	// Retention is how long an agreement that has ended is kept; 0 is 30 days.
@@ -51,6 +53,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Amount == nil {
+		o.Amount = func(n int64) string { return strconv.FormatInt(n, 10) }
 	}
 	for _, d := range []struct {
 		of *time.Duration
@@ -387,6 +392,16 @@ func (e *Engine) List(ctx context.Context, owner, before string, limit int) ([]R
 		}
 	}
 	return out, nil
+}
+
+// Ended calls each with the agreements that have ended and are kept, by id; the store is read for it.
+// Records that are damaged are left out.
+func (e *Engine) Ended(ctx context.Context, each func(*Record)) error {
+	return e.scan(ctx, func(v store.Record) {
+		if r, err := decode(v.Value, v.Revision); err == nil && r.Final() {
+			each(r)
+		}
+	})
 }
 
 // Live gives the agreements that are not final, by id.

@@ -19,7 +19,8 @@ type NoRoom struct {
 	// horizon.
 	Earliest time.Time
 	Pool     string // where the room is lacking
-	Sentence string // for a person
+	Lack     string // of what there is no room, for a person
+	Sentence string // that, and from when on there is
 	id, op   string
 }
 
@@ -198,9 +199,9 @@ func (b *batch) noRoom(op, id string, plans []Plan) error {
 	for _, p := range plans {
 		if e.Pool == "" {
 			e.Pool = b.e.book.Lacking(p.Holds)
-			e.Sentence = "there is no room for " + describe(p.Holds, e.Pool)
+			e.Lack = "there is no room for " + describe(p.Holds, e.Pool)
 			if !p.StartBy.IsZero() {
-				e.Sentence += ", beginning by " + p.StartBy.UTC().Format(time.RFC3339)
+				e.Lack += ", beginning by " + p.StartBy.UTC().Format(time.RFC3339)
 			}
 		}
 		if shift, ok := b.e.book.Earliest(p.Holds, b.e.opts.Horizon, horizon); ok {
@@ -210,9 +211,9 @@ func (b *batch) noRoom(op, id string, plans []Plan) error {
 		}
 	}
 	if e.Earliest.IsZero() {
-		e.Sentence += "; nor is there before " + horizon.UTC().Format(time.RFC3339) + ": ask for less, or for another place"
+		e.Sentence = e.Lack + "; nor is there before " + horizon.UTC().Format(time.RFC3339) + ": ask for less, or for another place"
 	} else {
-		e.Sentence += "; there is from " + e.Earliest.Format(time.RFC3339) + " on"
+		e.Sentence = e.Lack + "; there is from " + e.Earliest.Format(time.RFC3339) + " on"
 	}
 	return e
 }

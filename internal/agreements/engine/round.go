@@ -329,7 +329,11 @@ func (b *batch) size() (changes, bytes int) {
 		changes++
 		bytes += 256 + 160*len(d.fence.Pool.Outages)
 	}
-	return changes + len(b.accounts), bytes + 256*len(b.accounts)
+	for _, d := range b.accounts {
+		changes++
+		bytes += 256 + 64*len(d.Days)
+	}
+	return changes, bytes
 }
 
 // seal writes out the drafts that the work changed.
@@ -403,15 +407,17 @@ func (b *batch) existing(op, id string) (*draft, error) {
 // set changes an agreement, with what is held and committed for it. nil removes it.
 func (b *batch) set(d *draft, rec *Record) error {
 	var vo string
-	var committed, spent int64
+	var committed, freed, spent int64
+	var at, freedAt time.Time // by whose periods they count
 	var before, after []calendar.Hold
 	if old := d.rec; old != nil {
 		vo, before = old.VO, old.holds()
-		committed -= old.price()
+		freed, freedAt = old.price(), old.counts()
+		at = freedAt
 	}
 	if rec != nil {
 		vo, after = rec.VO, rec.holds()
-		committed += rec.price()
+		committed, at = rec.price(), rec.counts()
 		if rec.Final() && d.rec != nil && !d.rec.Final() {
 			spent = rec.Due
 		}
@@ -419,8 +425,14 @@ func (b *batch) set(d *draft, rec *Record) error {
 			rec.Stamps = append([]string{b.stamp}, rec.Stamps[:min(len(rec.Stamps), maxStamps-1)]...)
 		}
 	}
-	if committed != 0 || spent != 0 {
-		if err := b.charge(vo, committed, spent); err != nil {
+	if freed != 0 && !at.Equal(freedAt) { // it is moved to another time
+		if err := b.charge(vo, freedAt, -freed, 0); err != nil {
+			return err
+		}
+		freed = 0
+	}
+	if committed -= freed; committed != 0 || spent != 0 {
+		if err := b.charge(vo, at, committed, spent); err != nil {
 			return err
 		}
 	}

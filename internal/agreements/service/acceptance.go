@@ -163,6 +163,28 @@ func decided(r *engine.Record) (accepted, known bool) {
 	return false, false
 }
 
+// untold reports whether who offered an agreement is to be told of its decision, and was not yet.
+func untold(r *engine.Record) bool {
+	if _, known := decided(r); !known || r.Plan == nil {
+		return false
+	}
+	n, err := noteOf(r)
+	d, derr := detailOf(r)
+	return err == nil && derr == nil && d.Acceptance != "" && !n.Told
+}
+
+// untoldLoop looks once for decisions on agreements that have ended and that nobody was told of when
+// the gateway before this one went.
+func (s *Service) untoldLoop(ctx context.Context) error {
+	return s.insist(ctx, "decisions that are to be told", func() error {
+		return s.e.Ended(ctx, func(r *engine.Record) {
+			if untold(r) {
+				s.work.add(r.ID, time.Time{})
+			}
+		})
+	})
+}
+
 // tellDecision tells who offered an agreement how it was decided, and gives when to try again.
 func (s *Service) tellDecision(ctx context.Context, id string) time.Time {
 	r, err := s.e.Get(ctx, id)
@@ -172,29 +194,39 @@ func (s *Service) tellDecision(ctx context.Context, id string) time.Time {
 		}
 		return time.Time{}
 	}
-	n, err := noteOf(&r)
-	accepted, known := decided(&r)
-	d, derr := detailOf(&r)
-	if err != nil || derr != nil || n.Told || !known || d.Acceptance == "" || !s.e.Responsible(id) {
+	if !untold(&r) || !s.e.Responsible(id) {
 		return time.Time{}
 	}
+	n, err := noteOf(&r)
+	if err != nil {
+		return time.Time{}
+	}
+	d, err := detailOf(&r)
+	if err != nil {
+		return time.Time{}
+	}
+	if s.now().Before(n.Again) { // as it was before a start, too
+		return n.Again
+	}
+	accepted, _ := decided(&r)
 	failed := s.call(ctx, &r, d.Acceptance, accepted)
 	if ctx.Err() != nil {
 		return time.Time{}
 	}
 	tries := n.Tries + 1
+	again := s.now().Add(firstRetry << (tries - 1))
 	_, err = s.e.Update(ctx, id, func(r *engine.Record) error {
 		n, err := noteOf(r)
 		if err != nil {
 			return err
 		}
-		n.Tries = tries
+		n.Tries, n.Again = tries, again
 		switch {
 		case failed == nil:
-			n.Told = true
+			n.Told, n.Again = true, time.Time{}
 			r.Tell(s.now(), "told", "who offered it was told of the decision")
 		case tries >= mostTries || !passing(failed):
-			n.Told = true
+			n.Told, n.Again = true, time.Time{}
 			r.Tell(s.now(), "not told", "who offered it could not be told of the decision: "+fail.Sentence(failed))
 		}
 		return n.encode(r)
@@ -205,7 +237,7 @@ func (s *Service) tellDecision(ctx context.Context, id string) time.Time {
 	if failed == nil || tries >= mostTries || !passing(failed) {
 		return time.Time{}
 	}
-	return s.now().Add(firstRetry << (tries - 1))
+	return again
 }
 
 // call tells a decision once.

@@ -191,6 +191,128 @@ func TestPendingIsRejected(t *testing.T) {
 	}, calls, whole)
 }
 
+// A decision that could not be told before the gateway went is told by the next one, or by another replica; and so
+// often altogether, and no oftener.
+func TestDecisionIsToldByTheNext(t *testing.T) {
+	for _, replicas := range []bool{false, true} {
+		t.Run(fmt.Sprint(replicas), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				who := &initiator{fail: 1 << 20}
+				door := agreement.NewAcceptanceServer(who, agreement.ServerOptions{Verifier: soap.DevVerifier{}})
+				st := mem.New()
+				defer st.Close()
+				sites := one(2)
+				defer sites[0].world.Close()
+				open := func(name string) *gateway {
+					return start(t, st, sites, whole, func(c *broker.Config, o *Options) {
+						c.Replica = name
+						o.Callbacks, o.Transport = []string{"initiator.example"}, inside{door}
+						o.Join = func(ctx context.Context) (store.Session, error) { return st.Join(ctx, name+"-agreements") }
+					})
+				}
+				a := open("a")
+				defer a.stop()
+				next := a
+				if replicas {
+					next = open("b")
+					defer next.stop()
+				}
+				from := time.Now().Add(time.Hour)
+				fill(t, a, from)
+				var keys []string
+				for range 6 { // some are either replica's
+					key, err := a.pending("ada", a.by("ada", "advance-reservation@here/fake").say("job", job("sleep 60", 0, 1)).say("window", window(from, from.Add(time.Hour))), "http://initiator.example/")
+					if err != nil {
+						t.Fatal(err)
+					}
+					if r := a.ends(key); r.State != agreement.Rejected { // which lets others have the room
+						t.Errorf("%s", a.story(key))
+					}
+					keys = append(keys, key)
+				}
+				tries := func(g *gateway, key string) int {
+					n, err := noteOf(new(g.record(key)))
+					if err != nil {
+						t.Fatal(err)
+					}
+					return n.Tries
+				}
+				for _, key := range keys {
+					a.until("it was tried", func() bool { return tries(a, key) > 1 })
+				}
+				a.stop()
+				who.mu.Lock()
+				who.fail = 0
+				who.mu.Unlock()
+				if !replicas {
+					next = open("c")
+					defer next.stop()
+				}
+				next.until("it is told", func() bool { who.mu.Lock(); defer who.mu.Unlock(); return len(who.told) >= len(keys) })
+				time.Sleep(time.Hour)
+				who.mu.Lock()
+				if len(who.told) != len(keys) {
+					t.Errorf("%q", who.told)
+				}
+				who.mu.Unlock()
+				for _, key := range keys {
+					if n := tries(next, key); n < 2 || n > mostTries {
+						t.Errorf("it was tried %d times", n)
+					}
+				}
+			})
+		})
+	}
+}
+
+// One who never answers is given up, over starts too.
+func TestDecisionIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		who := &initiator{fail: 1 << 20}
+		door := agreement.NewAcceptanceServer(who, agreement.ServerOptions{Verifier: soap.DevVerifier{}})
+		st := mem.New()
+		defer st.Close()
+		sites := one(2)
+		defer sites[0].world.Close()
+		open := func() *gateway {
+			return start(t, st, sites, whole, func(_ *broker.Config, o *Options) {
+				o.Callbacks, o.Transport = []string{"initiator.example"}, inside{door}
+			})
+		}
+		g := open()
+		from := time.Now().Add(time.Hour)
+		fill(t, g, from)
+		key, err := g.pending("ada", g.by("ada", "advance-reservation@here/fake").say("job", job("sleep 60", 0, 1)).say("window", window(from, from.Add(time.Hour))), "http://initiator.example/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.ends(key)
+		for range 5 {
+			time.Sleep(time.Minute)
+			g.stop()
+			g = open()
+		}
+		time.Sleep(time.Hour)
+		n, err := noteOf(new(g.record(key)))
+		if err != nil || !n.Told || n.Tries != mostTries || !strings.Contains(g.story(key), "could not be told of the decision") {
+			t.Errorf("%+v %v\n%s", n, err, g.story(key))
+		}
+		called := func() int {
+			who.mu.Lock()
+			defer who.mu.Unlock()
+			return 1<<20 - who.fail
+		}
+		calls := called()
+		g.stop()
+		g = open()
+		time.Sleep(time.Hour)
+		if again := called(); again != calls || calls != mostTries {
+			t.Errorf("it was called %d times, and %d after it was given up", calls, again-calls)
+		}
+		g.stop()
+	})
+}
+
 // What a manager refuses is had elsewhere, and else refused with what it said.
 func TestManagerRefuses(t *testing.T) {
 	sites := []site{{name: "here", world: fake.NewWorld(2)}, {name: "there", world: fake.NewWorld(2)}}

@@ -38,11 +38,11 @@ func (s *Service) keep(ctx context.Context, id string) (time.Time, error) {
 		return time.Time{}, err
 	}
 	if !s.e.Responsible(id) {
-		if r.Final() {
+		if r.Final() && !untold(&r) {
 			s.forget(id)
 			return time.Time{}, nil
 		}
-		return s.now().Add(aside), nil
+		return s.now().Add(aside), nil // whoever is may go before it is done
 	}
 	if r.Plan == nil {
 		return time.Time{}, nil // it is none of what is made here
@@ -291,7 +291,7 @@ func (s *Service) settle(ctx context.Context, r engine.Record) error {
 			return err
 		}
 	}
-	if d, err := detailOf(&r); err == nil && d.Acceptance != "" && !n.Told {
+	if untold(&r) {
 		s.callers.work.add(r.ID, time.Time{})
 	}
 	if err := s.release(ctx, r.ID); err != nil {

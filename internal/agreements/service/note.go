@@ -48,6 +48,7 @@ type note struct {
 	Over         bool                       `json:"over,omitempty"`    // nothing is watched any more
 	Told         bool                       `json:"told,omitempty"`    // who offered was told of the decision, or it was given up
 	Tries        int                        `json:"tries,omitempty"`   // to tell them
+	Again        time.Time                  `json:"again,omitzero"`    // when it is tried again
 	Endangered   bool                       `json:"endangered,omitempty"`
 }
 
@@ -60,7 +61,7 @@ type served struct {
 	Site     string            `json:"site,omitempty"`
 	Ran      bool              `json:"ran,omitempty"` // it was started once
 	Since    time.Time         `json:"since,omitzero"`
-	Used     time.Duration     `json:"used,omitempty"` // that it ran, before Since
+	Used     time.Duration     `json:"used,omitempty"` // that it ran, before Since, as evidence says
 	Ended    time.Time         `json:"ended,omitzero"`
 	Outcome  guarantee.Outcome `json:"outcome,omitempty"`
 	Cut      bool              `json:"cut,omitempty"` // its window was over, and it was ended

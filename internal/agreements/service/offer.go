@@ -24,7 +24,7 @@ import (
 	"github.com/portolan-project/portolan/resourcemodel"
 )
 
-// templateSet is the templates of a subject at a state of the model, with those that were compiled.
+// templateSet is the templates of a caller at a state of the model, with those that were compiled.
 type templateSet struct {
 	revision int64
 	minute   time.Time // their limits are to the minute
@@ -32,14 +32,37 @@ type templateSet struct {
 	checkers map[string]*agreement.Checker
 }
 
-// mostSets bounds the subjects whose templates are in memory.
+// mostSets bounds the callers whose templates are in memory.
 const mostSets = 64
 
 func templateKey(t *agreement.Template) string { return t.Name + "\x00" + t.TemplateID }
 
-// templates gives those of a subject.
-func (s *Service) templates(m *resourcemodel.Snapshot, who resourcemodel.Subject, now time.Time) *templateSet {
+// subjects gives as whom a caller may use what the sites have: without a VO, and for each that a site is
+// open to and the caller belongs to.
+func (s *Service) subjects(ctx context.Context, m *resourcemodel.Snapshot, who string) []resourcemodel.Subject {
+	s.mu.Lock()
+	if s.vos == nil || s.vosOf != m.Revision() {
+		s.vos, s.vosOf = append([]string{}, terms.VOs(m)...), m.Revision()
+	}
+	vos := s.vos
+	s.mu.Unlock()
+	as := []resourcemodel.Subject{{User: who}}
+	for _, vo := range vos {
+		if s.b.Belongs(ctx, vo) == nil {
+			as = append(as, resourcemodel.Subject{User: who, VO: vo})
+		}
+	}
+	return as
+}
+
+// templates gives those that the caller may use, for whatever VO.
+func (s *Service) templates(ctx context.Context, m *resourcemodel.Snapshot, user string, now time.Time) *templateSet {
 	minute := now.Truncate(time.Minute)
+	as := s.subjects(ctx, m, user)
+	who := user
+	for i := range as {
+		who += "\x00" + as[i].VO
+	}
 	s.mu.Lock()
 	set := s.sets[who]
 	s.mu.Unlock()
@@ -47,7 +70,12 @@ func (s *Service) templates(m *resourcemodel.Snapshot, who resourcemodel.Subject
 		return set
 	}
 	set = &templateSet{revision: m.Revision(), minute: minute, checkers: map[string]*agreement.Checker{}}
-	set.list = append(terms.Templates(m, who, now, s.o.Settings), s.o.Own...)
+	set.list = terms.TemplatesFor(m, as, now, s.o.Settings)
+	for i := range s.o.Own {
+		if terms.Usable(&s.o.Own[i], m, as) {
+			set.list = append(set.list, s.o.Own[i])
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.sets) >= mostSets {
@@ -89,7 +117,7 @@ func (s *Service) Templates(ctx context.Context) ([]agreement.Template, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Clone(s.templates(m, resourcemodel.Subject{User: who.Name}, s.now()).list), nil
+	return slices.Clone(s.templates(ctx, m, who.Name, s.now()).list), nil
 }
 
 // Create decides an offer: what it gives is Observed already, and what it needs is held.
@@ -289,7 +317,7 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 	}
 	p := &prepared{s: s, now: s.now()}
 	subject := resourcemodel.Subject{User: who.Name, VO: vo}
-	set := s.templates(m, subject, p.now)
+	set := s.templates(ctx, m, who.Name, p.now)
 	t, err := terms.Current(set.list, o.Context.TemplateName, o.Context.TemplateID)
 	if err != nil {
 		return nil, err
@@ -412,7 +440,7 @@ func (s *Service) possible(ctx context.Context, c *candidate, vo string, now tim
 	q := c.request
 	var late time.Duration // by which all is put off
 	var slowest *terms.Placed
-	var look string
+	var unknown int // jobs there that do not say how long they run
 	for i := range c.plan.Placed {
 		at := &c.plan.Placed[i]
 		v := &q.Services[i]
@@ -434,7 +462,7 @@ func (s *Service) possible(ctx context.Context, c *candidate, vo string, now tim
 			return agreement.Refuse(agreement.NoCapacity, fmt.Sprintf("nothing can be promised of %s now: %s", place.String(), o.Sentence))
 		}
 		if d := o.Start.Sub(h.From); d > late {
-			late, slowest, look = d, at, o.Sentence
+			late, slowest, unknown = d, at, o.Unknown
 		}
 	}
 	if late == 0 {
@@ -444,8 +472,14 @@ func (s *Service) possible(ctx context.Context, c *candidate, vo string, now tim
 	first := slices.MinFunc(c.plan.Holds, func(a, b calendar.Hold) int { return a.From.Compare(b.From) })
 	begin := first.From.Add(late)
 	if c.plan.StartBy.IsZero() || begin.After(c.plan.StartBy) {
-		r := agreement.Refuse(agreement.NoCapacity, fmt.Sprintf("%s has no room in time beside the jobs that run there, which are not stopped: %s", terms.Place{Site: slowest.Site, Share: slowest.Share}.String(), look))
-		return earliest(r, q, begin)
+		why := terms.Place{Site: slowest.Site, Share: slowest.Share}.String() + " has no room in time beside the jobs that run there, which are not stopped"
+		switch {
+		case unknown == 1:
+			why += "; one of them does not say how long it runs, and it may be sooner"
+		case unknown > 1:
+			why += fmt.Sprintf("; %d of them do not say how long they run, and it may be sooner", unknown)
+		}
+		return earliest(agreement.Refuse(agreement.NoCapacity, why), q, begin)
 	}
 	for i := range c.plan.Holds {
 		c.plan.Holds[i] = c.plan.Holds[i].Shift(late)
@@ -483,6 +517,7 @@ func (p *prepared) refusal(err error) error {
 	case full.Earliest.IsZero():
 		return r
 	case q.Kind == terms.FinishBy: // what was asked for is an end
+		r.Sentences[0] = full.Lack // which is told once
 		return earliest(r, q, full.Earliest)
 	}
 	r.Earliest = full.Earliest.UTC()

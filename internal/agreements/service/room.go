@@ -9,6 +9,7 @@ import (
 	"github.com/portolan-project/portolan/internal/agreements/calendar"
 	"github.com/portolan-project/portolan/internal/agreements/engine"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
+	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
@@ -146,15 +147,21 @@ func (s *Service) poolLoop(ctx context.Context) error {
 	stop := s.o.Model.Updates(func(resourcemodel.Delta) { nudge(s.poolNews) })
 	defer stop()
 	nudge(s.poolNews)
+	late := time.NewTimer(mostStart)
+	defer late.Stop()
+	ready, waited := false, false
 	var told []calendar.Pool
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.poolNews:
+		case <-late.C:
+			waited = true
 		}
+		known := waited || ready || s.knowsSites() // before the snapshot that is told
 		pools := terms.Pools(s.o.Model.Snapshot(), s.o.Settings)
-		if told != nil && slices.EqualFunc(told, pools, func(a, b calendar.Pool) bool { return a.ID == b.ID && a.Capacity == b.Capacity }) {
+		if told != nil && (ready || !known) && slices.EqualFunc(told, pools, func(a, b calendar.Pool) bool { return a.ID == b.ID && a.Capacity == b.Capacity }) {
 			continue
 		}
 		var dangers []engine.Danger
@@ -162,11 +169,17 @@ func (s *Service) poolLoop(ctx context.Context) error {
 			dangers, err = s.e.SetPools(ctx, pools)
 			return err
 		})
+		if err == nil {
+			told = pools
+		}
+		if ctx.Err() == nil && known && !ready {
+			ready = true
+			close(s.ready)
+		}
 		if err != nil {
 			s.o.Log.Error("the calendar does not take what the sites have", "cause", err)
 			continue
 		}
-		told = pools
 		for _, d := range dangers {
 			s.warn(ctx, d)
 		}
@@ -180,6 +193,23 @@ func (s *Service) poolLoop(ctx context.Context) error {
 			s.work.add(id, time.Time{})
 		}
 	}
+}
+
+// mostStart bounds how long Ready waits until the model has the sites that answer.
+const mostStart = 10 * time.Second
+
+// knowsSites reports whether the model has all of our sites that answered.
+func (s *Service) knowsSites() bool {
+	m := s.o.Model.Snapshot()
+	for _, st := range s.b.Survey() {
+		if st.State != broker.SiteUp || st.Capacity == nil {
+			continue
+		}
+		if site := m.Site(resourcemodel.Key{Site: st.Name}); site == nil || site.Static == nil || site.Dynamic == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // warn says once in an agreement's history that there is not enough any more of what it holds.

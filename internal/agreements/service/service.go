@@ -34,8 +34,8 @@ type Options struct {
 	// Domain gives the domain whose gateway an owner of agreements is, "" for anybody else: what
 	// capacity it bought is for the jobs that it routes. Nil: there are none.
 	Domain func(owner string) string
-	// Budgets bound what VOs may spend on agreements, in thousandths of the unit.
-	Budgets map[string]int64
+	// Budgets bound what VOs may spend on agreements; those that are not named may spend what they like.
+	Budgets map[string]Budget
 	// Callbacks say where decisions on pending agreements may be told: host names, "*.example.org",
 	// networks like 10.0.0.0/8, or "loopback". None is nowhere.
 	Callbacks []string
@@ -65,6 +65,12 @@ type Guests interface {
 	// Admit says why one may not have a service for a VO: a job, or else capacity, of so many CPUs for so
 	// long (0 is not said).
 	Admit(who soap.Principal, vo string, job bool, cpus int64, wall time.Duration) error
+}
+
+// Budget is what a VO may spend.
+type Budget struct {
+	Amount int64 // in thousandths of the unit
+	Period engine.Period
 }
 
 // EnsureDefaults fills in what was left out.
@@ -116,13 +122,16 @@ type Service struct {
 	bind func(context.Context, *agreement.NegotiationExtension, *agreement.CreateRequest) (string, bool, error)
 
 	mu       sync.Mutex
-	sets     map[resourcemodel.Subject]*templateSet
+	sets     map[string]*templateSet       // by who asks, with their VOs
+	vos      []string                      // that sites are open to by name,
+	vosOf    int64                         // at this state of the model
 	own      map[string]*agreement.Checker // of administrators' templates, by name and id
 	readings map[string]*reading           // agreements as they were read, by id
 	changed  map[string]engine.Record      // told by the engine, and not looked at yet
 	failures map[string]int                // in a row, by agreement
 
 	roomNews, poolNews chan struct{}
+	ready              chan struct{} // is closed when offers can be decided
 }
 
 var (
@@ -139,9 +148,9 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{
 		o: o, e: o.Engine, b: o.Broker, work: newQueue(o.Now),
-		sets: map[resourcemodel.Subject]*templateSet{}, own: map[string]*agreement.Checker{}, readings: map[string]*reading{},
+		sets: map[string]*templateSet{}, own: map[string]*agreement.Checker{}, readings: map[string]*reading{},
 		rooms: rooms{of: map[string]room{}, capacity: map[string]bool{}}, changed: map[string]engine.Record{}, failures: map[string]int{},
-		roomNews: make(chan struct{}, 1), poolNews: make(chan struct{}, 1),
+		roomNews: make(chan struct{}, 1), poolNews: make(chan struct{}, 1), ready: make(chan struct{}),
 	}
 	for i := range o.Own {
 		c, err := o.Own[i].Compile()
@@ -205,6 +214,10 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// Ready is closed when offers can be decided: the broker knows what is held, and the calendar what the
+// sites have that answer. What Run is given to work with must be ready for that.
+func (s *Service) Ready() <-chan struct{} { return s.ready }
+
 // Run keeps agreements until ctx ends, when it gives nil.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.callers.close()
@@ -229,18 +242,35 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		for vo, most := range s.o.Budgets {
-			if err := s.insist(ctx, "the budget of a VO", func() error { return s.e.SetBudget(ctx, vo, &most) }); err != nil {
-				return err
-			}
+		if err := s.setBudgets(ctx); err != nil {
+			return err
 		}
 		g.Go(func() error { return s.poolLoop(ctx) })
 		g.Go(func() error { return s.followLoop(ctx) })
 		g.Go(func() error { return s.sweepLoop(ctx) })
+		g.Go(func() error { return s.untoldLoop(ctx) })
 		g.Go(func() error { return s.callers.work.run(ctx, callersAtOnce, s.tellDecision) })
 		return s.work.run(ctx, s.o.Workers, s.look)
 	})
 	return g.Wait()
+}
+
+// setBudgets has what VOs may spend be what the options say.
+func (s *Service) setBudgets(ctx context.Context) error {
+	for vo, most := range s.o.Budgets {
+		if err := s.insist(ctx, "the budget of a VO", func() error { return s.e.SetBudgetFor(ctx, vo, &most.Amount, most.Period) }); err != nil {
+			return err
+		}
+	}
+	for _, a := range s.e.Accounts() { // those that are not named any more
+		if _, named := s.o.Budgets[a.VO]; named || a.Limit == nil {
+			continue
+		}
+		if err := s.insist(ctx, "the budget of a VO", func() error { return s.e.SetBudget(ctx, a.VO, nil) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // insist does something until it succeeds or can't, and gives nil once ctx ends.

@@ -84,8 +84,10 @@ func TestRefusedWithTheEarliestTime(t *testing.T) {
 			t.Errorf("%s %s", d, r)
 		}
 		first := g.must("ada", late(4*time.Hour-time.Minute))
+		once(t, r)
 		_, err = g.offer("ada", late(4*time.Hour-time.Minute))
 		r = refusal(t, err, agreement.NoCapacity)
+		once(t, r)
 		if d := r.Earliest.Sub(now); d < 4*time.Hour-time.Minute || d > 4*time.Hour+5*time.Minute {
 			t.Errorf("%s %s", d, r)
 		}
@@ -97,6 +99,24 @@ func TestRefusedWithTheEarliestTime(t *testing.T) {
 			}
 		}
 	}, whole)
+}
+
+// once checks that a refusal says its times once each.
+func once(t *testing.T, r *agreement.Refusal) {
+	t.Helper()
+	said := map[string]bool{}
+	for w := range strings.FieldsSeq(strings.TrimRight(r.Error(), ".")) {
+		if w = strings.Trim(w, ",;:"); !strings.HasSuffix(w, "Z") || !strings.Contains(w, "T") {
+			continue
+		}
+		if said[w] {
+			t.Errorf("it says %s twice: %s", w, r)
+		}
+		said[w] = true
+	}
+	if len(said) == 0 {
+		t.Errorf("it says no time: %s", r)
+	}
 }
 
 func TestBestEffort(t *testing.T) {

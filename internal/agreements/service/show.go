@@ -164,13 +164,33 @@ func (s *Service) jobs(ctx context.Context, r *engine.Record, x *reading, n *not
 	return out
 }
 
-// points says what the state of a job is for the service that it is.
-var points = map[bes.State]agreement.ServicePoint{
-	bes.Pending:   {State: agreement.NotReady},
-	bes.Running:   {State: agreement.Ready, Activity: agreement.Processing},
-	bes.Finished:  {State: agreement.Completed},
-	bes.Failed:    {State: agreement.Completed},
-	bes.Cancelled: {State: agreement.Completed},
+// pointOf says what a job is for the service that it is. For BES a job is Running as soon as a site is to
+// have it; its service is in use only while it is known to run, as the site said. One that ran, and waits
+// for its next run, is idle: there is no way back to NotReady (WS-Agreement §7.2).
+func pointOf(v *served, live *bes.Status) agreement.ServicePoint {
+	state := v.State
+	if live.State != "" {
+		state = live.State
+	}
+	runs := !v.Since.IsZero()
+	if len(live.SubStates) > 0 && !state.Final() {
+		switch live.SubStates[0].Local {
+		case "Executing":
+			runs = true
+		case "Cancelling": // it may run until it has ended
+		default:
+			runs = false
+		}
+	}
+	switch {
+	case state.Final():
+		return agreement.ServicePoint{State: agreement.Completed}
+	case runs:
+		return agreement.ServicePoint{State: agreement.Ready, Activity: agreement.Processing}
+	case v.Ran || live.Details != nil && !live.Details.Started.IsZero():
+		return agreement.ServicePoint{State: agreement.Ready, Activity: agreement.Idle}
+	}
+	return agreement.ServicePoint{State: agreement.NotReady}
 }
 
 func (s *Service) serviceState(r *engine.Record, x *reading, i int, v *served, live bes.Status) agreement.ServiceTermState {
@@ -203,13 +223,8 @@ func (s *Service) serviceState(r *engine.Record, x *reading, i int, v *served, l
 		}
 		return out
 	}
-	at := points[state]
+	at := pointOf(v, &live)
 	out.State, out.Activity = at.State, at.Activity
-	for _, sub := range live.SubStates {
-		if state == bes.Running && sub.Local == "Suspended" {
-			out.Activity = agreement.Idle
-		}
-	}
 	e := ours("Job")
 	text(e, "State", string(state))
 	if v.Job != "" {

@@ -247,6 +247,12 @@ func (j *judging) refused(i int, why string) {
 // outcomes are those of jobs as guarantees have them.
 var outcomes = map[bes.State]guarantee.Outcome{bes.Finished: guarantee.Finished, bes.Failed: guarantee.Failed, bes.Cancelled: guarantee.Cancelled}
 
+// unseen are the ends of jobs that no site told of: how long they ran before is not known, and none of it
+// counts as used.
+var unseen = map[broker.Event]bool{
+	broker.Vanished: true, broker.Abandon: true, broker.Absent: true, broker.Unrun: true, broker.Rerun: true, broker.Returned: true,
+}
+
 // evidence takes in a line of a job's history.
 func (j *judging) evidence(e *broker.Evidence) {
 	i, err := strconv.Atoi(e.Name)
@@ -286,12 +292,18 @@ func (j *judging) evidence(e *broker.Evidence) {
 		v.Since = e.At
 	case broker.EvidenceLost:
 		g.Kind, v.State = guarantee.Lost, bes.Pending
-		v.stop(e.At)
+		v.Since = time.Time{} // nobody tells how long it ran there
 		j.r.Tell(j.now, "lost", fmt.Sprintf("the job of the service %s lost its place%s: %s", name, at, e.Reason))
 	case broker.EvidenceEnded:
 		g.Kind, g.Outcome = guarantee.Ended, outcomes[e.Outcome]
+		switch event := broker.Event(e.Event); {
+		case unseen[event]:
+			v.Since = time.Time{}
+		case e.Started.After(v.Since) && (!v.Since.IsZero() || !v.Ran || event == broker.Won):
+			v.Since = e.Started // of the run that has ended; what became of one before it nobody tells
+		}
 		v.stop(e.At)
-		v.State, v.Ended, v.Outcome = e.Outcome, e.At, g.Outcome
+		v.State, v.Ended, v.Outcome, v.Site = e.Outcome, e.At, g.Outcome, cmp.Or(e.Site, v.Site)
 		j.r.Tell(j.now, "job ended", fmt.Sprintf("the job of the service %s is %s%s since %s: %s", name, e.Outcome, at, e.At.UTC().Format(time.RFC3339), e.Reason))
 	case broker.EvidenceDanger:
 		j.r.Tell(j.now, "danger", fmt.Sprintf("the job of the service %s: %s", name, e.Reason))
@@ -377,6 +389,15 @@ func (j *judging) bill() {
 }
 
 func thousandths(n int64) (decimal.Decimal, error) { return decimal.Parse(shown(n)) }
+
+// Amount writes an amount of an account for people: "12.5 credit".
+func Amount(thousandths int64, unit string) string {
+	s := shown(thousandths)
+	if s = strings.TrimRight(strings.TrimRight(s, "0"), "."); s == "" {
+		s = "0"
+	}
+	return s + " " + unit
+}
 
 // shown writes thousandths as a decimal.
 func shown(n int64) string {

@@ -99,9 +99,10 @@ func start(t testing.TB, st store.Store, sites []site, change ...func(*broker.Co
 		}
 		o.Broker.Close()
 	}
-	<-o.Broker.Ready()
-	synctest.Wait()
-	g.until("the capacity is known", func() bool { return len(g.engine.Pools()) > 0 })
+	<-s.Ready()
+	if len(g.engine.Pools()) == 0 {
+		t.Error("it is ready, and does not know what its sites have")
+	}
 	return g
 }
 

@@ -45,16 +45,18 @@ const example = time.Hour
 // sites, named as the kind is, and one for each share, named kind@site/share. Their limits
 // are those of today; a share without room to promise has those of best effort only.
 func Templates(m *resourcemodel.Snapshot, who resourcemodel.Subject, now time.Time, s Settings) []agreement.Template {
+	return TemplatesFor(m, []resourcemodel.Subject{who}, now, s)
+}
+
+// TemplatesFor is Templates for one who may act as each of those, as for several VOs.
+func TemplatesFor(m *resourcemodel.Snapshot, as []resourcemodel.Subject, now time.Time, s Settings) []agreement.Template {
 	s.EnsureDefaults()
 	var places []offered
 	for site := range m.SitesOf("") {
-		if !site.Static.Policy.Allows(who) {
-			continue
-		}
 		w := worth(site, &s)
 		for i := range w.shares {
 			h := &w.shares[i]
-			if !h.open || !h.share.Policy.Allows(who) || unnameable(site.Site, h.share.ID) {
+			if !h.open || !allowed(site, h.share, as) || unnameable(site.Site, h.share.ID) {
 				continue
 			}
 			places = append(places, h.offered(site.Site))
@@ -77,6 +79,74 @@ func Templates(m *resourcemodel.Snapshot, who resourcemodel.Subject, now time.Ti
 		}
 	}
 	return list
+}
+
+// allowed reports whether a share may be used as one of the subjects.
+func allowed(site *resourcemodel.Site, h *resourcemodel.Share, as []resourcemodel.Subject) bool {
+	return slices.ContainsFunc(as, func(who resourcemodel.Subject) bool {
+		return site.Static.Policy.Allows(who) && h.Policy.Allows(who)
+	})
+}
+
+// VOs gives the VOs that our sites and their shares are open to by name, sorted.
+func VOs(m *resourcemodel.Snapshot) []string {
+	var all []string
+	add := func(p resourcemodel.Policy) {
+		for _, rule := range p.Allow {
+			if vo, ok := strings.CutPrefix(rule, "vo:"); ok && vo != "" {
+				all = append(all, vo)
+			}
+		}
+	}
+	for site := range m.SitesOf("") {
+		add(site.Static.Policy)
+		for i := range site.Static.Shares {
+			add(site.Static.Shares[i].Policy)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Usable reports whether a template of an administrator can be of use to one who may act as each of
+// those: not where in all of its alternatives something is at a place that they may not use, and that no
+// creation constraint lets an offer change.
+func Usable(t *agreement.Template, m *resourcemodel.Snapshot, as []resourcemodel.Subject) bool {
+	for i := range t.Constraints.Items {
+		if at := t.Constraints.Items[i].Location; strings.Contains(at, "Place") || strings.Contains(at, "Capacity") || strings.Contains(at, "Site") {
+			return true
+		}
+	}
+	alternatives, _ := agreement.Choose(t.Terms, nil, maxAlternatives)
+	for _, alt := range alternatives {
+		x := t.Agreement
+		x.Terms = alt.Terms
+		q, err := read(&x)
+		if err != nil || !slices.ContainsFunc(q.Services, func(v Service) bool { return v.barred(m, as) }) {
+			return true
+		}
+	}
+	return len(alternatives) == 0
+}
+
+// barred reports whether a service is to be at a place of ours that none of the subjects may use.
+func (v *Service) barred(m *resourcemodel.Snapshot, as []resourcemodel.Subject) bool {
+	if v.Place.Site == "" {
+		return false
+	}
+	for site := range m.SitesOf("") {
+		if site.Site != v.Place.Site {
+			continue
+		}
+		for i := range site.Static.Shares {
+			h := &site.Static.Shares[i]
+			if (v.Place.Share == "" || v.Place.Share == h.ID) && allowed(site, h, as) {
+				return false
+			}
+		}
+		return true
+	}
+	return false // it may come, and is nobody's secret
 }
 
 // unnameable: what our own vocabulary or a template's name can't say is not offered.

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"strconv"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -272,6 +273,55 @@ func TestWhoIsOffered(t *testing.T) {
 	two := templateNames(Templates(model(t, slurm(), condor()), bio, noon, Settings{Kinds: []Kind{FinishBy}}))
 	if want := "finish-by finish-by@condor/default finish-by@slurm/batch"; two != want {
 		t.Errorf("of two sites there are %s", two)
+	}
+}
+
+// TestWhoIsOfferedAsSeveral: what one of the VOs of somebody may use is offered to them, and to nobody without; so
+// it is with templates of administrators that name a place.
+func TestWhoIsOfferedAsSeveral(t *testing.T) {
+	site := slurm()
+	site.shares[0].Policy.Allow = []string{"vo:chem", "user:zoe", "vo:"}
+	m := model(t, site, condor())
+	if vos := VOs(m); !slices.Equal(vos, []string{"chem"}) {
+		t.Errorf("the VOs are %q", vos)
+	}
+	as := func(vos ...string) (out []resourcemodel.Subject) {
+		for _, vo := range vos {
+			out = append(out, resourcemodel.Subject{User: "ann", VO: vo})
+		}
+		return out
+	}
+	own := func(place string, items ...agreement.Item) *agreement.Template {
+		x := Templates(model(t, slurm()), bio, noon, Settings{Kinds: []Kind{FinishBy}})[0]
+		doc, err := xmldoc.ReadBytes([]byte(`<p:Place xmlns:p="`+agreement.NSPortolan+`">`+place+`</p:Place>`), xmldoc.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.Term(termPlace).(*agreement.ServiceDescription).Description = xmldoc.Detach(doc.Root())
+		x.Constraints.Items = items
+		return &x
+	}
+	here, wide, elsewhere := own("<p:Site>slurm</p:Site><p:Share>batch</p:Share>"), own("<p:Site>slurm</p:Site>"), own("<p:Site>moon</p:Site>")
+	free := own("<p:Site>slurm</p:Site>", agreement.Item{Name: "site", Location: "//p:Place/p:Site"})
+	for _, c := range []struct {
+		as     []resourcemodel.Subject
+		want   string
+		usable bool
+	}{
+		{as(""), "finish-by@condor/default", false},
+		{as("", "bio"), "finish-by@condor/default", false},
+		{as("", "chem"), "finish-by finish-by@condor/default finish-by@slurm/batch", true},
+		{[]resourcemodel.Subject{{User: "zoe"}}, "finish-by finish-by@condor/default finish-by@slurm/batch", true},
+	} {
+		if got := templateNames(TemplatesFor(m, c.as, noon, Settings{Kinds: []Kind{FinishBy}})); got != c.want {
+			t.Errorf("%+v: there are %s", c.as, got)
+		}
+		if Usable(here, m, c.as) != c.usable || Usable(wide, m, c.as) != c.usable {
+			t.Errorf("%+v: a template of the place is usable, or is not", c.as)
+		}
+		if !Usable(elsewhere, m, c.as) || !Usable(free, m, c.as) {
+			t.Errorf("%+v: a template of another place, or of any, is not usable", c.as)
+		}
 	}
 }
 

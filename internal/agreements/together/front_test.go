@@ -44,7 +44,9 @@ func (a asUser) Prepare(ctx context.Context, req *agreement.CreateRequest, p agr
 	return a.Service.Prepare(a.ctx(ctx), &agreement.CreateRequest{Offer: *o}, p)
 }
 
-func (a asUser) Confirm(ctx context.Context, key string) error { return a.Service.Confirm(a.ctx(ctx), key) }
+func (a asUser) Confirm(ctx context.Context, key string) error {
+	return a.Service.Confirm(a.ctx(ctx), key)
+}
 
 func (a asUser) Agreement(ctx context.Context, key string) (*agreement.Properties, error) {
 	if a.fail != nil {

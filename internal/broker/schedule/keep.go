@@ -26,7 +26,8 @@ type Hold struct {
 	Until     time.Time         `json:"until"`
 	Owner     string            `json:"owner,omitempty"`
 	VO        string            `json:"vo,omitempty"`
-	// ForVO lets every job of the VO use it. Else only jobs do whose promise names it.
+	// ForVO lets every job of the VO use it or, where it is no VO's, every job of the owner that is for
+	// none. Else only jobs do whose promise names it.
 	ForVO bool `json:"forVO,omitempty"`
 	// ForDomain is a domain whose gateway bought the room: the jobs that it gives us by the name of the
 	// agreement use it.
@@ -38,7 +39,7 @@ type Hold struct {
 
 // mine reports whether jobs of a VO, or those whose promise names the room, may use it.
 func (h *Hold) mine(room, vo string) bool {
-	return room != "" && (h.ID == room || h.bought(room)) || h.ForVO && h.VO != "" && h.VO == vo
+	return room != "" && (h.ID == room || h.bought(room) || h.own(room)) || h.ForVO && h.VO != "" && h.VO == vo
 }
 
 // boughtRoom begins the rooms of jobs that run in what one domain bought of another.
@@ -59,6 +60,26 @@ func (h *Hold) bought(room string) bool {
 	}
 	rest, ok = strings.CutPrefix(rest, h.ForDomain)
 	return ok && len(rest) == len(h.Agreement)+1 && rest[0] == '/' && rest[1:] == h.Agreement
+}
+
+// ownRoom begins the rooms of jobs that are for no VO.
+const ownRoom = "own:"
+
+// OwnRoom names what an owner holds for themself, without a VO.
+func OwnRoom(owner string) string { return ownRoom + owner }
+
+// own reports whether a room is this one, as it is held by the owner for no VO.
+func (h *Hold) own(room string) bool {
+	owner, ok := strings.CutPrefix(room, ownRoom)
+	return ok && owner != "" && h.ForVO && h.VO == "" && h.Owner == owner
+}
+
+// roomOf gives the room that a job which has a place may be in.
+func roomOf(j *policy.Job) string {
+	if j.Room == "" && j.VO == "" {
+		return OwnRoom(j.Owner)
+	}
+	return j.Room
 }
 
 // Amount is room of a share: jobs at once and CPUs.

@@ -217,6 +217,31 @@ func TestEarliest(t *testing.T) {
 	}
 }
 
+func TestHoldsOfOwners(t *testing.T) {
+	own, vo, named := Hold{ID: "a/0", Owner: "ada", ForVO: true}, Hold{ID: "b/0", Owner: "ada", VO: "bio", ForVO: true}, Hold{ID: "c/0", Owner: "ada"}
+	for _, c := range []struct {
+		h        Hold
+		room, vo string
+		want     bool
+	}{
+		{own, OwnRoom("ada"), "", true},
+		{own, OwnRoom("bob"), "", false},
+		{own, OwnRoom(""), "", false},
+		{own, "", "", false},
+		{own, "", "bio", false},
+		{own, "a/0", "", true},
+		{vo, "", "bio", true},
+		{vo, OwnRoom("ada"), "", false},
+		{named, OwnRoom("ada"), "", false},
+		{named, "c/0", "", true},
+		{Hold{ForVO: true}, OwnRoom(""), "", false},
+	} {
+		if got := c.h.mine(c.room, c.vo); got != c.want {
+			t.Errorf("%+v for the room %q and the VO %q: %v", c.h, c.room, c.vo, got)
+		}
+	}
+}
+
 func TestEndangered(t *testing.T) {
 	at := func(m int) time.Time { return noon.Add(time.Duration(m) * time.Minute) }
 	for _, c := range []struct {
@@ -249,14 +274,33 @@ func TestEndangered(t *testing.T) {
 		{latest: at(-10), danger: true},
 		{latest: at(10).Add(10 * time.Second), look: noon.Add(10 * time.Second)},
 	} {
-		if danger, look := Endangered(c.latest, c.wait, noon); danger != c.danger || !look.Equal(c.look) {
+		if danger, look := Endangered(c.latest, PromiseMargin, c.wait, noon); danger != c.danger || !look.Equal(c.look) {
 			t.Errorf("%+v: %v, %s", c, danger, look)
 		}
+	}
+	for _, c := range []struct {
+		from, latest time.Time
+		want         time.Duration
+	}{
+		{latest: at(5), want: PromiseMargin},
+		{from: at(0), latest: at(100), want: PromiseMargin},
+		{from: at(0), latest: at(20), want: PromiseMargin},
+		{from: at(0), latest: at(19), want: 9*time.Minute + 30*time.Second},
+		{from: at(60), latest: at(65), want: 2*time.Minute + 30*time.Second},
+		{from: at(60), latest: at(60)},
+		{from: at(60), latest: at(50)},
+	} {
+		if got := Margin(c.from, c.latest); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+	if danger, look := Endangered(at(5), Margin(at(0), at(5)), 0, at(0)); danger || !look.Equal(at(0).Add(75*time.Second)) {
+		t.Errorf("a window that opens is no danger: %v, %s", danger, look)
 	}
 	// However long it is until then, it is looked at a few times only, and danger is seen in time.
 	now, looks := noon, 0
 	for latest := noon.AddDate(0, 1, 0); ; looks++ {
-		danger, look := Endangered(latest, 0, now)
+		danger, look := Endangered(latest, PromiseMargin, 0, now)
 		if danger {
 			if left := latest.Sub(now); left != PromiseMargin || looks > 40 {
 				t.Errorf("seen %s before, after %d looks", left, looks)

@@ -186,7 +186,7 @@ func (s *Scheduler) stands(key resourcemodel.Key, share string, holds []Hold, un
 		if g.far != nil {
 			continue
 		}
-		b := Busy{Amount: amountOf(g.job), Until: s.until(g, now), Room: g.job.Room, VO: g.job.VO}
+		b := Busy{Amount: amountOf(g.job), Until: s.until(g, now), Room: roomOf(g.job), VO: g.job.VO}
 		if g.place.Share != share {
 			b.Slots = 0
 		}
@@ -327,7 +327,7 @@ func (s *Scheduler) Look(key resourcemodel.Key, share string, now time.Time) (Lo
 			if length <= 0 {
 				length = s.longest(g.place)
 			}
-			l.queue = append(l.queue, Planned{Amount: amountOf(g.job), Length: length, Room: g.job.Room, VO: g.job.VO})
+			l.queue = append(l.queue, Planned{Amount: amountOf(g.job), Length: length, Room: roomOf(g.job), VO: g.job.VO})
 		}
 	}
 	return l, true

@@ -22,17 +22,27 @@ func LatestStart(startBy, finishBy time.Time, length time.Duration) time.Time {
 // danger though nobody expects it to wait: what is done about it takes time.
 const PromiseMargin = 10 * time.Minute
 
+// Margin is PromiseMargin, but at most half of the time that a job has to start in, from a moment on: of
+// one that may not start before its window opens, and is to within minutes then, nobody expects that it
+// runs earlier.
+func Margin(from, latest time.Time) time.Duration {
+	if from.IsZero() {
+		return PromiseMargin
+	}
+	return min(PromiseMargin, max(0, latest.Sub(from)/2))
+}
+
 // leastLook is how seldom at least a promise is looked at again.
 const leastLook = 15 * time.Second
 
 // Endangered tells whether a job that has not started is in danger of starting after the latest
-// moment, if it is to wait so long from now; and when to look again if it is not: each time half
+// moment, if it is to wait so long from now, with a Margin; and when to look again if it is not: each time half
 // of what is left has passed, as the wait may become longer meanwhile.
-func Endangered(latest time.Time, wait time.Duration, now time.Time) (danger bool, look time.Time) {
+func Endangered(latest time.Time, margin, wait time.Duration, now time.Time) (danger bool, look time.Time) {
 	if latest.IsZero() {
 		return false, time.Time{}
 	}
-	left := latest.Sub(now) - max(wait, 0) - PromiseMargin
+	left := latest.Sub(now) - max(wait, 0) - margin
 	if left <= 0 {
 		return true, time.Time{}
 	}
