@@ -34,6 +34,9 @@ type Job struct {
 	// reservation that is not there refuses the job with fail.NotFound, one of another
 	// account with fail.Denied.
 	Reservation Handle
+	// Agreement is the one by which room of another domain is ours, in which the job is to run:
+	// only sites that are domains (Properties.Domain) are given one. "" is none.
+	Agreement string
 }
 
 // Placed is the outcome of submitting one job. A nil Err gives a Handle. What an

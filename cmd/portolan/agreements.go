@@ -29,6 +29,7 @@ import (
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/identity"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/telemetry"
@@ -265,7 +266,7 @@ func (a *agreements) serves(st store.Records, b *broker.Broker, m *modelstore.Mo
 	}
 	o := service.Options{
 		Engine: a.engine, Broker: b, Model: m, Settings: a.config.settings(), Own: own, Budgets: map[string]service.Budget{},
-		Callbacks: a.config.Callbacks, Join: join, Log: log.With("part", "agreements"),
+		Callbacks: a.config.Callbacks, Join: join, Log: log.With("part", "agreements"), Domain: identity.OwnerDomain,
 	}
 	if a.door = d; d != nil {
 		o.Guests = d

@@ -52,6 +52,8 @@ type peerConfig struct {
 	// Mapping are rules that say as whom the users of other domains run jobs here; the first that
 	// matches holds, and who matches none is refused.
 	Mapping []ruleConfig `yaml:"mapping"`
+	// Buy are standing orders: capacity of peers that is bought for windows of time, and that jobs are routed against.
+	Buy []buyConfig `yaml:"buy"`
 }
 
 // tlsConfig is a certificate with its key.
@@ -294,6 +296,7 @@ func (c *peerConfig) check(domain string, root *yaml.Node, p *configProblems) {
 	if h := r.Hops; h != nil && (*h < 1 || *h >= wire.MaxPath) {
 		bad([]any{"routing", "hops"}, "routing.hops: %d: it is 1 to %d", *h, wire.MaxPath-1)
 	}
+	c.checkBuy(bad)
 	if len(c.Mapping) > maxRules {
 		bad([]any{"mapping"}, "mapping: there are %d rules; %d may be", len(c.Mapping), maxRules)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/portolan-project/portolan/internal/agreements/purchase"
 	"github.com/portolan-project/portolan/internal/identity"
 	"github.com/portolan-project/portolan/internal/peering"
 	"github.com/portolan-project/portolan/internal/soap"
@@ -42,6 +43,7 @@ type peerKeeper struct {
 	leaving map[string]identity.Added // taken away, and trusted until the sessions with them are over
 	problem string                    // with what was added, as it was logged last
 	changed func(members.Settings)
+	ordered func([]purchase.Order) // is told of the standing orders; nil: nothing is bought
 }
 
 var _ peering.Voucher = (*identity.Users)(nil)
@@ -156,6 +158,10 @@ func (k *peerKeeper) put(c *peerConfig, added []identity.Added) error {
 	k.config, k.added = c, added
 	if k.changed != nil {
 		k.changed(c.settings(k.file, added))
+	}
+	if k.ordered != nil {
+		orders, _ := c.orders()
+		k.ordered(orders)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ those that have not ended, of all. BALANCE is the ledger's, in CPU time.
 	}
 	flags.add(cmd)
 	formFlag(cmd, &form, "table", "wide", "json", "name")
-	for _, c := range []*cobra.Command{a.peersShowCmd(), a.peersAddCmd(), a.peersRemoveCmd(), a.peersDiscoverCmd(), a.peersLedgerCmd()} {
+	for _, c := range []*cobra.Command{a.peersShowCmd(), a.peersAddCmd(), a.peersRemoveCmd(), a.peersDiscoverCmd(), a.peersLedgerCmd(), a.peersBuyCmd(), a.peersBoughtCmd(), a.peersReleaseCmd()} {
 		c.DisableFlagsInUseLine = true
 		cmd.AddCommand(c)
 	}

@@ -380,9 +380,18 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	if promises != nil {
 		accounts = promises.svc
 	}
+	var buying *purchases
+	var purchased console.Purchases // nil where nothing is bought, and not a nil pointer
+	if promises != nil && promises.door != nil {
+		if buying, err = openPurchases(st, b, gw, peering, promises.asDomain, log); err != nil {
+			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+		}
+		purchased = buying
+	}
 	api := console.New(b, console.Options{
 		Agreements:    accounts,
 		Peers:         neighbour,
+		Purchases:     purchased,
 		Finder:        peering.finder(),
 		Configuration: keeper.shown,
 		Version:       v,
@@ -462,6 +471,9 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		group.Go(func() error { return peering.follow(working) })
 		group.Go(func() error { return peering.announce(working) })
 		group.Go(func() error { return board.follow(working) })
+		if buying != nil {
+			group.Go(func() error { return buying.buyer.Run(working) })
+		}
 		together, part := context.WithCancel(working)
 		defer part()
 		parted := make(chan struct{})

@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"cmd/portolan"},
 	{"internal/console", "internal/sim", "conformance"},
 	{"internal/agreements/service"},
-	{"internal/agreements/together"},
+	{"internal/agreements/together", "internal/agreements/purchase"},
 	{"internal/agreements/delivery"},
 	{"internal/peering"},
 	{"internal/broker"},

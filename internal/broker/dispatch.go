@@ -118,7 +118,7 @@ func (b *Broker) placing(j *job, st *store.Status, d *schedule.Decision) []fact 
 		return nil
 	}
 	return []fact{{
-		event: Chosen, place: d.Place, rerunnable: j.kind.rerunnable(), recallable: b.recallable(d.Place.Site) && !j.kind.onceOnly(), cpus: max(1, j.kind.request.Need.CPUs), length: j.kind.request.Need.WallTime, gateway: b.cfg.Replica,
+		event: Chosen, place: d.Place, rerunnable: j.kind.rerunnable(), recallable: b.recallable(d.Place.Site) && !j.kind.onceOnly(), cpus: max(1, j.kind.request.Need.CPUs), length: j.kind.request.Need.WallTime, gateway: b.cfg.Replica, bought: d.Bought,
 		reason: "chosen: " + b.chosenBecause(d), tag: adapters.Tag(fmt.Sprintf("%s-%d", j.rec.ID, st.Attempt+1)),
 	}}
 }

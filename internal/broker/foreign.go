@@ -52,6 +52,9 @@ type Foreign struct {
 	Path               []string            // domains that hold it: the origin first, From last
 	Hops               int                 // that it may make from here
 	Trace              string              // W3C trace id, 32 hexadecimal digits; "" is that of ID
+	// Agreement is that of ours in whose room it is to run, by the word of From; "" is none. One that
+	// is not of From, or not in force, gives the job no room, and it is a job like others.
+	Agreement string
 }
 
 // TakenIn is what became of taking one job in.
@@ -569,6 +572,9 @@ func showForeign(rec *store.Job, d *bes.Details) {
 	maps.Copy(all, d.Attributes)
 	all["peer.from"], all["peer.job"], all["peer.path"] = f.From, f.Origin+"/"+f.ID, strings.Join(f.Path, " > ")
 	all["trace"] = TraceID(rec)
+	if f.Agreement != "" {
+		all["peer.agreement"] = f.Agreement
+	}
 	if !rec.Status.NotAfter.IsZero() {
 		all["peer.lease"] = rec.Status.NotAfter.UTC().Format(time.RFC3339)
 	}
@@ -580,6 +586,9 @@ func wordsOf(f *store.Foreign) string {
 	words := "from " + f.From + ", job " + f.ID
 	if f.Origin != f.From {
 		words += " of " + f.Origin
+	}
+	if f.Agreement != "" {
+		words += ", by the agreement " + f.Agreement
 	}
 	return words
 }

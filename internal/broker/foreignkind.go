@@ -96,7 +96,7 @@ func (m *judged) put(key kindKey, k *kind) {
 
 // foreignKind gives the kind of a job of a peer, of which the adapters were asked.
 func (b *Broker) foreignKind(f *Foreign) (*kind, error) {
-	foreign := &store.Foreign{From: f.From, Origin: f.Origin, ID: f.ID, Path: f.Path, Hops: f.Hops, Account: f.Account}
+	foreign := &store.Foreign{From: f.From, Origin: f.Origin, ID: f.ID, Path: f.Path, Hops: f.Hops, Account: f.Account, Agreement: f.Agreement}
 	if f.Trace != traceOf(f.ID) {
 		foreign.Trace = f.Trace
 	}

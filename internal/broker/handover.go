@@ -91,6 +91,7 @@ func (s *site) submitSome(ctx, calls context.Context, c *conn) (bool, error) {
 			NotAfter:   j.leased,
 
 			Reservation: s.reservationOf(j),
+			Agreement:   s.boughtFor(j),
 		})
 		ids = append(ids, t.id)
 		j.handed = time.Now()

@@ -52,6 +52,7 @@ const (
 // afield is what the broker keeps of peers; Broker.mu guards it.
 type afield struct {
 	own      atomic.Pointer[string] // the domain of this gateway, once it is known; not guarded
+	bought   []Bought               // room of other domains that is ours
 	peering  *Peering               // nil: there are no peers
 	told     *schedule.Peers        // that the scheduler has
 	domains  map[string]bool        // of told
@@ -196,7 +197,7 @@ func (b *Broker) peersNow(now time.Time) *schedule.Peers {
 			st.Away = "nothing is known of a session with the domain " + domain
 		}
 		out.Peers = append(out.Peers, schedule.Peer{
-			Site: s.key(), Peer: routing.Peer{Domain: domain, Role: st.Role, Away: clean(st.Away), Balance: st.Balance, Measured: b.measuredAt(s, now)},
+			Site: s.key(), Bought: b.boughtOf(domain, now), Peer: routing.Peer{Domain: domain, Role: st.Role, Away: clean(st.Away), Balance: st.Balance, Measured: b.measuredAt(s, now)},
 		})
 	}
 	if len(out.Peers) == 0 {
@@ -377,5 +378,6 @@ func (b *Broker) Admit(a routing.Asking, to routing.Admission) error {
 		return fail.Errorf("broker.Admit", fail.Unavailable, a.Peer, "the gateway is starting; try again in a moment")
 	}
 	a.Free, a.Slots, a.Waiting = b.Room()
+	a.Agreed = b.agreed(a.Peer, a.Agreement, time.Now())
 	return routing.Admit(a, to)
 }

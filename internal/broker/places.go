@@ -148,17 +148,13 @@ func (b *Broker) occupy(j *job, s *site, phase Phase) {
 				},
 			}
 			j.since = time.Time{}
-			if st.Promise != nil {
-				j.need.Room = st.Promise.Room
-			}
+			j.need.Room = roomOf(st)
 			b.sched.Given(j.need, j.where, false)
 		} else {
 			j.where, j.since = j.chosen.Place, time.Now()
 			j.need = jobOf(j.rec.ID, j.rec.Owner, j.rec.Submitted, st.Class, j.kind)
 			j.stood = b.stands(j.where, &j.need.Request.Need)
-			if st.Promise != nil {
-				j.need.Room = st.Promise.Room
-			}
+			j.need.Room = roomOf(st)
 		}
 		j.given, j.running = true, false
 		s.coming[spot{j.where.Share, j.where.Environment}]++

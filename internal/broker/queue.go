@@ -72,6 +72,9 @@ func (b *Broker) entry(j *job) schedule.Entry {
 	case st.Foreign == nil:
 		e.Room = b.ownRoom(e.Owner, e.VO)
 	}
+	if f := st.Foreign; f != nil && f.Agreement != "" {
+		e.Room = schedule.BoughtRoom(f.From, f.Agreement)
+	}
 	return e
 }
 

@@ -392,6 +392,7 @@ func statusOf(rec *store.Job) bes.Status {
 	}
 	showForeign(rec, d)
 	showPromise(rec, d)
+	showBought(rec, d)
 	return bes.Status{State: p.State(), SubStates: p.SubStates(), Details: d}
 }
 

@@ -33,6 +33,7 @@ type fact struct {
 	cpus       int                 // Chosen
 	length     time.Duration       // Chosen
 	gateway    string              // Chosen: the replica that did
+	bought     string              // Chosen: the agreement in whose room it is to run
 	tag        adapters.Tag
 	handle     []byte
 	exitStatus *int
@@ -72,7 +73,7 @@ func step(st store.Status, f fact) (store.Status, *store.Event, Action, error) {
 		st.Attempt++
 		st.Placement = &store.Placement{
 			Tag: string(f.tag), Site: f.place.Site, Share: f.place.Share, Environment: f.place.Environment, Rerunnable: f.rerunnable, CPUs: f.cpus, Gateway: f.gateway,
-			Recallable: f.recallable, Length: f.length,
+			Recallable: f.recallable, Length: f.length, Bought: f.bought,
 		}
 		st.NotBefore = time.Time{}
 		line.Site, line.Attempt = f.place.Site, st.Attempt

@@ -69,6 +69,8 @@ type Options struct {
 	Domain string
 	// Peers keeps the sessions with other domains; nil where there are none.
 	Peers Peers
+	// Purchases buys capacity of them; nil where nothing is bought.
+	Purchases Purchases
 	// Finder looks for further ones; nil where nobody may.
 	Finder Finder
 	// Agreements tells what of them was settled; nil where there are none.
@@ -246,6 +248,26 @@ var operations = []operation{
 		method: http.MethodPost, path: ProposalsPath, do: (*api).discover, name: "discoverPeers",
 		what:  "Look for gateways in the list of the configuration, in the DNS and on the LAN. They are proposals: none is trusted.",
 		takes: &content{"application/json", Discover{}}, gives: []content{asJSON(discovery.Found{})},
+	},
+	{
+		method: http.MethodGet, path: PurchasesPath, do: (*api).purchases, name: "getPurchases",
+		what:  "The capacity that was bought of other domains, or is to be.",
+		gives: []content{asJSON(PurchaseList{})},
+	},
+	{
+		method: http.MethodPost, path: PurchasesPath, do: (*api).buy, name: "buy",
+		what:  "Buy capacity of another domain for a window. What comes of it is seen in its state.",
+		takes: &content{"application/json", Buy{}}, gives: []content{asJSON(Purchase{})},
+	},
+	{
+		method: http.MethodGet, path: PurchasePath, do: (*api).purchase, name: "getPurchase",
+		what:  "Capacity that was bought, or is to be.",
+		gives: []content{asJSON(Purchase{})},
+	},
+	{
+		method: http.MethodDelete, path: PurchasePath, do: (*api).release, name: "releasePurchase",
+		what:  "Give capacity back that was bought, or stop buying it.",
+		gives: []content{asJSON(Purchase{})},
 	},
 	{
 		method: http.MethodGet, path: DescriptionPath, do: (*api).described, name: "getDescription",

@@ -91,7 +91,7 @@ func run(t *testing.T) *running {
 	since := time.Now()
 	r.Broker = b
 	r.api = console.New(b, console.Options{
-		Version: "7.1", Peers: newNeighbours(), Finder: finder(), Agreements: accounts{},
+		Version: "7.1", Peers: newNeighbours(), Purchases: shop{}, Finder: finder(), Agreements: accounts{},
 		Principal: func(*http.Request) (soap.Principal, error) { return soap.Principal{Name: "ada", Method: "none"}, nil },
 		Configuration: func() *console.Configuration {
 			return &console.Configuration{File: "g.yaml", Read: since, Problem: "g.yaml:3: no", Since: &since}
@@ -434,6 +434,15 @@ func TestEveryRouteOfAGateway(t *testing.T) {
 		r.answers(409, del, console.PeerPath, domain("ibm.example"), "", "")
 		r.answers(200, del, console.PeerPath, domain("fiu.example"), "", "")
 		r.answers(200, del, console.PeerPath, domain("fiu.example"), "now=true", "")
+
+		// Capacity is bought and given back.
+		r.answers(200, post, console.PurchasesPath, nil, "", wanted)
+		r.answers(400, post, console.PurchasesPath, nil, "", `{"domain":"x/y"}`)
+		r.answers(200, get, console.PurchasesPath, nil, "", "")
+		r.answers(200, get, console.PurchasePath, of(known), "", "")
+		r.answers(404, get, console.PurchasePath, of("nothing"), "", "")
+		r.answers(200, del, console.PurchasePath, of(known), "", "")
+		r.answers(409, del, console.PurchasePath, of("over"), "", "")
 
 		// The site is out, a job is given up, and then all of them.
 		r.answers(409, post, console.AbandonPath, of(hangs), "", "")

@@ -146,7 +146,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		Capacity:   &adapters.Capacity{Hosts: 2, CPUs: 4}, Jobs: map[broker.Phase]int{broker.Running: 3}, Live: 3,
 	}, {Name: "gone", State: broker.SiteUnconfigured}}
 	h := serve(gateway{sites: func(context.Context) ([]broker.SiteStatus, error) { return all, nil }, scheduling: scheduling{view: view, set: said}}, console.Options{
-		Peers: removable{newNeighbours()}, Finder: finder(), Agreements: accounts{},
+		Peers: removable{newNeighbours()}, Purchases: shop{}, Finder: finder(), Agreements: accounts{},
 		Configuration: func() *console.Configuration {
 			return &console.Configuration{File: "g.yaml", Read: since, Since: &since}
 		},
@@ -170,7 +170,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		"put " + console.PoliciesPath: `{"scope":"gateway","kind":"selection","setting":"first-fit"}`, "put " + console.LimitsPath: `{"subject":"site:hpc","max":3}`,
 		"post " + console.MatchPath: "<doc/>", "post " + console.FencePath: `{"reason":"sold","died":"2026-02-01T14:03:00Z"}`,
 		"post " + console.PeersPath: `{"url":"` + fiu + `","domain":"fiu.example","fingerprint":"` + fingerprint + `"}`, "post " + console.InspectPath: `{"url":"` + fiu + `"}`,
-		"post " + console.ProposalsPath: `{"lan":true,"wait":0.5}`,
+		"post " + console.ProposalsPath: `{"lan":true,"wait":0.5}`, "post " + console.PurchasesPath: wanted,
 	}
 	asked := 0
 	for path, methods := range doc.Paths {

@@ -16,6 +16,7 @@ const maxUsed = handover.CPUTime(100 * 366 * 24 * time.Hour / time.Millisecond)
 type cargo struct {
 	VO        string
 	Deadline  time.Time
+	Agreement string
 	Trace     string
 	Document  string
 	Assertion []byte
@@ -31,7 +32,7 @@ func toWire(m handover.Message, c cargo) wire.Message {
 	switch m := m.(type) {
 	case handover.Route:
 		return &wire.Route{
-			About: about, RecallBy: m.RecallBy, Hops: m.Hops, Deadline: c.Deadline, VO: c.VO, Digest: m.Digest, Trace: c.Trace,
+			About: about, RecallBy: m.RecallBy, Hops: m.Hops, Deadline: c.Deadline, VO: c.VO, Digest: m.Digest, Agreement: c.Agreement, Trace: c.Trace,
 			Path: slices.Clone(m.Path), Document: c.Document, Assertion: c.Assertion,
 		}
 	case handover.Answer:
@@ -76,7 +77,7 @@ func fromWire(m wire.Message) (handover.Message, cargo, bool) {
 	case *wire.Route:
 		return handover.Route{
 			Key: keyOf(m.About), Token: handover.Token(m.Token), RecallBy: m.RecallBy, Path: slices.Clone(m.Path), Hops: m.Hops, Digest: m.Digest,
-		}, cargo{VO: m.VO, Deadline: m.Deadline, Trace: m.Trace, Document: m.Document, Assertion: m.Assertion}, true
+		}, cargo{VO: m.VO, Deadline: m.Deadline, Agreement: m.Agreement, Trace: m.Trace, Document: m.Document, Assertion: m.Assertion}, true
 	case *wire.Answer:
 		a := handover.Answer{Key: keyOf(m.About), Token: handover.Token(m.Token), Accepted: m.Accepted, Reason: m.Reason}
 		if !m.Accepted {

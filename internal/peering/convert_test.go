@@ -15,7 +15,7 @@ import (
 func TestConvert(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
 	k := handover.Key{Origin: "fiu.example", ID: "00000007"}
-	full := cargo{VO: "bio", Deadline: at, Trace: traceOf(k, "", "fiu.example", "2.1"), Document: "<a>\r\n&\t</a>", Assertion: []byte{1, 2}, Site: "big", At: at}
+	full := cargo{VO: "bio", Deadline: at, Agreement: "0198c0de-7000", Trace: traceOf(k, "", "fiu.example", "2.1"), Document: "<a>\r\n&\t</a>", Assertion: []byte{1, 2}, Site: "big", At: at}
 	messages := []handover.Message{
 		handover.Route{Key: k, Token: "2.1", RecallBy: at, Path: []string{"fiu.example", "bsc.example"}, Hops: 2, Digest: digestOf("x", "y", at)},
 		handover.Answer{Key: k, Token: "1", Accepted: true},

@@ -235,7 +235,7 @@ func (e *Engine) begins(x *entry, from string, r handover.Route) bool {
 // carry keeps what came with a route.
 func (e *Engine) carry(x *entry, token handover.Token, c cargo, v verdict) {
 	e.unname(x)
-	x.meta = meta{Since: now(), Owner: v.admitted.Owner, Account: v.admitted.Account, VO: c.VO, Deadline: c.Deadline, Trace: c.Trace}
+	x.meta = meta{Since: now(), Owner: v.admitted.Owner, Account: v.admitted.Account, VO: c.VO, Deadline: c.Deadline, Agreement: c.Agreement, Trace: c.Trace}
 	x.LocalVO = v.admitted.VO
 	x.freight = &freight{Document: c.Document, Assertion: c.Assertion}
 	x.packed = v.packed

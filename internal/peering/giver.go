@@ -44,6 +44,7 @@ type parcel struct {
 	owner    string
 	vo       string
 	deadline time.Time // the job is of no use after it; zero is none
+	bought   string    // the peer's agreement in whose room it is to run
 	document string
 	packed   []byte
 	err      error
@@ -51,7 +52,7 @@ type parcel struct {
 
 // pack makes of a placement what is routed.
 func pack(job adapters.Job) parcel {
-	p := parcel{owner: job.Owner}
+	p := parcel{owner: job.Owner, bought: job.Agreement}
 	tag := string(job.Tag)
 	if p.err = job.Tag.Validate(); p.err != nil {
 		return p
@@ -173,7 +174,7 @@ func (e *Engine) hand(to, tag string, p *parcel, left *waitGroup) (*submission, 
 		return nil, fail.Errorf("peering.Submit", fail.Denied, to, "the domain %s takes no jobs of this one", to)
 	}
 	if x != nil && e.acts[p.id] == x {
-		return e.handOn(x, q, tag, left)
+		return e.handOn(x, q, tag, p.bought, left)
 	}
 	return e.handOwn(x, key, q, tag, p, left)
 }
@@ -196,7 +197,7 @@ func (e *Engine) handOwn(x *entry, key handover.Key, q *peer, tag string, p *par
 	x.held = true
 	defer func() { x.held = false }()
 	was := x.meta
-	x.meta = meta{Tag: tag, Peer: q.domain, Owner: p.owner, VO: p.vo, Deadline: p.deadline}
+	x.meta = meta{Tag: tag, Peer: q.domain, Owner: p.owner, VO: p.vo, Deadline: p.deadline, Bought: p.bought}
 	if x.job == nil {
 		if err := e.step(x, handover.Submit{Key: key, Digest: digest, Attempts: max(p.attempt, 1) - 1}); err != nil {
 			x.meta = was
@@ -213,7 +214,7 @@ func (e *Engine) handOwn(x *entry, key handover.Key, q *peer, tag string, p *par
 }
 
 // handOn gives a job that came from a peer to another.
-func (e *Engine) handOn(x *entry, q *peer, tag string, left *waitGroup) (*submission, error) {
+func (e *Engine) handOn(x *entry, q *peer, tag, bought string, left *waitGroup) (*submission, error) {
 	if !x.taken() || x.job.Phase != handover.Here {
 		return nil, fail.Errorf("peering.Submit", fail.Unavailable, x.key.String(), "the job is being taken back, or is somewhere else; it is given to no other domain now")
 	}
@@ -226,7 +227,7 @@ func (e *Engine) handOn(x *entry, q *peer, tag string, left *waitGroup) (*submis
 	if err := e.step(x, handover.Evidence{Token: x.job.Token(), Shows: handover.NotRun}); err != nil {
 		return nil, err
 	}
-	x.Tag, x.Peer, x.Final, x.Ran, x.Started, x.Site, x.theirs = tag, q.domain, nil, false, time.Time{}, "", ""
+	x.Tag, x.Peer, x.Bought, x.Final, x.Ran, x.Started, x.Site, x.theirs = tag, q.domain, bought, nil, false, time.Time{}, "", ""
 	if x.job.Phase == handover.Waiting {
 		x.Token = x.job.Taken.Token.Next(x.job.Attempts + 1)
 	}

@@ -28,7 +28,7 @@ func (o ofBroker) Start(ctx context.Context, gs ...Given) []Started {
 		g := &gs[i]
 		jobs[i] = broker.Foreign{
 			SubmissionID: g.Submission(), Since: g.Since, Owner: g.Owner, Account: g.Account, VO: g.VO, Document: []byte(g.Document),
-			NotAfter: g.NotAfter, Deadline: g.Deadline, From: g.From, Origin: g.Key.Origin, ID: g.Key.ID, Path: g.Path, Hops: g.Hops, Trace: g.Trace,
+			NotAfter: g.NotAfter, Deadline: g.Deadline, From: g.From, Origin: g.Key.Origin, ID: g.Key.ID, Path: g.Path, Hops: g.Hops, Trace: g.Trace, Agreement: g.Agreement,
 		}
 	}
 	out := make([]Started, len(gs))

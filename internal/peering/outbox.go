@@ -217,6 +217,7 @@ func (e *Engine) cargoOf(l letter) cargo {
 	c := cargo{VO: x.VO, Deadline: x.Deadline, Site: x.Site}
 	switch l.message.(type) {
 	case handover.Route:
+		c.Agreement = x.Bought
 		c.Trace = traceOf(key, x.Trace, e.o.Domain, token)
 		if x.freight != nil {
 			c.Document, c.Assertion = x.freight.Document, x.freight.Assertion

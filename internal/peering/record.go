@@ -51,6 +51,8 @@ type meta struct {
 	Ran     bool      `json:"ran,omitempty"`
 	Started time.Time `json:"started,omitzero"`
 	Site    string    `json:"site,omitempty"` // where it is, as far as is told
+	// Bought is the peer's agreement in whose room it is to run there.
+	Bought string `json:"bought,omitempty"`
 
 	Owner string `json:"owner,omitempty"` // for whom it runs here
 	// Of a job that a peer gave: how it was admitted, and the broker's name of it.
@@ -58,9 +60,11 @@ type meta struct {
 	LocalVO  string    `json:"localVO,omitempty"`
 	VO       string    `json:"vo,omitempty"` // as it is routed
 	Deadline time.Time `json:"deadline,omitzero"`
-	Trace    string    `json:"trace,omitempty"`
-	Activity string    `json:"activity,omitempty"`
-	Since    time.Time `json:"since,omitzero"`
+	// Agreement is that of ours in whose room it is to run here, as it was routed.
+	Agreement string    `json:"agreement,omitempty"`
+	Trace     string    `json:"trace,omitempty"`
+	Activity  string    `json:"activity,omitempty"`
+	Since     time.Time `json:"since,omitzero"`
 	// Closed says that the broker's job has ended.
 	Closed bool `json:"closed,omitempty"`
 }

@@ -33,7 +33,9 @@ type Given struct {
 	Document string
 	NotAfter time.Time // see adapters.Job
 	Deadline time.Time // the job is of no use after it; zero is none
-	Trace    string    // trace id
+	// Agreement is that of ours in whose room it is to run, by the word of From; "" is none.
+	Agreement string
+	Trace     string // trace id
 }
 
 // Jobs is the broker's side of jobs that peers gave: see OfBroker. It is safe for concurrent
@@ -311,7 +313,7 @@ func (x *entry) given() Given {
 	t := x.job.Taken
 	g := Given{
 		Copy: x.copyOf(), Since: x.Since, From: t.From, Path: t.Path, Hops: t.Hops, Admitted: Admitted{x.Owner, x.Account, x.LocalVO},
-		NotAfter: t.Terms.NotAfter(t.RecallBy), Trace: traceID(x.key, x.Trace), Deadline: x.Deadline,
+		NotAfter: t.Terms.NotAfter(t.RecallBy), Trace: traceID(x.key, x.Trace), Deadline: x.Deadline, Agreement: x.Agreement,
 	}
 	if x.freight != nil {
 		g.Document = x.freight.Document

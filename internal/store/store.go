@@ -83,6 +83,8 @@ type Foreign struct {
 	Hops    int      `json:"hops,omitempty"`    // that it may make from here
 	Account string   `json:"account,omitempty"` // the local account as which it runs; "" is that of its owner
 	Trace   string   `json:"trace,omitempty"`   // the trace id, where it does not follow from ID
+	// Agreement is that of ours in whose room it is to run, as From bought it; "" is none.
+	Agreement string `json:"agreement,omitempty"`
 }
 
 // Promise is what an accepted agreement says of a job. Its times are never moved.
@@ -131,8 +133,10 @@ type Placement struct {
 	Recallable  bool   `json:"recallable,omitempty"` // once it is lost there it runs there no more
 	// Length is for how long it runs at most, as its document says, nanoseconds; 0 is not said.
 	Length time.Duration `json:"length,omitempty"`
-	Path   string        `json:"path,omitempty"`  // the job's way from there, as the site last told it
-	Handle []byte        `json:"handle,omitzero"` // nil until the site answered; an empty one is an answer
+	// Bought is the agreement in whose room it runs there, which was bought of the domain that the site is.
+	Bought string `json:"bought,omitempty"`
+	Path   string `json:"path,omitempty"`  // the job's way from there, as the site last told it
+	Handle []byte `json:"handle,omitzero"` // nil until the site answered; an empty one is an answer
 }
 
 // Event is one history line.

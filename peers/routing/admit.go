@@ -41,6 +41,10 @@ type Asking struct {
 	// Free and Slots count slots of our sites; Slots 0 is not known.
 	Free, Slots int
 	Balance     ledger.Balance
+	// Agreement is that of ours in whose room it is to run, by the peer's word; Agreed is that the room
+	// is held for the peer now.
+	Agreement string
+	Agreed    bool
 }
 
 // Admit gives why a job is not taken, as handover's Refuse; nil takes it. The kinds tell the
@@ -64,10 +68,10 @@ func Admit(a Asking, to Admission) error {
 	case to.MostJobs > 0 && a.Here >= to.MostJobs:
 		return refuse(fail.Exhausted, "%d jobs of %s are here, and %d may be; try later", a.Here, a.Peer, to.MostJobs)
 	}
-	if debt := -a.Balance.Surplus(); to.MostDebt > 0 && debt > to.MostDebt && a.Waiting > 0 {
+	if debt := -a.Balance.Surplus(); to.MostDebt > 0 && debt > to.MostDebt && a.Waiting > 0 && !a.Agreed {
 		return refuse(fail.NotAccepting, "%s owes %s, more than the %s allowed while own jobs wait; run some of ours, or try later", a.Peer, debt, to.MostDebt)
 	}
-	if a.Slots > 0 && to.Reserve > 0 && float64(a.Free-1) < to.Reserve*float64(a.Slots) {
+	if a.Slots > 0 && to.Reserve > 0 && !a.Agreed && float64(a.Free-1) < to.Reserve*float64(a.Slots) {
 		return refuse(fail.NotAccepting, "the free slots that are left are kept for own jobs; try later")
 	}
 	return nil

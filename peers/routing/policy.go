@@ -30,6 +30,8 @@ type Peer struct {
 	Balance ledger.Balance
 	// Measured is what our jobs met with there.
 	Measured Measured
+	// Bought says in a sentence that room is ours there in which the job fits; "" is that none is.
+	Bought string
 }
 
 // Measured is what was measured of jobs that were given to a peer.

@@ -45,6 +45,8 @@ type Choice struct {
 	// Spot is the best place of a peer, as it shows it.
 	Spot resourcemodel.Spot
 	last bool // we owe it too much
+	// Bought is that room is ours there in which it fits.
+	Bought bool
 }
 
 // Excluded is a domain that can't take the job, with the reason.
@@ -65,7 +67,8 @@ const softSteps = 20
 // or wait no longer than the policy bears. Above that, peers come first at which it would
 // wait sufficiently less; the rest of them come after the own sites, for the case that
 // these refuse it. Among peers the job's soft criteria decide, in steps, and within a step
-// what is known of the peer.
+// what is known of the peer. Peers of whom room was bought come before all others, and
+// before the own sites unless the job would start there at once: it is paid for.
 func Route(s Situation, p Policy) Decision {
 	own := s.survey("", p)
 	bears := p.Overload
@@ -95,14 +98,17 @@ func Route(s Situation, p Policy) Decision {
 	var before, after []Choice
 	for _, c := range peers {
 		gains := c.Known && (!own.Known || float64(c.Wait) < float64(own.Wait)*p.Gain)
-		if out.Overflowing && gains {
+		if c.Bought && !own.Now {
+			c.Why = "the own sites have no room for it now, and " + c.Why
+			before = append(before, c)
+		} else if out.Overflowing && gains {
 			c.Why = "the own sites are too full, and " + c.Why
 			before = append(before, c)
 		} else {
 			after = append(after, c)
 		}
 	}
-	if len(before) > 0 {
+	if len(before) > 0 && !before[len(before)-1].Bought {
 		home.Why = "the own sites are too full, and no other domain is left that would be faster"
 	}
 	out.Choices = slices.Concat(before, []Choice{home}, after)
@@ -129,7 +135,7 @@ func (s *Situation) consider(peer *Peer, p Policy) (c Choice, why string) {
 		return c, s.Refused[peer.Domain]
 	case peer.Away != "":
 		return c, peer.Away
-	case p.MostGiven > 0 && peer.Given >= p.MostGiven:
+	case p.MostGiven > 0 && peer.Given >= p.MostGiven && peer.Bought == "":
 		return c, "it has as many of our jobs as the policy allows"
 	}
 	v := s.survey(peer.Domain, p)
@@ -153,7 +159,12 @@ func (s *Situation) consider(peer *Peer, p Policy) (c Choice, why string) {
 	c.Score = s.score(peer, v, c, p)
 	surplus := peer.Balance.Surplus()
 	c.last = p.MostOwed > 0 && surplus > p.MostOwed
+	if peer.Bought != "" { // whatever it shows, and whatever we owe it beside
+		c.Bought, c.Now, c.Known, c.Wait, c.last = true, true, true, p.Hop, false
+	}
 	switch {
+	case c.Bought:
+		c.Why = peer.Bought
 	case c.Now:
 		c.Why = "the domain " + peer.Domain + " could start it now"
 	case c.Known:
@@ -226,5 +237,11 @@ func compareChoices(a, b Choice) int {
 		}
 		return 0
 	}
-	return cmp.Or(cmp.Compare(last(a), last(b)), cmp.Compare(b.soft, a.soft), cmp.Compare(b.Score, a.Score), strings.Compare(a.Domain, b.Domain))
+	paid := func(c Choice) int {
+		if c.Bought {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(paid(a), paid(b)), cmp.Compare(last(a), last(b)), cmp.Compare(b.soft, a.soft), cmp.Compare(b.Score, a.Score), strings.Compare(a.Domain, b.Domain))
 }

@@ -309,3 +309,57 @@ func TestExportHidesWhatIsNotForThePeer(t *testing.T) {
 		t.Error("the model was changed")
 	}
 }
+
+// TestBought: a peer of whom room was bought comes first when the own sites would not start the job at
+// once, whatever else stands for others; not if it can't run it, or is away.
+func TestBought(t *testing.T) {
+	p := policyFor(t)
+	p.MostGiven, p.MostOwed = 5, handover.CPUHour
+	full, free := size{site: "a", nodes: 100, cpus: 4, memory: 8, running: 100}, size{site: "a", nodes: 100, cpus: 4, memory: 8, running: 99, free: 1}
+	bought := Peer{Domain: "b", Bought: "room is bought of the domain b"}
+	for _, c := range []struct {
+		name string
+		own  size
+		b    Peer
+		want string
+	}{
+		{"nothing is bought", full, Peer{Domain: "b"}, "own c b "},
+		{"free at home", free, bought, "own b c "},
+		{"a short queue at home", full, bought, "b own c "},
+		{"nothing at home that fits", size{site: "a", nodes: 4, cpus: 1, memory: 1}, bought, "b c "},
+		{"it has many of ours, and we owe it", full, Peer{Domain: "b", Bought: "bought", Given: 9, Balance: ledger.Balance{Got: 99 * handover.CPUHour}}, "b own c "},
+		{"it is away", full, Peer{Domain: "b", Bought: "bought", Away: "its session is lost"}, "own c "},
+		{"it refused", full, Peer{Domain: "refused", Bought: "bought"}, "own c "},
+	} {
+		s := model(t, c.own, size{domain: "b", site: "s", nodes: 1, cpus: 8, memory: 16, running: 1, waiting: 100}, size{domain: "c", site: "s", nodes: 8, cpus: 8, memory: 16, free: 5, running: 3})
+		got := Route(Situation{
+			Own: "a", Snapshot: s, Request: request(t, 2, 4), Derived: resourcemodel.Derived{Now: noon}, Peers: []Peer{c.b, {Domain: "c"}}, Hops: 3,
+			Refused: map[string]string{"refused": "it is full"},
+		}, p)
+		if domains(got) != c.want {
+			t.Errorf("%s: %q; want %q\n%+v", c.name, domains(got), c.want, got)
+		}
+		for _, x := range got.Choices {
+			if x.Bought && (!x.Now || !strings.Contains(x.Why, "bought")) {
+				t.Errorf("%s: %+v", c.name, x)
+			}
+		}
+	}
+}
+
+// TestAgreed: what a peer bought is taken whatever it owes, and whatever stays for own jobs; other bounds hold.
+func TestAgreed(t *testing.T) {
+	a := Asking{Peer: "b", Origin: "b", CPUs: 4, Waiting: 1, Free: 1, Slots: 10, Balance: ledger.Balance{Did: 10 * handover.CPUHour}, Agreement: "x"}
+	to := Admission{MostDebt: handover.CPUHour, Reserve: 0.5}
+	if err := Admit(a, to); !fail.Is(err, fail.NotAccepting) {
+		t.Error(err)
+	}
+	a.Agreed = true
+	if err := Admit(a, to); err != nil {
+		t.Error(err)
+	}
+	to.MostCPUs = 3
+	if err := Admit(a, to); !fail.Is(err, fail.Unsupported) {
+		t.Error(err)
+	}
+}

@@ -43,6 +43,7 @@ type Route struct {
 	Deadline  time.Time
 	VO        string
 	Digest    string
+	Agreement string
 	Trace     string
 	Path      []string
 	Document  string
@@ -56,6 +57,7 @@ func (m *Route) visit(v *visit) {
 	when(v, "deadline", &m.Deadline, false, "the job is of no use after this")
 	str(v, "vo", &m.VO, 0, MaxID, line, "the VO that the job is run for")
 	str(v, "digest", &m.Digest, 0, 128, word, "names all that is routed: a route of the same key and token with another digest is refused (conflict)")
+	str(v, "agreement", &m.Agreement, 0, MaxID, word, "the receiver's agreement by which the sender bought room there, in which the job is to run: its id (wsag:AgreementId); one that is not the sender's, or not in force, has no effect. Only who sold is sent one; it is not in the digest")
 	trace(v, &m.Trace)
 	words(v, "Domain", &m.Path, 1, MaxPath, MaxDomain, domain, "the path: the domains that hold the job, the origin first, the sender last; one that is there already refuses it, so that no loop can be")
 	text(v, "Document", &m.Document, 1, MaxDocument, "the JSDL document, criteria in it, as the origin took it")

@@ -79,16 +79,23 @@ func (s *Service) holdsOf(r *engine.Record) (out []schedule.Hold, capacity bool)
 	}
 	d, _ := detailOf(r) // of an agreement that is made elsewhere nothing is said
 	capacity = d.Kind == terms.Capacity
+	domain := ""
+	if capacity && s.o.Domain != nil {
+		domain = s.o.Domain(r.Owner)
+	}
 	for i := range placed {
 		p := &placed[i]
 		if len(p.Holds) == 0 || p.Holds[0] >= len(r.Plan.Holds) || i < len(n.Services) && n.Services[i].over() {
 			continue
 		}
 		h := r.Plan.Holds[p.Holds[0]]
+		if domain != "" { // its jobs are as narrow as they may be: each CPU that it bought may be one
+			h.Slots = max(h.Slots, h.CPUs)
+		}
 		out = append(out, schedule.Hold{
 			ID: roomOf(r.ID, i), Agreement: r.ID, Key: resourcemodel.Key{Site: p.Site}, Share: p.Share,
 			Slots: int(h.Slots), CPUs: int(h.CPUs), From: h.From, Until: h.Until, Owner: r.Owner, VO: r.VO,
-			ForVO: capacity, AtManager: n.held(i) != nil,
+			ForVO: capacity, AtManager: n.held(i) != nil, ForDomain: domain,
 		})
 	}
 	return out, capacity

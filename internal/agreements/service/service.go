@@ -31,6 +31,9 @@ type Options struct {
 
 	Settings terms.Settings
 	Own      []agreement.Template // of administrators
+	// Domain gives the domain whose gateway an owner of agreements is, "" for anybody else: what
+	// capacity it bought is for the jobs that it routes. Nil: there are none.
+	Domain func(owner string) string
 	// Budgets bound what VOs may spend on agreements; those that are not named may spend what they like.
 	Budgets map[string]Budget
 	// Callbacks say where decisions on pending agreements may be told: host names, "*.example.org",

@@ -26,6 +26,42 @@ type Peers struct {
 type Peer struct {
 	routing.Peer
 	Site resourcemodel.Key `json:"site"`
+	// Bought is room there that is ours, in the order in which it is used.
+	Bought []Bought `json:"bought,omitempty"`
+}
+
+// Bought is room that was bought of a peer.
+type Bought struct {
+	Agreement string    `json:"agreement"` // that it was bought by, at the peer
+	CPUs      int       `json:"cpus"`
+	VO        string    `json:"vo,omitempty"` // whose jobs alone may have it; "" is all
+	Until     time.Time `json:"until"`
+}
+
+// roomAt gives what was bought of a peer in which a job fits now; nil where there is none. A job that
+// says that it runs for longer than the room is ours is none for it.
+func (s *Scheduler) roomAt(e *Entry, c *class, p *Peer, now time.Time) *Bought {
+	for i := range p.Bought {
+		b := &p.Bought[i]
+		n := &c.request.Need
+		switch {
+		case b.VO != "" && b.VO != e.VO, !now.Before(b.Until), n.WallTime > 0 && now.Add(n.WallTime).After(b.Until):
+		case max(n.CPUs, 1) > b.CPUs-s.bought[BoughtRoom(p.Site.Site, b.Agreement)]:
+		default:
+			return b
+		}
+	}
+	return nil
+}
+
+// inRoom gives a job as one that runs in what was bought; itself for none.
+func inRoom(j *policy.Job, p *Peer, b *Bought) *policy.Job {
+	if b == nil {
+		return j
+	}
+	in := *j
+	in.Room = BoughtRoom(p.Site.Site, b.Agreement)
+	return &in
 }
 
 // Way is how a job came here from another domain. Own jobs have none.
@@ -484,6 +520,9 @@ func (s *Scheduler) route(e *Entry, c *class, v *view, now time.Time) (routing.D
 	}
 	for i := range f.peers.Peers {
 		p := f.peers.Peers[i].Peer
+		if b := s.roomAt(e, c, &f.peers.Peers[i], now); b != nil {
+			p.Bought = "room is bought of the domain " + p.Domain + " until " + said(b.Until) + ", by its agreement " + b.Agreement
+		}
 		at := s.site(f.peers.Peers[i].Site)
 		p.Given = at.jobs
 		if p.Away == "" {
@@ -534,12 +573,20 @@ func (s *Scheduler) beyond(r *run, w *waiting, v *view) (resourcemodel.Key, bool
 	}
 	p := s.far.domains[c.Domain]
 	place := c.Spot.Place()
+	var room *Bought
+	if c.Bought {
+		room = s.roomAt(&w.Entry, w.class, p, r.now)
+	}
+	job := inRoom(w.Job, p, room)
 	r.budget--
 	if r.trial {
-		s.tentatively(r, w, resourcemodel.Place{Key: p.Site, Share: place.Share, Environment: place.Environment}, &place, false)
+		s.tentatively(r, w, job, resourcemodel.Place{Key: p.Site, Share: place.Share, Environment: place.Environment}, &place, false)
 		return p.Site, true
 	}
 	dec := s.farDecision(r.now, &w.Entry, d, c, p)
+	if room != nil {
+		dec.Bought = room.Agreement
+	}
 	dec.Policy = s.books[0].set.names(&w.Entry)
 	if b := s.books[1]; b != nil {
 		dec.Shadow = &Shadowed{Policy: b.set.names(&w.Entry)}
@@ -548,7 +595,7 @@ func (s *Scheduler) beyond(r *run, w *waiting, v *view) (resourcemodel.Key, bool
 		r.decisions = make([]Decision, 0, min(r.budget, len(s.jobs), 64))
 	}
 	r.decisions = append(r.decisions, dec)
-	s.giveTo(w.Job, dec.Place, &place, false, false)
+	s.giveTo(job, dec.Place, &place, false, false)
 	s.remove(w.ID)
 	return p.Site, true
 }
@@ -686,7 +733,7 @@ func (s *Scheduler) afar(e *Entry, c *class, now time.Time) string {
 // is whether anything tells.
 func (s *Scheduler) Back(id string, left time.Duration, known bool, now time.Time) (why string, room int, back bool) {
 	g := s.given[id]
-	if s.far == nil || g == nil || g.far == nil || len(s.jobs) > 0 {
+	if s.far == nil || g == nil || g.far == nil || len(s.jobs) > 0 || s.paid(g, now) {
 		return "", 0, false
 	}
 	c := &class{request: g.job.Request}
@@ -702,6 +749,20 @@ func (s *Scheduler) Back(id string, left time.Duration, known bool, now time.Tim
 	}
 	why, back = routing.Back(sit, s.far.peers.Policy, left, known)
 	return why, room, back
+}
+
+// paid reports whether a job has room at a peer that was bought for it: it is about to begin there, and
+// the room is paid for anyhow.
+func (s *Scheduler) paid(g *given, now time.Time) bool {
+	for i := range s.far.peers.Peers {
+		p := &s.far.peers.Peers[i]
+		if p.Site == g.place.Key {
+			return slices.ContainsFunc(p.Bought, func(b Bought) bool {
+				return now.Before(b.Until) && BoughtRoom(p.Site.Site, b.Agreement) == g.job.Room
+			})
+		}
+	}
+	return false
 }
 
 // FarWait gives how long a job that a peer has is expected to wait there.
@@ -729,7 +790,13 @@ func (s *Scheduler) tryFar(e *Entry, v *view, now time.Time) *Decision {
 	if c == nil {
 		return nil
 	}
-	out := s.farDecision(now, e, d, c, s.far.domains[c.Domain])
+	p := s.far.domains[c.Domain]
+	out := s.farDecision(now, e, d, c, p)
+	if c.Bought {
+		if room := s.roomAt(e, v.class, p, now); room != nil {
+			out.Bought = room.Agreement
+		}
+	}
 	out.Policy, out.Waited = s.books[0].set.names(e), len(s.jobs)+1
 	return &out
 }

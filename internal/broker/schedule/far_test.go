@@ -411,3 +411,124 @@ func TestFarShadowAside(t *testing.T) {
 		}
 	}
 }
+
+// TestBoughtRoom: jobs that the own sites would not start at once go where room is ours, before other
+// peers and whatever the peer shows, up to what was bought, and no longer than it is ours.
+func TestBoughtRoom(t *testing.T) {
+	buy := func(p *Peers, b ...Bought) *Peers {
+		p.Peers[1].Bought = b
+		return p
+	}
+	at := func(b ...Bought) *world {
+		w := newWorld(t, Options{})
+		w.put(siteOf("own", 1, 1))
+		// They would bear to wait for hours.
+		w.s.SetPeers(buy(peersOf(routing.Policy{Overload: 100 * time.Hour}, "bsc", "fiu"), b...))
+		w.show("bsc", 4, 16, 0, resourcemodel.Full)
+		w.show("fiu", 4, 0, 50, resourcemodel.Full)
+		return w
+	}
+	until := noon.Add(time.Hour)
+	one := Bought{Agreement: "a1", CPUs: 3, Until: until}
+	w := at(one)
+	w.addSome("a", 6)
+	ds := w.round(0)
+	w.expect("a00→own a01→fiu a02→fiu a03→fiu", ds)
+	for _, d := range ds[1:] {
+		if d.Bought != "a1" || d.Domain != "fiu" || !strings.Contains(d.Why, "room is bought of the domain fiu until") || !strings.Contains(d.Why, "by its agreement a1") {
+			t.Errorf("%+v", d)
+		}
+	}
+	// What is left behind gives room; what began has it still.
+	w.s.Settled("a01")
+	w.expect("", w.round(0))
+	w.s.Left("a01")
+	w.expect("a04→fiu", w.round(0))
+	// The time is over: nothing goes on its account.
+	w.now = until
+	w.s.Left("a02")
+	w.expect("", w.round(0))
+	// Bought anew, by another agreement, it is another room.
+	w.s.SetPeers(buy(peersOf(routing.Policy{Overload: 100 * time.Hour}, "bsc", "fiu"), Bought{Agreement: "a2", CPUs: 1, Until: until.Add(time.Hour)}))
+	if ds := w.round(0); told(ds) != "a05→fiu" || ds[0].Bought != "a2" {
+		t.Errorf("%+v", ds)
+	}
+	// Of a job that was placed before a restart it is known what it has.
+	w = at(one)
+	w.s.Given(&policy.Job{ID: "old", Owner: "ann", CPUs: 2, Room: BoughtRoom("fiu", "a1"), Request: w.request("", "bio", 2, nil)}, resourcemodel.Place{Key: resourcemodel.Key{Site: "fiu"}, Share: "all", Environment: "node"}, false)
+	w.addSome("a", 4)
+	w.expect("a00→own a01→fiu", w.round(0))
+	w.s.Left("old")
+	w.expect("a02→fiu a03→fiu", w.round(0))
+
+	for name, c := range map[string]struct {
+		b    Bought
+		cpus int
+		want string
+	}{
+		"another VO's":      {Bought{Agreement: "a1", CPUs: 9, VO: "chem", Until: until}, 1, "a→own"},
+		"its own VO's":      {Bought{Agreement: "a1", CPUs: 9, VO: "bio", Until: until}, 1, "a→own b→fiu"},
+		"too wide":          {Bought{Agreement: "a1", CPUs: 3, Until: until}, 4, "b→bsc"},
+		"over":              {Bought{Agreement: "a1", CPUs: 3, Until: noon}, 1, "a→own"},
+		"as wide as may be": {Bought{Agreement: "a1", CPUs: 4, Until: until}, 4, "b→fiu"},
+		"on several nodes":  {Bought{Agreement: "a1", CPUs: 5, Until: until}, 5, "b→fiu"},
+	} {
+		w := at(c.b)
+		if c.cpus == 1 {
+			w.add(policy.Job{ID: "a", Owner: "ann", VO: "bio"}, nil)
+		}
+		w.add(policy.Job{ID: "b", Owner: "ann", VO: "bio", CPUs: c.cpus}, nil)
+		if got := told(w.round(0)); got != c.want {
+			t.Errorf("%s: %q; want %q", name, got, c.want)
+		}
+	}
+}
+
+// TestBoughtStays: a job is not taken back from room that is ours; when that is over, it is like others.
+func TestBoughtStays(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.put(siteOf("own", 1, 1))
+	p := peersOf(routing.Policy{Overload: time.Second, Recover: time.Second}, "bsc")
+	p.Peers[0].Bought = []Bought{{Agreement: "a1", CPUs: 1, Until: noon.Add(time.Hour)}}
+	w.s.SetPeers(p)
+	w.show("bsc", 1, 0, 9, resourcemodel.Full)
+	w.addSome("a", 2)
+	w.expect("a00→own a01→bsc", w.round(0))
+	w.s.Left("a00")
+	if why, _, back := w.s.Back("a01", time.Hour, true, w.now); back {
+		t.Error("it is taken back: " + why)
+	}
+	w.now = noon.Add(time.Hour)
+	if _, room, back := w.s.Back("a01", time.Hour, true, w.now); !back || room != 1 {
+		t.Error("the room is ours no more, and it is kept", room, back)
+	}
+}
+
+// TestBoughtHold: what a domain bought here is for the jobs that it names it for, and for nobody else's.
+func TestBoughtHold(t *testing.T) {
+	h := Hold{ID: "x/0", Agreement: "x", Key: resourcemodel.Key{Site: "own"}, Share: "all", CPUs: 2, From: noon, Until: noon.Add(time.Hour), Owner: "@home", ForDomain: "home"}
+	for room, want := range map[string]bool{
+		BoughtRoom("home", "x"): true, "x/0": true,
+		"": false, BoughtRoom("home", "y"): false, BoughtRoom("hom", "ex"): false, BoughtRoom("home", ""): false, BoughtRoom("homer", "x"): false, "bought:home/xx": false, "bought:": false, "home/x": false,
+	} {
+		if h.mine(room, "bio") != want {
+			t.Errorf("%q: %t", room, !want)
+		}
+	}
+	w := newWorld(t, Options{})
+	w.put(siteOf("own", 1, 4))
+	w.s.SetHolds([]Hold{h})
+	w.addSome("a", 4)
+	w.expect("a00→own a01→own", w.round(0))
+	for i, room := range []string{BoughtRoom("other", "x"), BoughtRoom("home", "x"), BoughtRoom("home", "x"), BoughtRoom("home", "x")} {
+		j := &policy.Job{ID: fmt.Sprintf("b%d", i), Owner: "u@home", VO: "bio", Submitted: noon, CPUs: 1, Room: room, Request: w.request("", "bio", 1, nil)}
+		w.s.Add(Entry{Job: j, Attempt: 1, Way: &Way{Path: []string{"home"}}})
+	}
+	w.expect("b1→own b2→own", w.round(0))
+	w.now = noon.Add(2 * time.Hour) // nothing is held any more
+	w.s.SetHolds(nil)
+	w.s.Left("b1")
+	if ds := w.round(0); len(ds) != 1 {
+		t.Errorf("%s", told(ds))
+	}
+}

@@ -29,6 +29,9 @@ type Hold struct {
 	// ForVO lets every job of the VO use it or, where it is no VO's, every job of the owner that is for
 	// none. Else only jobs do whose promise names it.
 	ForVO bool `json:"forVO,omitempty"`
+	// ForDomain is a domain whose gateway bought the room: the jobs that it gives us by the name of the
+	// agreement use it.
+	ForDomain string `json:"forDomain,omitempty"`
 	// AtManager says that the site's manager keeps it, by a reservation of its own: it shows
 	// the room as taken, and nothing is kept here beside that.
 	AtManager bool `json:"atManager,omitempty"`
@@ -36,7 +39,27 @@ type Hold struct {
 
 // mine reports whether jobs of a VO, or those whose promise names the room, may use it.
 func (h *Hold) mine(room, vo string) bool {
-	return room != "" && (h.ID == room || h.own(room)) || h.ForVO && h.VO != "" && h.VO == vo
+	return room != "" && (h.ID == room || h.bought(room) || h.own(room)) || h.ForVO && h.VO != "" && h.VO == vo
+}
+
+// boughtRoom begins the rooms of jobs that run in what one domain bought of another.
+const boughtRoom = "bought:"
+
+// BoughtRoom names the room that was bought by an agreement: with who bought it, where it is held, and
+// with the site that the other domain is, where it was bought.
+func BoughtRoom(with, agreement string) string { return boughtRoom + with + "/" + agreement }
+
+// bought reports whether a room is this one, by the domain that bought it and its agreement.
+func (h *Hold) bought(room string) bool {
+	if h.ForDomain == "" || h.Agreement == "" {
+		return false
+	}
+	rest, ok := strings.CutPrefix(room, boughtRoom)
+	if !ok {
+		return false
+	}
+	rest, ok = strings.CutPrefix(rest, h.ForDomain)
+	return ok && len(rest) == len(h.Agreement)+1 && rest[0] == '/' && rest[1:] == h.Agreement
 }
 
 // ownRoom begins the rooms of jobs that are for no VO.

@@ -121,6 +121,9 @@ func (s *Scheduler) held() int {
 	return n
 }
 
+// HoldsOf gives what one agreement promises, not to be changed.
+func (s *Scheduler) HoldsOf(agreement string) []Hold { return s.holds[agreement] }
+
 // Holds gives what is promised.
 func (s *Scheduler) Holds() []Hold {
 	var all []Hold

@@ -223,18 +223,19 @@ func (s *Scheduler) place(r *run, w *waiting, v *view, at int, ranked []marked, 
 	}
 	r.budget--
 	if r.trial {
-		s.tentatively(r, w, place, nil, ahead)
+		s.tentatively(r, w, w.Job, place, nil, ahead)
 	} else {
 		s.give(w.Job, place, ahead, false)
 		s.remove(w.ID)
 	}
 }
 
-// tentatively gives a job a place in a trial, far being that of a peer.
-func (s *Scheduler) tentatively(r *run, w *waiting, place resourcemodel.Place, far *resourcemodel.Place, ahead bool) {
+// tentatively gives a job a place in a trial, far being that of a peer; as is the job, with the room
+// that it has there.
+func (s *Scheduler) tentatively(r *run, w *waiting, as *policy.Job, place resourcemodel.Place, far *resourcemodel.Place, ahead bool) {
 	r.book.remove(w)
 	r.aside = append(r.aside, w)
-	r.given = append(r.given, s.giveTo(w.Job, place, far, ahead, false))
+	r.given = append(r.given, s.giveTo(as, place, far, ahead, false))
 	r.placed[w.ID] = place
 	s.tentative++
 }

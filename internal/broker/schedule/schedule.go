@@ -47,11 +47,13 @@ type Decision struct {
 	Domain string               `json:"domain,omitempty"`
 	Far    *resourcemodel.Place `json:"far,omitempty"`
 	Why    string               `json:"why,omitempty"`
-	Waited int                  `json:"waited"`           // jobs that waited with it
-	Ranked []Ranked             `json:"ranked,omitempty"` // the best first, at most MaxRanked
-	Out    []Ruled              `json:"out,omitempty"`    // places ruled out, at most MaxRuled
-	More   int                  `json:"more,omitempty"`   // further ones that were left out here
-	Shadow *Shadowed            `json:"shadow,omitempty"`
+	// Bought is the agreement with the peer in whose room the job is to run; "" is none.
+	Bought string    `json:"bought,omitempty"`
+	Waited int       `json:"waited"`           // jobs that waited with it
+	Ranked []Ranked  `json:"ranked,omitempty"` // the best first, at most MaxRanked
+	Out    []Ruled   `json:"out,omitempty"`    // places ruled out, at most MaxRuled
+	More   int       `json:"more,omitempty"`   // further ones that were left out here
+	Shadow *Shadowed `json:"shadow,omitempty"`
 }
 
 // MaxRanked and MaxRuled bound a decision's record.

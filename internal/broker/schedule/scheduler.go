@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/policy"
@@ -65,6 +66,7 @@ type Scheduler struct {
 	sites  map[resourcemodel.Key]*site
 	dirty  []*site // something changed there for the better since the last look
 	given  map[string]*given
+	bought map[string]int // CPUs that jobs have of what was bought of peers, by BoughtRoom
 	bounds Limits
 	limits map[string]*limit
 
@@ -99,7 +101,7 @@ func New(o Options) (*Scheduler, error) {
 	s := &Scheduler{
 		places: o.Places, cat: o.Catalogue, window: o.Window, seed: o.Seed,
 		jobs: map[string]*waiting{}, classes: map[classKey]*class{}, byID: map[int]*class{}, barred: map[*class]bool{},
-		sites: map[resourcemodel.Key]*site{}, given: map[string]*given{}, limits: map[string]*limit{}, holds: map[string][]Hold{},
+		sites: map[resourcemodel.Key]*site{}, given: map[string]*given{}, bought: map[string]int{}, limits: map[string]*limit{}, holds: map[string][]Hold{},
 		usage: usage{under: map[string]*int64{}},
 	}
 	s.derived = func(now time.Time) resourcemodel.Derived {
@@ -503,6 +505,7 @@ func (s *Scheduler) giveTo(j *policy.Job, p resourcemodel.Place, far *resourcemo
 	}
 	v.jobs++
 	v.cpus += max(1, j.Request.Need.CPUs)
+	s.uses(j, 1)
 	for _, l := range g.limits {
 		l.used++
 	}
@@ -593,11 +596,25 @@ func (s *Scheduler) takeBack(g *given) {
 	}
 	v.jobs--
 	v.cpus -= max(1, g.job.Request.Need.CPUs)
+	s.uses(g.job, -1)
 	s.note(v, gained)
 	for _, l := range g.limits {
 		l.used--
 	}
 	s.usage.add(g.job, -g.charge)
+}
+
+// uses counts a job that has what was bought of a peer, or has it no more.
+func (s *Scheduler) uses(j *policy.Job, sign int) {
+	if !strings.HasPrefix(j.Room, boughtRoom) {
+		return
+	}
+	if s.bought[j.Room] += sign * max(1, j.Request.Need.CPUs); s.bought[j.Room] <= 0 {
+		delete(s.bought, j.Room)
+	}
+	if sign < 0 && s.far != nil {
+		s.far.dirty = true
+	}
 }
 
 // relieve wakes whom a limit stopped.

@@ -308,13 +308,13 @@ func (g *Gateway) Admit(_ context.Context, from string, r *wire.Route, here int)
 	// What nothing here could run, or not as the account, is refused now and not taken and given back.
 	need, err := g.o.Broker.CheckForeign(&broker.Foreign{
 		Owner: local.Owner, Account: local.Account, VO: local.VO, Document: []byte(r.Document), Deadline: r.Deadline,
-		From: from, Origin: r.Origin, ID: r.ID, Path: r.Path, Hops: r.Hops,
+		From: from, Origin: r.Origin, ID: r.ID, Path: r.Path, Hops: r.Hops, Agreement: r.Agreement,
 	})
 	if err != nil {
 		return peering.Admitted{}, err
 	}
 	err = g.o.Broker.Admit(routing.Asking{
-		Peer: from, Origin: r.Origin, VO: local.VO, CPUs: max(1, need.CPUs), WallTime: need.WallTime, Here: here, Balance: g.Favours.Balance(from),
+		Peer: from, Origin: r.Origin, VO: local.VO, CPUs: max(1, need.CPUs), WallTime: need.WallTime, Here: here, Balance: g.Favours.Balance(from), Agreement: r.Agreement,
 	}, m.Admission)
 	if err != nil {
 		return peering.Admitted{}, err

@@ -1,0 +1,522 @@
+package purchase
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/agreements/ledger"
+	"github.com/portolan-project/portolan/internal/fail"
+)
+
+// TestStates: the table has a way out of each state that is not final, and each can be come to.
+func TestStates(t *testing.T) {
+	come := map[State]bool{Asking: true}
+	for changed := true; changed; {
+		changed = false
+		for from, events := range transitions {
+			for e, to := range events {
+				if !come[from] {
+					continue
+				}
+				if _, ok := transitions[to]; !ok {
+					t.Errorf("%s by %s: %s is no state", from, e, to)
+				}
+				changed = changed || !come[to]
+				come[to] = true
+			}
+		}
+	}
+	come[Lost] = true // what is settled is what its outcome says
+	for s := range transitions {
+		if !come[s] {
+			t.Errorf("nothing comes to be %s", s)
+		}
+		for _, e := range []Event{Found, Held, LetGo, Declined, Dear, Confirmed, Unheard, Over, Dropped, Release, Gone, Withdrawn, Settled} {
+			to, err := next("x", s, e, "")
+			if want, ok := transitions[s][e]; ok != (err == nil) || ok && to != want || !ok && (to != s || !fail.Is(err, fail.Conflict)) {
+				t.Errorf("%s by %s: %s %v", s, e, to, err)
+			}
+		}
+	}
+	for outcome, want := range map[State]State{"": Ended, Ended: Ended, Released: Released, Lost: Lost, Refused: Ended, Asking: Ended} {
+		if got, err := next("x", Settling, Settled, outcome); got != want || err != nil {
+			t.Errorf("settled as %q: %s %v", outcome, got, err)
+		}
+	}
+}
+
+func TestWishes(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	ok := Wish{From: "fiu.example", CPUs: 4, Start: now, End: now.Add(time.Hour)}
+	minus := int64(-1)
+	for _, c := range []struct {
+		change func(*Wish)
+		want   string
+	}{
+		{func(*Wish) {}, ""},
+		{func(w *Wish) { w.CPUs = MaxCPUs }, ""},
+		{func(w *Wish) { w.End = w.Start.Add(MaxLength) }, ""},
+		{func(w *Wish) { w.Later = MaxLength }, ""},
+		{func(w *Wish) { w.From = "" }, "name the domain"},
+		{func(w *Wish) { w.From = strings.Repeat("x", MaxName+1) }, "name the domain"},
+		{func(w *Wish) { w.CPUs = 0 }, "0 CPUs"},
+		{func(w *Wish) { w.CPUs = MaxCPUs + 1 }, "CPUs can't be bought"},
+		{func(w *Wish) { w.Least = 5 }, "at least 5"},
+		{func(w *Wish) { w.Least = -1 }, "at least -1"},
+		{func(w *Wish) { w.VO = strings.Repeat("v", MaxName+1) }, "VO"},
+		{func(w *Wish) { w.End = w.Start }, "end after"},
+		{func(w *Wish) { w.Start = time.Time{} }, "end after"},
+		{func(w *Wish) { w.Start, w.End = now.Add(-time.Hour), now }, "was over"},
+		{func(w *Wish) { w.End = w.Start.Add(MaxLength + 1) }, "buy several"},
+		{func(w *Wish) { w.Start = now.Add(MaxAhead + 1); w.End = w.Start.Add(1) }, "a year ahead"},
+		{func(w *Wish) { w.Later = -1 }, "later"},
+		{func(w *Wish) { w.Later = MaxLength + 1 }, "later"},
+		{func(w *Wish) { w.MaxPrice = &minus }, "below zero"},
+	} {
+		w := ok
+		c.change(&w)
+		err := w.Check(now)
+		if (err == nil) != (c.want == "") || err != nil && (!fail.Is(err, fail.Invalid) || !strings.Contains(fail.Sentence(err), c.want)) {
+			t.Errorf("%+v: %v; want %q", w, err, c.want)
+		}
+	}
+}
+
+// TestBought is the life of a purchase that goes well: nothing is ours before the window, what was bought
+// is while it is open, and nothing after; and what it cost is in the ledger.
+func TestBought(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.shop.rate = 250
+		b, stop := w.start(Options{}, nil)
+		defer stop()
+		r, err := b.Buy(t.Context(), wish(func(x *Wish) { x.VO = "bio" }), "ada")
+		if err != nil || r.State != Asking {
+			t.Fatal(r, err)
+		}
+		time.Sleep(time.Minute)
+		if r = w.get(b, r.ID); r.State != Bought || r.Room != 60 || r.Price != 15_000 || r.Unit != "credit" || !strings.HasPrefix(r.Agreement, "agreement-") || len(w.ours()) != 0 {
+			t.Fatalf("%+v %v", r, w.ours())
+		}
+		time.Sleep(time.Until(r.Start))
+		synctest.Wait()
+		want := []Open{{Domain: "fiu.example", Agreement: r.Agreement, CPUs: 60, VO: "bio", From: r.Start, Until: r.End}}
+		if got := w.ours(); !slices.Equal(got, want) {
+			t.Fatalf("%+v; want %+v", got, want)
+		}
+		// A domain that is away is noted, with the time.
+		time.Sleep(10 * time.Minute)
+		w.setAway("it was not heard of for too long")
+		time.Sleep(10 * time.Minute)
+		w.setAway("")
+		time.Sleep(10 * time.Minute)
+		if r = w.get(b, r.ID); len(r.Outages) != 1 || r.Unusable(time.Now()).Round(time.Minute) != 10*time.Minute || r.isAway() || r.State != Bought {
+			t.Fatalf("%+v", r)
+		}
+		time.Sleep(time.Until(r.End))
+		synctest.Wait()
+		if got := w.ours(); len(got) != 0 {
+			t.Fatalf("after the window: %+v", got)
+		}
+		time.Sleep(time.Minute)
+		r = w.get(b, r.ID)
+		if r.State != Ended || len(r.Entries) != 1 || r.Closed.IsZero() {
+			t.Fatalf("%+v", r)
+		}
+		if e := r.Entries[0]; e.Kind != ledger.Price || e.Amount.String() != "15" || e.VO != "bio" || e.Domain != "fiu.example" || e.Agreement != r.Agreement {
+			t.Errorf("%+v", e)
+		}
+		if _, err := b.Release(t.Context(), r.ID, "ada"); !fail.Is(err, fail.Conflict) {
+			t.Error(err)
+		}
+		l := ledger.New()
+		for _, e := range r.Entries { // the ledger takes them
+			if err := l.Post(e); err != nil {
+				t.Error(err)
+			}
+		}
+		if w.shop.talks != 0 {
+			t.Errorf("%d negotiations are open still", w.shop.talks)
+		}
+		time.Sleep(32 * 24 * time.Hour)
+		if _, err := b.Get(t.Context(), r.ID); !fail.Is(err, fail.NotFound) {
+			t.Errorf("it is kept for ever: %v", err)
+		}
+	})
+}
+
+// TestWhatIsBoughtInstead: fewer, later, or nothing, as the wish has it.
+func TestWhatIsBoughtInstead(t *testing.T) {
+	price := func(n int64) func(*Wish) { return func(w *Wish) { w.MaxPrice = &n } }
+	for name, c := range map[string]struct {
+		shop   func(*shop)
+		change func(*Wish)
+		state  State
+		cpus   int
+		later  time.Duration
+		says   string
+	}{
+		"all":               {nil, nil, Bought, 60, 0, ""},
+		"fewer":             {func(s *shop) { s.has = 40 }, func(w *Wish) { w.Least = 16 }, Bought, 40, 0, ""},
+		"too few":           {func(s *shop) { s.has = 10 }, func(w *Wish) { w.Least = 16 }, Refused, 0, 0, "not 16 to 60"},
+		"none":              {func(s *shop) { s.has = 40 }, nil, Refused, 0, 0, "no room for so many"},
+		"no bargaining":     {func(s *shop) { s.silent = true }, nil, Bought, 60, 0, ""},
+		"no bargain at all": {func(s *shop) { s.silent, s.has = true, 40 }, nil, Refused, 0, 0, "somebody was faster"},
+		"a fair price":      {func(s *shop) { s.rate = 1000 }, price(60_000), Bought, 60, 0, ""},
+		"too dear":          {func(s *shop) { s.rate = 1001 }, price(60_000), Refused, 0, 0, "asks for 60.06 credit"},
+		"dearer than said":  {func(s *shop) { s.rate, s.raise = 1000, 1 }, price(60_000), Refused, 0, 0, "asks for 60.001 credit"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				if c.shop != nil {
+					c.shop(w.shop)
+				}
+				b, stop := w.start(Options{}, nil)
+				defer stop()
+				r, err := b.Buy(t.Context(), wish(c.change), "ada")
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Minute)
+				r = w.get(b, r.ID)
+				if r.State != c.state || c.cpus > 0 && r.Room != c.cpus || !strings.Contains(r.Reason, c.says) {
+					t.Errorf("%s, %d CPUs, %q", r.State, r.Room, r.Reason)
+				}
+				want := 0
+				if c.state == Bought {
+					want = 1
+				}
+				if got := w.shop.binding(); len(got) != want {
+					t.Errorf("%+v", got)
+				}
+				w.shop.set(func(s *shop) {
+					for _, d := range s.deals {
+						if c.state == Refused && !d.state.Final() {
+							t.Errorf("it holds %+v still", d)
+						}
+					}
+				})
+			})
+		})
+	}
+}
+
+// TestLater: another has the room until later.
+func TestLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		b, stop := w.start(Options{}, nil)
+		defer stop()
+		x := wish(func(x *Wish) { x.Later = 3 * time.Hour })
+		w.shop.deals = append(w.shop.deals, &deal{key: "other", state: agreement.Observed, cpus: 80, window: windowOf(x)})
+		r, err := b.Buy(t.Context(), x, "ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if r = w.get(b, r.ID); r.State != Bought || !r.Opens.Equal(w.shop.opened) || r.Closes.Sub(r.Opens) != time.Hour {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// TestDropped: the domain ends it, and what was bought is not ours any more.
+func TestDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.shop.rate = 100
+		b, stop := w.start(Options{}, nil)
+		defer stop()
+		r, err := b.Buy(t.Context(), wish(nil), "ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(70 * time.Minute)
+		if len(w.ours()) != 1 {
+			t.Fatal("it is not ours")
+		}
+		w.shop.set(func(s *shop) { s.deals[0].state = agreement.Terminated })
+		time.Sleep(2 * time.Minute)
+		if r = w.get(b, r.ID); r.State != Lost || len(w.ours()) != 0 || len(r.Entries) != 0 {
+			t.Errorf("%+v %v", r, w.ours())
+		}
+	})
+}
+
+// TestReleased: in each state that a purchase may be in, it is given back, and the domain holds nothing.
+func TestReleased(t *testing.T) {
+	for n := range 12 {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.shop.rate = 100
+				l := &life{left: n + 2}
+				b, stop := w.start(Options{}, l)
+				r, err := b.Buy(t.Context(), wish(nil), "ada")
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(5 * time.Second)
+				stop()
+				b, stop = w.start(Options{}, nil)
+				defer stop()
+				if _, err := b.Release(t.Context(), r.ID, "ada"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(5 * time.Minute)
+				if r = w.get(b, r.ID); r.State != Released || len(r.Entries) != 0 {
+					t.Errorf("%+v", r)
+				}
+				w.shop.set(func(s *shop) {
+					_ = s.up()
+					if got := s.room(windowOf(wish(nil))); got != s.has {
+						t.Errorf("%d of %d are free: %+v", got, s.has, s.deals)
+					}
+				})
+				if again, err := b.Release(t.Context(), r.ID, "ada"); err != nil || again.State != Released {
+					t.Errorf("again: %+v %v", again, err)
+				}
+			})
+		})
+	}
+}
+
+// TestKilledAtEachStep: whatever the gateway was doing when it died, the next one has bought exactly what was
+// wished for, or nothing if nobody was told that it was wished for.
+func TestKilledAtEachStep(t *testing.T) {
+	for n := 1; n <= 24; n++ {
+		for _, after := range []bool{false, true} {
+			for _, pause := range []time.Duration{0, 2 * time.Minute} { // what was held has been let go
+				t.Run(fmt.Sprintf("%d-%t-%s", n, after, pause), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld(t)
+						w.shop.rate = 100
+						b, stop := w.start(Options{Watch: 10 * time.Minute}, &life{left: n, after: after})
+						r, err := b.Buy(t.Context(), wish(nil), "ada")
+						known := err == nil
+						time.Sleep(75 * time.Minute)
+						stop()
+						time.Sleep(pause)
+						b, stop = w.start(Options{Watch: 10 * time.Minute}, nil)
+						defer stop()
+						time.Sleep(2 * time.Minute)
+						if !known {
+							all, err := b.List(t.Context())
+							if err != nil || len(all) > 1 {
+								t.Fatal(all, err)
+							}
+							if len(all) == 0 {
+								if got := w.shop.binding(); len(got) != 0 {
+									t.Errorf("%+v", got)
+								}
+								return
+							}
+							r = &all[0]
+						}
+						if r = w.get(b, r.ID); r.State != Bought || len(w.ours()) != 1 {
+							t.Fatalf("%+v %v", r, w.ours())
+						}
+						time.Sleep(2 * time.Hour)
+						if r = w.get(b, r.ID); r.State != Ended || len(r.Entries) != 1 || len(w.ours()) != 0 {
+							t.Fatalf("%+v %v", r, w.ours())
+						}
+						if got := w.shop.binding(); len(got) != 1 || w.shop.most > 60 {
+							t.Errorf("bought twice, or held twice: %+v, %d", got, w.shop.most)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestClosedShop: a domain that is out of reach is asked again until it is too late.
+func TestClosedShop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.shop.down = true
+		b, stop := w.start(Options{}, nil)
+		defer stop()
+		first, err := b.Buy(t.Context(), wish(nil), "ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		elsewhere, err := b.Buy(t.Context(), wish(func(x *Wish) { x.From = "nobody.example" }), "ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if r := w.get(b, elsewhere.ID); r.State != Refused || !strings.Contains(r.Reason, "no peer") {
+			t.Errorf("%+v", r)
+		}
+		w.shop.set(func(s *shop) { s.down = false })
+		time.Sleep(time.Minute)
+		if r := w.get(b, first.ID); r.State != Bought {
+			t.Errorf("%+v", r)
+		}
+		w.shop.set(func(s *shop) { s.down = true })
+		last, err := b.Buy(t.Context(), wish(nil), "ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Hour)
+		if r := w.get(b, last.ID); r.State != Refused || !strings.Contains(r.Reason, "before it was bought") || len(r.History) > 5 {
+			t.Errorf("%+v", r)
+		}
+		// What it costs can't be learnt, and so is not known; it is not asked for ever.
+		if r := w.get(b, first.ID); r.State != Settling {
+			t.Errorf("%+v", r)
+		}
+		time.Sleep(26 * time.Hour)
+		if r := w.get(b, first.ID); r.State != Ended || len(r.Entries) != 0 {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// TestReplicas: two gateways on one store buy once; one goes on with what the other left.
+func TestReplicas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		order := Order{Name: "now", Wish: wish(nil)}
+		a, stopA := w.start(Options{Replica: "a"}, nil)
+		b, stopB := w.start(Options{Replica: "b"}, nil)
+		a.SetOrders([]Order{order})
+		b.SetOrders([]Order{order})
+		time.Sleep(10 * time.Second)
+		all, err := b.List(t.Context())
+		if err != nil || len(all) != 1 || all[0].State != Bought {
+			t.Fatal(all, err)
+		}
+		stopA()
+		time.Sleep(3 * time.Hour)
+		if r := w.get(b, all[0].ID); r.State != Ended || len(w.shop.binding()) != 1 {
+			t.Errorf("%+v %+v", r, w.shop.binding())
+		}
+		stopB()
+	})
+}
+
+// TestBounds: as many are under way as may be, and no more.
+func TestBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		b, stop := w.start(Options{MaxLive: 2}, nil)
+		defer stop()
+		for range 2 {
+			if _, err := b.Buy(t.Context(), wish(func(x *Wish) { x.CPUs = 1 }), "ada"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if _, err := b.Buy(t.Context(), wish(nil), "ada"); !fail.Is(err, fail.Exhausted) {
+			t.Error(err)
+		}
+		r := &Record{State: Bought, Closes: time.Now().Add(time.Hour)}
+		for range maxHistory + 50 {
+			r.away(time.Now(), strings.Repeat("x", 2*maxReason))
+			r.back(time.Now())
+		}
+		if len(r.History) != maxHistory || len(r.Outages) > maxOutages || len(r.Reason) > maxReason+8 {
+			t.Errorf("%d %d %d", len(r.History), len(r.Outages), len(r.Reason))
+		}
+	})
+	if _, err := New(nil, Options{}); !fail.Is(err, fail.Invalid) {
+		t.Error(err)
+	}
+}
+
+func TestOrderWindows(t *testing.T) {
+	madrid, err := time.LoadLocation("Europe/Madrid")
+	if err != nil {
+		t.Skip("there are no zones here:", err)
+	}
+	at := func(s string) time.Time {
+		v, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	base := Wish{From: "fiu.example", CPUs: 4}
+	h := time.Hour
+	for name, c := range map[string]struct {
+		o     Order
+		now   string
+		ahead time.Duration
+		want  string
+	}{
+		"daily":          {Order{Daily: &Daily{Start: 8 * h, End: 18 * h}}, "2026-03-02T12:00:00Z", 24 * h, "02T08-02T18 03T08-03T18"},
+		"over for today": {Order{Daily: &Daily{Start: 8 * h, End: 18 * h}}, "2026-03-02T18:00:00Z", 10 * h, ""},
+		"at night":       {Order{Daily: &Daily{Start: 22 * h, End: 6 * h}}, "2026-03-02T05:00:00Z", 24 * h, "01T22-02T06 02T22-03T06"},
+		"weekdays":       {Order{Daily: &Daily{Start: 8 * h, End: 18 * h, Days: []time.Weekday{time.Monday, time.Friday}}}, "2026-03-02T00:00:00Z", 7 * 24 * h, "02T08-02T18 06T08-06T18"},
+		"the clocks go":  {Order{Daily: &Daily{Start: 8 * h, End: 18 * h, Zone: madrid}}, "2026-03-28T12:00:00Z", 24 * h, "28T07-28T17 29T06-29T16"},
+		"all day":        {Order{Daily: &Daily{Start: 0, End: 24 * h}}, "2026-03-02T12:00:00Z", 1 * h, "02T00-03T00"},
+	} {
+		c.o.Name, c.o.Wish = name, base
+		if err := c.o.Check(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		var got []string
+		for _, w := range c.o.windows(at(c.now), at(c.now).Add(c.ahead)) {
+			got = append(got, w.Start.Format("02T15")+"-"+w.End.Format("02T15"))
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %q; want %q", name, got, c.want)
+		}
+	}
+	for want, o := range map[string]Order{
+		"a name":          {Wish: base, Daily: &Daily{Start: h, End: 2 * h}},
+		"or for one":      {Name: "x", Wish: Wish{From: "a", CPUs: 1, Start: at("2026-03-02T12:00:00Z")}, Daily: &Daily{Start: h, End: 2 * h}},
+		"times of a day":  {Name: "x", Wish: base, Daily: &Daily{Start: h, End: h}},
+		"end after":       {Name: "x", Wish: base},
+		"0 CPUs":          {Name: "x", Wish: Wish{From: "a"}, Daily: &Daily{Start: h, End: 2 * h}},
+		"name the domain": {Name: "x", Wish: Wish{CPUs: 1}, Daily: &Daily{Start: h, End: 2 * h}},
+	} {
+		if err := o.Check(); !fail.Is(err, fail.Invalid) || !strings.Contains(fail.Sentence(err), want) {
+			t.Errorf("%+v: %v; want %q", o, err, want)
+		}
+	}
+}
+
+// TestOrders: a daily order is bought each day, once; when there is no room it is asked for again.
+func TestOrders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		b, stop := w.start(Options{}, nil)
+		defer stop()
+		start := time.Duration(time.Now().UTC().Hour()+2) % 22 * time.Hour
+		o := Order{Name: "days", Wish: Wish{From: "fiu.example", CPUs: 60}, Daily: &Daily{Start: start, End: start + time.Hour}}
+		w.shop.has = 0
+		b.SetOrders([]Order{o})
+		time.Sleep(10 * time.Minute)
+		if all, err := b.List(t.Context()); err != nil || len(all) == 0 || all[0].State != Asking {
+			t.Fatal(all, err)
+		}
+		w.shop.set(func(s *shop) { s.has = 100 })
+		time.Sleep(71 * time.Hour)
+		b.SetOrders(nil)
+		all, err := b.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := 0
+		for _, r := range all {
+			if r.State == Ended {
+				ended++
+			}
+			if r.State == Refused || r.Order != "days" {
+				t.Errorf("%+v", r)
+			}
+		}
+		if ended != 3 || len(all) > 4 {
+			t.Errorf("%d of %d are over", ended, len(all))
+		}
+	})
+}
