@@ -49,6 +49,10 @@ test: setup ## everything CI runs: vet, tests under the race detector, the whole
 	go test -timeout 40m ./internal/e2e/...
 	$(MAKE) --no-print-directory federation
 
+.PHONY: thorough
+thorough: setup ## the suites of adapters with five thousand jobs at each real manager, which take it an hour or more
+	PORTOLAN_THOROUGH=1 go test -count 1 -v -p 1 -timeout 180m -run 'Suite|Commands|Example' ./adapters/...
+
 .PHONY: check
 check: ## format, vet and short tests: what anyone runs before handing work over
 	@test -z "$$(gofmt -l cmd jsdl bes agreement resourcemodel peers adapters conformance internal 2>/dev/null)" || { gofmt -l .; exit 1; }

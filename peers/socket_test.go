@@ -62,7 +62,7 @@ func newSite(t *testing.T, domain string, trust peers.Trust, conf *tls.Config) *
 // until waits for something that a recorder would tell.
 func until(t *testing.T, r *peertest.Recorder, what string, ok func() bool) {
 	t.Helper()
-	late := time.After(30 * time.Second)
+	late := time.After(2 * time.Minute)
 	for {
 		changed := r.Changed()
 		if ok() {

@@ -40,7 +40,7 @@ type Harness struct {
 	// Short leaves the part of five thousand jobs out, as -short does: for an
 	// adapter that passes the suite in several settings.
 	Short bool
-	// Patience bounds each wait for something that must happen; 0 is 30 s.
+	// Patience bounds each wait for something that must happen; 0 is a minute.
 	Patience time.Duration
 	// Poll is how often the suite asks again for what is not pushed; 0 is 20 ms.
 	Poll time.Duration
@@ -169,7 +169,7 @@ func (h *Harness) ensureDefaults() {
 		h.Many = 200
 	}
 	if h.Patience == 0 {
-		h.Patience = 30 * time.Second
+		h.Patience = time.Minute
 	}
 	if h.Poll == 0 {
 		h.Poll = 20 * time.Millisecond

@@ -12,6 +12,7 @@ import (
 	"github.com/portolan-project/portolan/adapters/adaptertest"
 	"github.com/portolan-project/portolan/adapters/boinc"
 	"github.com/portolan-project/portolan/adapters/boinc/boinctest"
+	"github.com/portolan-project/portolan/internal/testenv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -83,7 +84,7 @@ func harness() adaptertest.Harness {
 	return adaptertest.Harness{
 		Site:     func(t testing.TB) any { return start(t, boinctest.Standard(), host()) },
 		Open:     func(t testing.TB, s any) adapters.Adapter { return s.(*site).open(t, "") },
-		Programs: true, Parallel: true, Many: 100, Umask: 0o022, Patience: time.Minute,
+		Programs: true, Parallel: true, Many: 100, Short: !testenv.Thorough(), Umask: 0o022, Patience: 2 * time.Minute,
 		Limits: map[string]bool{
 			"WallTimeLimit": true, "CPUTimeLimit": true, "FileSizeLimit": true, "CoreDumpLimit": true, "DataSegmentLimit": true,
 			"LockedMemoryLimit": true, "OpenDescriptorsLimit": true, "StackSizeLimit": true, "VirtualMemoryLimit": true,

@@ -56,7 +56,7 @@ func status(t *testing.T, a adapters.Adapter, h adapters.Handle) adapters.Eviden
 // eventually tries until it is so, or long enough.
 func eventually(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	patience := time.After(30 * time.Second)
+	patience := time.After(2 * time.Minute)
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for !so() {

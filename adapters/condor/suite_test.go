@@ -13,6 +13,7 @@ import (
 	"github.com/portolan-project/portolan/adapters/adaptertest"
 	"github.com/portolan-project/portolan/adapters/condor"
 	"github.com/portolan-project/portolan/internal/testbed"
+	"github.com/portolan-project/portolan/internal/testenv"
 )
 
 // open opens an adapter on a pool, in a directory.
@@ -180,7 +181,7 @@ func harness(c *testbed.Condor, settings string) adaptertest.Harness {
 		},
 		Dir:      func(t testing.TB) string { return dir(t, c) },
 		Programs: true, Limits: limits, Umask: 0o022, Accounts: accounts,
-		Patience: 90 * time.Second, Pace: 2 * time.Second, WallTime: 2 * time.Second,
+		Short: !testenv.Thorough(), Patience: 2 * time.Minute, Pace: 2 * time.Second, WallTime: 2 * time.Second,
 		Manager: adaptertest.Manager{
 			Stop:    func(t testing.TB, _ any) { c.Stop(t, testbed.CondorSchedd) },
 			Start:   func(t testing.TB, _ any) { c.Start(t, testbed.CondorSchedd) },

@@ -14,7 +14,7 @@ import (
 )
 
 // example judges a plug-in whose jobs are programs of this machine.
-func example(t *testing.T, command string, limits map[string]bool, short bool) {
+func example(t *testing.T, command string, limits map[string]bool) {
 	t.Helper()
 	adaptertest.Run(t, adaptertest.Harness{
 		Site: func(t testing.TB) any { return t.TempDir() },
@@ -35,7 +35,7 @@ func example(t *testing.T, command string, limits map[string]bool, short bool) {
 		},
 		// The gateway's death is the plug-in's, too.
 		Crash:    func(a adapters.Adapter) { plugin.Kill(a); _ = a.Close() },
-		Programs: true, Limits: limits, Umask: 0o022, Short: short, Patience: 20 * time.Second,
+		Programs: true, Limits: limits, Umask: 0o022, Short: !testenv.Thorough(), Patience: time.Minute,
 		Lacks: map[string]string{
 			"Faults/Down":             "the plug-in is the manager, and no daemon beside it can be down; its own death is tested apart",
 			"Faults/ControllerKilled": "the plug-in is the manager; it is killed in the parts of the crash and in tests of the host's",
@@ -61,7 +61,7 @@ func TestPythonExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	example(t, fmt.Sprintf("%q, -B, %q", python, filepath.Join(dir, "batch.py")), map[string]bool{"WallTimeLimit": true}, testing.Short())
+	example(t, fmt.Sprintf("%q, -B, %q", python, filepath.Join(dir, "batch.py")), map[string]bool{"WallTimeLimit": true})
 }
 
 func TestGoExample(t *testing.T) {
@@ -70,5 +70,5 @@ func TestGoExample(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", bin, "./examples/go").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	example(t, fmt.Sprintf("%q", bin), map[string]bool{"WallTimeLimit": true}, testing.Short())
+	example(t, fmt.Sprintf("%q", bin), map[string]bool{"WallTimeLimit": true})
 }

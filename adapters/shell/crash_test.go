@@ -217,7 +217,7 @@ func wait(t testing.TB, what string, ok func() bool, state ...func() string) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	patience := time.After(30 * time.Second)
+	patience := time.After(2 * time.Minute) // a host is tried again 23 s later at most, and the machine may be busy
 	for !ok() {
 		select {
 		case <-tick.C:

@@ -20,6 +20,7 @@ import (
 	"github.com/portolan-project/portolan/adapters/adaptertest"
 	"github.com/portolan-project/portolan/adapters/slurm"
 	"github.com/portolan-project/portolan/internal/testbed"
+	"github.com/portolan-project/portolan/internal/testenv"
 )
 
 // cluster is one for several tests.
@@ -73,7 +74,7 @@ func harness(s *testbed.Slurm, settings string) adaptertest.Harness {
 			"MemoryLimit": true, "OpenDescriptorsLimit": true, "StackSizeLimit": true, "CPUTimeLimit": true, "VirtualMemoryLimit": true,
 			"IndividualPhysicalMemory": true,
 		},
-		Umask: 0o022, Patience: 90 * time.Second, Pace: 3 * time.Second, WallTime: 2 * time.Second, Poll: 50 * time.Millisecond,
+		Umask: 0o022, Patience: 2 * time.Minute, Pace: 3 * time.Second, WallTime: 2 * time.Second, Poll: 50 * time.Millisecond,
 		Manager: adaptertest.Manager{
 			Stop:  func(t testing.TB, _ any) { s.Stop(t, testbed.Slurmctld) },
 			Start: func(t testing.TB, _ any) { s.Start(t, testbed.Slurmctld) },
@@ -195,7 +196,7 @@ func TestRest(t *testing.T) {
 	address, lose := forwarder(t, s)
 	h := harness(s, "path: slurmrestd\nslurmrestd: "+address+"\nrequestsPerSecond: 200\npoll: 500ms\n")
 	h.Manager.LoseNextAnswer = lose
-	h.Short = true // TestCommands places the thousands
+	h.Short = true // TestCommands places the thousands, if somebody does
 	adaptertest.Run(t, h)
 }
 
@@ -205,5 +206,6 @@ func TestCommands(t *testing.T) {
 	bin, lose, loseReservation := forgetful(t, s)
 	h := harness(s, "path: commands\nbin: "+bin+"\nrequestsPerSecond: 200\npoll: 500ms\n")
 	h.Manager.LoseNextAnswer, h.Manager.LoseNextReservation = lose, loseReservation
+	h.Short = !testenv.Thorough()
 	adaptertest.Run(t, h)
 }

@@ -347,7 +347,7 @@ func fenceCrash(t *testing.T, deeds int, after bool) {
 	}()
 	select {
 	case <-l.dead:
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		l.mu.Lock()
 		l.left = -1
 		l.mu.Unlock()

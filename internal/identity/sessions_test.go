@@ -77,7 +77,7 @@ func TestSessions(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			late := time.After(30 * time.Second)
+			late := time.After(2 * time.Minute)
 			wait := func(i int, ok func() bool) {
 				t.Helper()
 				for {

@@ -38,7 +38,7 @@ func cluster(t testing.TB) string {
 	t.Cleanup(e.Close)
 	select {
 	case <-e.Server.ReadyNotify():
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("etcd does not start")
 	}
 	return e.Clients[0].Addr().String()
