@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -65,7 +65,7 @@ func (r *Replica) pass(w http.ResponseWriter, req *http.Request) {
 	p := &httputil.ReverseProxy{
 		Transport:     r.http,
 		FlushInterval: -1,
-		ErrorLog:      log.New(io.Discard, "", 0), // what failed is told below
+		ErrorLog:      slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo), // what failed is told below
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(to)
 			p.SetXForwarded()
