@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,6 +80,9 @@ func (h *Holder) Run(ctx context.Context) error {
 				h.o.Log.Warn("what another process of the domain says can't be read", "cause", err)
 			}
 			h.mu.Unlock()
+			if !all && !slices.ContainsFunc(records, func(r store.Record) bool { return strings.HasPrefix(r.Key, replicaPrefix) }) {
+				return // they are our own
+			}
 			select {
 			case h.woken <- struct{}{}:
 			default:
@@ -95,7 +100,7 @@ func (h *Holder) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				t.Stop()
 				return nil
-			case <-h.woken: // by our own records, too, which changes nothing
+			case <-h.woken: // a replica came or went
 			case <-t.C:
 			}
 			t.Stop()
