@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -23,6 +25,7 @@ import (
 	"github.com/portolan-project/portolan/internal/agreements/door"
 	"github.com/portolan-project/portolan/internal/agreements/engine"
 	"github.com/portolan-project/portolan/internal/agreements/negotiator"
+	"github.com/portolan-project/portolan/internal/agreements/replica"
 	"github.com/portolan-project/portolan/internal/agreements/service"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
 	"github.com/portolan-project/portolan/internal/agreements/together"
@@ -33,6 +36,7 @@ import (
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/telemetry"
+	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
 // agreementsConfig says what the gateway promises in agreements (WS-Agreement).
@@ -229,17 +233,19 @@ type agreements struct {
 	config *agreementsConfig
 	engine *engine.Engine
 	svc    *service.Service
+	holder *replica.Holder // tells other processes of the domain of this one; nil where there can be none
 
 	negotiator *negotiator.Negotiator
 	door       *door.Door // nil without peers
 
-	domain      string // our own; "" has no name
-	coordinator *together.Coordinator
-	front       *together.Front
+	domain      string                // our own; "" has no name
+	coordinator *together.Coordinator // nil where the holder coordinates
+	front       agreement.Coordinator
 }
 
-// openAgreements reads what is kept of agreements, nil where the gateway makes none.
-func openAgreements(ctx context.Context, c *agreementsConfig, st store.Records, log *slog.Logger) (*agreements, error) {
+// openAgreements reads what is kept of agreements for a replica of that name, nil where the gateway
+// makes none.
+func openAgreements(ctx context.Context, c *agreementsConfig, name string, st store.Records, log *slog.Logger) (*agreements, error) {
 	if c == nil {
 		c = &agreementsConfig{}
 	}
@@ -248,7 +254,7 @@ func openAgreements(ctx context.Context, c *agreementsConfig, st store.Records, 
 	}
 	s := c.settings()
 	e, err := engine.New(ctx, st, engine.Options{
-		Replica: gatewayReplica, Log: log.With("part", "agreements"),
+		Replica: name, Log: log.With("part", "agreements"),
 		Horizon: s.Horizon + s.MaxWindow, // what may be put off begins within the horizon
 		Amount:  func(n int64) string { return service.Amount(n, s.Unit) },
 	})
@@ -258,8 +264,31 @@ func openAgreements(ctx context.Context, c *agreementsConfig, st store.Records, 
 	return &agreements{config: c, engine: e}, nil
 }
 
-// serves ties them to the broker and the model.
-func (a *agreements) serves(st store.Records, b *broker.Broker, m *modelstore.Model, join func(context.Context) (store.Session, error), d *door.Door, domain string, log *slog.Logger) error {
+// holds has other processes of the domain hear of this one, which has the sites and serves at a URL.
+func (a *agreements) holds(st store.Store, b *broker.Broker, at string, log *slog.Logger) error {
+	p, err := a.config.promises()
+	if err == nil {
+		a.holder = replica.NewHolder(replica.HolderOptions{Store: st, URL: at, Promises: p, Sights: b.Sights, Log: log.With("part", "replicas")})
+	}
+	return err
+}
+
+// promises gives what all processes of a domain are to promise alike.
+func (c *agreementsConfig) promises() (replica.Promises, error) {
+	own, err := c.own()
+	if err != nil || len(own) == 0 {
+		return replica.Promises{Settings: c.settings()}, err
+	}
+	sum := sha256.New()
+	for i := range own {
+		b := xmldoc.Marshal(own[i].Encode())
+		fmt.Fprintf(sum, "%d\n%s\n", len(b), b)
+	}
+	return replica.Promises{Settings: c.settings(), Own: hex.EncodeToString(sum.Sum(nil))}, nil
+}
+
+// serves ties them to the broker, or what stands for one, and the model.
+func (a *agreements) serves(st store.Records, b service.Broker, m *modelstore.Model, join func(context.Context) (store.Session, error), d *door.Door, domain string, log *slog.Logger) error {
 	own, err := a.config.own()
 	if err != nil {
 		return err
@@ -271,6 +300,7 @@ func (a *agreements) serves(st store.Records, b *broker.Broker, m *modelstore.Mo
 	if a.door = d; d != nil {
 		o.Guests = d
 	}
+	_, o.Decides = b.(*replica.Replica)
 	if o.Callbacks == nil {
 		o.Callbacks = []string{"loopback"}
 	}
@@ -285,7 +315,13 @@ func (a *agreements) serves(st store.Records, b *broker.Broker, m *modelstore.Mo
 		return err
 	}
 	a.svc.Bind(a.negotiator.Bind)
-	return a.coordinates(st, b, domain, log)
+	switch b := b.(type) {
+	case *replica.Replica:
+		a.front = b.Together()
+	case *broker.Broker:
+		return a.coordinates(st, b, domain, log)
+	}
+	return nil
 }
 
 // coordinates makes what makes agreements with several domains as one.
@@ -295,13 +331,16 @@ func (a *agreements) coordinates(st store.Records, b *broker.Broker, domain stri
 	if err != nil {
 		return err
 	}
-	a.front, err = together.NewFront(together.FrontOptions{
+	front, err := together.NewFront(together.FrontOptions{
 		Coordinator: a.coordinator, Domain: domain, VO: service.VO,
 		Owner: func(ctx context.Context) (string, error) {
 			who, err := b.Permit(ctx, "together", broker.Submit)
 			return who.Name, err
 		},
 	})
+	if err == nil {
+		a.front = front
+	}
 	return err
 }
 
@@ -356,12 +395,17 @@ func (a *agreements) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.svc.Run(ctx) })
-	g.Go(func() error {
-		if err := a.coordinator.Run(ctx); ctx.Err() == nil {
-			return err
-		}
-		return nil // it was stopped
-	})
+	if a.holder != nil {
+		g.Go(func() error { return a.holder.Run(ctx) })
+	}
+	if a.coordinator != nil {
+		g.Go(func() error {
+			if err := a.coordinator.Run(ctx); ctx.Err() == nil {
+				return err
+			}
+			return nil // it was stopped
+		})
+	}
 	g.Go(func() error {
 		if err := a.negotiator.Run(ctx); ctx.Err() == nil {
 			return err

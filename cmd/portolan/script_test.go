@@ -133,8 +133,12 @@ func startGateway(ts *testscript.TestScript, neg bool, args []string) {
 	log, err := os.OpenFile(ts.MkAbs(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	ts.Check(err)
 	path, _, _ := strings.Cut(ts.Getenv("PATH"), string(filepath.ListSeparator))
-	flags := []string{"serve", "--dev", "--listen", "127.0.0.1:0", "--data", ts.MkAbs(name)}
-	if !slices.Contains(args, "--config") && !slices.Contains(args, "--sites") {
+	flags := []string{"serve", "--dev", "--listen", "127.0.0.1:0"}
+	replica := slices.Contains(args, "--replica") // it keeps nothing and has no sites
+	if !replica {
+		flags = append(flags, "--data", ts.MkAbs(name))
+	}
+	if !replica && !slices.Contains(args, "--config") && !slices.Contains(args, "--sites") {
 		flags = append(flags, "--sites", "shell") // whatever else this machine may have
 	}
 	cmd := exec.Command(filepath.Join(path, "portolan"), append(flags, args[1:]...)...)

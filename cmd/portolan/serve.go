@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/portolan-project/portolan/bes"
+	"github.com/portolan-project/portolan/internal/agreements/replica"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/console"
@@ -40,6 +41,7 @@ type serveOptions struct {
 	data      string
 	endpoints []string // of an etcd cluster; none for the embedded one
 	domain    string   // that the gateway speaks for; "" has no name
+	replica   string   // name of a process that has no sites and takes agreements for the one that has; "" is that one
 	slots     int
 	config    string
 	sites     []string // that are looked for without a configuration; none for all
@@ -70,6 +72,11 @@ that is wrong then changes nothing.
 cluster, each with jobs and settings of its own, and see each other's sites in 'portolan
 resources'. It can't change once the gateway had jobs.
 
+--replica NAME runs a further process of the domain on its etcd cluster, which has no sites and no
+data of its own: it takes agreements, decided together with those of the gateway that has the
+sites, and passes everything else on to that. It needs the same configuration, of which it
+uses no sites and no peers. See docs/operate.md, Replicas.
+
 With a section peer in FILE, the gateway works with those of other domains, over a listener of
 its own, where both sides show certificates: see docs/configuration.md, Peers.
 
@@ -81,7 +88,9 @@ the next gateway on the same data takes them up again, as it does after a crash.
 		Example: `  portolan serve --dev
   portolan serve --dev --listen 127.0.0.1:0 --data /var/tmp/portolan
   portolan serve --dev --config gateway.yaml
-  portolan serve --dev --etcd-endpoints 10.0.0.1:2379,10.0.0.2:2379 --domain north`,
+  portolan serve --dev --etcd-endpoints 10.0.0.1:2379,10.0.0.2:2379 --domain north
+  portolan serve --dev --etcd-endpoints 10.0.0.1:2379,10.0.0.2:2379 --domain north \
+      --replica north-2 --listen 127.0.0.1:8444`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.check(a); err != nil {
@@ -90,6 +99,9 @@ the next gateway on the same data takes them up again, as it does after a crash.
 			log, err := telemetry.NewLogger(a.err, o.logFormat, o.logLevel)
 			if err != nil {
 				return usagef("%v", err)
+			}
+			if o.replica != "" {
+				return a.serveReplica(cmd.Context(), o, log)
 			}
 			return a.serve(cmd.Context(), o, log)
 		},
@@ -100,6 +112,7 @@ the next gateway on the same data takes them up again, as it does after a crash.
 	f.StringVar(&o.data, "data", "", "directory for everything that is kept (default ~/.local/share/portolan)")
 	f.StringSliceVar(&o.endpoints, "etcd-endpoints", nil, "use this etcd cluster in place of the embedded etcd")
 	f.StringVar(&o.domain, "domain", "", "name of what the gateway speaks for, among those that share an etcd cluster")
+	f.StringVar(&o.replica, "replica", "", "take agreements under this name for the gateway of the domain that has the sites")
 	f.IntVar(&o.slots, "slots", 0, "CPUs' worth of jobs that run at once on this machine (default all)")
 	f.StringVar(&o.config, "config", "", "YAML file that says which sites there are")
 	f.StringSliceVar(&o.sites, "sites", nil, "without --config, look for these sites only: "+strings.Join(detectable(), ", "))
@@ -116,7 +129,7 @@ the next gateway on the same data takes them up again, as it does after a crash.
 	} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, oneOf(words...)))
 	}
-	for _, name := range []string{"listen", "etcd-endpoints", "domain", "slots"} {
+	for _, name := range []string{"listen", "etcd-endpoints", "domain", "replica", "slots"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
 	return cmd
@@ -145,6 +158,9 @@ func (o *serveOptions) check(a *app) error {
 	if why := badDomain(o.domain); why != "" {
 		return usagef("--domain: %s", why)
 	}
+	if err := o.checkReplica(); err != nil {
+		return err
+	}
 	if o.config != "" && (o.slots > 0 || len(o.sites) > 0) {
 		return usagef("--slots and --sites are for a gateway without --config: say it in %s", o.config)
 	}
@@ -159,7 +175,7 @@ func (o *serveOptions) check(a *app) error {
 	if _, ok := dialects[o.dialect]; !ok {
 		return usagef("there is no BES dialect %q: use 2008 or 2007", o.dialect)
 	}
-	if o.data == "" {
+	if o.data == "" && o.replica == "" {
 		if o.data, err = a.dir("XDG_DATA_HOME", ".local/share"); err != nil {
 			return usagef("%v: say with --data where to keep things", err)
 		}
@@ -195,7 +211,7 @@ func tuneCollector() {
 
 const (
 	// gatewayReplica names the process across restarts: there is one for each data directory.
-	gatewayReplica = "gateway"
+	gatewayReplica = replica.HolderName
 	// modelSilence is how long a site stays in the model of which nobody tells.
 	modelSilence = 90 * time.Second
 )
@@ -279,7 +295,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	defer policies.close()
 	keeper.policies = policies
 
-	promises, err := openAgreements(ctx, config.Agreements, st, log)
+	promises, err := openAgreements(ctx, config.Agreements, gatewayReplica, st, log)
 	if err != nil {
 		closeAll(open)
 		return &exitError{code: exitRefused, err: errors.New(sentence(err))}
@@ -342,6 +358,9 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		var join func(context.Context) (store.Session, error) // by which other gateways on the store know this one
 		if len(o.endpoints) > 0 {
 			join = func(ctx context.Context) (store.Session, error) { return st.Join(ctx, gatewayReplica+"-agreements") }
+			if err := promises.holds(st, b, "http://"+base.Host, log); err != nil {
+				return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+			}
 		}
 		if err := promises.serves(st, b, model, join, peering.door(log), domain, log); err != nil {
 			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
@@ -406,7 +425,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 		"/bes/a/{id}": service, // where the references of activities point
 		"/metrics":    metrics.Handler(telemetry.Only("etcd_", prometheus.DefaultGatherer)),
 		"/healthz":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }),
-		"/readyz":     readiness(b, promises, st),
+		"/readyz":     readiness(b.Ready(), promises, st),
 	}
 	for _, p := range console.Paths() {
 		mounts[p] = api
@@ -550,8 +569,8 @@ func closed(what string, err error) error {
 }
 
 // readiness says whether new work can be taken.
-func readiness(b *broker.Broker, promises *agreements, st store.Store) http.Handler {
-	up := []<-chan struct{}{b.Ready()}
+func readiness(ready <-chan struct{}, promises *agreements, st store.Store) http.Handler {
+	up := []<-chan struct{}{ready}
 	if promises != nil {
 		up = append(up, promises.svc.Ready())
 	}

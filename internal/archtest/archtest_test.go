@@ -21,6 +21,7 @@ const module = "github.com/portolan-project/portolan"
 var layers = [][]string{
 	{"cmd/portolan"},
 	{"internal/console", "internal/sim", "conformance"},
+	{"internal/agreements/replica"},
 	{"internal/agreements/service"},
 	{"internal/agreements/together", "internal/agreements/purchase"},
 	{"internal/agreements/delivery"},
@@ -64,7 +65,7 @@ var rules = []struct {
 	{"github.com/spf13/cobra", []string{"cmd"}, "only the program has a command line"},
 	{"github.com/gorilla/mux", []string{"internal/soap", "internal/console", "cmd"}, "protocol packages give handlers; routes are made in one place"},
 	{"encoding/xml", []string{"conformance"}, "XML from strangers is read by internal/xmldoc alone, which is strict and bounded; conformance writes its JUnit report with it"},
-	{module + "/internal/soap", []string{"bes", "agreement", "peers", "internal/broker", "internal/agreements/service", "internal/agreements/door", "internal/agreements/negotiator", "internal/console", "conformance", "cmd", "internal/wssec", "internal/identity"}, "adapters and stores know nothing of SOAP"},
+	{module + "/internal/soap", []string{"bes", "agreement", "peers", "internal/broker", "internal/agreements/service", "internal/agreements/replica", "internal/agreements/door", "internal/agreements/negotiator", "internal/console", "conformance", "cmd", "internal/wssec", "internal/identity"}, "adapters and stores know nothing of SOAP"},
 	{"unsafe", []string{"adapters/plugin/proto", "internal/broker/policy/pluginpolicy/proto"}, "nothing here is worth it; what protoc writes is its own affair"},
 	{"math/rand", nil, "math/rand/v2 is the one in use"},
 	{"log", nil, "log/slog is the one in use"},

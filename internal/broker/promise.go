@@ -297,7 +297,7 @@ func (b *Broker) Outlook(site, share string, cpus int, length time.Duration, vo 
 	}
 	if why := cmp.Or(s.outageLocked(), s.barredLocked()); why != "" {
 		b.mu.Unlock()
-		return schedule.Outlook{Sentence: "nobody can tell when it could start at the site " + site + ": " + why}, nil
+		return unclear(site, why), nil
 	}
 	if share == "" && s.static != nil {
 		for i := range s.static.Shares {
@@ -319,7 +319,7 @@ func (b *Broker) Outlook(site, share string, cpus int, length time.Duration, vo 
 	}
 	b.mu.Unlock()
 	if !known {
-		return schedule.Outlook{}, fail.Errorf(op, fail.NotFound, share, "the site %s has no share %s, as far as is known", site, share)
+		return schedule.Outlook{}, noShare(op, site, share)
 	}
 	return look.Outlook(cpus, length, vo), nil
 }

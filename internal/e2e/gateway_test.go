@@ -29,9 +29,6 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == projectWord {
 		os.Exit(projectMain(os.Args[2:]))
 	}
-	if len(os.Args) > 1 && os.Args[1] == replicaWord {
-		os.Exit(replicaMain(os.Args[2:]))
-	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "portolan-e2e-")
 		if err != nil {
@@ -89,10 +86,13 @@ func (l *logFile) tail() string {
 	return s
 }
 
-// launch starts a gateway on a data directory and waits until it is ready.
+// launch starts a gateway on a data directory, or one without any, and waits until it is ready.
 func launch(ctx context.Context, data string, log *logFile, args ...string) (*gateway, error) {
 	g := &gateway{data: data, log: log, exited: make(chan struct{})}
-	g.cmd = exec.Command(binary, append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--data", data}, args...)...)
+	if data != "" {
+		args = append([]string{"--data", data}, args...)
+	}
+	g.cmd = exec.Command(binary, append([]string{"serve", "--dev", "--listen", "127.0.0.1:0"}, args...)...)
 	g.cmd.Stderr = log
 	// Its own group: a test that is interrupted does not leave it half alive.
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -1,34 +1,23 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
+	"slices"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/portolan-project/portolan/adapters"
-	"github.com/portolan-project/portolan/adapters/fake"
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/engine"
-	"github.com/portolan-project/portolan/internal/agreements/service"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
-	"github.com/portolan-project/portolan/internal/broker"
-	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
-	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/store/etcd"
-	"github.com/portolan-project/portolan/internal/store/mem"
 	"github.com/portolan-project/portolan/internal/testbed"
 )
 
@@ -36,122 +25,6 @@ const (
 	manyOffers = 1000
 	manyRoom   = 100 // of them have room
 )
-
-// manyCPUs is a machine that has them; how many jobs it runs at once bounds what is promised.
-var manyCPUs = adapters.Environment{
-	ID: "fake", OperatingSystem: "LINUX", OSVersion: "6.1", CPUArchitecture: "x86_64", CPUs: 2 * manyRoom, CPUSpeed: 2e9,
-	Memory: 64 << 30, VirtualMemory: 64 << 30, Disk: 1 << 40, HostNames: []string{"fake"}, Nodes: 1, Available: 1,
-}
-
-// replicaWord makes this test's binary a replica of a gateway that takes agreements: its arguments are the
-// endpoint of etcd, the replica's name and the address that it serves.
-const replicaWord = "agreements-replica"
-
-// replicaMain serves agreements about one site of 100 CPUs, which all replicas have, as a gateway
-// does: the agreements are in etcd, for all replicas together. Jobs are its own affair, and there are none.
-func replicaMain(args []string) int {
-	err := func() error {
-		if len(args) != 3 {
-			return errors.New("an endpoint, a name and an address are wanted")
-		}
-		ctx := context.Background()
-		st, err := etcd.Open(ctx, etcd.Options{Endpoints: []string{args[0]}})
-		if err != nil {
-			return err
-		}
-		own, world := mem.New(), fake.NewWorld(manyRoom)
-		model, err := modelstore.Open(ctx, own, modelstore.Options{Interval: -1})
-		if err != nil {
-			return err
-		}
-		url := "http://" + args[2]
-		b, err := broker.New(broker.Config{
-			Store: own, Model: model, Replica: args[1], AwaitRoom: true, BaseURL: func() string { return url + "/bes" },
-			Sites: []broker.Site{{Name: "here", Adapter: world.Open(fake.Options{Environment: manyCPUs})}},
-		})
-		if err != nil {
-			return err
-		}
-		e, err := engine.New(ctx, st, engine.Options{Replica: args[1]})
-		if err != nil {
-			return err
-		}
-		svc, err := service.New(service.Options{
-			Engine: e, Broker: b, Model: model, Settings: terms.Settings{Promise: 100},
-			Join: func(ctx context.Context) (store.Session, error) { return st.Join(ctx, args[1]) },
-		})
-		if err != nil {
-			return err
-		}
-		failed := make(chan error, 4)
-		go func() { failed <- model.Run(ctx) }()
-		go func() { failed <- b.Run(ctx) }()
-		go func() { failed <- svc.Run(ctx) }()
-		l, err := net.Listen("tcp", args[2])
-		if err != nil {
-			return err
-		}
-		endpoint := agreement.NewServer(svc, agreement.ServerOptions{Verifier: soap.DevVerifier{}})
-		server := &http.Server{Handler: soap.NewRouter(map[string]http.Handler{"/agreement": endpoint}), ReadHeaderTimeout: time.Minute}
-		go func() { failed <- server.Serve(l) }()
-		fmt.Printf("agreement: %s/agreement\n", url)
-		return <-failed
-	}()
-	fmt.Fprintln(os.Stderr, err)
-	return 1
-}
-
-// replica is such a process.
-type replica struct {
-	endpoint, name, address string
-	log                     *logFile
-	cmd                     *exec.Cmd
-	url                     string
-}
-
-func startReplica(t *testing.T, endpoint, name string) *replica {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &replica{endpoint: endpoint, name: name, address: l.Addr().String(), log: new(logFile)}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		r.kill()
-		if t.Failed() {
-			t.Logf("the log of the replica %s:\n%s", name, r.log.tail())
-		}
-	})
-	r.start(t)
-	return r
-}
-
-func (r *replica) start(t *testing.T) {
-	t.Helper()
-	r.cmd = exec.Command(os.Args[0], replicaWord, r.endpoint, r.name, r.address)
-	r.cmd.Stderr = r.log
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := r.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatalf("the replica %s does not start: %v\n%s", r.name, err, r.log.tail())
-	}
-	r.url = strings.TrimSpace(strings.TrimPrefix(line, "agreement: "))
-}
-
-func (r *replica) kill() {
-	_ = r.cmd.Process.Kill()
-	_ = r.cmd.Wait() // it was killed
-}
 
 // answers are what came of many offers.
 type answers struct {
@@ -192,6 +65,9 @@ func atOnce(t *testing.T, urls []string, template, site, share string, offers in
 				switch {
 				case err == nil:
 					a.accepted[key] = true
+				case full && r.Code == agreement.NoCapacity && killed != nil && r.Earliest.IsZero(): // it has just come back, and its site has not answered
+					a.lost++
+					full = false
 				case full && r.Code == agreement.NoCapacity:
 					a.refused++
 					if r.Earliest.Before(from.Add(time.Hour)) {
@@ -274,31 +150,94 @@ func (a *answers) check(t *testing.T, what string, there map[string]bool, room i
 	t.Logf("%s: %d accepted, %d refused, %d answers lost", what, len(a.accepted), a.refused, a.lost)
 }
 
-// thousandOfReplicas: a thousand want at once, of two replicas of a gateway, what a hundred can have. Exactly a
-// hundred are accepted; and so they are when either is killed meanwhile, and what was accepted is there.
+// capacityOf is a Slurm of so many CPUs, and the configuration of a gateway that promises all of it.
+func capacityOf(t *testing.T, dir, name string, cpus int) (config string) {
+	t.Helper()
+	cluster := testbed.StartSlurm(t, testbed.SlurmOptions{Nodes: 1, CPUs: cpus})
+	spool := filepath.Join(dir, name+"-spool")
+	if err := os.Mkdir(spool, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	config = filepath.Join(dir, name+".yaml")
+	text := fmt.Sprintf("sites:\n  - {name: slurm, type: slurm, settings: {conf: %s, spool: %s}}\nagreements: {promise: 100}\n", cluster.Conf(), spool)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// thousandOfReplicas: a thousand want at once, of two processes of a domain, what a hundred can have. Exactly a
+// hundred are accepted; and so they are when either is killed meanwhile, the one that has the sites or the one
+// that has none, and what was accepted is there, whoever is asked.
 func thousandOfReplicas(t *testing.T) {
 	endpoint := etcdCluster(t)
-	both := []*replica{startReplica(t, endpoint, "a"), startReplica(t, endpoint, "b")}
-	urls := []string{both[0].url, both[1].url}
+	args := []string{"--config", capacityOf(t, openDir(t), "north", manyRoom), "--etcd-endpoints", endpoint, "--domain", "north"}
+	const template = "capacity@slurm/debug"
+	pool := terms.PoolID("slurm", "debug")
+	both := []*gateway{startOn(t, t.TempDir(), args...), nil}
+	offerBy(t, agreementsAt(both[0].agreement), template) // it knows its site
+	begin := func(i int, further ...string) (*gateway, error) {
+		if i == 0 {
+			return launch(context.Background(), both[0].data, both[0].log, append(slices.Clone(args), further...)...)
+		}
+		log := new(logFile)
+		if both[1] != nil {
+			log = both[1].log
+		}
+		return launch(context.Background(), "", log, append(append(slices.Clone(args), "--replica", "second"), further...)...)
+	}
+	var err error
+	if both[1], err = begin(1); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, g := range []*gateway{both[1], both[0]} {
+			select {
+			case <-g.exited:
+			default:
+				g.stop(t)
+			}
+			if t.Failed() {
+				t.Logf("the log of %s:\n%s", g.agreement, g.log.tail())
+			}
+		}
+	})
+	if a, err := both[1].client().GetFactoryAttributesDocument(t.Context()); err != nil || !a.IsAcceptingNewActivities {
+		t.Errorf("BES at the process without sites says %+v, %v", a, err)
+	}
+	urls := []string{both[0].agreement, both[1].agreement}
 	from := time.Now().Add(2 * time.Hour).UTC().Truncate(time.Second)
-	pool := terms.PoolID("here", "fake")
-	a := atOnce(t, urls, "capacity@here/fake", "here", "fake", manyOffers, from, 0, nil)
-	a.check(t, "both live", held(t, endpoint, "", pool, from), manyRoom)
+	a := atOnce(t, urls, template, "slurm", "debug", manyOffers, from, 0, nil)
+	a.check(t, "both live", held(t, endpoint, "north", pool, from), manyRoom)
 	if a.refused != manyOffers-manyRoom {
 		t.Errorf("%d offers were refused", a.refused)
 	}
-	for i, r := range both {
+	for i, what := range []string{"the one with the sites is killed", "the one without is killed"} {
 		from = from.Add(2 * time.Hour)
-		a := atOnce(t, urls, "capacity@here/fake", "here", "fake", 300, from, 20+40*i, r.kill)
-		a.check(t, r.name+" is killed", held(t, endpoint, "", pool, from), manyRoom)
-		r.start(t)
-		for key := range a.accepted { // whoever is asked
+		back := make(chan error, 1)
+		a := atOnce(t, urls, template, "slurm", "debug", 3*manyRoom, from, 20+40*i, func() {
+			both[i].kill()
+			go func() {
+				g, err := begin(i, "--listen", both[i].address)
+				if err == nil {
+					both[i] = g
+				}
+				back <- err
+			}()
+		})
+		if t.Failed() {
+			return // it may not even have been killed
+		}
+		if err := <-back; err != nil {
+			t.Fatal(err)
+		}
+		a.check(t, what, held(t, endpoint, "north", pool, from), manyRoom)
+		for key := range a.accepted {
 			for _, u := range urls {
 				if p, err := agreementsAt(u).Agreement(t.Context(), key); err != nil || p.State != agreement.Observed {
-					t.Errorf("asked at %s for %s: %v, %+v", u, key, err, p)
+					t.Errorf("%s: asked at %s for %s: %v, %+v", what, u, key, err, p)
 				}
 			}
-			break
 		}
 	}
 }
@@ -310,15 +249,7 @@ func thousandOfDomains(t *testing.T) {
 	dir := openDir(t)
 	names := []string{"north", "south"}
 	for _, name := range names {
-		cluster := testbed.StartSlurm(t, testbed.SlurmOptions{Nodes: 1, CPUs: manyRoom / 2})
-		spool := filepath.Join(dir, name+"-spool")
-		if err := os.Mkdir(spool, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		text := fmt.Sprintf("sites:\n  - {name: slurm, type: slurm, settings: {conf: %s, spool: %s}}\nagreements: {promise: 100}\n", cluster.Conf(), spool)
-		if err := os.WriteFile(filepath.Join(dir, name+".yaml"), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		capacityOf(t, dir, name, manyRoom/2)
 	}
 	from := time.Now().Add(2 * time.Hour).UTC().Truncate(time.Second)
 	var gateways []*gateway

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,6 +40,34 @@ func NewRouter(mounts map[string]http.Handler) *mux.Router {
 // sender's stack can read; wsa:DestinationUnreachable where addressing is used
 // (WS-Addressing 1.0 SOAP binding §6.4.3).
 func nowhere(w http.ResponseWriter, r *http.Request, served string) {
+	refuse(w, r, http.StatusNotFound, func(p *Parsed) *Fault {
+		fault := &Fault{Code: Sender, Reason: "nothing is served at " + bounded(r.URL.Path) + "; served are " + served}
+		if p.Addressing.Engaged {
+			problem := wsaElement("ProblemIRI")
+			problem.SetText(p.Addressing.To)
+			fault.Subcodes, fault.Action = wsaNames("DestinationUnreachable"), ActionWSAFault
+			fault.HeaderDetail = []*etree.Element{problem}
+		}
+		return fault
+	})
+}
+
+// Refuse answers a request that is not looked at with a fault: a message as its sender's stack can
+// read it, and anything else in plain text, with the fault's status.
+func Refuse(w http.ResponseWriter, r *http.Request, f *Fault) {
+	if r.Method == http.MethodPost && strings.Contains(r.Header.Get("Content-Type"), "xml") {
+		refuse(w, r, f.Status, func(*Parsed) *Fault { return f })
+		return
+	}
+	if f.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int((f.RetryAfter+time.Second-1)/time.Second)))
+	}
+	http.Error(w, f.Reason, f.status(V12))
+}
+
+// refuse answers a message with a fault and a status, if that is not 0; one that is no message is told so in
+// its place.
+func refuse(w http.ResponseWriter, r *http.Request, status int, with func(*Parsed) *Fault) {
 	x := &exchange{e: &Endpoint{}, w: w, r: r}
 	charset, ok := x.media()
 	if !ok {
@@ -56,15 +85,11 @@ func nowhere(w http.ResponseWriter, r *http.Request, served string) {
 		fault = parseAddressing(p)
 	}
 	if fault == nil {
-		fault = &Fault{Code: Sender, Reason: "nothing is served at " + bounded(r.URL.Path) + "; served are " + served}
-		if p.Addressing.Engaged {
-			problem := wsaElement("ProblemIRI")
-			problem.SetText(p.Addressing.To)
-			fault.Subcodes, fault.Action = wsaNames("DestinationUnreachable"), ActionWSAFault
-			fault.HeaderDetail = []*etree.Element{problem}
-		}
+		fault = with(p)
 	}
-	fault.Status = http.StatusNotFound
+	if status != 0 {
+		fault.Status = status
+	}
 	x.fault(fault, nil)
 }
 

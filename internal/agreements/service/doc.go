@@ -2,6 +2,7 @@
 // accepted run, watches what was promised against evidence, and settles what is due.
 //
 //	service.go      what it is made of, and its loops
+//	broker.go       what it needs of a broker
 //	offer.go        from an offer to plans, and from these to an agreement
 //	reserve.go      reservations that managers of sites make
 //	note.go         what is kept of an agreement beside its record

@@ -11,6 +11,7 @@ import (
 type queue struct {
 	now  func() time.Time
 	wake chan struct{}
+	off  bool // nobody looks, and nothing is kept
 
 	mu   sync.Mutex
 	due  map[string]time.Time // of those that wait
@@ -24,6 +25,9 @@ func newQueue(now func() time.Time) *queue {
 
 // add has a name looked at no later than at; the zero time is at once.
 func (q *queue) add(name string, at time.Time) {
+	if q.off {
+		return
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.addLocked(name, at)

@@ -26,7 +26,7 @@ import (
 // everything else works.
 type Options struct {
 	Engine *engine.Engine // Service.Run runs it
-	Broker *broker.Broker // whoever makes it runs it, with Config.AwaitRoom
+	Broker Broker         // whoever makes it runs it, with Config.AwaitRoom
 	Model  *modelstore.Model
 
 	Settings terms.Settings
@@ -45,6 +45,9 @@ type Options struct {
 	Transport http.RoundTripper
 	// Join gives the session by which replicas know that this one lives; nil: there is no other.
 	Join func(context.Context) (store.Session, error)
+	// Decides has it decide about offers, and do nothing about agreements: another process of the
+	// domain, which has the sites, keeps them by what is recorded.
+	Decides bool
 
 	Log *slog.Logger
 	Now func() time.Time // nil is time.Now
@@ -113,7 +116,7 @@ func (o *Options) Validate() error {
 type Service struct {
 	o       Options
 	e       *engine.Engine
-	b       *broker.Broker
+	b       Broker
 	callers *callers
 	held    *together.Participant
 	work    *queue
@@ -164,6 +167,7 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	s.callers.work = newQueue(o.Now)
+	s.work.off, s.callers.work.off = o.Decides, o.Decides
 	s.held, err = together.NewParticipant(together.ParticipantOptions{
 		Engine: s.e, Now: o.Now,
 		Propose: func(ctx context.Context, req *agreement.CreateRequest) (engine.Proposal, error) {
@@ -235,6 +239,10 @@ func (s *Service) Run(ctx context.Context) error {
 		s.work.add(r.ID, time.Time{})
 	}
 	g.Go(func() error { return s.roomLoop(ctx) })
+	if s.o.Decides {
+		close(s.ready) // how the sites stand is told by another process
+		return g.Wait()
+	}
 	g.Go(func() error { return s.attend(ctx) })
 	g.Go(func() error {
 		select {

@@ -67,9 +67,11 @@ func start(t testing.TB, st store.Store, sites []site, change ...func(*broker.Co
 	if o.Engine, err = engine.New(ctx, st, engine.Options{Replica: cfg.Replica}); err != nil {
 		t.Fatal(err)
 	}
-	if o.Broker, err = broker.New(cfg); err != nil {
+	b, err := broker.New(cfg)
+	if err != nil {
 		t.Fatal(err)
 	}
+	o.Broker = b
 	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -82,9 +84,9 @@ func start(t testing.TB, st store.Store, sites []site, change ...func(*broker.Co
 		}
 		done <- nil
 	}()
-	go func() { done <- o.Broker.Run(ctx) }()
+	go func() { done <- b.Run(ctx) }()
 	go func() { done <- s.Run(ctx) }()
-	g := &gateway{t: t, Service: s, broker: o.Broker, st: st, engine: o.Engine}
+	g := &gateway{t: t, Service: s, broker: b, st: st, engine: o.Engine}
 	stopped := false
 	g.stop = func() {
 		if stopped {
@@ -97,7 +99,7 @@ func start(t testing.TB, st store.Store, sites []site, change ...func(*broker.Co
 				t.Errorf("it ended with: %v", err)
 			}
 		}
-		o.Broker.Close()
+		b.Close()
 	}
 	<-s.Ready()
 	if len(g.engine.Pools()) == 0 {

@@ -109,6 +109,8 @@ type Standing struct {
 	Has  Amount // altogether; 0 is that nothing is counted there
 	Free Amount // of it, that no job has; below zero where more were given than there is
 	Busy []Busy // jobs of ours that have what is not free. Others' are taken never to end
+	// Untold is how many more jobs there are behind those of Busy that nobody knows the end of.
+	Untold int
 }
 
 // before orders holds by when they begin.
@@ -427,7 +429,7 @@ func Earliest(st Standing, queue []Planned, holds []*Hold, need Amount, length t
 	if st.Has.Slots > 0 && need.Slots > st.Has.Slots || st.Has.CPUs > 0 && need.CPUs > st.Has.CPUs {
 		return Outlook{Never: true, Sentence: fmt.Sprintf("it has %s and %s, and never so many as are asked for", count(st.Has.Slots, "slot"), count(st.Has.CPUs, "CPU"))}
 	}
-	var out Outlook
+	out := Outlook{Unknown: st.Untold}
 	for i := range st.Busy {
 		if st.Busy[i].Until.IsZero() {
 			out.Unknown++

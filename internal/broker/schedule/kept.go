@@ -275,23 +275,7 @@ func (s *Scheduler) stands(key resourcemodel.Key, share string, holds []*Hold, u
 	// A measurement may be ahead of what we heard of our own jobs, and show more for a moment.
 	left := st.Has.plus(ours, -1)
 	st.Free = Amount{min(st.Free.Slots, left.Slots), min(st.Free.CPUs, left.CPUs)}
-	mine := make([]*Hold, 0, len(holds))
-	for _, x := range holds {
-		if x.AtManager {
-			continue
-		}
-		if x.Share != share && x.Share != "" {
-			other := site.Static.Share(x.Share)
-			if other == nil || x.CPUs == 0 || !slices.ContainsFunc(other.Environments, func(id string) bool { return slices.Contains(h.Environments, id) }) {
-				continue
-			}
-			without := *x
-			without.Slots = 0
-			x = &without
-		}
-		mine = append(mine, x)
-	}
-	return st, mine
+	return st, HoldsOn(site, share, holds)
 }
 
 // until gives when a job has left its place, by what it declared; zero is that nobody knows. One
