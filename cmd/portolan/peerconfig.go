@@ -109,7 +109,7 @@ type memberConfig struct {
 	Lost time.Duration `yaml:"lost"`
 	// Admission says which of its jobs are taken.
 	Admission admissionConfig `yaml:"admission"`
-	// Agreements lets the peer make agreements here: capacity for itself, and jobs of its users, as mapping says
+	// Agreements says that the peer may make agreements here: capacity for itself, and jobs of its users, as mapping says
 	// who they are; false. It is shown what can be promised at the sites under sites, whatever shows says.
 	Agreements bool `yaml:"agreements"`
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/beevik/etree"
@@ -82,7 +83,7 @@ func URL(peer string) (string, error) {
 	if err != nil || u.Host == "" {
 		return "", fail.Errorf("door.URL", fail.Invalid, peer, "%s is no address of a gateway", peer)
 	}
-	u.Path, u.RawPath = path.Join("/", path.Dir(u.Path), "agreement"), ""
+	u.Path, u.RawPath = path.Join("/", path.Dir(strings.TrimSuffix(u.Path, "/")), "agreement"), ""
 	return u.String(), nil
 }
 

@@ -118,5 +118,5 @@ func TestGuests(t *testing.T) {
 		if _, err := g.Templates(ada); !fail.Is(err, fail.Denied) {
 			t.Errorf("a gateway without guests: %v", err)
 		}
-	})
+	}, whole)
 }
