@@ -156,6 +156,9 @@ func (d *domain) configure() {
 		b.WriteString("}\n")
 	}
 	fmt.Fprintf(&b, "  routing: {overload: 1s, recover: 500ms, hop: 500ms}\n  mapping: [{account: %s}]\n", d.u.account)
+	if d.agreeing {
+		b.WriteString("agreements: {promise: 100}\n")
+	}
 	file := d.path("yaml")
 	if err := os.WriteFile(file+".new", []byte(b.String()), 0o600); err != nil {
 		d.u.t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 // them as one is agreed on by both or by none, whoever is killed meanwhile.
 func TestTogether(t *testing.T) {
 	u := newUnion(t)
-	home, north, south := u.add("home", 4, false), u.add("north", 4, false), u.add("south", 4, false)
+	home, north, south := u.add("home", 2, false), u.add("north", 2, false), u.add("south", 2, false)
 	home.agreeing, north.agreeing, south.agreeing = true, true, true
 	u.knows("", [2]*domain{home, north}, [2]*domain{home, south})
 	begin(t, home, north, south)
@@ -187,7 +187,7 @@ func (c *coallocation) part(d *domain, kind string, from time.Time) agreement.To
 		if !ok || s.Description.Tag != "Capacity" {
 			continue
 		}
-		for local, text := range map[string]string{"CPUs": "2", "StartTime": stampOf(from), "EndTime": stampOf(from.Add(time.Hour))} { // of 3 that are promised
+		for local, text := range map[string]string{"CPUs": "2", "StartTime": stampOf(from), "EndTime": stampOf(from.Add(time.Hour))} { // all that is promised
 			e := xmldoc.Child(s.Description, agreement.NSPortolan, local)
 			if e == nil {
 				c.t.Fatalf("the template of capacity has no %s", local)
