@@ -68,8 +68,8 @@ func (a *Account) count(at time.Time, committed, spent int64, now time.Time) {
 		a.Days = nil
 		return
 	}
-	oldest, week := day(now.UTC().Year(), now.UTC().Month(), 1), time.Time{}
-	if week, _ = Week.Bounds(now); week.Before(oldest) {
+	oldest := day(now.UTC().Year(), now.UTC().Month(), 1)
+	if week, _ := Week.Bounds(now); week.Before(oldest) {
 		oldest = week
 	}
 	days := maps.Clone(a.Days)

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -336,7 +337,7 @@ func TestPassedOn(t *testing.T) {
 			if !fail.Is(err, fail.Unavailable) {
 				t.Errorf("%v", err)
 			}
-			if passed := context.Cause(req.Context()) == errPassedOn; passed != (r.holder() != nil) {
+			if passed := errors.Is(context.Cause(req.Context()), errPassedOn); passed != (r.holder() != nil) {
 				t.Errorf("what is under way here is stopped: %v", passed)
 			}
 		}

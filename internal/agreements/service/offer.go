@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -60,10 +61,11 @@ func (s *Service) subjects(ctx context.Context, m *resourcemodel.Snapshot, who s
 func (s *Service) templates(ctx context.Context, m *resourcemodel.Snapshot, user string, now time.Time) *templateSet {
 	minute := now.Truncate(time.Minute)
 	as := s.subjects(ctx, m, user)
-	who := user
+	key := []string{user}
 	for i := range as {
-		who += "\x00" + as[i].VO
+		key = append(key, as[i].VO)
 	}
+	who := strings.Join(key, "\x00")
 	s.mu.Lock()
 	set := s.sets[who]
 	s.mu.Unlock()
