@@ -50,7 +50,7 @@ type Harness struct {
 	// WallTime is the shortest WallTimeLimit that the manager keeps; 0 is a second.
 	WallTime time.Duration
 	// Lease is how long a lease is in which a job begins at a site that is free and is seen to
-	// run; 0 is three times Pace.
+	// run, though the machine be busy; 0 is three times Pace, and eight seconds at least.
 	Lease time.Duration
 	// Starts gives how often a tag was really started, where the site knows.
 	Starts func(site any, tag adapters.Tag) int
@@ -178,7 +178,7 @@ func (h *Harness) ensureDefaults() {
 		h.Pace = time.Second
 	}
 	if h.Lease == 0 {
-		h.Lease = 3 * h.Pace
+		h.Lease = max(3*h.Pace, 8*time.Second)
 	}
 	if h.WallTime == 0 {
 		h.WallTime = time.Second

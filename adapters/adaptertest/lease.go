@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/portolan-project/portolan/adapters"
@@ -69,18 +70,8 @@ func (b *bench) leaseEnded(e adapters.Evidence, notRun bool) {
 // A job has ended with its lease, as a whole tree, while nobody of the gateway's is there;
 // and nothing changes that afterwards.
 func testLeaseEnds(b *bench) {
-	d, beats := b.h.Define(Behaviour{Hang: true}), ""
-	if b.h.Programs {
-		beats = filepath.Join(b.TempDir(), "beats")
-		// A child, and one in a session of its own that heeds no SIGTERM, write as long as they live.
-		d = shell(`trap '' TERM
-			beat() { trap '' TERM; while :; do echo x >> "$1"; sleep 0.05; done; }
-			beat "$1.child" &
-			setsid /bin/sh -c 'trap "" TERM; while :; do echo x >> "$1.orphan"; sleep 0.05; done' sh "$1" &
-			beat "$1.main"`, beats)
-	}
-	h, tag, until := b.lease(d, b.h.Lease)
-	b.running(h)
+	names := []string{".main", ".child", ".orphan"}
+	var beats string
 	written := func(name string) (size int64, last time.Time) {
 		info, err := os.Stat(beats + name)
 		if err != nil {
@@ -88,16 +79,35 @@ func testLeaseEnds(b *bench) {
 		}
 		return info.Size(), info.ModTime()
 	}
-	names := []string{".main", ".child", ".orphan"}
-	if beats != "" {
-		b.eventually("the whole tree to write", func() bool {
-			for _, n := range names {
-				if size, _ := written(n); size == 0 {
-					return false
-				}
-			}
-			return true
-		}, func() string { return "silence" })
+	var h adapters.Handle
+	var tag adapters.Tag
+	var until time.Time
+	for length := b.h.Lease; ; length *= 2 { // a machine that is too busy to begin it in time gets more
+		d := b.h.Define(Behaviour{Hang: true})
+		if b.h.Programs {
+			beats = filepath.Join(b.TempDir(), "beats")
+			// A child, and one in a session of its own that heeds no SIGTERM, write as long as they live.
+			d = shell(`trap '' TERM
+				beat() { trap '' TERM; while :; do echo x >> "$1"; sleep 0.05; done; }
+				beat "$1.child" &
+				setsid /bin/sh -c 'trap "" TERM; while :; do echo x >> "$1.orphan"; sleep 0.05; done' sh "$1" &
+				beat "$1.main"`, beats)
+		}
+		h, tag, until = b.lease(d, length)
+		last, began := length > b.h.Patience, false
+		b.until(h, "the start", func(e adapters.Evidence) bool {
+			began = e.Phase == adapters.Running
+			return began || !last && e.LeaseEnded && e.NotRun
+		})
+		writes := func() bool {
+			return beats == "" || !slices.ContainsFunc(names, func(n string) bool { size, _ := written(n); return size == 0 })
+		}
+		if began {
+			b.eventually("the whole tree to write", func() bool { return writes() || !last && time.Now().After(until) }, func() string { return "silence" })
+		}
+		if began && writes() {
+			break
+		}
 	}
 	b.away(until.Add(leaseSlack))
 	if beats != "" {
