@@ -43,7 +43,7 @@ PURE := resourcemodel internal/broker/schedule internal/broker/policy
 .PHONY: test
 test: setup ## everything CI runs: vet, tests under the race detector, the whole suites of adapters and stores, end-to-end tests, the federation
 	go vet ./...
-	go test -race -short -timeout 30m $$(go list ./... | grep -v -e /internal/e2e -e '/adapters/\(slurm\|condor\|plugin\|boinc\)$$' $(PURE:%=-e '/%$$'))
+	go test -race -short -timeout 60m $$(go list ./... | grep -v -e /internal/e2e -e '/adapters/\(slurm\|condor\|plugin\|boinc\)$$' $(PURE:%=-e '/%$$'))
 	go test -p 2 -timeout 60m $(PURE:%=./%) $$(go list ./adapters/... ./internal/store/... | grep -v -e '/adapters/\(slurm\|condor\)$$')
 	go test -p 1 -timeout 90m ./adapters/slurm ./adapters/condor
 	go test -timeout 40m ./internal/e2e/...

@@ -411,6 +411,25 @@ func (b *bench) running(h adapters.Handle) adapters.Evidence {
 	return b.until(h, "the start", func(e adapters.Evidence) bool { return e.Phase == adapters.Running })
 }
 
+// busy is how much longer, in seconds, a job runs to which something is to be done meanwhile: a machine
+// that has much else to do takes that long.
+const busy = 3
+
+// seen gives a job that runs for a while, is seen to, and exits by itself. One that had ended before
+// anybody saw it, as the machine was busy, is followed by one that takes longer.
+func (b *bench) seen(exit int) (adapters.Handle, adapters.Tag) {
+	b.Helper()
+	for sleep := b.h.pace(); ; sleep *= 2 {
+		h, tag := b.submitTag(newTag(), b.h.Define(Behaviour{Sleep: sleep, Exit: exit}))
+		late := time.Duration(sleep)*time.Second > b.h.Patience
+		if e := b.until(h, "the start", func(e adapters.Evidence) bool {
+			return e.Phase == adapters.Running || !late && exited(e, exit)
+		}); e.Phase == adapters.Running {
+			return h, tag
+		}
+	}
+}
+
 // phase waits for a phase.
 func (b *bench) phase(h adapters.Handle, p adapters.Phase) adapters.Evidence {
 	b.Helper()

@@ -162,7 +162,7 @@ func testHold(b *bench) {
 
 // Holding a job that runs is a conflict, and leaves it alone.
 func testHoldRunning(b *bench) {
-	h := b.submit(b.h.Define(Behaviour{Sleep: b.h.pace(), Exit: 2}))
+	h := b.submit(b.h.Define(Behaviour{Sleep: b.h.pace() + busy, Exit: 2}))
 	b.running(h)
 	if errs := b.a.(adapters.Holder).Hold(b.Context(), []adapters.Handle{h}); !fail.Is(errs[0], fail.Conflict) {
 		b.Errorf("holding a job that runs gives %v, want a conflict", errs[0])

@@ -312,7 +312,7 @@ func (b *bench) suspend(h adapters.Handle) {
 
 func testSuspend(b *bench) {
 	b.suspender()
-	h := b.submit(b.h.Define(Behaviour{Sleep: b.h.pace(), Exit: 6}))
+	h := b.submit(b.h.Define(Behaviour{Sleep: b.h.pace() + busy, Exit: 6}))
 	b.running(h)
 	b.suspend(h)
 	b.suspend(h) // idempotent
@@ -389,8 +389,7 @@ func testRestartEnded(b *bench) {
 }
 
 func testEndWhileAway(b *bench) {
-	h, tag := b.submitTag(newTag(), b.h.Define(Behaviour{Sleep: b.h.pace(), Exit: 8}))
-	b.running(h)
+	h, tag := b.seen(8)
 	b.restart() // ends while the new adapter looks on
 	if e := b.final(h); e.ExitStatus == nil || *e.ExitStatus != 8 {
 		b.Errorf("a job that ended after a restart gives %s", show(e))
