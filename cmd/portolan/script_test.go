@@ -123,7 +123,7 @@ type gateway struct {
 	done chan error
 }
 
-const patient = 30 * time.Second
+const patient = 2 * time.Minute
 
 func startGateway(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {

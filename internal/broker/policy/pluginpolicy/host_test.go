@@ -68,7 +68,7 @@ func mustOpen(t *testing.T, c Config) *Host {
 // eventually asks again until it holds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(2 * time.Minute)
 	defer deadline.Stop()
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
@@ -234,7 +234,8 @@ func TestRestarts(t *testing.T) {
 	eventually(t, "the end", func() bool { return gone(pid) })
 	c.Score(&policy.Job{}, threePlaces(), epoch) // whoever decides
 	eventually(t, "the new start", func() bool { v := h.Health(); return v.Up && v.Starts == 2 })
-	if v := h.Health(); !strings.Contains(v.Ended, "killed") {
+	// On a busy machine it may be noticed first that it does not answer.
+	if v := h.Health(); !strings.Contains(v.Ended, "killed") && !strings.Contains(v.Ended, "calls in a row failed") {
 		t.Errorf("%+v", v)
 	}
 	eventually(t, "the plug-in's scores", func() bool {
@@ -349,7 +350,6 @@ func TestNoPlugin(t *testing.T) {
 
 	down := func(says string, c Config) {
 		t.Helper()
-		c.Settings.StartTimeout = time.Second
 		h, err := open(c, time.Hour)
 		if err != nil {
 			t.Errorf("%v", err)
@@ -366,7 +366,9 @@ func TestNoPlugin(t *testing.T) {
 			t.Errorf("key %v", k)
 		}
 	}
-	down("shake hands within 1s", child(t, "silent"))
+	silent := child(t, "silent")
+	silent.Settings.StartTimeout = time.Second
+	down("shake hands within 1s", silent)
 	down("no licence", child(t, "exits"))
 	down("handshake is", child(t, "prints", "hello"))
 	down("must listen", child(t, "prints", "1|1|unix|/tmp/elsewhere|grpc|abc"))
