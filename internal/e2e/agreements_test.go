@@ -474,7 +474,7 @@ func siteKilled(t *testing.T, w *promising) {
 		return key
 	}
 	now := time.Now()
-	saved := offer("saved", "finish-by@slurm/debug", true, now.Add(10*time.Minute))
+	saved := offer("saved", "finish-by@slurm/debug", true, now.Add(4*time.Minute)) // it is in danger once half of that is over
 	broken := offer("broken", "finish-by@slurm/debug", false, now.Add(50*time.Second))
 	for _, key := range []string{saved, broken} {
 		w.untilPromised(t, key, "it runs at slurm", runs)
