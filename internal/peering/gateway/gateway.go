@@ -129,6 +129,7 @@ func (g *Gateway) serve(ctx context.Context, sess store.Session) error {
 		return err
 	}
 	g.Favours.Begin(sess)
+	g.Showing.Begin(sess)
 	// Sessions outlast the term by as long as it takes to say that they end.
 	sessions, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -144,7 +145,7 @@ func (g *Gateway) serve(ctx context.Context, sess store.Session) error {
 	if g.o.Door != nil {
 		g.o.Door.Serve(t)
 	}
-	group.Go(func() error { return g.Showing.Run(gctx, sess) })
+	group.Go(func() error { return g.Showing.Run(gctx) })
 	group.Go(func() error { return g.Favours.Run(gctx) })
 	err = group.Wait()
 	late, cancel := context.WithTimeout(sessions, drainTime)

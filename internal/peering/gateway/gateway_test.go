@@ -88,20 +88,23 @@ func in(t *testing.T, admission routing.Admission, test func(t *testing.T, w *wo
 		for _, d := range []string{home, fiu} {
 			w.homes[d].replicate("one", admission)
 		}
-		test(t, w)
-		for _, h := range w.homes {
-			for _, r := range h.replicas {
-				r.stop()
+		// Also after a failure: what still runs would hide it behind a deadlock of the bubble.
+		defer func() {
+			for _, h := range w.homes {
+				for _, r := range h.replicas {
+					r.stop()
+				}
 			}
-		}
-		cancel()
-		w.all.Wait()
-		for _, h := range w.homes {
-			h.broker.Close()
-			h.site.Close()
-			_ = h.st.Close()
-		}
-		w.network.Wait()
+			cancel()
+			w.all.Wait()
+			for _, h := range w.homes {
+				h.broker.Close()
+				h.site.Close()
+				_ = h.st.Close()
+			}
+			w.network.Wait()
+		}()
+		test(t, w)
 	})
 }
 
@@ -142,6 +145,11 @@ func (w *world) build(domain string) {
 	// Requests come to the replica that has the sessions, as by a balancer in front of them.
 	w.network.Serve(domain, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()
+		if len(h.replicas) == 0 {
+			h.mu.Unlock()
+			http.Error(rw, "no replica has started yet", http.StatusServiceUnavailable)
+			return
+		}
 		to := h.replicas[0]
 		for _, x := range h.replicas {
 			if x.Table() != nil {

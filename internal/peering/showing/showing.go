@@ -152,12 +152,17 @@ func (s *Showing) nudge() {
 	}
 }
 
-// Run works for one term of the replica that talks to the peers, under its session, until
-// ctx ends.
-func (s *Showing) Run(ctx context.Context, sess store.Session) error {
+// Begin begins a term of the replica that talks to the peers, under its session. It comes before the
+// sessions do: a peer asks for what we show as soon as it has one, once, and would not be answered.
+func (s *Showing) Begin(sess store.Session) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.sess, s.changed = sess, true
-	s.mu.Unlock()
+	clear(s.peers) // of the term before, as its sessions ended
+}
+
+// Run works for the term that Begin began, until ctx ends.
+func (s *Showing) Run(ctx context.Context) error {
 	stop := s.o.Model.Updates(func(d resourcemodel.Delta) {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -87,7 +87,7 @@ func newWorld(t *testing.T, seed uint64, to To) *world {
 		}
 		h := &half{domain: domain, model: m, sess: sess, s: s}
 		s.SetPeers(map[string]To{[]string{"south", "north"}[k]: to})
-		s.sess = sess // its loop is driven by hand
+		s.Begin(sess) // its loop is driven by hand
 		w.sides[k] = h
 		t.Cleanup(func() { cancel(); wg.Wait(); _ = sess.Close(); _ = st.Close() })
 	}
@@ -402,6 +402,32 @@ func TestAskedWithoutEnd(t *testing.T) {
 	h.s.tick(t.Context(), w.now)
 	if p.pull != nil || all.last != wire.Full {
 		t.Errorf("the last that was asked for is not answered: %+v, %s", p.pull, all.last)
+	}
+}
+
+// TestAskedAtOnce: what a peer asks for as soon as its session begins is answered, though the loop of the
+// term has not begun yet: it asks once.
+func TestAskedAtOnce(t *testing.T) {
+	w := newWorld(t, 4, To{})
+	h := w.sides[0]
+	h.feed(t, "n", 4, 1)
+	s, err := New(Options{Domain: "north", Model: h.model, Link: &everywhere{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetPeers(map[string]To{"south": {}})
+	s.Begin(h.sess)
+	s.Opened("south", session.Agreement{Features: wire.Features()})
+	if err := s.Deliver(t.Context(), "south", []wire.Message{&wire.Pull{}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Run(ctx); err != nil { // it ends after it did once what is due
+		t.Fatal(err)
+	}
+	if all := s.o.Link.(*everywhere); all.whole != 1 {
+		t.Errorf("all was told %d times", all.whole)
 	}
 }
 
