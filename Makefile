@@ -34,8 +34,8 @@ demo: build ## start a gateway, run a real JSDL job over SOAP, show its output, 
 setup: ## install what the tests need (apt, as root; else say what is missing)
 	@.ci/setup $(TEST_PACKAGES)
 
-# The suites of real managers spend their time waiting for these, so they run side by side where they start programs only, one after
-# the other where they bring up a whole manager, and under the race detector in `make race` only.
+# The suites of real managers spend their time waiting for these, so two of them run side by side, those that bring up a whole
+# manager apart from the others, and under the race detector in `make race` only.
 # What has no goroutines, and so nothing for the race detector: tested in full instead, a million pairs of jobs and
 # resources among that.
 PURE := resourcemodel internal/broker/schedule internal/broker/policy
@@ -45,7 +45,7 @@ test: setup ## everything CI runs: vet, tests under the race detector, the whole
 	go vet ./...
 	go test -race -short -timeout 60m $$(go list ./... | grep -v -e /internal/e2e -e '/adapters/\(slurm\|condor\|plugin\|boinc\)$$' $(PURE:%=-e '/%$$'))
 	go test -p 2 -timeout 60m $(PURE:%=./%) $$(go list ./adapters/... ./internal/store/... | grep -v -e '/adapters/\(slurm\|condor\)$$')
-	go test -p 1 -timeout 90m ./adapters/slurm ./adapters/condor
+	go test -p 2 -timeout 60m ./adapters/slurm ./adapters/condor
 	go test -timeout 40m ./internal/e2e/...
 	$(MAKE) --no-print-directory federation
 
