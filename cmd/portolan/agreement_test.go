@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -445,4 +446,36 @@ func TestAgreementsOfOtherMakesAreFoundAgain(t *testing.T) {
 		t.Errorf("it was asked %d times, %q", len(told), told)
 	}
 	run(exitUsage, "agreement", "show", "epr-0000000000000000")
+}
+
+// TestTemplatesMeant: the name of a kind means the templates of the kind where none has that name.
+func TestTemplatesMeant(t *testing.T) {
+	list := func(names ...string) []agreement.Template {
+		out := make([]agreement.Template, len(names))
+		for i, n := range names {
+			out[i].Name = n
+		}
+		return out
+	}
+	for _, c := range []struct {
+		list []agreement.Template
+		name string
+		want []string
+	}{
+		{list("capacity@a/b"), "capacity", []string{"capacity@a/b"}},
+		{list("capacity@a/b", "capacity@a/c", "start-by@a/b"), "capacity", []string{"capacity@a/b", "capacity@a/c"}},
+		{list("capacity", "capacity@a/b", "capacity@a/c"), "capacity", []string{"capacity"}},
+		{list("capacity@a/b"), "capacity@a/b", []string{"capacity@a/b"}},
+		{list("capacity@a/b"), "capacity@a", nil},
+		{list("capacity@a/b"), "", nil},
+		{list("@a"), "", nil},
+	} {
+		var got []string
+		for _, f := range templatesMeant(c.list, c.name) {
+			got = append(got, f.Name)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%q means %q", c.name, got)
+		}
+	}
 }

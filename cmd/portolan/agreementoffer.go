@@ -136,7 +136,7 @@ func (a *app) completeItems(flags *clientFlags, template *string) cobra.Completi
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		var out []cobra.Completion
-		for _, t := range templatesNamed(list, *template) {
+		for _, t := range templatesMeant(list, *template) {
 			for _, l := range offering.Limits(&t, time.Local) {
 				out = append(out, cobra.CompletionWithDesc(plain(l.Item)+"=", plain(l.Words)))
 			}
@@ -187,12 +187,19 @@ func offerBy(list []agreement.Template, o *agreement.Offer, name string) (*offer
 
 // offerOfTemplate fills in a template.
 func (a *app) offerOfTemplate(list []agreement.Template, o *offerFlags) (*offering.Made, error) {
-	found := templatesNamed(list, o.template)
+	found := templatesMeant(list, o.template)
 	switch len(found) {
 	case 0:
 		return nil, refusedf("there is no template %q: 'portolan agreement templates' lists those that there are", o.template)
 	case 1:
 	default:
+		if found[0].Name != o.template { // of a kind, at places
+			names := make([]string, len(found))
+			for i := range found {
+				names[i] = found[i].Name
+			}
+			return nil, refusedf("there is no template %q, but %s: name one of these", o.template, strings.Join(names, ", "))
+		}
 		return nil, refusedf("there are %d templates %q: write the offer as a file, with the TemplateId of one", len(found), o.template)
 	}
 	f := offering.Filling{Moment: moment}

@@ -44,7 +44,7 @@ Times are local. KIND is what a template promises; - is one that only its own te
 			if len(args) == 0 {
 				return a.showTemplates(form, list)
 			}
-			found := templatesNamed(list, args[0])
+			found := templatesMeant(list, args[0])
 			if len(found) == 0 {
 				return refusedf("there is no template %q: 'portolan agreement templates' lists those that there are", args[0])
 			}
@@ -72,6 +72,21 @@ func templatesNamed(list []agreement.Template, name string) []agreement.Template
 	var found []agreement.Template
 	for _, t := range list {
 		if t.Name == name {
+			found = append(found, t)
+		}
+	}
+	return found
+}
+
+// templatesMeant gives the templates that somebody means who writes a name: where there is no template for all
+// places, as there is one place only, the name of a kind is as good as that of the one at the place.
+func templatesMeant(list []agreement.Template, name string) []agreement.Template {
+	found := templatesNamed(list, name)
+	if len(found) > 0 || name == "" {
+		return found
+	}
+	for _, t := range list {
+		if strings.HasPrefix(t.Name, name+"@") {
 			found = append(found, t)
 		}
 	}
