@@ -41,7 +41,8 @@ type Open struct {
 // Options says how a Buyer works. Dial is required.
 type Options struct {
 	// Dial gives the provider of a domain, to act for our own domain there; it must not wait for the
-	// network. An error that may pass (fail.Unavailable) has it tried again.
+	// network. An error that may pass (fail.Unavailable) has it tried again; of what the domain may
+	// hold for us already any other error has, too, as it is not the domain's word.
 	Dial    func(ctx context.Context, domain string) (Provider, error)
 	Own     string // our domain, for the ledger and for people
 	Replica string // our name; "" is "gateway"

@@ -71,8 +71,11 @@ func (b *Buyer) drive(ctx context.Context, r *Record) bool {
 	ctx, cancel := context.WithTimeout(ctx, 4*b.o.Timeout)
 	defer cancel()
 	p, err := b.o.Dial(ctx, r.From)
-	if err == nil {
+	switch {
+	case err == nil:
 		err = b.ask(ctx, r, p)
+	case r.State != Asking: // we can't ask it now, and it has said nothing of what it holds or owes
+		err = fail.E("purchase.Dial", fail.Unavailable, r.ID, err)
 	}
 	if errors.Is(err, errNothing) {
 		return false

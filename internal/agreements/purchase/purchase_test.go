@@ -1,6 +1,7 @@
 package purchase
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -378,6 +379,63 @@ func TestClosedShop(t *testing.T) {
 		if r := w.get(b, first.ID); r.State != Ended || len(r.Entries) != 0 {
 			t.Errorf("%+v", r)
 		}
+	})
+}
+
+// TestNoPeerForAMoment: that the domain is no peer of ours for a while is not its word. Nothing is taken to be
+// over of what it may hold, and it is told of what is given back when it is a peer again.
+func TestNoPeerForAMoment(t *testing.T) {
+	for _, s := range []State{Asking, Preparing, Confirming, Bought, Releasing, Settling} {
+		t.Run(string(s), func(t *testing.T) {
+			b, err := New(nil, Options{Own: "home.example", Dial: func(_ context.Context, domain string) (Provider, error) {
+				return nil, fail.Errorf("test", fail.NotFound, domain, "the domain %s is no peer", domain)
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			now := time.Now()
+			r := &Record{ID: "x", Wish: wish(nil), State: s, Created: now, Key: "key", Until: now.Add(time.Minute), Opens: now.Add(-time.Minute), Closes: now.Add(time.Hour)}
+			want := s
+			if s == Asking {
+				want = Refused // nothing is asked for where nobody is known
+			}
+			if !b.drive(t.Context(), r) || r.State != want || s != Asking && (r.Fails != 1 || r.Key == "" || !r.Next.After(now)) {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.shop.rate = 100
+		b, stop := w.start(Options{}, nil)
+		defer stop()
+		r, err := b.Buy(t.Context(), wish(nil), "ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(70 * time.Minute)
+		w.setGone(true)
+		time.Sleep(10 * time.Minute)
+		if r = w.get(b, r.ID); r.State != Bought || len(w.ours()) != 1 || !strings.Contains(r.Reason, "no peer") {
+			t.Fatalf("%+v %v", r, w.ours())
+		}
+		if _, err := b.Release(t.Context(), r.ID, "ada"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if r = w.get(b, r.ID); r.State != Releasing {
+			t.Fatalf("%+v", r)
+		}
+		w.setGone(false)
+		time.Sleep(time.Minute)
+		if r = w.get(b, r.ID); r.State != Released || len(r.Entries) != 1 {
+			t.Errorf("%+v", r)
+		}
+		w.shop.set(func(s *shop) {
+			if d := s.deals[0]; d.state != agreement.Terminated {
+				t.Errorf("it is held still: %+v", d)
+			}
+		})
 	})
 }
 

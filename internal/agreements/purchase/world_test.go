@@ -386,6 +386,7 @@ type world struct {
 	mu   sync.Mutex
 	open []Open
 	away string
+	gone bool // the shop is no peer now
 }
 
 func newWorld(t *testing.T) *world {
@@ -404,7 +405,9 @@ func (w *world) start(o Options, l *life) (b *Buyer, stop func()) {
 	l.cancel = cancel
 	o.Own = "home.example"
 	o.Dial = func(_ context.Context, domain string) (Provider, error) {
-		if domain != "fiu.example" {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if domain != "fiu.example" || w.gone {
 			return nil, fail.Errorf("test", fail.NotFound, domain, "the domain %s is no peer", domain)
 		}
 		return way{w.shop, l}, nil
@@ -444,6 +447,12 @@ func (w *world) setAway(why string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.away = why
+}
+
+func (w *world) setGone(gone bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gone = gone
 }
 
 func (w *world) get(b *Buyer, id string) *Record {
