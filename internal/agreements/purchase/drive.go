@@ -52,7 +52,8 @@ func (b *Buyer) drive(ctx context.Context, r *Record) bool {
 			return b.again(r, LetGo, "it was not held in time")
 		}
 	case Confirming:
-		if !now.Before(r.Closes) {
+		if !now.Before(r.Closes) { // it may have been sold all the same, and then it costs something
+			r.Outcome = Lost
 			return b.step(r, Unheard, "the domain "+r.From+" never answered whether it sold the capacity, and the window is over")
 		}
 	case Releasing:

@@ -338,6 +338,41 @@ func TestKilledAtEachStep(t *testing.T) {
 	}
 }
 
+// TestKilledPastTheWindow: what was sold to a gateway that was dead until the window was over is in its ledger,
+// whether it had heard of that or not.
+func TestKilledPastTheWindow(t *testing.T) {
+	lost := 0
+	for n := 2; n <= 12; n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.shop.rate = 100
+				b, stop := w.start(Options{}, &life{left: n, after: true})
+				r, err := b.Buy(t.Context(), wish(nil), "ada")
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				stop()
+				time.Sleep(3 * time.Hour)
+				b, stop = w.start(Options{}, nil)
+				defer stop()
+				time.Sleep(time.Minute)
+				r = w.get(b, r.ID)
+				if got := w.shop.binding(); !r.State.Final() || len(r.Entries) != len(got) {
+					t.Errorf("%+v, of %+v", r, got)
+				}
+				if r.State == Lost && len(r.Entries) == 1 {
+					lost++
+				}
+			})
+		})
+	}
+	if lost == 0 {
+		t.Error("it never died between the confirmation and its record")
+	}
+}
+
 // TestClosedShop: a domain that is out of reach is asked again until it is too late.
 func TestClosedShop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
