@@ -56,7 +56,7 @@ func (o *Order) windows(now, until time.Time) (out []Wish) {
 	add := func(from, to time.Time) {
 		w := o.Wish
 		w.Start, w.End = from.UTC(), to.UTC()
-		if w.End.Add(w.Later).After(now) && !w.Start.After(until) && w.End.After(w.Start) {
+		if w.last().After(now) && !w.Start.After(until) && w.End.After(w.Start) {
 			out = append(out, w)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/ledger"
+	"github.com/portolan-project/portolan/internal/agreements/terms"
 	"github.com/portolan-project/portolan/internal/fail"
 )
 
@@ -226,6 +227,77 @@ func TestLater(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	})
+}
+
+// TestLate: an order that is asked for late gets what is left of its window, or a window that is as late as it may
+// be; never one that nobody wished for.
+func TestLate(t *testing.T) {
+	const h, m = time.Hour, time.Minute
+	for name, c := range map[string]struct {
+		start, end, later time.Duration // from when it is ordered on
+		down              time.Duration // for which the shop is closed
+		opens             time.Duration // until when another has the room; 0: nobody has
+		state             State         // "": it is not asked for
+		from, until       time.Duration
+	}{
+		"in time":                     {start: h, end: 2 * h, state: Bought, from: h, until: 2 * h},
+		"begun":                       {start: -h, end: 9 * h, state: Bought, from: 0, until: 9 * h},
+		"begun, and may be later":     {start: -h, end: 9 * h, later: 2 * h, opens: 30 * m, state: Bought, from: 30 * m, until: 9*h + 30*m},
+		"later than it may be":        {start: -h, end: 9 * h, later: 2 * h, opens: 90 * m, state: Refused},
+		"begun too long ago":          {start: -3 * h, end: 9 * h, later: 2 * h, opens: 30 * m, state: Refused},
+		"over":                        {start: -11 * h, end: -h},
+		"over, and may be later":      {start: -11 * h, end: -h, later: 12 * h, state: Bought, from: 0, until: 10 * h},
+		"over, as late as it may be":  {start: -11 * h, end: -h, later: 12 * h, opens: 30 * m, state: Bought, from: 30 * m, until: 10*h + 30*m},
+		"over, and later than it may": {start: -11 * h, end: -h, later: 12 * h, opens: 90 * m, state: Refused},
+		"over for longer than may be": {start: -11 * h, end: -h, later: 2 * h},
+		"over as the shop opens":      {start: -10 * h, end: h, later: 2 * h, down: 2 * h, state: Refused},
+		"in the last second":          {start: -h, end: time.Second, state: Refused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				b, stop := w.start(Options{Again: 2 * 24 * h}, nil)
+				defer stop()
+				now := time.Now().UTC().Truncate(time.Second)
+				w.shop.down, w.shop.opened = c.down > 0, now.Add(c.opens)
+				if c.opens > 0 {
+					w.shop.deals = append(w.shop.deals, &deal{key: "other", state: agreement.Observed, cpus: 80, window: terms.Window{Start: now.Add(-h), End: now.Add(c.opens)}})
+				}
+				o := Order{Name: "late", Wish: wish(func(x *Wish) { x.Start, x.End, x.Later = now.Add(c.start), now.Add(c.end), c.later })}
+				if err := o.Check(); err != nil {
+					t.Fatal(err)
+				}
+				b.SetOrders([]Order{o})
+				time.Sleep(c.down)
+				w.shop.set(func(s *shop) { s.down = false })
+				time.Sleep(time.Minute)
+				all, err := b.List(t.Context())
+				if err != nil || len(all) > 1 {
+					t.Fatal(all, err)
+				}
+				if c.state == "" || len(all) == 0 {
+					if len(all) != 0 || c.state != "" {
+						t.Errorf("%+v", all)
+					}
+					return
+				}
+				near := func(at time.Time, d time.Duration) bool { // it takes seconds to get there
+					return at.Sub(now.Add(d)).Abs() < 10*time.Second
+				}
+				r := &all[0]
+				if r.State != c.state || r.State == Bought && !(near(r.Opens, c.from) && near(r.Closes, c.until)) {
+					t.Errorf("%s, from %s to %s: %s", r.State, r.Opens.Sub(now), r.Closes.Sub(now), r.Reason)
+				}
+				w.shop.set(func(s *shop) { // whatever is made of it, it is no longer than the wish, and no later
+					for _, d := range s.deals {
+						if d.key != "other" && (d.window.Length() > r.End.Sub(r.Start) || d.window.Start.After(r.Start.Add(r.Later)) && d.window.End.After(r.End)) {
+							t.Errorf("from %s to %s", d.window.Start.Sub(now), d.window.End.Sub(now))
+						}
+					}
+				})
+			})
+		})
+	}
 }
 
 // TestDropped: the domain ends it, and what was bought is not ours any more.
