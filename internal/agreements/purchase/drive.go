@@ -139,7 +139,7 @@ func (b *Buyer) failed(r *Record, err error) bool {
 	reason := fail.Sentence(err)
 	switch {
 	case passing(err):
-	case r.State == Asking && r.Order != "" && fail.Is(err, fail.Exhausted) && now.Add(b.o.Again).Before(r.Start.Add(r.Later)):
+	case r.State == Asking && r.Order != "" && (fail.Is(err, fail.Exhausted) || fail.Is(err, fail.NotFound)) && now.Add(b.o.Again).Before(r.Start.Add(r.Later)):
 		r.tell(now, "refused", reason+"; it is asked for again")
 		r.Next = now.Add(b.o.Again)
 		return true

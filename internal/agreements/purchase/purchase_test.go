@@ -686,3 +686,40 @@ func TestOrders(t *testing.T) {
 		}
 	})
 }
+
+// TestOrdersOutlastABadMoment: that a domain has nothing to sell for a while, or is no peer, ends no order.
+func TestOrdersOutlastABadMoment(t *testing.T) {
+	for name, bad := range map[string]func(w *world, is bool){
+		"no template": func(w *world, is bool) { w.shop.set(func(s *shop) { s.bare = is }) },
+		"no peer":     func(w *world, is bool) { w.setGone(is) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				bad(w, true)
+				b, stop := w.start(Options{}, nil)
+				defer stop()
+				b.SetOrders([]Order{{Name: "mended", Wish: wish(nil)}, {Name: "too late", Wish: wish(func(x *Wish) { x.Start = x.Start.Add(-57 * time.Minute) })}})
+				once, err := b.Buy(t.Context(), wish(nil), "ada")
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(20 * time.Minute)
+				if r := w.get(b, once.ID); r.State != Refused {
+					t.Errorf("who asked once isn't told: %+v", r)
+				}
+				bad(w, false)
+				time.Sleep(6 * time.Minute)
+				all, err := b.List(t.Context())
+				if err != nil || len(all) != 3 {
+					t.Fatal(all, err)
+				}
+				for _, r := range all {
+					if want := map[string]State{"mended": Bought, "too late": Refused, "": Refused}[r.Order]; r.State != want || len(r.History) > 20 {
+						t.Errorf("%s; want %s: %+v", r.State, want, r)
+					}
+				}
+			})
+		})
+	}
+}

@@ -50,6 +50,7 @@ type shop struct {
 	rate   int64 // thousandths for a CPU
 	raise  int64 // by which what it asks for is more than what it quoted
 	silent bool  // it does not negotiate
+	bare   bool  // it has no templates now
 	down   bool
 	deals  []*deal
 	talks  int
@@ -98,6 +99,9 @@ func (s *shop) Templates(context.Context) ([]agreement.Template, error) {
 	defer s.mu.Unlock()
 	if err := s.up(); err != nil {
 		return nil, err
+	}
+	if s.bare {
+		return nil, nil
 	}
 	t, err := agreement.ParseTemplate([]byte(template))
 	if err != nil {
