@@ -723,3 +723,21 @@ func TestOrdersOutlastABadMoment(t *testing.T) {
 		})
 	}
 }
+
+// TestPruned: what was bought for an order is kept while the order could still ask for its window.
+func TestPruned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		b, stop := w.start(Options{Retention: time.Hour}, nil)
+		defer stop()
+		b.SetOrders([]Order{{Name: "once", Wish: wish(func(x *Wish) { x.Later = 12 * time.Hour })}})
+		time.Sleep(11 * time.Hour)
+		if got := w.shop.binding(); len(got) != 1 {
+			t.Errorf("it was bought %d times", len(got))
+		}
+		time.Sleep(5 * time.Hour)
+		if all, err := b.List(t.Context()); err != nil || len(all) != 0 {
+			t.Error(all, err)
+		}
+	})
+}
