@@ -69,25 +69,38 @@ func (o *Order) windows(now, until time.Time) (out []Wish) {
 	if zone == nil {
 		zone = time.UTC
 	}
-	// By the clock on the wall: a day may have 23 hours, or 25.
-	at := func(midnight time.Time, t time.Duration) time.Time {
-		y, m, dd := midnight.Date()
-		return time.Date(y, m, dd, int(t/time.Hour), int(t%time.Hour/time.Minute), int(t%time.Minute/time.Second), 0, zone)
+	// By the clock on the wall: a day may have 23 hours, or 25. A time that it skips, as midnight is in some
+	// zones, is when it does; noon is of each day.
+	at := func(noon time.Time, t time.Duration) time.Time {
+		y, m, dd := noon.Date()
+		clock := func(zone *time.Location) time.Time {
+			return time.Date(y, m, dd, int(t/time.Hour), int(t%time.Hour/time.Minute), int(t%time.Minute/time.Second), 0, zone)
+		}
+		is, want := clock(zone), clock(time.UTC)
+		_, offset := is.Zone()
+		from, until := is.ZoneBounds()
+		switch wall := is.Add(time.Duration(offset) * time.Second); { // there is no such time if it is another
+		case wall.Before(want):
+			return until
+		case wall.After(want):
+			return from
+		}
+		return is
 	}
 	y, m, dd := now.In(zone).Date()
 	for k := -2; ; k++ {
-		midnight := time.Date(y, m, dd+k, 0, 0, 0, 0, zone)
-		if k > 0 && midnight.After(until) {
+		noon := time.Date(y, m, dd+k, 12, 0, 0, 0, zone)
+		if k > 0 && at(noon, 0).After(until) {
 			return out
 		}
-		if len(d.Days) > 0 && !slices.Contains(d.Days, midnight.Weekday()) {
+		if len(d.Days) > 0 && !slices.Contains(d.Days, noon.Weekday()) {
 			continue
 		}
 		end := d.End
 		if end <= d.Start {
 			end += day
 		}
-		add(at(midnight, d.Start), at(midnight, end))
+		add(at(noon, d.Start), at(noon, end))
 	}
 }
 

@@ -599,10 +599,15 @@ func TestBounds(t *testing.T) {
 }
 
 func TestOrderWindows(t *testing.T) {
-	madrid, err := time.LoadLocation("Europe/Madrid")
-	if err != nil {
-		t.Fatal(err)
+	zone := func(name string) *time.Location {
+		z, err := time.LoadLocation(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return z
 	}
+	madrid, santiago, havana := zone("Europe/Madrid"), zone("America/Santiago"), zone("America/Havana")
+	sunday := []time.Weekday{time.Sunday}
 	at := func(s string) time.Time {
 		v, err := time.Parse(time.RFC3339, s)
 		if err != nil {
@@ -623,7 +628,15 @@ func TestOrderWindows(t *testing.T) {
 		"at night":       {Order{Daily: &Daily{Start: 22 * h, End: 6 * h}}, "2026-03-02T05:00:00Z", 24 * h, "01T22-02T06 02T22-03T06"},
 		"weekdays":       {Order{Daily: &Daily{Start: 8 * h, End: 18 * h, Days: []time.Weekday{time.Monday, time.Friday}}}, "2026-03-02T00:00:00Z", 7 * 24 * h, "02T08-02T18 06T08-06T18"},
 		"the clocks go":  {Order{Daily: &Daily{Start: 8 * h, End: 18 * h, Zone: madrid}}, "2026-03-28T12:00:00Z", 24 * h, "28T07-28T17 29T06-29T16"},
-		"all day":        {Order{Daily: &Daily{Start: 0, End: 24 * h}}, "2026-03-02T12:00:00Z", 1 * h, "02T00-03T00"},
+		"in spring":      {Order{Daily: &Daily{Start: 2 * h, End: 4 * h, Zone: madrid}}, "2026-03-29T00:00:00Z", 12 * h, "29T01-29T02"},
+		"in autumn":      {Order{Daily: &Daily{Start: 1 * h, End: 4 * h, Zone: madrid}}, "2026-10-24T20:00:00Z", 12 * h, "24T23-25T03"},
+		// Where the clocks go forward at midnight, at 04:00Z and 05:00Z.
+		"no midnight":         {Order{Daily: &Daily{Start: 8 * h, End: 18 * h, Zone: santiago}}, "2026-09-05T03:00:00Z", 48 * h, "05T12-05T22 06T11-06T21"},
+		"no midnight before":  {Order{Daily: &Daily{Start: 8 * h, End: 18 * h, Zone: santiago}}, "2026-09-06T12:00:00Z", 12 * h, "06T11-06T21"},
+		"no Sunday midnight":  {Order{Daily: &Daily{Start: 8 * h, End: 18 * h, Zone: havana, Days: sunday}}, "2026-03-07T12:00:00Z", 72 * h, "08T12-08T22"},
+		"all of days":         {Order{Daily: &Daily{Start: 0, End: 24 * h, Zone: santiago}}, "2026-09-05T12:00:00Z", 40 * h, "05T04-06T04 06T04-07T03 07T03-08T03"},
+		"all of the next day": {Order{Daily: &Daily{Start: 0, End: 24 * h, Zone: santiago}}, "2026-09-05T12:00:00Z", 16 * h, "05T04-06T04 06T04-07T03"},
+		"all day":             {Order{Daily: &Daily{Start: 0, End: 24 * h}}, "2026-03-02T12:00:00Z", 1 * h, "02T00-03T00"},
 	} {
 		c.o.Name, c.o.Wish = name, base
 		if err := c.o.Check(); err != nil {
