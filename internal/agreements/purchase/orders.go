@@ -117,11 +117,20 @@ func (b *Buyer) SetOrders(orders []Order) {
 const orderEvery = time.Minute
 
 func (b *Buyer) orderLoop(ctx context.Context) {
+	full, again := false, time.Second
 	for ctx.Err() == nil {
 		wait := orderEvery
-		if err := b.order(ctx); err != nil && ctx.Err() == nil {
+		switch err := b.order(ctx); {
+		case err == nil:
+			full, again = false, time.Second
+		case fail.Is(err, fail.Exhausted):
+			if !full {
+				b.o.Log.Warn("more is ordered of other domains than may be under way; it is asked for when there is room", "cause", err)
+			}
+			full, again = true, time.Second
+		case ctx.Err() == nil:
 			b.o.Log.Warn("what is ordered of other domains can't be written down now; it is tried again", "cause", err)
-			wait = time.Second
+			wait, again = again, min(2*again, orderEvery)
 		}
 		t := time.NewTimer(wait)
 		select {
@@ -133,30 +142,41 @@ func (b *Buyer) orderLoop(ctx context.Context) {
 	}
 }
 
-// order begins a purchase for each window of the orders that is near, and that has none.
+// order begins a purchase for each window of the orders that is near, and that has none. What fails of one
+// is nothing to the others; the error is of the last that failed, and of one that did not for want of room if
+// there is any.
 func (b *Buyer) order(ctx context.Context) error {
 	b.mu.Lock()
 	orders := b.orders
 	b.mu.Unlock()
 	now := b.now()
+	var failed error
 	for i := range orders {
 		o := &orders[i]
 		for _, w := range o.windows(now, now.Add(b.o.Ahead)) {
-			id := o.purchase(&w)
-			there, err := b.read(ctx, id)
-			if err != nil {
+			err := b.orderWindow(ctx, o, w)
+			if ctx.Err() != nil {
 				return err
 			}
-			if there != nil {
-				continue
-			}
-			_, err = b.begin(ctx, &Record{ID: id, Order: o.Name, Wish: w})
-			if err != nil && !fail.Is(err, fail.Conflict) {
-				return err
+			if err != nil && (failed == nil || !fail.Is(err, fail.Exhausted)) {
+				failed = err
 			}
 		}
 	}
-	return nil
+	return failed
+}
+
+// orderWindow begins a purchase for a window of an order, unless there is one.
+func (b *Buyer) orderWindow(ctx context.Context, o *Order, w Wish) error {
+	id := o.purchase(&w)
+	if there, err := b.read(ctx, id); err != nil || there != nil {
+		return err
+	}
+	_, err := b.begin(ctx, &Record{ID: id, Order: o.Name, Wish: w})
+	if fail.Is(err, fail.Conflict) { // another replica was faster
+		return nil
+	}
+	return err
 }
 
 // purchase gives the id of the purchase for a window: the same at each replica, and each time.

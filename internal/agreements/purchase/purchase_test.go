@@ -3,8 +3,10 @@ package purchase
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/portolan-project/portolan/internal/agreements/ledger"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/store"
 )
 
 // TestStates: the table has a way out of each state that is not final, and each can be come to.
@@ -751,6 +754,70 @@ func TestPruned(t *testing.T) {
 		time.Sleep(5 * time.Hour)
 		if all, err := b.List(t.Context()); err != nil || len(all) != 0 {
 			t.Error(all, err)
+		}
+	})
+}
+
+// counting counts what is logged.
+type counting struct {
+	slog.Handler
+	n atomic.Int64
+}
+
+func (c *counting) Handle(context.Context, slog.Record) error { c.n.Add(1); return nil }
+
+// TestOrdersWait: orders for which there is no room among what is under way wait for it, and say so once.
+func TestOrdersWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		said := &counting{Handler: slog.DiscardHandler}
+		b, stop := w.start(Options{MaxLive: 1, Log: slog.New(onlyWarnings{said})}, nil)
+		defer stop()
+		first, err := b.Buy(t.Context(), wish(nil), "ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		b.SetOrders([]Order{{Name: "later", Wish: wish(func(x *Wish) { x.Start, x.End = x.Start.Add(2*time.Hour), x.End.Add(2*time.Hour) })}})
+		time.Sleep(90 * time.Minute)
+		if n := said.n.Load(); n != 1 {
+			t.Errorf("it was said %d times", n)
+		}
+		if all, err := b.List(t.Context()); err != nil || len(all) != 1 || all[0].ID != first.ID {
+			t.Fatal(all, err)
+		}
+		time.Sleep(40 * time.Minute)
+		if all, err := b.List(t.Context()); err != nil || len(all) != 2 || all[1].State != Bought {
+			t.Error(all, err)
+		}
+	})
+}
+
+// onlyWarnings lets through what somebody should know of.
+type onlyWarnings struct{ *counting }
+
+func (onlyWarnings) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
+func (o onlyWarnings) WithAttrs([]slog.Attr) slog.Handler         { return o }
+
+// TestOrdersPassOneThatFails: what can't be read of one order is nothing to the others, and is tried again ever
+// less often.
+func TestOrdersPassOneThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		said := &counting{Handler: slog.DiscardHandler}
+		orders := []Order{{Name: "damaged", Wish: wish(nil)}, {Name: "sound", Wish: wish(nil)}}
+		if _, err := w.st.PutRecords(t.Context(), nil, store.RecordChange{Key: keyOf(orders[0].purchase(&orders[0].Wish)), Value: []byte("{")}); err != nil {
+			t.Fatal(err)
+		}
+		b, stop := w.start(Options{Log: slog.New(onlyWarnings{said})}, nil)
+		defer stop()
+		b.SetOrders(orders)
+		time.Sleep(30 * time.Minute)
+		if all, err := b.List(t.Context()); err != nil || len(all) != 1 || all[0].Order != "sound" || all[0].State != Bought {
+			t.Error(all, err)
+		}
+		if n := said.n.Load(); n < 10 || n > 45 {
+			t.Errorf("it was tried %d times", n)
 		}
 	})
 }
