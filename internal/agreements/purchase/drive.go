@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/beevik/etree"
@@ -530,7 +531,10 @@ func (b *Buyer) prepare(ctx context.Context, r *Record, p Provider) error {
 	if err != nil {
 		return err
 	}
-	r.Agreement = cut(is.ID)
+	if !routable(is.ID) {
+		return fail.Errorf("purchase.prepare", fail.Unsupported, r.ID, "the domain %s names its agreement %q, and no job can be given to it by that: an id must have 1 to %d characters of ASCII, and no blanks", r.From, cut(is.ID), maxAgreement)
+	}
+	r.Agreement = is.ID
 	if price, unit := priceOf(is); price != "" {
 		n, err := thousandths(price)
 		if err != nil {
@@ -547,6 +551,11 @@ func (b *Buyer) prepare(ctx context.Context, r *Record, p Provider) error {
 	}
 	b.step(r, Held, fmt.Sprintf("the domain %s holds it by its agreement %s%s", r.From, r.Agreement, costing(r.Price, r.Unit)))
 	return nil
+}
+
+// routable reports whether jobs can be given to a domain by the id of its agreement, as a Route has it.
+func routable(id string) bool {
+	return id != "" && len(id) <= maxAgreement && !strings.ContainsFunc(id, func(c rune) bool { return c < '!' || c > '~' })
 }
 
 // details gives our element beside the state of an agreement; nil where there is none.

@@ -17,6 +17,7 @@ import (
 	"github.com/portolan-project/portolan/internal/agreements/terms"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
+	"github.com/portolan-project/portolan/peers/wire"
 )
 
 // TestStates: the table has a way out of each state that is not final, and each can be come to.
@@ -820,4 +821,37 @@ func TestOrdersPassOneThatFails(t *testing.T) {
 			t.Errorf("it was tried %d times", n)
 		}
 	})
+}
+
+// TestAgreementsThatNoRouteHas: what could not be used is not bought.
+func TestAgreementsThatNoRouteHas(t *testing.T) {
+	for name, want := range map[string]State{
+		"": Refused, "a b": Refused, "a\tb": Refused, "ä": Refused, "\xff": Refused, "a\x7f": Refused, strings.Repeat("a", maxAgreement+1): Refused,
+		"a": Bought, "!~": Bought, "urn:uuid:0e8400-e29b": Bought, strings.Repeat("a", maxAgreement): Bought,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.shop.name = func(string) string { return name }
+			b, stop := w.start(Options{}, nil)
+			defer stop()
+			r, err := b.Buy(t.Context(), wish(nil), "ada")
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Minute)
+			if r = w.get(b, r.ID); r.State != want || want == Bought && r.Agreement != name || want == Refused && !strings.Contains(r.Reason, "no job can be given") {
+				t.Errorf("%q: %s, %q, %s", name, r.State, r.Agreement, r.Reason)
+			}
+			if got := w.shop.binding(); (len(got) == 1) != (want == Bought) {
+				t.Errorf("%q: %+v", name, got)
+			}
+		})
+	}
+}
+
+// TestRoutesHaveAgreements: an id that is bought by is one that a Route carries.
+func TestRoutesHaveAgreements(t *testing.T) {
+	if maxAgreement != wire.MaxID {
+		t.Errorf("a Route has room for %d bytes, and %d are bought by", wire.MaxID, maxAgreement)
+	}
 }

@@ -26,6 +26,8 @@ const (
 	maxOutages = 100
 	maxEntries = 100
 	maxKey     = 8 << 10
+
+	maxAgreement = 256 // bytes of an id that a Route has room for
 )
 
 // Prefix is how the keys of all records of the package begin.

@@ -47,10 +47,11 @@ type deal struct {
 type shop struct {
 	mu     sync.Mutex
 	has    int
-	rate   int64 // thousandths for a CPU
-	raise  int64 // by which what it asks for is more than what it quoted
-	silent bool  // it does not negotiate
-	bare   bool  // it has no templates now
+	rate   int64                   // thousandths for a CPU
+	raise  int64                   // by which what it asks for is more than what it quoted
+	silent bool                    // it does not negotiate
+	bare   bool                    // it has no templates now
+	name   func(key string) string // of its agreements; nil: "agreement-" and the key
 	down   bool
 	deals  []*deal
 	talks  int
@@ -287,6 +288,9 @@ func (s *shop) Agreement(_ context.Context, key string) (*agreement.Properties, 
 	}
 	p := &agreement.Properties{State: d.state, SubState: e}
 	p.ID = "agreement-" + key
+	if s.name != nil {
+		p.ID = s.name(key)
+	}
 	return p, nil
 }
 
