@@ -484,6 +484,26 @@ func TestBoughtRoom(t *testing.T) {
 	}
 }
 
+// TestBoughtByBoth: jobs that the peer gives us by an agreement of its own, whatever its name, use up nothing of
+// what is ours there.
+func TestBoughtByBoth(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.put(siteOf("own", 1, 4))
+	p := peersOf(routing.Policy{Overload: 100 * time.Hour}, "fiu")
+	p.Peers[0].Bought = []Bought{{Agreement: "a1", CPUs: 1, Until: noon.Add(time.Hour)}}
+	w.s.SetPeers(p)
+	w.show("fiu", 4, 0, 50, resourcemodel.Full)
+	j := &policy.Job{ID: "theirs", Owner: "u@fiu", VO: "bio", Submitted: noon, CPUs: 4, Room: BoughtRoom("fiu", "a1"), Request: w.request("", "bio", 4, nil)}
+	w.s.Add(Entry{Job: j, Attempt: 1, Way: &Way{Path: []string{"fiu"}}})
+	w.expect("theirs→own", w.round(0))
+	w.addSome("a", 2)
+	w.expect("a00→fiu", w.round(0))
+	w.s.Left("theirs") // and it gives nothing back of it
+	w.expect("a01→own", w.round(0))
+	w.addSome("b", 4)
+	w.expect("b00→own b01→own b02→own", w.round(0))
+}
+
 // TestBoughtStays: a job is not taken back from room that is ours; when that is over, it is like others.
 func TestBoughtStays(t *testing.T) {
 	w := newWorld(t, Options{})
