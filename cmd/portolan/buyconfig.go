@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 	"time"
+	_ "time/tzdata" // zones by name, on hosts that know none
 
 	"github.com/portolan-project/portolan/internal/agreements/purchase"
 )

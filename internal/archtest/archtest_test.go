@@ -174,6 +174,13 @@ func TestOnlyTheProgramActsOnTheProcess(t *testing.T) {
 	})
 }
 
+// TestZonesComeAlong: the program knows the zones of the configuration on hosts that have none.
+func TestZonesComeAlong(t *testing.T) {
+	if !slices.Contains(packages(t)["cmd/portolan"], "time/tzdata") {
+		t.Error("cmd/portolan does not import time/tzdata: zones such as Europe/Madrid would be unknown in a bare container")
+	}
+}
+
 // TestTopLevel: the top level of the repository is fixed.
 func TestTopLevel(t *testing.T) {
 	allowed := strings.Fields("cmd jsdl bes agreement resourcemodel peers adapters conformance go.mod go.sum Makefile README.md internal docs LICENSE CHANGELOG.md CONTRIBUTING.md bin dist")

@@ -41,7 +41,8 @@ type Open struct {
 // Options says how a Buyer works. Dial is required.
 type Options struct {
 	// Dial gives the provider of a domain, to act for our own domain there; it must not wait for the
-	// network. An error that may pass (fail.Unavailable) has it tried again.
+	// network. An error that may pass (fail.Unavailable) has it tried again; of what the domain may
+	// hold for us already any other error has, too, as it is not the domain's word.
 	Dial    func(ctx context.Context, domain string) (Provider, error)
 	Own     string // our domain, for the ledger and for people
 	Replica string // our name; "" is "gateway"
@@ -58,8 +59,8 @@ type Options struct {
 	// Watch is how often a domain is asked whether it keeps what was bought, while the window is
 	// open; 0 is a minute. Look is how often it is looked whether it is away; 0 is 5 seconds.
 	Watch, Look time.Duration
-	// Again is after how long an order that was refused for want of room is asked for again, until
-	// its window begins; 0 is 5 minutes.
+	// Again is after how long an order that was refused for want of room, or as the domain was no peer or
+	// had no template for room, is asked for again, until its window begins; 0 is 5 minutes.
 	Again time.Duration
 	// Settle is for how long a domain is asked what it costs; 0 is a day.
 	Settle time.Duration

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/beevik/etree"
@@ -52,7 +53,8 @@ func (b *Buyer) drive(ctx context.Context, r *Record) bool {
 			return b.again(r, LetGo, "it was not held in time")
 		}
 	case Confirming:
-		if !now.Before(r.Closes) {
+		if !now.Before(r.Closes) { // it may have been sold all the same, and then it costs something
+			r.Outcome = Lost
 			return b.step(r, Unheard, "the domain "+r.From+" never answered whether it sold the capacity, and the window is over")
 		}
 	case Releasing:
@@ -71,8 +73,11 @@ func (b *Buyer) drive(ctx context.Context, r *Record) bool {
 	ctx, cancel := context.WithTimeout(ctx, 4*b.o.Timeout)
 	defer cancel()
 	p, err := b.o.Dial(ctx, r.From)
-	if err == nil {
+	switch {
+	case err == nil:
 		err = b.ask(ctx, r, p)
+	case r.State != Asking: // we can't ask it now, and it has said nothing of what it holds or owes
+		err = fail.E("purchase.Dial", fail.Unavailable, r.ID, err)
 	}
 	if errors.Is(err, errNothing) {
 		return false
@@ -119,7 +124,7 @@ func (b *Buyer) withdrawn(r *Record, reason string) bool {
 
 // tooLate says why it is not asked for any more.
 func (b *Buyer) tooLate(r *Record, now time.Time) string {
-	if last := r.End.Add(r.Later); !now.Before(last) {
+	if last := r.last(); !now.Before(last) {
 		why := "the window was over at " + stamp(last) + " before it was bought"
 		if r.Reason != "" && len(r.History) > 1 {
 			why += ": " + r.Reason
@@ -135,7 +140,7 @@ func (b *Buyer) failed(r *Record, err error) bool {
 	reason := fail.Sentence(err)
 	switch {
 	case passing(err):
-	case r.State == Asking && r.Order != "" && fail.Is(err, fail.Exhausted) && now.Add(b.o.Again).Before(r.Start.Add(r.Later)):
+	case r.State == Asking && r.Order != "" && (fail.Is(err, fail.Exhausted) || fail.Is(err, fail.NotFound)) && now.Add(b.o.Again).Before(r.Start.Add(r.Later)):
 		r.tell(now, "refused", reason+"; it is asked for again")
 		r.Next = now.Add(b.o.Again)
 		return true
@@ -286,9 +291,16 @@ func (b *Buyer) find(ctx context.Context, r *Record, p Provider) error {
 	if begin := now.Add(lead).Truncate(time.Second).Add(time.Second); w.Start.Before(begin) {
 		w.Start = begin
 	}
-	if !w.End.After(w.Start) { // it is late already
-		w.End = w.Start.Add(r.End.Sub(r.Start))
+	// What it is late already is not left of that by which it may be later; when the window that was wished
+	// for is over, the whole of it has to be.
+	late := max(0, w.Start.Sub(r.Start))
+	if !w.End.After(w.Start) {
+		if late > r.Later {
+			return fail.Errorf("purchase", fail.Invalid, r.ID, "the window was over before it was bought: it could begin at %s, and was to end at %s", stamp(w.Start), stamp(r.End))
+		}
+		w.End = r.End.Add(late)
 	}
+	later := max(0, r.Later-late)
 	list, err := p.Templates(ctx)
 	if err != nil {
 		return err
@@ -300,7 +312,7 @@ func (b *Buyer) find(ctx context.Context, r *Record, p Provider) error {
 	rooms = rooms[:min(len(rooms), maxTemplates)]
 	best, refused := (*found)(nil), error(nil)
 	for i := range rooms {
-		list, err := b.negotiate(ctx, r, p, &rooms[i], w)
+		list, err := b.negotiate(ctx, r, p, &rooms[i], w, later)
 		switch {
 		case err != nil && passing(err):
 			return err
@@ -365,9 +377,9 @@ func shown(n int64) string {
 	return d.String()
 }
 
-// negotiate asks by one template what could be kept, without any obligation. A domain that does not
-// negotiate is offered what is wanted, as it is.
-func (b *Buyer) negotiate(ctx context.Context, r *Record, p Provider, room *offering.Roomy, w terms.Window) ([]found, error) {
+// negotiate asks by one template what could be kept, without any obligation: the window, or one that is
+// later by so much at most. A domain that does not negotiate is offered what is wanted, as it is.
+func (b *Buyer) negotiate(ctx context.Context, r *Record, p Provider, room *offering.Roomy, w terms.Window, later time.Duration) ([]found, error) {
 	asked := found{offer: *room.Offer, cpus: r.CPUs, window: w}
 	key, err := p.Initiate(ctx, &agreement.InitiateRequest{Context: agreement.NegotiationContext{AgreementResponder: agreement.NegotiationResponder}})
 	switch {
@@ -385,7 +397,7 @@ func (b *Buyer) negotiate(ctx context.Context, r *Record, p Provider, room *offe
 	}()
 	o := agreement.NegotiationOffer{Agreement: room.Offer.Agreement, OfferID: "wished"}
 	o.OfferContext = agreement.OfferContext{CounterOfferTo: room.Offer.Context.TemplateID, Creator: agreement.NegotiationInitiator, State: agreement.Advisory}
-	o.Constraints = within(r, room, w)
+	o.Constraints = within(r, room, w, later)
 	list, err := p.Negotiate(ctx, key, []agreement.NegotiationOffer{o})
 	if err != nil {
 		return nil, err
@@ -402,7 +414,7 @@ func (b *Buyer) negotiate(ctx context.Context, r *Record, p Provider, room *offe
 			refused = fail.Errorf("purchase", fail.Exhausted, r.From, "%s", why)
 			continue
 		}
-		f, err := b.counter(r, c, w)
+		f, err := b.counter(r, c, w, later)
 		if err != nil {
 			refused = err
 			continue
@@ -417,7 +429,7 @@ func (b *Buyer) negotiate(ctx context.Context, r *Record, p Provider, room *offe
 
 // counter reads a counter offer, and refuses one that is not what was asked for: what a domain offers is
 // not trusted to keep to the constraints.
-func (b *Buyer) counter(r *Record, c *agreement.NegotiationOffer, w terms.Window) (*found, error) {
+func (b *Buyer) counter(r *Record, c *agreement.NegotiationOffer, w terms.Window, later time.Duration) (*found, error) {
 	odd := func(format string, args ...any) (*found, error) {
 		return nil, fail.Errorf("purchase", fail.Unsupported, r.From, "what the domain "+r.From+" offers instead is not what was asked for: "+format, args...)
 	}
@@ -433,7 +445,7 @@ func (b *Buyer) counter(r *Record, c *agreement.NegotiationOffer, w terms.Window
 	switch least := r.least(); {
 	case f.cpus < least || f.cpus > r.CPUs:
 		return odd("it has %d CPUs, and not %d to %d", f.cpus, least, r.CPUs)
-	case f.window.Start.Before(w.Start) || f.window.Start.After(w.Start.Add(r.Later)) || f.window.End.After(w.End.Add(r.Later)) || f.window.End.Before(w.End) || f.window.Length() < w.Length():
+	case f.window.Start.Before(w.Start) || f.window.Start.After(w.Start.Add(later)) || f.window.End.After(w.End.Add(later)) || f.window.End.Before(w.End) || f.window.Length() < w.Length():
 		return odd("its window is from %s to %s", stamp(f.window.Start), stamp(f.window.End))
 	}
 	if quote, ok := c.OfferContext.Quoted(); ok && quote.Price != "" {
@@ -475,7 +487,7 @@ func thousandths(s string) (int64, error) {
 }
 
 // within says what a counter offer may change.
-func within(r *Record, room *offering.Roomy, w terms.Window) agreement.NegotiationConstraints {
+func within(r *Record, room *offering.Roomy, w terms.Window, later time.Duration) agreement.NegotiationConstraints {
 	var out agreement.NegotiationConstraints
 	item := func(of agreement.Item, facets ...[2]string) {
 		c := agreement.NewElement("ItemConstraint")
@@ -490,10 +502,10 @@ func within(r *Record, room *offering.Roomy, w terms.Window) agreement.Negotiati
 	if least := r.least(); least < r.CPUs {
 		item(room.CPUs, [2]string{"minInclusive", strconv.Itoa(least)}, [2]string{"maxInclusive", strconv.Itoa(r.CPUs)})
 	}
-	if r.Later > 0 {
+	if later > 0 {
 		at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-		item(room.Start, [2]string{"minInclusive", at(w.Start)}, [2]string{"maxInclusive", at(w.Start.Add(r.Later))})
-		item(room.End, [2]string{"minInclusive", at(w.End)}, [2]string{"maxInclusive", at(w.End.Add(r.Later))})
+		item(room.Start, [2]string{"minInclusive", at(w.Start)}, [2]string{"maxInclusive", at(w.Start.Add(later))})
+		item(room.End, [2]string{"minInclusive", at(w.End)}, [2]string{"maxInclusive", at(w.End.Add(later))})
 	}
 	return out
 }
@@ -519,7 +531,10 @@ func (b *Buyer) prepare(ctx context.Context, r *Record, p Provider) error {
 	if err != nil {
 		return err
 	}
-	r.Agreement = cut(is.ID)
+	if !routable(is.ID) {
+		return fail.Errorf("purchase.prepare", fail.Unsupported, r.ID, "the domain %s names its agreement %q, and no job can be given to it by that: an id must have 1 to %d characters of ASCII, and no blanks", r.From, cut(is.ID), maxAgreement)
+	}
+	r.Agreement = is.ID
 	if price, unit := priceOf(is); price != "" {
 		n, err := thousandths(price)
 		if err != nil {
@@ -536,6 +551,11 @@ func (b *Buyer) prepare(ctx context.Context, r *Record, p Provider) error {
 	}
 	b.step(r, Held, fmt.Sprintf("the domain %s holds it by its agreement %s%s", r.From, r.Agreement, costing(r.Price, r.Unit)))
 	return nil
+}
+
+// routable reports whether jobs can be given to a domain by the id of its agreement, as a Route has it.
+func routable(id string) bool {
+	return id != "" && len(id) <= maxAgreement && !strings.ContainsFunc(id, func(c rune) bool { return c < '!' || c > '~' })
 }
 
 // details gives our element beside the state of an agreement; nil where there is none.

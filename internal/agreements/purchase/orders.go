@@ -56,7 +56,7 @@ func (o *Order) windows(now, until time.Time) (out []Wish) {
 	add := func(from, to time.Time) {
 		w := o.Wish
 		w.Start, w.End = from.UTC(), to.UTC()
-		if w.End.Add(w.Later).After(now) && !w.Start.After(until) && w.End.After(w.Start) {
+		if w.last().After(now) && !w.Start.After(until) && w.End.After(w.Start) {
 			out = append(out, w)
 		}
 	}
@@ -69,25 +69,38 @@ func (o *Order) windows(now, until time.Time) (out []Wish) {
 	if zone == nil {
 		zone = time.UTC
 	}
-	// By the clock on the wall: a day may have 23 hours, or 25.
-	at := func(midnight time.Time, t time.Duration) time.Time {
-		y, m, dd := midnight.Date()
-		return time.Date(y, m, dd, int(t/time.Hour), int(t%time.Hour/time.Minute), int(t%time.Minute/time.Second), 0, zone)
+	// By the clock on the wall: a day may have 23 hours, or 25. A time that it skips, as midnight is in some
+	// zones, is when it does; noon is of each day.
+	at := func(noon time.Time, t time.Duration) time.Time {
+		y, m, dd := noon.Date()
+		clock := func(zone *time.Location) time.Time {
+			return time.Date(y, m, dd, int(t/time.Hour), int(t%time.Hour/time.Minute), int(t%time.Minute/time.Second), 0, zone)
+		}
+		is, want := clock(zone), clock(time.UTC)
+		_, offset := is.Zone()
+		from, until := is.ZoneBounds()
+		switch wall := is.Add(time.Duration(offset) * time.Second); { // there is no such time if it is another
+		case wall.Before(want):
+			return until
+		case wall.After(want):
+			return from
+		}
+		return is
 	}
 	y, m, dd := now.In(zone).Date()
 	for k := -2; ; k++ {
-		midnight := time.Date(y, m, dd+k, 0, 0, 0, 0, zone)
-		if k > 0 && midnight.After(until) {
+		noon := time.Date(y, m, dd+k, 12, 0, 0, 0, zone)
+		if k > 0 && at(noon, 0).After(until) {
 			return out
 		}
-		if len(d.Days) > 0 && !slices.Contains(d.Days, midnight.Weekday()) {
+		if len(d.Days) > 0 && !slices.Contains(d.Days, noon.Weekday()) {
 			continue
 		}
 		end := d.End
 		if end <= d.Start {
 			end += day
 		}
-		add(at(midnight, d.Start), at(midnight, end))
+		add(at(noon, d.Start), at(noon, end))
 	}
 }
 
@@ -104,11 +117,20 @@ func (b *Buyer) SetOrders(orders []Order) {
 const orderEvery = time.Minute
 
 func (b *Buyer) orderLoop(ctx context.Context) {
+	full, again := false, time.Second
 	for ctx.Err() == nil {
 		wait := orderEvery
-		if err := b.order(ctx); err != nil && ctx.Err() == nil {
+		switch err := b.order(ctx); {
+		case err == nil:
+			full, again = false, time.Second
+		case fail.Is(err, fail.Exhausted):
+			if !full {
+				b.o.Log.Warn("more is ordered of other domains than may be under way; it is asked for when there is room", "cause", err)
+			}
+			full, again = true, time.Second
+		case ctx.Err() == nil:
 			b.o.Log.Warn("what is ordered of other domains can't be written down now; it is tried again", "cause", err)
-			wait = time.Second
+			wait, again = again, min(2*again, orderEvery)
 		}
 		t := time.NewTimer(wait)
 		select {
@@ -120,30 +142,41 @@ func (b *Buyer) orderLoop(ctx context.Context) {
 	}
 }
 
-// order begins a purchase for each window of the orders that is near, and that has none.
+// order begins a purchase for each window of the orders that is near, and that has none. What fails of one
+// is nothing to the others; the error is of the last that failed, and of one that did not for want of room if
+// there is any.
 func (b *Buyer) order(ctx context.Context) error {
 	b.mu.Lock()
 	orders := b.orders
 	b.mu.Unlock()
 	now := b.now()
+	var failed error
 	for i := range orders {
 		o := &orders[i]
 		for _, w := range o.windows(now, now.Add(b.o.Ahead)) {
-			id := o.purchase(&w)
-			there, err := b.read(ctx, id)
-			if err != nil {
+			err := b.orderWindow(ctx, o, w)
+			if ctx.Err() != nil {
 				return err
 			}
-			if there != nil {
-				continue
-			}
-			_, err = b.begin(ctx, &Record{ID: id, Order: o.Name, Wish: w})
-			if err != nil && !fail.Is(err, fail.Conflict) {
-				return err
+			if err != nil && (failed == nil || !fail.Is(err, fail.Exhausted)) {
+				failed = err
 			}
 		}
 	}
-	return nil
+	return failed
+}
+
+// orderWindow begins a purchase for a window of an order, unless there is one.
+func (b *Buyer) orderWindow(ctx context.Context, o *Order, w Wish) error {
+	id := o.purchase(&w)
+	if there, err := b.read(ctx, id); err != nil || there != nil {
+		return err
+	}
+	_, err := b.begin(ctx, &Record{ID: id, Order: o.Name, Wish: w})
+	if fail.Is(err, fail.Conflict) { // another replica was faster
+		return nil
+	}
+	return err
 }
 
 // purchase gives the id of the purchase for a window: the same at each replica, and each time.

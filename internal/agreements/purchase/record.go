@@ -26,6 +26,8 @@ const (
 	maxOutages = 100
 	maxEntries = 100
 	maxKey     = 8 << 10
+
+	maxAgreement = 256 // bytes of an id that a Route has room for
 )
 
 // Prefix is how the keys of all records of the package begin.
@@ -44,7 +46,7 @@ type Wish struct {
 	MaxPrice *int64 `json:"maxPrice,omitempty"`
 	// Least is the fewest CPUs that would do; 0 is CPUs.
 	Least int `json:"least,omitempty"`
-	// Later is by how much the window may be later, as a whole.
+	// Later is by how much the window may be later, as a whole: it begins by Start and Later.
 	Later time.Duration `json:"later,omitempty"`
 }
 
@@ -84,6 +86,14 @@ func (w *Wish) least() int {
 		return w.Least
 	}
 	return w.CPUs
+}
+
+// last gives when nothing of it can be bought any more: the window is over, and one that is later begins too late.
+func (w *Wish) last() time.Time {
+	if at := w.Start.Add(w.Later); at.After(w.End) {
+		return at
+	}
+	return w.End
 }
 
 // Outage is a time in which what was bought could not be used.

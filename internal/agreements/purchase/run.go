@@ -185,9 +185,9 @@ func (b *Buyer) pruneOnce(ctx context.Context) error {
 			return err
 		}
 		for _, v := range list {
-			// An order's record says that its window was asked for: it stays until the window is over.
+			// An order's record says that its window was asked for: it stays until the window, with what it may be later, is over.
 			r, err := decode(v)
-			if err != nil || !r.State.Final() || b.now().Sub(r.Closed) < b.o.Retention || b.now().Sub(r.End) < b.o.Retention {
+			if err != nil || !r.State.Final() || b.now().Sub(r.Closed) < b.o.Retention || b.now().Sub(r.last()) < b.o.Retention {
 				continue
 			}
 			if _, err := b.st.PutRecords(ctx, nil, store.RecordChange{Key: v.Key, If: v.Revision}); err != nil && !fail.Is(err, fail.Conflict) {

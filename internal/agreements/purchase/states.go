@@ -57,7 +57,7 @@ var transitions = map[State]map[Event]State{
 	Confirming: {
 		Confirmed: Bought,
 		LetGo:     Asking,
-		Unheard:   Lost,
+		Unheard:   Settling,
 		Release:   Releasing,
 	},
 	Bought: {

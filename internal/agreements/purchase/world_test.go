@@ -47,9 +47,11 @@ type deal struct {
 type shop struct {
 	mu     sync.Mutex
 	has    int
-	rate   int64 // thousandths for a CPU
-	raise  int64 // by which what it asks for is more than what it quoted
-	silent bool  // it does not negotiate
+	rate   int64                   // thousandths for a CPU
+	raise  int64                   // by which what it asks for is more than what it quoted
+	silent bool                    // it does not negotiate
+	bare   bool                    // it has no templates now
+	name   func(key string) string // of its agreements; nil: "agreement-" and the key
 	down   bool
 	deals  []*deal
 	talks  int
@@ -98,6 +100,9 @@ func (s *shop) Templates(context.Context) ([]agreement.Template, error) {
 	defer s.mu.Unlock()
 	if err := s.up(); err != nil {
 		return nil, err
+	}
+	if s.bare {
+		return nil, nil
 	}
 	t, err := agreement.ParseTemplate([]byte(template))
 	if err != nil {
@@ -283,6 +288,9 @@ func (s *shop) Agreement(_ context.Context, key string) (*agreement.Properties, 
 	}
 	p := &agreement.Properties{State: d.state, SubState: e}
 	p.ID = "agreement-" + key
+	if s.name != nil {
+		p.ID = s.name(key)
+	}
 	return p, nil
 }
 
@@ -386,6 +394,7 @@ type world struct {
 	mu   sync.Mutex
 	open []Open
 	away string
+	gone bool // the shop is no peer now
 }
 
 func newWorld(t *testing.T) *world {
@@ -404,7 +413,9 @@ func (w *world) start(o Options, l *life) (b *Buyer, stop func()) {
 	l.cancel = cancel
 	o.Own = "home.example"
 	o.Dial = func(_ context.Context, domain string) (Provider, error) {
-		if domain != "fiu.example" {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if domain != "fiu.example" || w.gone {
 			return nil, fail.Errorf("test", fail.NotFound, domain, "the domain %s is no peer", domain)
 		}
 		return way{w.shop, l}, nil
@@ -444,6 +455,12 @@ func (w *world) setAway(why string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.away = why
+}
+
+func (w *world) setGone(gone bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gone = gone
 }
 
 func (w *world) get(b *Buyer, id string) *Record {

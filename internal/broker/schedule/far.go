@@ -595,7 +595,7 @@ func (s *Scheduler) beyond(r *run, w *waiting, v *view) (resourcemodel.Key, bool
 		r.decisions = make([]Decision, 0, min(r.budget, len(s.jobs), 64))
 	}
 	r.decisions = append(r.decisions, dec)
-	s.giveTo(job, dec.Place, &place, false, false)
+	s.giveTo(job, dec.Place, &place, false, false).since = r.now
 	s.remove(w.ID)
 	return p.Site, true
 }
@@ -751,9 +751,15 @@ func (s *Scheduler) Back(id string, left time.Duration, known bool, now time.Tim
 	return why, room, back
 }
 
+// paidPatience is for how long a job is left to begin in room that was bought for it.
+const paidPatience = 5 * time.Minute
+
 // paid reports whether a job has room at a peer that was bought for it: it is about to begin there, and
-// the room is paid for anyhow.
+// the room is paid for anyhow. One that has not begun for some minutes does not get what was bought.
 func (s *Scheduler) paid(g *given, now time.Time) bool {
+	if g.unsettled && g.began.IsZero() && now.Sub(g.since) >= paidPatience {
+		return false
+	}
 	for i := range s.far.peers.Peers {
 		p := &s.far.peers.Peers[i]
 		if p.Site == g.place.Key {

@@ -484,7 +484,28 @@ func TestBoughtRoom(t *testing.T) {
 	}
 }
 
-// TestBoughtStays: a job is not taken back from room that is ours; when that is over, it is like others.
+// TestBoughtByBoth: jobs that the peer gives us by an agreement of its own, whatever its name, use up nothing of
+// what is ours there.
+func TestBoughtByBoth(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.put(siteOf("own", 1, 4))
+	p := peersOf(routing.Policy{Overload: 100 * time.Hour}, "fiu")
+	p.Peers[0].Bought = []Bought{{Agreement: "a1", CPUs: 1, Until: noon.Add(time.Hour)}}
+	w.s.SetPeers(p)
+	w.show("fiu", 4, 0, 50, resourcemodel.Full)
+	j := &policy.Job{ID: "theirs", Owner: "u@fiu", VO: "bio", Submitted: noon, CPUs: 4, Room: BoughtRoom("fiu", "a1"), Request: w.request("", "bio", 4, nil)}
+	w.s.Add(Entry{Job: j, Attempt: 1, Way: &Way{Path: []string{"fiu"}}})
+	w.expect("theirs→own", w.round(0))
+	w.addSome("a", 2)
+	w.expect("a00→fiu", w.round(0))
+	w.s.Left("theirs") // and it gives nothing back of it
+	w.expect("a01→own", w.round(0))
+	w.addSome("b", 4)
+	w.expect("b00→own b01→own b02→own", w.round(0))
+}
+
+// TestBoughtStays: a job is not taken back from room that is ours, unless it does not begin there; when that is
+// over, it is like others.
 func TestBoughtStays(t *testing.T) {
 	w := newWorld(t, Options{})
 	w.put(siteOf("own", 1, 1))
@@ -498,10 +519,77 @@ func TestBoughtStays(t *testing.T) {
 	if why, _, back := w.s.Back("a01", time.Hour, true, w.now); back {
 		t.Error("it is taken back: " + why)
 	}
+	w.now = noon.Add(paidPatience - 1)
+	if why, _, back := w.s.Back("a01", time.Hour, true, w.now); back {
+		t.Error("it is taken back at once: " + why)
+	}
+	w.now = noon.Add(paidPatience)
+	if _, room, back := w.s.Back("a01", time.Hour, true, w.now); !back || room != 1 {
+		t.Error("it does not begin, and is kept", room, back)
+	}
+	w.s.Settled("a01")
+	if why, _, back := w.s.Back("a01", time.Hour, true, w.now); back {
+		t.Error("it runs, and is taken back: " + why)
+	}
 	w.now = noon.Add(time.Hour)
 	if _, room, back := w.s.Back("a01", time.Hour, true, w.now); !back || room != 1 {
 		t.Error("the room is ours no more, and it is kept", room, back)
 	}
+}
+
+// TestBoughtEachDay: a job that may run for ever starts in what its domain bought, though the domain has bought
+// of the next day too; what others have bought stands against it, and they find what is theirs.
+func TestBoughtEachDay(t *testing.T) {
+	const day = 24 * time.Hour
+	hold := func(id, domain string, cpus int, from time.Time) Hold {
+		return Hold{ID: id + "/0", Agreement: id, Key: resourcemodel.Key{Site: "own"}, Share: "all", CPUs: cpus, From: from, Until: from.Add(time.Hour), Owner: "@" + domain, ForDomain: domain}
+	}
+	at := func(cpus int, holds ...Hold) *world {
+		w := newWorld(t, Options{})
+		w.put(siteOf("own", 1, cpus))
+		w.s.SetHolds(holds)
+		return w
+	}
+	come := func(w *world, domain, agreement string, ids ...string) {
+		for _, id := range ids {
+			w.timed(id, "bio", 1, 0, BoughtRoom(domain, agreement), nil)
+		}
+	}
+	today, tomorrow := hold("a1", "home", 2, noon), hold("a2", "home", 2, noon.Add(day))
+
+	w := at(2, today, tomorrow)
+	w.addSome("other", 1)
+	come(w, "home", "a2", "early")
+	come(w, "home", "a1", "j1", "j2", "j3")
+	w.expect("j1→own j2→own", w.round(0))
+
+	// Nobody else's window is run into, whatever is bought beside it.
+	w = at(2, today, hold("b", "fiu", 1, noon.Add(2*time.Hour)), tomorrow)
+	come(w, "home", "a1", "j1", "j2")
+	w.expect("j1→own", w.round(0))
+	if why, _ := w.s.Why("j2", w.now); !strings.Contains(why.Sentence, "1 of 2 CPUs of own/all are promised from 2031-03-01T14:00:00Z") {
+		t.Errorf("%+v", why)
+	}
+
+	// What runs until the next day has what its domain bought of that, and not what others did.
+	w = at(4, today, tomorrow, hold("b", "fiu", 2, noon.Add(day)))
+	come(w, "home", "a1", "j1", "j2")
+	w.addSome("other", 1)
+	w.expect("j1→own j2→own", w.round(0))
+	w.s.Remove("other00")
+	for _, id := range []string{"j1", "j2"} {
+		w.s.Began(id, w.now)
+		w.s.Settled(id)
+	}
+	w.free("own", 2)
+	w.now = noon.Add(day)
+	w.s.SetHolds([]Hold{tomorrow, hold("b", "fiu", 2, noon.Add(day))})
+	come(w, "home", "a2", "k1")
+	come(w, "fiu", "b", "l1", "l2", "l3")
+	w.expect("l1→own l2→own", w.round(0))
+	w.s.Left("j1")
+	w.free("own", 3)
+	w.expect("k1→own", w.round(0))
 }
 
 // TestBoughtHold: what a domain bought here is for the jobs that it names it for, and for nobody else's.

@@ -51,15 +51,24 @@ func BoughtRoom(with, agreement string) string { return boughtRoom + with + "/" 
 
 // bought reports whether a room is this one, by the domain that bought it and its agreement.
 func (h *Hold) bought(room string) bool {
-	if h.ForDomain == "" || h.Agreement == "" {
-		return false
+	agreement, ok := h.sold(room)
+	return ok && h.Agreement != "" && agreement == h.Agreement
+}
+
+// sold reports whether a room was bought by the domain that this one was sold to, and by which agreement.
+func (h *Hold) sold(room string) (agreement string, ok bool) {
+	if h.ForDomain == "" {
+		return "", false
 	}
 	rest, ok := strings.CutPrefix(room, boughtRoom)
 	if !ok {
-		return false
+		return "", false
 	}
 	rest, ok = strings.CutPrefix(rest, h.ForDomain)
-	return ok && len(rest) == len(h.Agreement)+1 && rest[0] == '/' && rest[1:] == h.Agreement
+	if !ok {
+		return "", false
+	}
+	return strings.CutPrefix(rest, "/")
 }
 
 // ownRoom begins the rooms of jobs that are for no VO.
@@ -250,13 +259,27 @@ func (k *Kept) look(at time.Time) {
 	k.moments = append(k.moments, m)
 }
 
-// use lets a job have what is held for it.
+// use lets a job have what is held for it. One that is in room which a domain bought, and outlasts that, has
+// what the domain has bought by then: nobody else is to find less for it.
 func (m *moment) use(b *Busy) {
-	a := b.Amount
+	a, in := b.Amount, false
+	take := func(h *part) {
+		used := Amount{min(a.Slots, h.Slots), min(a.CPUs, h.CPUs)}
+		h.Amount, a = h.plus(used, -1), a.plus(used, -1)
+	}
 	for i := range m.held {
-		if h := &m.held[i]; h.Amount != (Amount{}) && h.hold.mine(b.Room, b.VO) {
-			used := Amount{min(a.Slots, h.Slots), min(a.CPUs, h.CPUs)}
-			h.Amount, a = h.plus(used, -1), a.plus(used, -1)
+		if h := &m.held[i]; h.hold.mine(b.Room, b.VO) {
+			in = true
+			take(h)
+		}
+	}
+	if in || !strings.HasPrefix(b.Room, boughtRoom) {
+		return
+	}
+	for i := range m.held {
+		h := &m.held[i]
+		if _, sold := h.hold.sold(b.Room); sold {
+			take(h)
 		}
 	}
 }

@@ -186,6 +186,79 @@ func TestKeepProperties(t *testing.T) {
 	})
 }
 
+// TestBoughtProperties has domains run jobs in what they bought, many of which may run for ever, and anybody's
+// beside them: whoever has fewer jobs than it bought of a window can start one more at once.
+func TestBoughtProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		slots := rapid.IntRange(1, 8).Draw(t, "slots")
+		domains := []string{"a", "b", "c"}
+		var holds []Hold
+		left := slots
+		for _, d := range domains {
+			n := rapid.IntRange(0, left).Draw(t, "bought")
+			left -= n
+			at := noon
+			for i := range rapid.IntRange(0, 3).Draw(t, "windows") { // of one domain, none at the same time
+				at = at.Add(time.Duration(rapid.IntRange(0, 4).Draw(t, "gap")) * time.Hour)
+				h := Hold{ID: fmt.Sprint(d, i, "/0"), Agreement: fmt.Sprint(d, i), ForDomain: d, Slots: n, From: at}
+				at = at.Add(time.Duration(rapid.IntRange(1, 4).Draw(t, "window")) * time.Hour)
+				h.Until = at
+				holds = append(holds, h)
+			}
+		}
+		type run struct {
+			Busy
+			domain string
+		}
+		var runs []run
+		now := noon
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 40).Draw(t, "later")) * time.Minute)
+			runs = slices.DeleteFunc(runs, func(r run) bool {
+				return r.ended(now) || r.Until.IsZero() && rapid.IntRange(0, 9).Draw(t, "ends") == 0
+			})
+			there := holds
+			if rapid.Bool().Draw(t, "forgotten") { // what is over may be held still, or not
+				there = slices.DeleteFunc(slices.Clone(holds), func(h Hold) bool { return !h.Until.After(now) })
+			}
+			st := Standing{Has: Amount{Slots: slots}, Free: Amount{Slots: slots - len(runs)}}
+			count := map[string]int{}
+			for i := range runs {
+				st.Busy = append(st.Busy, runs[i].Busy)
+				count[runs[i].domain]++
+			}
+			if len(runs) > slots {
+				t.Fatalf("%d run of %d", len(runs), slots)
+			}
+			room := func(name string, length time.Duration) int {
+				c := &class{room: name, request: &resourcemodel.Request{}}
+				return Keep(st, ordered(there), now).Room(Amount{1, 1}, length, c.starting(now))
+			}
+			for i := range holds {
+				h := &holds[i]
+				if !h.From.After(now) && h.Until.After(now) && count[h.ForDomain] < h.Slots && room(BoughtRoom(h.ForDomain, h.Agreement), time.Second) < 1 {
+					t.Fatalf("at %s the domain %s has %d jobs, bought %d, and can't start one", now.Sub(noon), h.ForDomain, count[h.ForDomain], h.Slots)
+				}
+			}
+			var length time.Duration
+			if rapid.Bool().Draw(t, "limited") {
+				length = time.Duration(rapid.IntRange(1, 300).Draw(t, "length")) * time.Minute
+			}
+			r := run{Busy: Busy{Amount: Amount{1, 1}}}
+			if length > 0 {
+				r.Until = now.Add(length)
+			}
+			if len(holds) > 0 && rapid.IntRange(0, 3).Draw(t, "whose") > 0 {
+				h := rapid.SampledFrom(holds).Draw(t, "hold")
+				r.Room, r.domain = BoughtRoom(h.ForDomain, h.Agreement), h.ForDomain
+			}
+			for range min(room(r.Room, length), rapid.IntRange(0, 3).Draw(t, "taken")) {
+				runs = append(runs, r)
+			}
+		}
+	})
+}
+
 // allKept is Kept as it was first written: every moment, with a part for every hold.
 type allKept struct {
 	has     Amount

@@ -188,13 +188,25 @@ func (s *Scheduler) unpromised(of *class, v *site, order int, starts bool, now t
 	need, length := s.wants(of, p)
 	length = k.within(of.room, length)
 	if starts {
-		return k.Room(need, length, of.mine)
+		return k.Room(need, length, of.starting(now))
 	}
 	return k.Queue(need, of.mine)
 }
 
 // mine reports whether a hold is for the jobs of the class.
 func (c *class) mine(h *Hold) bool { return h.mine(c.room, c.request.Subject.VO) }
+
+// starting is mine for a job that would start now: what the domain which bought its room has bought for later
+// does not stand against one that may run until then.
+func (c *class) starting(now time.Time) func(*Hold) bool {
+	if !strings.HasPrefix(c.room, boughtRoom) {
+		return c.mine
+	}
+	return func(h *Hold) bool {
+		_, sold := h.sold(c.room)
+		return c.mine(h) || sold && h.From.After(now)
+	}
+}
 
 // wants gives what a job of a class takes of a share, and for how long: what it declares, else the
 // share's limit, else 0.
@@ -315,7 +327,7 @@ func (s *Scheduler) promisedTo(of *class, v *site, share string, now time.Time) 
 	p := resourcemodel.Place{Key: v.key, Share: share}
 	need, length := s.wants(of, p)
 	k := s.keptOf(v, share, now)
-	return k.why(v.key.String()+"/"+share, need, k.within(of.room, length), of.mine)
+	return k.why(v.key.String()+"/"+share, need, k.within(of.room, length), of.starting(now))
 }
 
 // allPromised is about a job that has no room as that is promised to others, at every place which has

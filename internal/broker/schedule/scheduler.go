@@ -505,7 +505,7 @@ func (s *Scheduler) giveTo(j *policy.Job, p resourcemodel.Place, far *resourcemo
 	}
 	v.jobs++
 	v.cpus += max(1, j.Request.Need.CPUs)
-	s.uses(j, 1)
+	s.uses(g, 1)
 	for _, l := range g.limits {
 		l.used++
 	}
@@ -596,7 +596,7 @@ func (s *Scheduler) takeBack(g *given) {
 	}
 	v.jobs--
 	v.cpus -= max(1, g.job.Request.Need.CPUs)
-	s.uses(g.job, -1)
+	s.uses(g, -1)
 	s.note(v, gained)
 	for _, l := range g.limits {
 		l.used--
@@ -604,9 +604,11 @@ func (s *Scheduler) takeBack(g *given) {
 	s.usage.add(g.job, -g.charge)
 }
 
-// uses counts a job that has what was bought of a peer, or has it no more.
-func (s *Scheduler) uses(j *policy.Job, sign int) {
-	if !strings.HasPrefix(j.Room, boughtRoom) {
+// uses counts a job that has what was bought of a peer, or has it no more. One that is in room which the
+// peer bought here may name the same, and is not at the peer.
+func (s *Scheduler) uses(g *given, sign int) {
+	j := g.job
+	if rest, ok := strings.CutPrefix(j.Room, boughtRoom); !ok || !strings.HasPrefix(rest, g.place.Key.Site+"/") {
 		return
 	}
 	if s.bought[j.Room] += sign * max(1, j.Request.Need.CPUs); s.bought[j.Room] <= 0 {

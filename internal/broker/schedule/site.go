@@ -133,6 +133,7 @@ type given struct {
 	holds     bool // it is reckoned with at far
 	charge    int64
 	began     time.Time // zero: it does not run yet, or nobody told when it began
+	since     time.Time // when a peer was given it; zero: nobody told
 	limits    []*limit
 	far       *resourcemodel.Place // the place that the peer showed, of a job that a peer has
 }
