@@ -91,14 +91,16 @@ func (e *Engine) doAll(ctx context.Context, all []*work) []error {
 }
 
 func (e *Engine) await(ctx context.Context, w *work) error {
-	select {
-	case err := <-w.done: // done by another
-		return err
-	case e.busy <- struct{}{}:
-		e.round(ctx)
-		<-e.busy
-		return <-w.done
-	case <-ctx.Done():
+	if ctx.Err() == nil { // else nothing is begun, though the token may be there
+		select {
+		case err := <-w.done: // done by another
+			return err
+		case e.busy <- struct{}{}:
+			e.round(ctx)
+			<-e.busy
+			return <-w.done
+		case <-ctx.Done():
+		}
 	}
 	e.queueMu.Lock()
 	i := slices.Index(e.queue, w)

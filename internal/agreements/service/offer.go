@@ -438,6 +438,8 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 		}
 	}
 	switch {
+	case ctx.Err() != nil: // who has the sites may answer in our place: nothing is to be made of what else was found
+		return nil, fail.E(op, fail.Unavailable, "", context.Cause(ctx))
 	case len(p.plans) > 0:
 		return p, nil
 	case refused == nil:
