@@ -112,7 +112,7 @@ func (s *Service) observe(ctx context.Context, r engine.Record) (time.Time, erro
 	if err != nil {
 		return time.Time{}, err
 	}
-	if x.detail.Acceptance != "" && !n.Told {
+	if untold(&r) { // by the record: what was read of it may be older
 		s.callers.work.add(r.ID, time.Time{})
 	}
 	in, err := s.provide(ctx, &r, x, n, began)
