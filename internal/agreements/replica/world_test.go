@@ -339,3 +339,68 @@ func TestEither(t *testing.T) {
 		t.Errorf("of %d offers there are %d agreements, %v", offers, len(list), err)
 	}
 }
+
+// TestPreparedAgain: what is prepared and needs a manager is held only once who has the sites says so, whoever is
+// asked again; a capacity is held by the calendar.
+func TestPreparedAgain(t *testing.T) {
+	st := mem.New()
+	defer st.Close()
+	world := fake.NewWorld(4)
+	defer world.Close()
+	main := startHolder(t, st, world)
+	defer main.stop()
+	second := startReplica(t, st, "b")
+	defer second.stop()
+	told, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if !second.r.Told(told) {
+		t.Fatal("nothing is told of the sites")
+	}
+	from := time.Now().Add(2 * time.Hour).Truncate(time.Second)
+	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	reserved, capacity := second.by("advance-reservation@here/fake"), second.by("capacity@here/fake")
+	second.say(reserved, "job", task)
+	second.say(reserved, "window", `<p:Window xmlns:p="`+agreement.NSPortolan+`"><p:StartTime>`+at(from)+`</p:StartTime><p:EndTime>`+at(from.Add(time.Hour))+`</p:EndTime></p:Window>`)
+	second.say(capacity, "capacity", window("1", from))
+	until := time.Now().Add(5 * time.Minute)
+	prepare := func(what string, o *agreement.Offer) (string, error) {
+		return second.client.Prepare(t.Context(), &agreement.CreateRequest{Offer: *o}, agreement.Preparation{Key: what, Until: until})
+	}
+	note := func(key string) string {
+		r, err := second.engine.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(r.Notes[service.NoteName])
+	}
+	keys := map[string]string{}
+	for what, o := range map[string]*agreement.Offer{"reserved": reserved, "capacity": capacity} {
+		key, err := prepare(what, o)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		keys[what] = key
+	}
+	if key := keys["reserved"]; !strings.Contains(note(key), "handle") {
+		t.Errorf("it is not held at the site: %s", note(key))
+	}
+	// As if the gateway had died before it asked the manager.
+	if _, err := second.engine.Update(t.Context(), keys["reserved"], func(r *engine.Record) error { r.Notes = nil; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	again, err := prepare("reserved", reserved)
+	if err != nil || again != keys["reserved"] {
+		t.Errorf("again it is %s, %v; want %s", again, err, keys["reserved"])
+	}
+	if !strings.Contains(note(again), "handle") {
+		t.Errorf("said to be held, it is not at the site: %s", note(again))
+	}
+	main.stop()
+	eventually(t, "it is known that nobody has the sites", func() bool { return second.r.holder() == nil })
+	if _, err := prepare("reserved", reserved); !fail.Is(err, fail.Unavailable) {
+		t.Errorf("while nobody has the sites: %v", err)
+	}
+	if again, err := prepare("capacity", capacity); err != nil || again != keys["capacity"] {
+		t.Errorf("the capacity is %s, %v; want %s", again, err, keys["capacity"])
+	}
+}

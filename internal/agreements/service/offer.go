@@ -2,6 +2,7 @@ package service
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -279,6 +280,9 @@ func (s *Service) Prepare(ctx context.Context, req *agreement.CreateRequest, p a
 			return "", fail.Errorf(op, fail.Conflict, p.Key, "another offer was prepared by the Key %q; give this one another", p.Key)
 		case !r.Awaiting():
 			return r.ID, nil
+		}
+		if d, err := detailOf(&r); s.o.Decides && (err != nil || d.Kind != terms.Capacity) {
+			return "", cmp.Or(err, s.b.Admissible(ctx, nil, nil)) // who has the sites goes on with it
 		}
 		if _, err := s.secure(ctx, r, []engine.Plan{*r.Plan}); err != nil {
 			return "", err
