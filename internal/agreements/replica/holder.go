@@ -151,22 +151,22 @@ func (h *Holder) tell(ctx context.Context) error {
 	return nil
 }
 
-// attend keeps a record under a lease until ctx ends. lost is asked after each time that the lease is lost;
-// its error ends it.
+// attend keeps a record under a lease until ctx ends. lost is asked before a lease that was lost is taken anew,
+// a moment after it was, as whoever has it then says so after it took it; its error ends it.
 func attend(ctx context.Context, st store.Store, session, key string, value []byte, log *slog.Logger, lost func(context.Context) error) error {
+	had := false
 	for wait := time.Second; ; {
+		if had && lost != nil {
+			if err := lost(ctx); err != nil {
+				return err // it is another's now
+			}
+		}
 		sess, err := st.Join(ctx, session)
 		if err == nil {
 			if _, err = st.PutRecords(ctx, sess, store.RecordChange{Key: key, Value: value, If: -1, Bound: true}); err == nil {
-				wait = time.Second
+				wait, had = time.Second, true
 				select {
 				case <-sess.Lost():
-					if lost != nil {
-						if err := lost(ctx); err != nil {
-							_ = sess.Close() // it is another's now
-							return err
-						}
-					}
 				case <-ctx.Done():
 				}
 			}

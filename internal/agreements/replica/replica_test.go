@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker"
@@ -224,6 +225,50 @@ func TestTwoOfAName(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("the second ends with: %v", err)
 	}
+}
+
+// slow is a store as seen by a process whose records are there a while after its lease is.
+type slow struct{ store.Store }
+
+func (s slow) PutRecords(ctx context.Context, sess store.Session, cs ...store.RecordChange) (int64, error) {
+	pause(ctx, 500*time.Millisecond)
+	return s.Store.PutRecords(ctx, sess, cs...)
+}
+
+// TestTwoOfANameAtEtcd: the one that came first ends, where the lease is taken from it before there is a word of
+// who took it; and it does not take it back.
+func TestTwoOfANameAtEtcd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := noon
+		first, st := stand(t, &now)
+		o := first.o
+		o.URL, o.Store = "http://127.0.0.1:3", slow{st}
+		second, err := New(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 2)
+		go func() { ended <- first.Run(ctx) }()
+		time.Sleep(time.Minute)
+		go func() { ended <- second.Run(ctx) }()
+		time.Sleep(time.Minute)
+		select {
+		case err := <-ended:
+			if !fail.Is(err, fail.Conflict) || !strings.Contains(err.Error(), "at http://127.0.0.1:3, is the replica b") {
+				t.Errorf("the first ends with: %v", err)
+			}
+		default:
+			t.Error("both go on")
+		}
+		records, _, err := st.ListRecords(ctx, replicaPrefix, store.RecordOptions{})
+		if err != nil || len(records) != 1 || !strings.Contains(string(records[0].Value), second.instance) {
+			t.Errorf("there are %v, %v", records, err)
+		}
+		stop()
+		<-ended
+		synctest.Wait()
+	})
 }
 
 const (
