@@ -72,10 +72,9 @@ func (r *Replica) pass(w http.ResponseWriter, req *http.Request) {
 			p.Out.Host = p.In.Host // addresses that it makes of the request are ours
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			if req.Context().Err() != nil {
-				return // who asked has gone
+			if req.Context().Err() == nil { // else who asked has gone, or this process ends
+				r.o.Log.Warn("the gateway that has the sites could not be asked", "at", h.URL, "path", req.URL.Path, "cause", err)
 			}
-			r.o.Log.Warn("the gateway that has the sites could not be asked", "at", h.URL, "path", req.URL.Path, "cause", err)
 			if net, ok := errors.AsType[*net.OpError](err); ok && net.Op == "dial" {
 				r.absent(w, req, sent, "the gateway that has the sites of this domain does not answer: try again later")
 				return

@@ -366,6 +366,35 @@ func TestProxy(t *testing.T) {
 	r.http.CloseIdleConnections()
 }
 
+// TestStopsWhileAsking: who waits for an answer when a replica ends gets one that says that it may have been done.
+func TestStopsWhileAsking(t *testing.T) {
+	now := noon
+	r, _ := stand(t, &now)
+	asked, gone := make(chan struct{}, 2), make(chan struct{})
+	there := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		_, _ = io.Copy(io.Discard, req.Body)
+		asked <- struct{}{}
+		<-gone
+	}))
+	defer there.Close()
+	defer close(gone)
+	r.take([]store.Record{{Key: holderKey, Value: encode(presence{Instance: "x", URL: there.URL})}}, false)
+	for _, method := range []string{http.MethodPost, http.MethodGet} {
+		ctx, stop := context.WithCancel(t.Context())
+		req := httptest.NewRequestWithContext(ctx, method, "/bes", strings.NewReader(ask12))
+		req.Header.Set("Content-Type", "application/soap+xml")
+		w, done := httptest.NewRecorder(), make(chan struct{})
+		go func() { defer close(done); r.Proxy().ServeHTTP(w, req) }()
+		<-asked
+		stop()
+		<-done
+		if w.Code != http.StatusBadGateway || !strings.Contains(w.Body.String(), "may have done what was asked") {
+			t.Errorf("%s: %d %s", method, w.Code, w.Body)
+		}
+	}
+	r.http.CloseIdleConnections()
+}
+
 // TestPassedOn: what turns out not to be for here goes on whole, and nothing of what was about to be answered
 // comes out.
 func TestPassedOn(t *testing.T) {
