@@ -153,7 +153,7 @@ func (r *Replica) another(ctx context.Context) error {
 func (r *Replica) Told(ctx context.Context) bool {
 	for {
 		r.mu.Lock()
-		told := r.notes.holder == nil
+		told := r.holding() == nil
 		for _, s := range r.notes.sites {
 			told = told || r.age(&s) <= r.o.Fresh
 		}
@@ -170,7 +170,16 @@ func (r *Replica) age(s *seen) time.Duration { return r.o.Now().Sub(s.At) }
 func (r *Replica) holder() *presence {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.notes.holder
+	return r.holding()
+}
+
+// holding is holder, where the caller holds the lock. One that was where this process is now has gone, though its
+// lease has not yet.
+func (r *Replica) holding() *presence {
+	if h := r.notes.holder; h != nil && h.URL != r.o.URL {
+		return h
+	}
+	return nil
 }
 
 // alike says how the holder promises otherwise.
@@ -232,7 +241,7 @@ func (r *Replica) Outlook(site, share string, cpus int, length time.Duration, vo
 	at := r.o.Model.Snapshot().Site(resourcemodel.Key{Site: site})
 	r.mu.Lock()
 	s, known := r.notes.sites[site]
-	holds, held := r.held(), r.notes.holder != nil
+	holds, held := r.held(), r.holding() != nil
 	r.mu.Unlock()
 	most := r.o.Fresh
 	if !held {

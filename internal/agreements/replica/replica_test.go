@@ -317,7 +317,7 @@ func TestProxy(t *testing.T) {
 	}
 	nobody := "http://" + dead.Addr().String()
 	_ = dead.Close()
-	for where, why := range map[string]string{"": "is not there now", "nowhere": "says nothing of where it is", nobody: "does not answer"} {
+	for where, why := range map[string]string{"": "is not there now", r.o.URL: "is not there now", "nowhere": "says nothing of where it is", nobody: "does not answer"} {
 		at(where)
 		for kind, fault := range map[string]string{"text/xml": "<faultstring", "application/soap+xml": "Reason", "": "gateway that has the sites"} {
 			method, body := http.MethodPost, ask11
