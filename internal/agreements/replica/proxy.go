@@ -10,12 +10,12 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/soap"
-	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
 const (
@@ -25,6 +25,7 @@ const (
 	comeAgain = 5 * time.Second
 )
 
+// newTransport has no bound on how long an answer takes: some come as things happen.
 func newTransport() *http.Transport {
 	return &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: dialTime}).DialContext,
@@ -38,29 +39,28 @@ func newTransport() *http.Transport {
 func (r *Replica) Proxy() http.Handler { return http.HandlerFunc(r.pass) }
 
 func (r *Replica) pass(w http.ResponseWriter, req *http.Request) {
+	var sent []byte // so that it can be answered as it was asked
+	switch {
+	case message(req):
+		var release func()
+		var ok bool
+		if sent, release, ok = r.intake.Message(w, req); !ok {
+			return
+		}
+		defer release()
+		req.Body = io.NopCloser(bytes.NewReader(sent))
+	case req.Body != nil && req.Body != http.NoBody:
+		req.Body = soap.PatientBody(w, req)
+	}
 	h := r.holder()
 	if h == nil {
-		r.absent(w, req, nil, "the gateway that has the sites of this domain is not there now; what has an agreement and no job is served here at /agreement: try again later")
+		r.absent(w, req, sent, "the gateway that has the sites of this domain is not there now; what has an agreement and no job is served here at /agreement: try again later")
 		return
 	}
 	to, err := url.Parse(h.URL)
 	if err != nil || to.Host == "" {
-		r.absent(w, req, nil, "the gateway that has the sites of this domain says nothing of where it is: try again later")
+		r.absent(w, req, sent, "the gateway that has the sites of this domain says nothing of where it is: try again later")
 		return
-	}
-	var sent []byte // so that it can be answered as it was asked
-	if message(req) {
-		most := xmldoc.Limits{}.EnsureDefaults().Bytes
-		if sent, err = io.ReadAll(io.LimitReader(req.Body, most+1)); err != nil {
-			http.Error(w, "the message could not be read to its end", http.StatusBadRequest)
-			return
-		}
-		if int64(len(sent)) > most {
-			w.Header().Set("Connection", "close")
-			http.Error(w, "the message is too large", http.StatusRequestEntityTooLarge)
-			return
-		}
-		req.Body = io.NopCloser(bytes.NewReader(sent))
 	}
 	p := &httputil.ReverseProxy{
 		Transport:     r.http,
@@ -74,6 +74,11 @@ func (r *Replica) pass(w http.ResponseWriter, req *http.Request) {
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			if req.Context().Err() == nil { // else who asked has gone, or this process ends
 				r.o.Log.Warn("the gateway that has the sites could not be asked", "at", h.URL, "path", req.URL.Path, "cause", err)
+			}
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				w.Header().Set("Connection", "close")
+				http.Error(w, "the request did not arrive in time", http.StatusRequestTimeout)
+				return
 			}
 			if net, ok := errors.AsType[*net.OpError](err); ok && net.Op == "dial" {
 				r.absent(w, req, sent, "the gateway that has the sites of this domain does not answer: try again later")

@@ -81,6 +81,7 @@ type Replica struct {
 	instance string
 	ready    chan struct{}
 	http     *http.Transport
+	intake   *soap.Intake // of what is passed on
 
 	mu     sync.Mutex
 	notes  notes
@@ -96,7 +97,7 @@ func New(ctx context.Context, o Options) (*Replica, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Replica{o: o, instance: instance(), ready: make(chan struct{}), http: newTransport()}
+	r := &Replica{o: o, instance: instance(), ready: make(chan struct{}), http: newTransport(), intake: soap.NewIntake(0)}
 	close(r.ready)
 	records, _, err := o.Store.ListRecords(ctx, prefix, store.RecordOptions{})
 	if err != nil {

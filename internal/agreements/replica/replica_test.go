@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,6 +17,7 @@ import (
 	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/store/mem"
 	"github.com/portolan-project/portolan/resourcemodel"
@@ -334,8 +336,11 @@ func TestProxy(t *testing.T) {
 		}
 	}
 	at(nobody)
-	if status, _, _ := send(http.MethodPost, "/bes", "text/xml", strings.Repeat(" ", 9<<20)); status != http.StatusRequestEntityTooLarge {
-		t.Errorf("a message of 9 MiB is answered with %d", status)
+	big := httptest.NewRequest(http.MethodPost, "/bes", strings.NewReader(strings.Repeat(" ", 9<<20)))
+	big.Header.Set("Content-Type", "text/xml")
+	answer := httptest.NewRecorder()
+	if r.Proxy().ServeHTTP(answer, big); answer.Code != http.StatusRequestEntityTooLarge {
+		t.Errorf("a message of 9 MiB is answered with %d", answer.Code)
 	}
 
 	var asked *http.Request
@@ -362,6 +367,60 @@ func TestProxy(t *testing.T) {
 	// What broke off may have been done.
 	if status, h, got := send(http.MethodPost, "/broken", "text/xml", ask11); status != http.StatusBadGateway || h.Get("Retry-After") != "" || !strings.Contains(got, "may have done what was asked") {
 		t.Errorf("%d, %v, %s", status, h, got)
+	}
+	r.http.CloseIdleConnections()
+}
+
+// late is a body that stops in the middle.
+type late struct{}
+
+func (late) Read([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
+
+// TestProxyBounds: requests that are passed on hold no connection for ever, and no more memory than there is.
+func TestProxyBounds(t *testing.T) {
+	now := noon
+	r, _ := stand(t, &now)
+	r.intake = soap.NewIntake(1000)
+	asked, gone := make(chan struct{}, 1), make(chan struct{})
+	there := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		if _, err := io.Copy(io.Discard, req.Body); err == nil {
+			asked <- struct{}{}
+			<-gone
+		}
+	}))
+	defer there.Close()
+	r.take([]store.Record{{Key: holderKey, Value: encode(presence{Instance: "x", URL: there.URL})}}, false)
+	send := func(method, kind string, body io.Reader) *httptest.ResponseRecorder {
+		req := httptest.NewRequestWithContext(t.Context(), method, "/bes", body)
+		req.Header.Set("Content-Type", kind)
+		w := httptest.NewRecorder()
+		r.Proxy().ServeHTTP(w, req)
+		return w
+	}
+	if w := send(http.MethodPost, "text/xml", late{}); w.Code != http.StatusRequestTimeout {
+		t.Errorf("a slow message: %d %s", w.Code, w.Body)
+	}
+	if w := send(http.MethodPut, "application/json", late{}); w.Code != http.StatusRequestTimeout {
+		t.Errorf("what is no message, and slow: %d %s", w.Code, w.Body)
+	}
+	first := make(chan int, 1)
+	go func() { first <- send(http.MethodPost, "text/xml", strings.NewReader(strings.Repeat("x", 990))).Code }()
+	<-asked
+	beside := func(what string) {
+		if w := send(http.MethodPost, "text/xml", strings.NewReader(ask11)); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "<faultstring>too many messages") {
+			t.Errorf("%s: %d %v %s", what, w.Code, w.Header(), w.Body)
+		}
+	}
+	beside("beside it")
+	r.take([]store.Record{{Key: holderKey}}, false)
+	beside("where nobody has the sites")
+	r.take([]store.Record{{Key: holderKey, Value: encode(presence{Instance: "x", URL: there.URL})}}, false)
+	close(gone)
+	if code := <-first; code != http.StatusOK {
+		t.Errorf("the first: %d", code)
+	}
+	if w := send(http.MethodPost, "text/xml", strings.NewReader(ask11)); w.Code != http.StatusOK {
+		t.Errorf("after it: %d %s", w.Code, w.Body)
 	}
 	r.http.CloseIdleConnections()
 }
