@@ -233,7 +233,6 @@ type agreements struct {
 	config *agreementsConfig
 	engine *engine.Engine
 	svc    *service.Service
-	holder *replica.Holder // tells other processes of the domain of this one; nil where there can be none
 
 	negotiator *negotiator.Negotiator
 	door       *door.Door // nil without peers
@@ -264,13 +263,20 @@ func openAgreements(ctx context.Context, c *agreementsConfig, name string, st st
 	return &agreements{config: c, engine: e}, nil
 }
 
-// holds has other processes of the domain hear of this one, which has the sites and serves at a URL.
-func (a *agreements) holds(st store.Store, b *broker.Broker, at string, log *slog.Logger) error {
-	p, err := a.config.promises()
-	if err == nil {
-		a.holder = replica.NewHolder(replica.HolderOptions{Store: st, URL: at, Promises: p, Sights: b.Sights, Log: log.With("part", "replicas")})
+// openHolder gives what other processes of the domain hear of this one by, which has the sites and serves at a
+// URL: that it makes no agreements, too.
+func openHolder(c *agreementsConfig, st store.Store, b *broker.Broker, at string, log *slog.Logger) (*replica.Holder, error) {
+	if c == nil {
+		c = &agreementsConfig{}
 	}
-	return err
+	o := replica.HolderOptions{Store: st, URL: at, Off: c.Off, Sights: b.Sights, Log: log.With("part", "replicas")}
+	if !c.Off {
+		var err error
+		if o.Promises, err = c.promises(); err != nil {
+			return nil, err
+		}
+	}
+	return replica.NewHolder(o), nil
 }
 
 // promises gives what all processes of a domain are to promise alike.
@@ -395,9 +401,6 @@ func (a *agreements) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.svc.Run(ctx) })
-	if a.holder != nil {
-		g.Go(func() error { return a.holder.Run(ctx) })
-	}
 	if a.coordinator != nil {
 		g.Go(func() error {
 			if err := a.coordinator.Run(ctx); ctx.Err() == nil {

@@ -18,11 +18,13 @@ import (
 	"github.com/portolan-project/portolan/internal/store"
 )
 
-// HolderOptions says what a Holder works with. All but Log and Now are required.
+// HolderOptions says what a Holder works with. All but Off, Log and Now are required.
 type HolderOptions struct {
 	Store    store.Store // of the domain
 	URL      string      // what the process serves is below that
 	Promises Promises
+	// Off says that the process keeps no agreements: no replica is to make any.
+	Off bool
 	// Sights tells how the sites stand (broker.Broker.Sights).
 	Sights func(most int) (map[string]broker.SiteSight, error)
 	Log    *slog.Logger
@@ -70,9 +72,16 @@ func instance() string {
 // Run tells of it until ctx ends, when it gives nil.
 func (h *Holder) Run(ctx context.Context) error {
 	var g errgroup.Group
+	mine := presence{Instance: h.instance, URL: h.o.URL, Off: h.o.Off}
+	if !h.o.Off {
+		mine.Promises = &h.o.Promises
+	}
 	g.Go(func() error {
-		return attend(ctx, h.o.Store, HolderName+"-holder", holderKey, encode(presence{h.instance, h.o.URL, &h.o.Promises}), h.o.Log, nil)
+		return attend(ctx, h.o.Store, HolderName+"-holder", holderKey, encode(mine), h.o.Log, nil)
 	})
+	if h.o.Off {
+		return g.Wait()
+	}
 	g.Go(func() error {
 		follow(ctx, h.o.Store, h.o.Log, func(records []store.Record, all bool) {
 			h.mu.Lock()

@@ -57,6 +57,7 @@ type presence struct {
 	Instance string    `json:"instance"` // of the process; another after each start
 	URL      string    `json:"url"`      // what it serves is below that
 	Promises *Promises `json:"promises,omitempty"`
+	Off      bool      `json:"off,omitempty"` // the holder makes no agreements, and keeps none
 }
 
 // seen is how a site stood.

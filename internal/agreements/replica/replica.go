@@ -124,7 +124,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	defer r.http.CloseIdleConnections()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return attend(ctx, r.o.Store, "replica-"+r.o.Name, replicaKey(r.o.Name), encode(presence{r.instance, r.o.URL, nil}), r.o.Log, r.another)
+		return attend(ctx, r.o.Store, "replica-"+r.o.Name, replicaKey(r.o.Name), encode(presence{Instance: r.instance, URL: r.o.URL}), r.o.Log, r.another)
 	})
 	g.Go(func() error {
 		follow(ctx, r.o.Store, r.o.Log, r.take)
@@ -186,6 +186,9 @@ func (r *Replica) holding() *presence {
 // alike says how the holder promises otherwise.
 func (r *Replica) alike(op string) error {
 	h := r.holder()
+	if h != nil && h.Off {
+		return fail.Errorf(op, fail.Unavailable, "", "the gateway that has the sites (%s) makes no agreements, and keeps none that a replica makes: end this replica, or start that gateway without agreements.off", h.URL)
+	}
 	if h == nil || h.Promises == nil {
 		return nil
 	}

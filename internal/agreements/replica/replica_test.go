@@ -198,6 +198,41 @@ func TestPromisesOtherwise(t *testing.T) {
 	}
 }
 
+// TestHolderOff: a gateway that makes no agreements is there, so that what is for it is passed on; and a replica makes
+// none, as nobody would keep them.
+func TestHolderOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := noon
+		r, st := stand(t, &now)
+		if _, err := r.Permit(t.Context(), "test", broker.Submit); err != nil {
+			t.Errorf("while nobody has the sites: %v", err)
+		}
+		h := NewHolder(HolderOptions{Store: st, URL: "http://there", Off: true})
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 2)
+		go func() { ended <- h.Run(ctx) }()
+		go func() { ended <- r.Run(ctx) }()
+		time.Sleep(time.Minute)
+		if got := r.holder(); got == nil || got.URL != "http://there" {
+			t.Errorf("it is not known: %+v", got)
+		}
+		const want = "the gateway that has the sites (http://there) makes no agreements, and keeps none that a replica makes: end this replica, or start that gateway without agreements.off"
+		if _, err := r.Permit(t.Context(), "test", broker.Submit); !fail.Is(err, fail.Unavailable) || fail.Sentence(err) != want {
+			t.Errorf("%v", err)
+		}
+		if _, err := New(t.Context(), r.o); !fail.Is(err, fail.Invalid) || fail.Sentence(err) != want {
+			t.Errorf("another that starts: %v", err)
+		}
+		stop()
+		for range 2 {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+		synctest.Wait()
+	})
+}
+
 // TestTwoOfAName: the one that came first ends.
 func TestTwoOfAName(t *testing.T) {
 	now := noon
