@@ -23,6 +23,8 @@ const (
 	dialTime = 5 * time.Second
 	// comeAgain is what is told to who asks while nobody has the sites.
 	comeAgain = 5 * time.Second
+	// partTime bounds how long each part of an answer may take that goes on for longer than the server gives one.
+	partTime = time.Minute
 )
 
 // newTransport has no bound on how long an answer takes: some come as things happen.
@@ -62,6 +64,7 @@ func (r *Replica) pass(w http.ResponseWriter, req *http.Request) {
 		r.absent(w, req, sent, "the gateway that has the sites of this domain says nothing of where it is: try again later")
 		return
 	}
+	answer := &lasting{ResponseWriter: w}
 	p := &httputil.ReverseProxy{
 		Transport:     r.http,
 		FlushInterval: -1,
@@ -70,6 +73,10 @@ func (r *Replica) pass(w http.ResponseWriter, req *http.Request) {
 			p.SetURL(to)
 			p.SetXForwarded()
 			p.Out.Host = p.In.Host // addresses that it makes of the request are ours
+		},
+		ModifyResponse: func(res *http.Response) error {
+			answer.lasts = res.ContentLength < 0
+			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			if req.Context().Err() == nil { // else who asked has gone, or this process ends
@@ -90,8 +97,25 @@ func (r *Replica) pass(w http.ResponseWriter, req *http.Request) {
 			})
 		},
 	}
-	p.ServeHTTP(w, req)
+	p.ServeHTTP(answer, req)
 }
+
+// lasting is an answer that comes as things happen, if it says not how long it is.
+type lasting struct {
+	http.ResponseWriter
+	lasts bool
+}
+
+// Write implements http.ResponseWriter.
+func (l *lasting) Write(b []byte) (int, error) {
+	if l.lasts {
+		_ = http.NewResponseController(l.ResponseWriter).SetWriteDeadline(time.Now().Add(partTime)) // some writers can't
+	}
+	return l.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController through.
+func (l *lasting) Unwrap() http.ResponseWriter { return l.ResponseWriter }
 
 func message(r *http.Request) bool {
 	return r.Method == http.MethodPost && strings.Contains(r.Header.Get("Content-Type"), "xml")

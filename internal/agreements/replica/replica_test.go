@@ -460,6 +460,49 @@ func TestProxyBounds(t *testing.T) {
 	r.http.CloseIdleConnections()
 }
 
+// renewed counts how often an answer was given time.
+type renewed struct {
+	*httptest.ResponseRecorder
+	until []time.Time
+}
+
+func (r *renewed) SetWriteDeadline(t time.Time) error {
+	r.until = append(r.until, t)
+	return nil
+}
+
+// TestProxyLasts: an answer that goes on for longer than the server gives one has time for each of its parts.
+func TestProxyLasts(t *testing.T) {
+	now := noon
+	r, _ := stand(t, &now)
+	there := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/short" {
+			_, _ = io.WriteString(w, "all of it")
+			return
+		}
+		for range 3 {
+			_, _ = io.WriteString(w, "a part\n")
+			_ = http.NewResponseController(w).Flush()
+		}
+	}))
+	defer there.Close()
+	r.take([]store.Record{{Key: holderKey, Value: encode(presence{Instance: "x", URL: there.URL})}}, false)
+	for path, lasts := range map[string]bool{"/short": false, "/long": true} {
+		w := &renewed{ResponseRecorder: httptest.NewRecorder()}
+		began := time.Now()
+		r.Proxy().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+		if w.Code != http.StatusOK || len(w.until) > 0 != lasts || lasts && !w.Flushed {
+			t.Errorf("%s: %d, %v", path, w.Code, w.until)
+		}
+		for _, until := range w.until {
+			if until.Before(began.Add(partTime)) || until.After(time.Now().Add(partTime)) {
+				t.Errorf("%s: a part has until %s", path, until)
+			}
+		}
+	}
+	r.http.CloseIdleConnections()
+}
+
 // TestStopsWhileAsking: who waits for an answer when a replica ends gets one that says that it may have been done.
 func TestStopsWhileAsking(t *testing.T) {
 	now := noon
