@@ -122,6 +122,21 @@ func (c *agreementsConfig) settings() terms.Settings {
 	return s
 }
 
+func (c *agreementsConfig) callbacks() []string {
+	if c.Callbacks == nil {
+		return []string{"loopback"}
+	}
+	return c.Callbacks
+}
+
+func (c *agreementsConfig) budgets() map[string]service.Budget {
+	list := map[string]service.Budget{}
+	for vo, of := range c.Budgets {
+		list[vo] = service.Budget{Amount: toThousandths(of.Amount), Period: engine.Period(of.Period)}
+	}
+	return list
+}
+
 // toThousandths gives an amount as agreements count it.
 func toThousandths(f float64) int64 { return int64(math.Round(f * 1000)) }
 
@@ -233,7 +248,6 @@ type agreements struct {
 	config *agreementsConfig
 	engine *engine.Engine
 	svc    *service.Service
-	holder *replica.Holder // tells other processes of the domain of this one; nil where there can be none
 
 	negotiator *negotiator.Negotiator
 	door       *door.Door // nil without peers
@@ -264,27 +278,36 @@ func openAgreements(ctx context.Context, c *agreementsConfig, name string, st st
 	return &agreements{config: c, engine: e}, nil
 }
 
-// holds has other processes of the domain hear of this one, which has the sites and serves at a URL.
-func (a *agreements) holds(st store.Store, b *broker.Broker, at string, log *slog.Logger) error {
-	p, err := a.config.promises()
-	if err == nil {
-		a.holder = replica.NewHolder(replica.HolderOptions{Store: st, URL: at, Promises: p, Sights: b.Sights, Log: log.With("part", "replicas")})
+// openHolder gives what other processes of the domain hear of this one by, which has the sites and serves at a
+// URL: that it makes no agreements, too.
+func openHolder(c *agreementsConfig, st store.Store, b *broker.Broker, at string, log *slog.Logger) (*replica.Holder, error) {
+	if c == nil {
+		c = &agreementsConfig{}
 	}
-	return err
+	o := replica.HolderOptions{Store: st, URL: at, Off: c.Off, Sights: b.Sights, Log: log.With("part", "replicas")}
+	if !c.Off {
+		var err error
+		if o.Promises, err = c.promises(); err != nil {
+			return nil, err
+		}
+	}
+	return replica.NewHolder(o), nil
 }
 
 // promises gives what all processes of a domain are to promise alike.
 func (c *agreementsConfig) promises() (replica.Promises, error) {
+	p := replica.Promises{Settings: c.settings(), Callbacks: slices.Sorted(slices.Values(c.callbacks())), Budgets: c.budgets()}
 	own, err := c.own()
 	if err != nil || len(own) == 0 {
-		return replica.Promises{Settings: c.settings()}, err
+		return p, err
 	}
 	sum := sha256.New()
 	for i := range own {
 		b := xmldoc.Marshal(own[i].Encode())
 		fmt.Fprintf(sum, "%d\n%s\n", len(b), b)
 	}
-	return replica.Promises{Settings: c.settings(), Own: hex.EncodeToString(sum.Sum(nil))}, nil
+	p.Own = hex.EncodeToString(sum.Sum(nil))
+	return p, nil
 }
 
 // serves ties them to the broker, or what stands for one, and the model.
@@ -294,19 +317,13 @@ func (a *agreements) serves(st store.Records, b service.Broker, m *modelstore.Mo
 		return err
 	}
 	o := service.Options{
-		Engine: a.engine, Broker: b, Model: m, Settings: a.config.settings(), Own: own, Budgets: map[string]service.Budget{},
-		Callbacks: a.config.Callbacks, Join: join, Log: log.With("part", "agreements"), Domain: identity.OwnerDomain,
+		Engine: a.engine, Broker: b, Model: m, Settings: a.config.settings(), Own: own, Budgets: a.config.budgets(),
+		Callbacks: a.config.callbacks(), Join: join, Log: log.With("part", "agreements"), Domain: identity.OwnerDomain,
 	}
 	if a.door = d; d != nil {
 		o.Guests = d
 	}
 	_, o.Decides = b.(*replica.Replica)
-	if o.Callbacks == nil {
-		o.Callbacks = []string{"loopback"}
-	}
-	for vo, of := range a.config.Budgets {
-		o.Budgets[vo] = service.Budget{Amount: toThousandths(of.Amount), Period: engine.Period(of.Period)}
-	}
 	if a.svc, err = service.New(o); err != nil {
 		return err
 	}
@@ -395,9 +412,6 @@ func (a *agreements) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.svc.Run(ctx) })
-	if a.holder != nil {
-		g.Go(func() error { return a.holder.Run(ctx) })
-	}
 	if a.coordinator != nil {
 		g.Go(func() error {
 			if err := a.coordinator.Run(ctx); ctx.Err() == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/agreements/replica"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 )
@@ -126,5 +128,33 @@ func TestAgreementsConfig(t *testing.T) {
 	}
 	if a, b := (*agreementsConfig)(nil), (&agreementsConfig{}); !alikeAgreements(a, b) || alikeAgreements(a, &agreementsConfig{Off: true}) {
 		t.Error("nothing said and an empty section are the same, and off is not")
+	}
+}
+
+// What processes of a domain must promise alike is told of whole, and what is said otherwise and means the same is
+// the same.
+func TestPromisesOfAConfiguration(t *testing.T) {
+	told := func(c agreementsConfig) replica.Promises {
+		p, err := c.promises()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for name, c := range map[string]struct {
+		a, b agreementsConfig
+		same bool
+	}{
+		"nothing":                 {agreementsConfig{}, agreementsConfig{}, true},
+		"the usual callbacks":     {agreementsConfig{}, agreementsConfig{Callbacks: []string{"loopback"}}, true},
+		"no callbacks":            {agreementsConfig{}, agreementsConfig{Callbacks: []string{}}, false},
+		"their order":             {agreementsConfig{Callbacks: []string{"a.example", "b.example"}}, agreementsConfig{Callbacks: []string{"b.example", "a.example"}}, true},
+		"an amount":               {agreementsConfig{Budgets: map[string]budgetConfig{"bio": {Amount: 1}}}, agreementsConfig{Budgets: map[string]budgetConfig{"bio": {Amount: 1.001}}}, false},
+		"a period":                {agreementsConfig{Budgets: map[string]budgetConfig{"bio": {Amount: 1}}}, agreementsConfig{Budgets: map[string]budgetConfig{"bio": {Amount: 1, Period: "day"}}}, false},
+		"what is promised anyway": {agreementsConfig{}, agreementsConfig{Promise: 80}, true},
+	} {
+		if same := reflect.DeepEqual(told(c.a), told(c.b)); same != c.same {
+			t.Errorf("%s: they are the same: %v", name, same)
+		}
 	}
 }

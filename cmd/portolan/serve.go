@@ -354,13 +354,16 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	keeper.serves(b, sites)
 	metrics.Sites(func() []telemetry.Site { return siteMetrics(b.Survey()) })
 
+	var holder *replica.Holder // nil where there can be no other process of the domain
+	if len(o.endpoints) > 0 {
+		if holder, err = openHolder(config.Agreements, st, b, "http://"+base.Host, log); err != nil {
+			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
+		}
+	}
 	if promises != nil {
 		var join func(context.Context) (store.Session, error) // by which other gateways on the store know this one
 		if len(o.endpoints) > 0 {
 			join = func(ctx context.Context) (store.Session, error) { return st.Join(ctx, gatewayReplica+"-agreements") }
-			if err := promises.holds(st, b, "http://"+base.Host, log); err != nil {
-				return &exitError{code: exitRefused, err: errors.New(sentence(err))}
-			}
 		}
 		if err := promises.serves(st, b, model, join, peering.door(log), domain, log); err != nil {
 			return &exitError{code: exitRefused, err: errors.New(sentence(err))}
@@ -451,6 +454,9 @@ func (a *app) serve(ctx context.Context, o serveOptions, log *slog.Logger) (err 
 	group.Go(func() error { return b.Run(working) })
 	if promises != nil {
 		group.Go(func() error { return promises.run(working) })
+	}
+	if holder != nil {
+		group.Go(func() error { return holder.Run(working) })
 	}
 	group.Go(func() error {
 		select {

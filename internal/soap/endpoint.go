@@ -276,8 +276,8 @@ func putBuffer(b *bytes.Buffer) {
 	}
 }
 
-// read takes the message off the wire and reads it.
-func (x *exchange) read(buf *bytes.Buffer, charset string) (*xmldoc.Document, bool) {
+// take takes the message off the wire, to one byte more than it may have.
+func (x *exchange) take(buf *bytes.Buffer) bool {
 	limits := x.e.Limits.EnsureDefaults()
 	body := &patientReader{r: x.r.Body, control: http.NewResponseController(x.w), until: time.Now().Add(bodyTime)}
 	_, err := buf.ReadFrom(&countedReader{x, io.LimitReader(body, limits.Bytes+1)})
@@ -287,7 +287,7 @@ func (x *exchange) read(buf *bytes.Buffer, charset string) (*xmldoc.Document, bo
 			x.version = sniff(buf.Bytes(), x.version)
 			x.w.Header().Set("Connection", "close")
 			x.fault(&Fault{Code: Receiver, Reason: "too many messages are being worked on: try again later", RetryAfter: busyRetryAfter}, nil)
-			return nil, false
+			return false
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			x.w.Header().Set("Connection", "close")
@@ -296,9 +296,17 @@ func (x *exchange) read(buf *bytes.Buffer, charset string) (*xmldoc.Document, bo
 			x.plain(http.StatusBadRequest, "the message could not be read to its end")
 		}
 		x.e.log().Info("a SOAP request broke off", "remote", x.r.RemoteAddr, "err", err)
+		return false
+	}
+	return true
+}
+
+// read takes the message off the wire and reads it.
+func (x *exchange) read(buf *bytes.Buffer, charset string) (*xmldoc.Document, bool) {
+	if !x.take(buf) {
 		return nil, false
 	}
-	doc, err := xmldoc.ReadBytesEncoded(buf.Bytes(), charset, limits)
+	doc, err := xmldoc.ReadBytesEncoded(buf.Bytes(), charset, x.e.Limits.EnsureDefaults())
 	if err == nil {
 		return doc, true
 	}
@@ -360,6 +368,12 @@ type patientReader struct {
 }
 
 func (p *patientReader) Read(b []byte) (int, error) {
+	p.extend()
+	return p.r.Read(b)
+}
+
+// extend gives what is read next its time.
+func (p *patientReader) extend() {
 	if now := time.Now(); now.Sub(p.set) > time.Second {
 		p.set = now
 		deadline := now.Add(bodyPause)
@@ -368,7 +382,6 @@ func (p *patientReader) Read(b []byte) (int, error) {
 		}
 		_ = p.control.SetReadDeadline(deadline) // not every connection has one: tests, proxies
 	}
-	return p.r.Read(b)
 }
 
 // done lifts the deadline: past the body it would cancel the request's context.

@@ -172,6 +172,28 @@ func TestPropose(t *testing.T) {
 }
 
 // TestRestart: what was accepted is there afterwards, with its holds, documents and accounts.
+// What nobody waits for any more when it is asked for is not begun.
+func TestAskedTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t, memory(t), engine.Options{})
+		feed(t, e, 1000)
+		gone, leave := context.WithCancelCause(t.Context())
+		leave(errors.New("another answers"))
+		for i := range 40 { // whoever is lucky is not refused each time
+			id := fmt.Sprint(i)
+			_, err := e.Propose(gone, offer(id, hour(1, 1)))
+			wantKind(t, "asked too late", err, fail.Unavailable, "")
+			if _, err := e.Get(t.Context(), id); !fail.Is(err, fail.NotFound) {
+				t.Errorf("it was made all the same: %v", err)
+			}
+		}
+		must(t, "in time")(e.Propose(t.Context(), offer("in time", hour(1, 1))))
+		if n := len(e.Live()); n != 1 {
+			t.Errorf("there are %d agreements", n)
+		}
+	})
+}
+
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := memory(t)

@@ -156,6 +156,30 @@ func TestBudgetOfAPeriod(t *testing.T) {
 	})
 }
 
+// A period that is set counts what another process has committed just before, and not told of yet.
+func TestPeriodCountsWhatOthersJustMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memory(t)
+		a := start(t, st, engine.Options{Replica: "a"})
+		feed(t, a, 1000)
+		from := time.Date(2000, 1, 20, 0, 0, 0, 0, time.UTC)
+		must(t, "early")(a.Propose(t.Context(), priced("early", from, 2)))
+		b, err := engine.New(t.Context(), st, engine.Options{Replica: "b"}) // which the watch tells nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t, "just made")(a.Propose(t.Context(), priced("just made", from, 5)))
+		limit := int64(10)
+		if err := b.SetBudgetFor(t.Context(), "bio", &limit, engine.Month); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		_, err = a.Propose(t.Context(), priced("too much", from, 4))
+		wantKind(t, "more than is left", err, fail.Exhausted, "of that for the one from 2000-01-01T00:00:00Z 3 is left")
+		must(t, "what is left")(a.Propose(t.Context(), priced("what is left", from, 3)))
+	})
+}
+
 // The days that an account knows are bounded by what can still count.
 func TestDaysAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -91,14 +91,16 @@ func (e *Engine) doAll(ctx context.Context, all []*work) []error {
 }
 
 func (e *Engine) await(ctx context.Context, w *work) error {
-	select {
-	case err := <-w.done: // done by another
-		return err
-	case e.busy <- struct{}{}:
-		e.round(ctx)
-		<-e.busy
-		return <-w.done
-	case <-ctx.Done():
+	if ctx.Err() == nil { // else nothing is begun, though the token may be there
+		select {
+		case err := <-w.done: // done by another
+			return err
+		case e.busy <- struct{}{}:
+			e.round(ctx)
+			<-e.busy
+			return <-w.done
+		case <-ctx.Done():
+		}
 	}
 	e.queueMu.Lock()
 	i := slices.Index(e.queue, w)
@@ -555,28 +557,25 @@ func (e *Engine) catchUp(ctx context.Context, key string, found map[string]*Reco
 	if err != nil {
 		return err
 	}
-	if vo, ok := cut(key, accountPrefix); ok {
-		a, err := decodeAccount(value)
-		if err != nil {
-			return err
-		}
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.applyAccount(vo, a, revision)
+	id, pool := cut(key, poolPrefix)
+	vo, account := cut(key, accountPrefix)
+	if !pool && !account {
 		return nil
 	}
-	id, ok := cut(key, poolPrefix)
-	if !ok {
-		return nil
-	}
-	// A fence by itself says nothing of what is held: the watch tells both together.
+	// A fence by itself says nothing of what is held, and an account nothing of what it is for: the watch tells
+	// both together.
 	limit := time.NewTimer(watchTime)
 	defer limit.Stop()
 	for {
 		e.mu.Lock()
 		news := e.news
-		p := e.pools[id]
-		known := value == nil && (p == nil || p.revision == 0) || p != nil && p.revision >= revision
+		at := e.accounts[vo].revision
+		if p := e.pools[id]; pool {
+			if at = 0; p != nil {
+				at = p.revision
+			}
+		}
+		known := value == nil && at == 0 || at >= revision
 		e.mu.Unlock()
 		if known {
 			return nil

@@ -18,11 +18,13 @@ import (
 	"github.com/portolan-project/portolan/internal/store"
 )
 
-// HolderOptions says what a Holder works with. All but Log and Now are required.
+// HolderOptions says what a Holder works with. All but Off, Log and Now are required.
 type HolderOptions struct {
 	Store    store.Store // of the domain
 	URL      string      // what the process serves is below that
 	Promises Promises
+	// Off says that the process keeps no agreements: no replica is to make any.
+	Off bool
 	// Sights tells how the sites stand (broker.Broker.Sights).
 	Sights func(most int) (map[string]broker.SiteSight, error)
 	Log    *slog.Logger
@@ -70,9 +72,16 @@ func instance() string {
 // Run tells of it until ctx ends, when it gives nil.
 func (h *Holder) Run(ctx context.Context) error {
 	var g errgroup.Group
+	mine := presence{Instance: h.instance, URL: h.o.URL, Off: h.o.Off}
+	if !h.o.Off {
+		mine.Promises = &h.o.Promises
+	}
 	g.Go(func() error {
-		return attend(ctx, h.o.Store, HolderName+"-holder", holderKey, encode(presence{h.instance, h.o.URL, &h.o.Promises}), h.o.Log, nil)
+		return attend(ctx, h.o.Store, HolderName+"-holder", holderKey, encode(mine), h.o.Log, nil)
 	})
+	if h.o.Off {
+		return g.Wait()
+	}
 	g.Go(func() error {
 		follow(ctx, h.o.Store, h.o.Log, func(records []store.Record, all bool) {
 			h.mu.Lock()
@@ -151,22 +160,22 @@ func (h *Holder) tell(ctx context.Context) error {
 	return nil
 }
 
-// attend keeps a record under a lease until ctx ends. lost is asked after each time that the lease is lost;
-// its error ends it.
+// attend keeps a record under a lease until ctx ends. lost is asked before a lease that was lost is taken anew,
+// a moment after it was, as whoever has it then says so after it took it; its error ends it.
 func attend(ctx context.Context, st store.Store, session, key string, value []byte, log *slog.Logger, lost func(context.Context) error) error {
+	had := false
 	for wait := time.Second; ; {
+		if had && lost != nil {
+			if err := lost(ctx); err != nil {
+				return err // it is another's now
+			}
+		}
 		sess, err := st.Join(ctx, session)
 		if err == nil {
 			if _, err = st.PutRecords(ctx, sess, store.RecordChange{Key: key, Value: value, If: -1, Bound: true}); err == nil {
-				wait = time.Second
+				wait, had = time.Second, true
 				select {
 				case <-sess.Lost():
-					if lost != nil {
-						if err := lost(ctx); err != nil {
-							_ = sess.Close() // it is another's now
-							return err
-						}
-					}
 				case <-ctx.Done():
 				}
 			}

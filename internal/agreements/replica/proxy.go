@@ -10,12 +10,12 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/soap"
-	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
 const (
@@ -23,8 +23,11 @@ const (
 	dialTime = 5 * time.Second
 	// comeAgain is what is told to who asks while nobody has the sites.
 	comeAgain = 5 * time.Second
+	// partTime bounds how long each part of an answer may take that goes on for longer than the server gives one.
+	partTime = time.Minute
 )
 
+// newTransport has no bound on how long an answer takes: some come as things happen.
 func newTransport() *http.Transport {
 	return &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: dialTime}).DialContext,
@@ -38,30 +41,30 @@ func newTransport() *http.Transport {
 func (r *Replica) Proxy() http.Handler { return http.HandlerFunc(r.pass) }
 
 func (r *Replica) pass(w http.ResponseWriter, req *http.Request) {
+	var sent []byte // so that it can be answered as it was asked
+	switch {
+	case message(req):
+		var release func()
+		var ok bool
+		if sent, release, ok = r.intake.Message(w, req); !ok {
+			return
+		}
+		defer release()
+		req.Body = io.NopCloser(bytes.NewReader(sent))
+	case req.Body != nil && req.Body != http.NoBody:
+		req.Body = soap.PatientBody(w, req)
+	}
 	h := r.holder()
 	if h == nil {
-		r.absent(w, req, nil, "the gateway that has the sites of this domain is not there now; what has an agreement and no job is served here at /agreement: try again later")
+		r.absent(w, req, sent, "the gateway that has the sites of this domain is not there now; what has an agreement and no job is served here at /agreement: try again later")
 		return
 	}
 	to, err := url.Parse(h.URL)
 	if err != nil || to.Host == "" {
-		r.absent(w, req, nil, "the gateway that has the sites of this domain says nothing of where it is: try again later")
+		r.absent(w, req, sent, "the gateway that has the sites of this domain says nothing of where it is: try again later")
 		return
 	}
-	var sent []byte // so that it can be answered as it was asked
-	if message(req) {
-		most := xmldoc.Limits{}.EnsureDefaults().Bytes
-		if sent, err = io.ReadAll(io.LimitReader(req.Body, most+1)); err != nil {
-			http.Error(w, "the message could not be read to its end", http.StatusBadRequest)
-			return
-		}
-		if int64(len(sent)) > most {
-			w.Header().Set("Connection", "close")
-			http.Error(w, "the message is too large", http.StatusRequestEntityTooLarge)
-			return
-		}
-		req.Body = io.NopCloser(bytes.NewReader(sent))
-	}
+	answer := &lasting{ResponseWriter: w}
 	p := &httputil.ReverseProxy{
 		Transport:     r.http,
 		FlushInterval: -1,
@@ -71,11 +74,19 @@ func (r *Replica) pass(w http.ResponseWriter, req *http.Request) {
 			p.SetXForwarded()
 			p.Out.Host = p.In.Host // addresses that it makes of the request are ours
 		},
+		ModifyResponse: func(res *http.Response) error {
+			answer.lasts = res.ContentLength < 0
+			return nil
+		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			if req.Context().Err() != nil {
-				return // who asked has gone
+			if req.Context().Err() == nil { // else who asked has gone, or this process ends
+				r.o.Log.Warn("the gateway that has the sites could not be asked", "at", h.URL, "path", req.URL.Path, "cause", err)
 			}
-			r.o.Log.Warn("the gateway that has the sites could not be asked", "at", h.URL, "path", req.URL.Path, "cause", err)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				w.Header().Set("Connection", "close")
+				http.Error(w, "the request did not arrive in time", http.StatusRequestTimeout)
+				return
+			}
 			if net, ok := errors.AsType[*net.OpError](err); ok && net.Op == "dial" {
 				r.absent(w, req, sent, "the gateway that has the sites of this domain does not answer: try again later")
 				return
@@ -86,8 +97,25 @@ func (r *Replica) pass(w http.ResponseWriter, req *http.Request) {
 			})
 		},
 	}
-	p.ServeHTTP(w, req)
+	p.ServeHTTP(answer, req)
 }
+
+// lasting is an answer that comes as things happen, if it says not how long it is.
+type lasting struct {
+	http.ResponseWriter
+	lasts bool
+}
+
+// Write implements http.ResponseWriter.
+func (l *lasting) Write(b []byte) (int, error) {
+	if l.lasts {
+		_ = http.NewResponseController(l.ResponseWriter).SetWriteDeadline(time.Now().Add(partTime)) // some writers can't
+	}
+	return l.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController through.
+func (l *lasting) Unwrap() http.ResponseWriter { return l.ResponseWriter }
 
 func message(r *http.Request) bool {
 	return r.Method == http.MethodPost && strings.Contains(r.Header.Get("Content-Type"), "xml")

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portolan-project/portolan/internal/agreements/service"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -34,6 +35,9 @@ func siteKey(name string) string    { return sitePrefix + store.Segment(name) }
 type Promises struct {
 	Settings terms.Settings `json:"settings"`
 	Own      string         `json:"own,omitempty"` // digest of the administrator's templates
+	// Callbacks, sorted, and Budgets are as service.Options has them.
+	Callbacks []string                  `json:"callbacks,omitempty"`
+	Budgets   map[string]service.Budget `json:"budgets,omitempty"`
 }
 
 // differ names the keys of a configuration by which two are not alike.
@@ -46,6 +50,12 @@ func (p Promises) differ(o Promises) []string {
 			keys = append(keys, "agreements."+strings.ToLower(name[:1])+name[1:])
 		}
 	}
+	if !slices.Equal(p.Callbacks, o.Callbacks) {
+		keys = append(keys, "agreements.callbacks")
+	}
+	if !maps.Equal(p.Budgets, o.Budgets) {
+		keys = append(keys, "agreements.budgets")
+	}
 	if p.Own != o.Own {
 		keys = append(keys, "agreements.templates")
 	}
@@ -57,6 +67,7 @@ type presence struct {
 	Instance string    `json:"instance"` // of the process; another after each start
 	URL      string    `json:"url"`      // what it serves is below that
 	Promises *Promises `json:"promises,omitempty"`
+	Off      bool      `json:"off,omitempty"` // the holder makes no agreements, and keeps none
 }
 
 // seen is how a site stood.

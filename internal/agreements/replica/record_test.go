@@ -1,11 +1,14 @@
 package replica
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/portolan-project/portolan/internal/agreements/engine"
+	"github.com/portolan-project/portolan/internal/agreements/service"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
 	"github.com/portolan-project/portolan/internal/store"
 )
@@ -29,8 +32,23 @@ func TestDiffer(t *testing.T) {
 	if got := (Promises{Settings: a}).differ(Promises{Settings: b, Own: "x"}); !slices.Equal(got, []string{"agreements.promise", "agreements.maxWindow", "agreements.templates"}) {
 		t.Errorf("they differ in %v", got)
 	}
-	if got := (Promises{Settings: a, Own: "x"}).differ(Promises{Settings: a, Own: "x"}); len(got) > 0 {
+	more := Promises{Settings: a, Callbacks: []string{"loopback"}, Budgets: map[string]service.Budget{"bio": {Amount: 1, Period: engine.Week}}}
+	if got := more.differ(Promises{Settings: a}); !slices.Equal(got, []string{"agreements.callbacks", "agreements.budgets"}) {
 		t.Errorf("they differ in %v", got)
+	}
+	monthly := more
+	monthly.Budgets = map[string]service.Budget{"bio": {Amount: 1, Period: engine.Month}}
+	if got := more.differ(monthly); !slices.Equal(got, []string{"agreements.budgets"}) {
+		t.Errorf("they differ in %v", got)
+	}
+	for _, p := range []Promises{{Settings: a, Own: "x"}, more, {Settings: a, Callbacks: []string{}, Budgets: map[string]service.Budget{}}} {
+		var same Promises // as it is read
+		if err := json.Unmarshal(encode(p), &same); err != nil {
+			t.Fatal(err)
+		}
+		if got := p.differ(same); len(got) > 0 {
+			t.Errorf("%+v differs from itself in %v", p, got)
+		}
 	}
 }
 

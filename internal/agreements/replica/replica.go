@@ -81,6 +81,7 @@ type Replica struct {
 	instance string
 	ready    chan struct{}
 	http     *http.Transport
+	intake   *soap.Intake // of what is passed on
 
 	mu     sync.Mutex
 	notes  notes
@@ -96,7 +97,7 @@ func New(ctx context.Context, o Options) (*Replica, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Replica{o: o, instance: instance(), ready: make(chan struct{}), http: newTransport()}
+	r := &Replica{o: o, instance: instance(), ready: make(chan struct{}), http: newTransport(), intake: soap.NewIntake(0)}
 	close(r.ready)
 	records, _, err := o.Store.ListRecords(ctx, prefix, store.RecordOptions{})
 	if err != nil {
@@ -123,7 +124,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	defer r.http.CloseIdleConnections()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return attend(ctx, r.o.Store, "replica-"+r.o.Name, replicaKey(r.o.Name), encode(presence{r.instance, r.o.URL, nil}), r.o.Log, r.another)
+		return attend(ctx, r.o.Store, "replica-"+r.o.Name, replicaKey(r.o.Name), encode(presence{Instance: r.instance, URL: r.o.URL}), r.o.Log, r.another)
 	})
 	g.Go(func() error {
 		follow(ctx, r.o.Store, r.o.Log, r.take)
@@ -153,7 +154,7 @@ func (r *Replica) another(ctx context.Context) error {
 func (r *Replica) Told(ctx context.Context) bool {
 	for {
 		r.mu.Lock()
-		told := r.notes.holder == nil
+		told := r.holding() == nil
 		for _, s := range r.notes.sites {
 			told = told || r.age(&s) <= r.o.Fresh
 		}
@@ -170,12 +171,24 @@ func (r *Replica) age(s *seen) time.Duration { return r.o.Now().Sub(s.At) }
 func (r *Replica) holder() *presence {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.notes.holder
+	return r.holding()
+}
+
+// holding is holder, where the caller holds the lock. One that was where this process is now has gone, though its
+// lease has not yet.
+func (r *Replica) holding() *presence {
+	if h := r.notes.holder; h != nil && h.URL != r.o.URL {
+		return h
+	}
+	return nil
 }
 
 // alike says how the holder promises otherwise.
 func (r *Replica) alike(op string) error {
 	h := r.holder()
+	if h != nil && h.Off {
+		return fail.Errorf(op, fail.Unavailable, "", "the gateway that has the sites (%s) makes no agreements, and keeps none that a replica makes: end this replica, or start that gateway without agreements.off", h.URL)
+	}
 	if h == nil || h.Promises == nil {
 		return nil
 	}
@@ -232,7 +245,7 @@ func (r *Replica) Outlook(site, share string, cpus int, length time.Duration, vo
 	at := r.o.Model.Snapshot().Site(resourcemodel.Key{Site: site})
 	r.mu.Lock()
 	s, known := r.notes.sites[site]
-	holds, held := r.held(), r.notes.holder != nil
+	holds, held := r.held(), r.holding() != nil
 	r.mu.Unlock()
 	most := r.o.Fresh
 	if !held {

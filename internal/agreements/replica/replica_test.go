@@ -7,14 +7,17 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/broker/modelstore"
 	"github.com/portolan-project/portolan/internal/broker/schedule"
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/store"
 	"github.com/portolan-project/portolan/internal/store/mem"
 	"github.com/portolan-project/portolan/resourcemodel"
@@ -195,6 +198,41 @@ func TestPromisesOtherwise(t *testing.T) {
 	}
 }
 
+// TestHolderOff: a gateway that makes no agreements is there, so that what is for it is passed on; and a replica makes
+// none, as nobody would keep them.
+func TestHolderOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := noon
+		r, st := stand(t, &now)
+		if _, err := r.Permit(t.Context(), "test", broker.Submit); err != nil {
+			t.Errorf("while nobody has the sites: %v", err)
+		}
+		h := NewHolder(HolderOptions{Store: st, URL: "http://there", Off: true})
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 2)
+		go func() { ended <- h.Run(ctx) }()
+		go func() { ended <- r.Run(ctx) }()
+		time.Sleep(time.Minute)
+		if got := r.holder(); got == nil || got.URL != "http://there" {
+			t.Errorf("it is not known: %+v", got)
+		}
+		const want = "the gateway that has the sites (http://there) makes no agreements, and keeps none that a replica makes: end this replica, or start that gateway without agreements.off"
+		if _, err := r.Permit(t.Context(), "test", broker.Submit); !fail.Is(err, fail.Unavailable) || fail.Sentence(err) != want {
+			t.Errorf("%v", err)
+		}
+		if _, err := New(t.Context(), r.o); !fail.Is(err, fail.Invalid) || fail.Sentence(err) != want {
+			t.Errorf("another that starts: %v", err)
+		}
+		stop()
+		for range 2 {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+		synctest.Wait()
+	})
+}
+
 // TestTwoOfAName: the one that came first ends.
 func TestTwoOfAName(t *testing.T) {
 	now := noon
@@ -224,6 +262,50 @@ func TestTwoOfAName(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("the second ends with: %v", err)
 	}
+}
+
+// slow is a store as seen by a process whose records are there a while after its lease is.
+type slow struct{ store.Store }
+
+func (s slow) PutRecords(ctx context.Context, sess store.Session, cs ...store.RecordChange) (int64, error) {
+	pause(ctx, 500*time.Millisecond)
+	return s.Store.PutRecords(ctx, sess, cs...)
+}
+
+// TestTwoOfANameAtEtcd: the one that came first ends, where the lease is taken from it before there is a word of
+// who took it; and it does not take it back.
+func TestTwoOfANameAtEtcd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := noon
+		first, st := stand(t, &now)
+		o := first.o
+		o.URL, o.Store = "http://127.0.0.1:3", slow{st}
+		second, err := New(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 2)
+		go func() { ended <- first.Run(ctx) }()
+		time.Sleep(time.Minute)
+		go func() { ended <- second.Run(ctx) }()
+		time.Sleep(time.Minute)
+		select {
+		case err := <-ended:
+			if !fail.Is(err, fail.Conflict) || !strings.Contains(err.Error(), "at http://127.0.0.1:3, is the replica b") {
+				t.Errorf("the first ends with: %v", err)
+			}
+		default:
+			t.Error("both go on")
+		}
+		records, _, err := st.ListRecords(ctx, replicaPrefix, store.RecordOptions{})
+		if err != nil || len(records) != 1 || !strings.Contains(string(records[0].Value), second.instance) {
+			t.Errorf("there are %v, %v", records, err)
+		}
+		stop()
+		<-ended
+		synctest.Wait()
+	})
 }
 
 const (
@@ -272,7 +354,7 @@ func TestProxy(t *testing.T) {
 	}
 	nobody := "http://" + dead.Addr().String()
 	_ = dead.Close()
-	for where, why := range map[string]string{"": "is not there now", "nowhere": "says nothing of where it is", nobody: "does not answer"} {
+	for where, why := range map[string]string{"": "is not there now", r.o.URL: "is not there now", "nowhere": "says nothing of where it is", nobody: "does not answer"} {
 		at(where)
 		for kind, fault := range map[string]string{"text/xml": "<faultstring", "application/soap+xml": "Reason", "": "gateway that has the sites"} {
 			method, body := http.MethodPost, ask11
@@ -289,8 +371,11 @@ func TestProxy(t *testing.T) {
 		}
 	}
 	at(nobody)
-	if status, _, _ := send(http.MethodPost, "/bes", "text/xml", strings.Repeat(" ", 9<<20)); status != http.StatusRequestEntityTooLarge {
-		t.Errorf("a message of 9 MiB is answered with %d", status)
+	big := httptest.NewRequest(http.MethodPost, "/bes", strings.NewReader(strings.Repeat(" ", 9<<20)))
+	big.Header.Set("Content-Type", "text/xml")
+	answer := httptest.NewRecorder()
+	if r.Proxy().ServeHTTP(answer, big); answer.Code != http.StatusRequestEntityTooLarge {
+		t.Errorf("a message of 9 MiB is answered with %d", answer.Code)
 	}
 
 	var asked *http.Request
@@ -317,6 +402,132 @@ func TestProxy(t *testing.T) {
 	// What broke off may have been done.
 	if status, h, got := send(http.MethodPost, "/broken", "text/xml", ask11); status != http.StatusBadGateway || h.Get("Retry-After") != "" || !strings.Contains(got, "may have done what was asked") {
 		t.Errorf("%d, %v, %s", status, h, got)
+	}
+	r.http.CloseIdleConnections()
+}
+
+// late is a body that stops in the middle.
+type late struct{}
+
+func (late) Read([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
+
+// TestProxyBounds: requests that are passed on hold no connection for ever, and no more memory than there is.
+func TestProxyBounds(t *testing.T) {
+	now := noon
+	r, _ := stand(t, &now)
+	r.intake = soap.NewIntake(1000)
+	asked, gone := make(chan struct{}, 1), make(chan struct{})
+	there := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		if _, err := io.Copy(io.Discard, req.Body); err == nil {
+			asked <- struct{}{}
+			<-gone
+		}
+	}))
+	defer there.Close()
+	r.take([]store.Record{{Key: holderKey, Value: encode(presence{Instance: "x", URL: there.URL})}}, false)
+	send := func(method, kind string, body io.Reader) *httptest.ResponseRecorder {
+		req := httptest.NewRequestWithContext(t.Context(), method, "/bes", body)
+		req.Header.Set("Content-Type", kind)
+		w := httptest.NewRecorder()
+		r.Proxy().ServeHTTP(w, req)
+		return w
+	}
+	if w := send(http.MethodPost, "text/xml", late{}); w.Code != http.StatusRequestTimeout {
+		t.Errorf("a slow message: %d %s", w.Code, w.Body)
+	}
+	if w := send(http.MethodPut, "application/json", late{}); w.Code != http.StatusRequestTimeout {
+		t.Errorf("what is no message, and slow: %d %s", w.Code, w.Body)
+	}
+	first := make(chan int, 1)
+	go func() { first <- send(http.MethodPost, "text/xml", strings.NewReader(strings.Repeat("x", 990))).Code }()
+	<-asked
+	beside := func(what string) {
+		if w := send(http.MethodPost, "text/xml", strings.NewReader(ask11)); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "<faultstring>too many messages") {
+			t.Errorf("%s: %d %v %s", what, w.Code, w.Header(), w.Body)
+		}
+	}
+	beside("beside it")
+	r.take([]store.Record{{Key: holderKey}}, false)
+	beside("where nobody has the sites")
+	r.take([]store.Record{{Key: holderKey, Value: encode(presence{Instance: "x", URL: there.URL})}}, false)
+	close(gone)
+	if code := <-first; code != http.StatusOK {
+		t.Errorf("the first: %d", code)
+	}
+	if w := send(http.MethodPost, "text/xml", strings.NewReader(ask11)); w.Code != http.StatusOK {
+		t.Errorf("after it: %d %s", w.Code, w.Body)
+	}
+	r.http.CloseIdleConnections()
+}
+
+// renewed counts how often an answer was given time.
+type renewed struct {
+	*httptest.ResponseRecorder
+	until []time.Time
+}
+
+func (r *renewed) SetWriteDeadline(t time.Time) error {
+	r.until = append(r.until, t)
+	return nil
+}
+
+// TestProxyLasts: an answer that goes on for longer than the server gives one has time for each of its parts.
+func TestProxyLasts(t *testing.T) {
+	now := noon
+	r, _ := stand(t, &now)
+	there := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/short" {
+			_, _ = io.WriteString(w, "all of it")
+			return
+		}
+		for range 3 {
+			_, _ = io.WriteString(w, "a part\n")
+			_ = http.NewResponseController(w).Flush()
+		}
+	}))
+	defer there.Close()
+	r.take([]store.Record{{Key: holderKey, Value: encode(presence{Instance: "x", URL: there.URL})}}, false)
+	for path, lasts := range map[string]bool{"/short": false, "/long": true} {
+		w := &renewed{ResponseRecorder: httptest.NewRecorder()}
+		began := time.Now()
+		r.Proxy().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+		if w.Code != http.StatusOK || len(w.until) > 0 != lasts || lasts && !w.Flushed {
+			t.Errorf("%s: %d, %v", path, w.Code, w.until)
+		}
+		for _, until := range w.until {
+			if until.Before(began.Add(partTime)) || until.After(time.Now().Add(partTime)) {
+				t.Errorf("%s: a part has until %s", path, until)
+			}
+		}
+	}
+	r.http.CloseIdleConnections()
+}
+
+// TestStopsWhileAsking: who waits for an answer when a replica ends gets one that says that it may have been done.
+func TestStopsWhileAsking(t *testing.T) {
+	now := noon
+	r, _ := stand(t, &now)
+	asked, gone := make(chan struct{}, 2), make(chan struct{})
+	there := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		_, _ = io.Copy(io.Discard, req.Body)
+		asked <- struct{}{}
+		<-gone
+	}))
+	defer there.Close()
+	defer close(gone)
+	r.take([]store.Record{{Key: holderKey, Value: encode(presence{Instance: "x", URL: there.URL})}}, false)
+	for _, method := range []string{http.MethodPost, http.MethodGet} {
+		ctx, stop := context.WithCancel(t.Context())
+		req := httptest.NewRequestWithContext(ctx, method, "/bes", strings.NewReader(ask12))
+		req.Header.Set("Content-Type", "application/soap+xml")
+		w, done := httptest.NewRecorder(), make(chan struct{})
+		go func() { defer close(done); r.Proxy().ServeHTTP(w, req) }()
+		<-asked
+		stop()
+		<-done
+		if w.Code != http.StatusBadGateway || !strings.Contains(w.Body.String(), "may have done what was asked") {
+			t.Errorf("%s: %d %s", method, w.Code, w.Body)
+		}
 	}
 	r.http.CloseIdleConnections()
 }

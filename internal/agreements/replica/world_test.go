@@ -103,6 +103,24 @@ var cpus = adapters.Environment{
 
 var promised = terms.Settings{Promise: 100}
 
+// either is an administrator's template: capacity, or else a job.
+func either() []agreement.Template {
+	term := func(name, content string) string {
+		return `<wsag:ServiceDescriptionTerm wsag:Name="` + name + `" wsag:ServiceName="run">` + content + `</wsag:ServiceDescriptionTerm>`
+	}
+	capacity := `<p:Capacity><p:Site>here</p:Site><p:Share>fake</p:Share><p:CPUs>1</p:CPUs><p:StartTime>2031-01-01T00:00:00Z</p:StartTime><p:EndTime>2031-01-01T01:00:00Z</p:EndTime></p:Capacity>`
+	list, err := terms.Load(map[string][]byte{"either.xml": []byte(`<wsag:Template xmlns:wsag="` + agreement.NS + `" xmlns:p="` + agreement.NSPortolan + `" wsag:TemplateId="1"><wsag:Name>either</wsag:Name>` +
+		`<wsag:Context><wsag:ServiceProvider>AgreementResponder</wsag:ServiceProvider></wsag:Context><wsag:Terms><wsag:All><wsag:ExactlyOne>` +
+		term("capacity", capacity) + term("job", task) + `</wsag:ExactlyOne></wsag:All></wsag:Terms><wsag:CreationConstraints/></wsag:Template>`)})
+	if err != nil {
+		panic(err)
+	}
+	return list
+}
+
+const task = `<jsdl:JobDefinition xmlns:jsdl="` + jsdl.NS + `" xmlns:x="` + jsdl.NSPOSIX + `"><jsdl:JobDescription><jsdl:Application><x:POSIXApplication>` +
+	`<x:Executable>fake:exit 0</x:Executable></x:POSIXApplication></jsdl:Application></jsdl:JobDescription></jsdl:JobDefinition>`
+
 func promises() Promises {
 	s := promised
 	s.EnsureDefaults()
@@ -125,7 +143,7 @@ func startHolder(t *testing.T, st store.Store, world *fake.World) *process {
 	}
 	stop := p.stop
 	p.stop = func() { stop(); b.Close() }
-	p.svc, err = service.New(service.Options{Engine: p.engine, Broker: b, Model: model, Settings: promised, Join: func(ctx context.Context) (store.Session, error) { return st.Join(ctx, "agreements") }})
+	p.svc, err = service.New(service.Options{Engine: p.engine, Broker: b, Model: model, Settings: promised, Own: either(), Join: func(ctx context.Context) (store.Session, error) { return st.Join(ctx, "agreements") }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +167,7 @@ func startReplica(t *testing.T, st store.Store, name string) *process {
 	if p.r, err = New(ctx, Options{Name: name, Store: st, Model: model, URL: p.url, Promises: promises()}); err != nil {
 		t.Fatal(err)
 	}
-	p.svc, err = service.New(service.Options{Engine: p.engine, Broker: p.r, Model: model, Settings: promised, Decides: true})
+	p.svc, err = service.New(service.Options{Engine: p.engine, Broker: p.r, Model: model, Settings: promised, Own: either(), Decides: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,18 +202,28 @@ func (p *process) offer(o *agreement.Offer) (string, error) {
 	return p.client.Create(context.Background(), &agreement.CreateRequest{Offer: *o})
 }
 
+// say replaces the description of a term.
+func (p *process) say(o *agreement.Offer, term, content string) {
+	p.t.Helper()
+	doc, err := xmldoc.ReadBytes([]byte(content), xmldoc.Limits{})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	o.Term(term).(*agreement.ServiceDescription).Description = xmldoc.Detach(doc.Root())
+	o.Element = nil
+}
+
+func window(n string, from time.Time) string {
+	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	return `<p:Capacity xmlns:p="` + agreement.NSPortolan + `"><p:Site>here</p:Site><p:Share>fake</p:Share><p:CPUs>` + n + `</p:CPUs><p:StartTime>` +
+		at(from) + `</p:StartTime><p:EndTime>` + at(from.Add(time.Hour)) + `</p:EndTime></p:Capacity>`
+}
+
 // capacity wants so many CPUs for an hour.
 func (p *process) capacity(n string, from time.Time) (string, error) {
 	p.t.Helper()
 	o := p.by("capacity@here/fake")
-	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-	doc, err := xmldoc.ReadBytes([]byte(`<p:Capacity xmlns:p="`+agreement.NSPortolan+`"><p:Site>here</p:Site><p:Share>fake</p:Share><p:CPUs>`+n+`</p:CPUs><p:StartTime>`+
-		at(from)+`</p:StartTime><p:EndTime>`+at(from.Add(time.Hour))+`</p:EndTime></p:Capacity>`), xmldoc.Limits{})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	o.Term("capacity").(*agreement.ServiceDescription).Description = xmldoc.Detach(doc.Root())
-	o.Element = nil
+	p.say(o, "capacity", window(n, from))
 	return p.offer(o)
 }
 
@@ -254,13 +282,7 @@ func TestDomain(t *testing.T) {
 
 	// A job is for who has the sites: it is asked in place of the replica, which is not noticed.
 	job := second.by("best-effort@here/fake")
-	description, err := xmldoc.ReadBytes([]byte(`<jsdl:JobDefinition xmlns:jsdl="`+jsdl.NS+`" xmlns:p="`+jsdl.NSPOSIX+`"><jsdl:JobDescription><jsdl:Application><p:POSIXApplication>`+
-		`<p:Executable>fake:exit 0</p:Executable></p:POSIXApplication></jsdl:Application></jsdl:JobDescription></jsdl:JobDefinition>`), xmldoc.Limits{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	job.Term("job").(*agreement.ServiceDescription).Description = xmldoc.Detach(description.Root())
-	job.Element = nil
+	second.say(job, "job", task)
 	key, err = second.offer(job)
 	if err != nil {
 		t.Fatalf("the offer with a job: %v", err)
@@ -284,5 +306,101 @@ func TestDomain(t *testing.T) {
 	main = startHolder(t, st, again)
 	if _, err := main.capacity("2", from); !fail.Is(err, fail.Exhausted) {
 		t.Errorf("it is promised twice: %v", err)
+	}
+}
+
+// TestEither: what has a job among its choices is answered by who has the sites, and nothing is made of the
+// choices that could be had here.
+func TestEither(t *testing.T) {
+	st := mem.New()
+	defer st.Close()
+	world := fake.NewWorld(4)
+	defer world.Close()
+	main := startHolder(t, st, world)
+	defer func() { main.stop() }()
+	second := startReplica(t, st, "b")
+	defer second.stop()
+	told, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if !second.r.Told(told) {
+		t.Fatal("nothing is told of the sites")
+	}
+	from := time.Now().Add(2 * time.Hour).Truncate(time.Second)
+	const offers = 4
+	for i := range offers { // whoever is lucky makes none beside it each time
+		o := second.by("either")
+		second.say(o, "capacity", window("1", from.Add(time.Duration(i)*time.Hour)))
+		if _, err := second.offer(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := main.client.List(t.Context(), "", 100)
+	if err != nil || len(list) != offers {
+		t.Errorf("of %d offers there are %d agreements, %v", offers, len(list), err)
+	}
+}
+
+// TestPreparedAgain: what is prepared and needs a manager is held only once who has the sites says so, whoever is
+// asked again; a capacity is held by the calendar.
+func TestPreparedAgain(t *testing.T) {
+	st := mem.New()
+	defer st.Close()
+	world := fake.NewWorld(4)
+	defer world.Close()
+	main := startHolder(t, st, world)
+	defer main.stop()
+	second := startReplica(t, st, "b")
+	defer second.stop()
+	told, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if !second.r.Told(told) {
+		t.Fatal("nothing is told of the sites")
+	}
+	from := time.Now().Add(2 * time.Hour).Truncate(time.Second)
+	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	reserved, capacity := second.by("advance-reservation@here/fake"), second.by("capacity@here/fake")
+	second.say(reserved, "job", task)
+	second.say(reserved, "window", `<p:Window xmlns:p="`+agreement.NSPortolan+`"><p:StartTime>`+at(from)+`</p:StartTime><p:EndTime>`+at(from.Add(time.Hour))+`</p:EndTime></p:Window>`)
+	second.say(capacity, "capacity", window("1", from))
+	until := time.Now().Add(5 * time.Minute)
+	prepare := func(what string, o *agreement.Offer) (string, error) {
+		return second.client.Prepare(t.Context(), &agreement.CreateRequest{Offer: *o}, agreement.Preparation{Key: what, Until: until})
+	}
+	note := func(key string) string {
+		r, err := second.engine.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(r.Notes[service.NoteName])
+	}
+	keys := map[string]string{}
+	for what, o := range map[string]*agreement.Offer{"reserved": reserved, "capacity": capacity} {
+		key, err := prepare(what, o)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		keys[what] = key
+	}
+	if key := keys["reserved"]; !strings.Contains(note(key), "handle") {
+		t.Errorf("it is not held at the site: %s", note(key))
+	}
+	// As if the gateway had died before it asked the manager.
+	if _, err := second.engine.Update(t.Context(), keys["reserved"], func(r *engine.Record) error { r.Notes = nil; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	again, err := prepare("reserved", reserved)
+	if err != nil || again != keys["reserved"] {
+		t.Errorf("again it is %s, %v; want %s", again, err, keys["reserved"])
+	}
+	if !strings.Contains(note(again), "handle") {
+		t.Errorf("said to be held, it is not at the site: %s", note(again))
+	}
+	main.stop()
+	eventually(t, "it is known that nobody has the sites", func() bool { return second.r.holder() == nil })
+	if _, err := prepare("reserved", reserved); !fail.Is(err, fail.Unavailable) {
+		t.Errorf("while nobody has the sites: %v", err)
+	}
+	if again, err := prepare("capacity", capacity); err != nil || again != keys["capacity"] {
+		t.Errorf("the capacity is %s, %v; want %s", again, err, keys["capacity"])
 	}
 }

@@ -173,12 +173,12 @@ func untold(r *engine.Record) bool {
 	return err == nil && derr == nil && d.Acceptance != "" && !n.Told
 }
 
-// untoldLoop looks once for decisions on agreements that have ended and that nobody was told of when
-// the gateway before this one went.
-func (s *Service) untoldLoop(ctx context.Context) error {
-	return s.insist(ctx, "decisions that are to be told", func() error {
+// leftLoop looks once for what is left to do of agreements that have ended: decisions that nobody was told of
+// when the gateway before this one went, and what is due of those that expired while none was there.
+func (s *Service) leftLoop(ctx context.Context) error {
+	return s.insist(ctx, "what is left of agreements that have ended", func() error {
 		return s.e.Ended(ctx, func(r *engine.Record) {
-			if untold(r) {
+			if untold(r) || unbilled(r) {
 				s.work.add(r.ID, time.Time{})
 			}
 		})

@@ -2,6 +2,9 @@ package service
 
 import (
 	"context"
+	"fmt"
+	"math"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -9,6 +12,7 @@ import (
 
 	"github.com/portolan-project/portolan/adapters/fake"
 	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/agreements/engine"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
@@ -184,4 +188,75 @@ func crash(t *testing.T, cut int, after bool, offer func(*gateway, time.Time) of
 		}
 	}
 	return died
+}
+
+// An agreement that expires while the gateway is away is ended by another process of the domain, which does no
+// more than that: the gateway writes down what is due when it is back, once.
+func TestExpiresMeanwhile(t *testing.T) {
+	for length, used := range map[int]float64{
+		10800: 7200, // it runs when the agreement expires
+		5400:  5400, // it has ended by then
+		1800:  1800, // and while the gateway was there
+		0:     0,    // it is none
+	} {
+		t.Run(fmt.Sprint(length), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { expires(t, length, used) })
+		})
+	}
+}
+
+func expires(t *testing.T, length int, used float64) {
+	st := mem.New()
+	defer st.Close()
+	sites := one(2)
+	defer sites[0].world.Close()
+	priced := func(c *broker.Config, _ *Options) { c.Sites[0].Model.Price = 10 }
+	g := start(t, st, sites, whole, priced)
+	defer g.stop()
+	o, entries := g.by("ada", "best-effort@here/fake"), 2
+	if length > 0 {
+		o = o.say("job", job(fmt.Sprint("sleep ", length), 4*time.Hour, 1))
+	} else {
+		from := time.Now().Add(30 * time.Minute)
+		o, entries = g.by("ada", "capacity@here/fake").say("capacity", "<p:Capacity"+pns+"><p:Site>here</p:Site><p:Share>fake</p:Share><p:CPUs>1</p:CPUs><p:StartTime>"+at(from)+"</p:StartTime><p:EndTime>"+at(from.Add(80*time.Minute))+"</p:EndTime></p:Capacity>"), 1
+	}
+	o.Context.ExpirationTime = time.Now().Add(2 * time.Hour)
+	key := g.must("ada", o)
+	time.Sleep(time.Hour)
+	g.stop()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	e, err := engine.New(ctx, st, engine.Options{Replica: "replica-b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	time.Sleep(2 * time.Hour)
+	r, err := e.Get(ctx, key)
+	if err != nil || r.State != agreement.Complete {
+		t.Fatalf("it is %s, %v", r.State, err)
+	}
+	cancel()
+	<-ended
+
+	var after int64
+	for i := range 2 {
+		next := start(t, st, sites, whole, priced)
+		defer next.stop()
+		time.Sleep(5 * time.Minute)
+		r = next.record(key)
+		list, err := Ledger(&r)
+		if err != nil || len(list) != entries || list[len(list)-1].Kind != "price" {
+			t.Fatalf("in the ledger are %+v, %v\n%s", list, err, next.story(key))
+		}
+		if n, err := strconv.ParseFloat(list[0].Amount.String(), 64); length > 0 && (err != nil || list[0].Kind != "usage" || math.Abs(n-used) > 60) {
+			t.Errorf("it used %f CPU seconds, %v; want %f", n, err, used)
+		}
+		if i > 0 && r.Revision != after {
+			t.Error("it was settled again")
+		}
+		after = r.Revision
+		next.stop()
+	}
 }

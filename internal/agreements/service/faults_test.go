@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,7 @@ import (
 	"github.com/portolan-project/portolan/adapters"
 	"github.com/portolan-project/portolan/adapters/fake"
 	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/agreements/engine"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
@@ -263,6 +265,42 @@ func TestDecisionIsToldByTheNext(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who asks to be told after the agreement was made, at another process of the domain, is told before it ends.
+func TestDecisionIsToldOnceAsked(t *testing.T) {
+	who := &initiator{}
+	door := agreement.NewAcceptanceServer(who, agreement.ServerOptions{Verifier: soap.DevVerifier{}})
+	calls := func(_ *broker.Config, o *Options) {
+		o.Callbacks, o.Transport = []string{"initiator.example"}, inside{door}
+	}
+	alone(t, one(2), func(t *testing.T, g *gateway) {
+		from := time.Now().Add(24 * time.Hour)
+		key := g.must("ada", g.by("ada", "advance-reservation@here/fake").say("job", job("sleep 60", 0, 1)).say("window", window(from, from.Add(time.Hour))))
+		time.Sleep(time.Minute)
+		there, err := engine.New(t.Context(), g.st, engine.Options{Replica: "replica-b"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		epr := acceptanceOf(&agreement.CreateRequest{AcceptanceEPR: new(agreement.NewEPR("http://initiator.example/", "mine"))})
+		if _, err := there.Update(t.Context(), key, func(r *engine.Record) error {
+			d, err := detailOf(r)
+			if err != nil {
+				return err
+			}
+			d.Acceptance = epr
+			r.Plan.Detail, err = json.Marshal(d)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		who.mu.Lock()
+		defer who.mu.Unlock()
+		if len(who.told) != 1 || who.told[0] != "accept mine" {
+			t.Errorf("told is %q\n%s", who.told, g.story(key))
+		}
+	}, calls, whole)
 }
 
 // One who never answers is given up, over starts too.

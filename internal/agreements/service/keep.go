@@ -38,7 +38,7 @@ func (s *Service) keep(ctx context.Context, id string) (time.Time, error) {
 		return time.Time{}, err
 	}
 	if !s.e.Responsible(id) {
-		if r.Final() && !untold(&r) {
+		if r.Final() && !untold(&r) && !unbilled(&r) {
 			s.forget(id)
 			return time.Time{}, nil
 		}
@@ -59,6 +59,9 @@ func (s *Service) keep(ctx context.Context, id string) (time.Time, error) {
 	case agreement.Observed, agreement.ObservedAndTerminating:
 		return s.observe(ctx, r)
 	case agreement.Rejected, agreement.Complete, agreement.Terminated:
+		if until := s.began.Add(s.o.Patience); s.now().Before(until) && s.unheard(&r) {
+			return until, nil
+		}
 		return time.Time{}, s.settle(ctx, r)
 	}
 	return time.Time{}, fail.Errorf("service.keep", fail.Internal, id, "the agreement %s is %q, which is no state", id, string(r.State))
@@ -109,7 +112,7 @@ func (s *Service) observe(ctx context.Context, r engine.Record) (time.Time, erro
 	if err != nil {
 		return time.Time{}, err
 	}
-	if x.detail.Acceptance != "" && !n.Told {
+	if untold(&r) { // by the record: what was read of it may be older
 		s.callers.work.add(r.ID, time.Time{})
 	}
 	in, err := s.provide(ctx, &r, x, n, began)
@@ -281,16 +284,12 @@ func latest(a, b time.Time) time.Time {
 
 // settle does what is left of an agreement that has ended.
 func (s *Service) settle(ctx context.Context, r engine.Record) error {
-	n, err := noteOf(&r)
-	if err != nil {
-		return err
-	}
-	if r.State != agreement.Rejected && !n.Over && wasAccepted(&r) {
+	if unbilled(&r) {
 		x, err := s.read(ctx, &r)
 		if err != nil {
 			return err
 		}
-		if r, err = s.update(ctx, &r, x, input{over: true, at: r.Ended}); err != nil && !errors.Is(err, errSame) {
+		if r, err = s.update(ctx, &r, x, input{over: true, at: r.Ended}); err != nil {
 			return err
 		}
 	}
@@ -302,6 +301,25 @@ func (s *Service) settle(ctx context.Context, r engine.Record) error {
 	}
 	s.forget(r.ID)
 	return nil
+}
+
+// unbilled reports whether what is due of an agreement that has ended was not written down yet.
+func unbilled(r *engine.Record) bool {
+	if !r.Final() || r.State == agreement.Rejected || r.Plan == nil || !wasAccepted(r) {
+		return false
+	}
+	n, err := noteOf(r)
+	return err == nil && !n.Over
+}
+
+// unheard reports whether an agreement ended while nobody was here, and what became of its jobs by then may
+// still be heard of: what they used is known then.
+func (s *Service) unheard(r *engine.Record) bool {
+	if !unbilled(r) || !r.Ended.Before(s.began) {
+		return false
+	}
+	n, err := noteOf(r)
+	return err == nil && slices.ContainsFunc(n.Services, func(v served) bool { return v.Job != "" && !v.over() })
 }
 
 // wasAccepted reports whether an agreement was binding once.

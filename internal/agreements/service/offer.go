@@ -2,6 +2,7 @@ package service
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -280,6 +281,9 @@ func (s *Service) Prepare(ctx context.Context, req *agreement.CreateRequest, p a
 		case !r.Awaiting():
 			return r.ID, nil
 		}
+		if d, err := detailOf(&r); s.o.Decides && (err != nil || d.Kind != terms.Capacity) {
+			return "", cmp.Or(err, s.b.Admissible(ctx, nil, nil)) // who has the sites goes on with it
+		}
 		if _, err := s.secure(ctx, r, []engine.Plan{*r.Plan}); err != nil {
 			return "", err
 		}
@@ -438,6 +442,8 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 		}
 	}
 	switch {
+	case ctx.Err() != nil: // who has the sites may answer in our place: nothing is to be made of what else was found
+		return nil, fail.E(op, fail.Unavailable, "", context.Cause(ctx))
 	case len(p.plans) > 0:
 		return p, nil
 	case refused == nil:

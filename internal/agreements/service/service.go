@@ -133,6 +133,8 @@ type Service struct {
 	changed  map[string]engine.Record      // told by the engine, and not looked at yet
 	failures map[string]int                // in a row, by agreement
 
+	began time.Time // to look after agreements; it is set before any is looked at
+
 	roomNews, poolNews chan struct{}
 	ready              chan struct{} // is closed when offers can be decided
 }
@@ -253,10 +255,11 @@ func (s *Service) Run(ctx context.Context) error {
 		if err := s.setBudgets(ctx); err != nil {
 			return err
 		}
+		s.began = s.now()
 		g.Go(func() error { return s.poolLoop(ctx) })
 		g.Go(func() error { return s.followLoop(ctx) })
 		g.Go(func() error { return s.sweepLoop(ctx) })
-		g.Go(func() error { return s.untoldLoop(ctx) })
+		g.Go(func() error { return s.leftLoop(ctx) })
 		g.Go(func() error { return s.callers.work.run(ctx, callersAtOnce, s.tellDecision) })
 		return s.work.run(ctx, s.o.Workers, s.look)
 	})

@@ -535,7 +535,11 @@ func (s *Service) take(ctx context.Context, list []broker.Evidence) error {
 			if err != nil || x.request == nil {
 				return err
 			}
-			_, err = s.update(ctx, &r, x, input{evidence: of[id]})
+			list := of[id]
+			if r.Final() { // what its jobs did later is not for it
+				list = slices.DeleteFunc(slices.Clone(list), func(e broker.Evidence) bool { return e.At.After(r.Ended) })
+			}
+			_, err = s.update(ctx, &r, x, input{evidence: list})
 			return err
 		})
 		if err != nil {
