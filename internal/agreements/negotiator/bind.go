@@ -16,6 +16,9 @@ import (
 // agreement.
 func (n *Negotiator) Bind(ctx context.Context, x *agreement.NegotiationExtension, req *agreement.CreateRequest) (key string, handled bool, err error) {
 	const op = "negotiator.Bind"
+	if x.OfferContext.State == agreement.OfferRejected {
+		return "", false, wrong("the NegotiationOfferContext of the request says that its offer is %s; send the one that you take as %s, or none", agreement.OfferRejected, agreement.Acceptable)
+	}
 	if x.ResponderEPR == nil {
 		return "", false, nil // it relates to nothing
 	}

@@ -464,6 +464,30 @@ func TestHeld(t *testing.T) {
 	})
 }
 
+// TestTakenAsRejected: an extension that says of its offer that it is rejected makes no agreement of it.
+func TestTakenAsRejected(t *testing.T) {
+	bubble(t, negotiator.Options{Hold: holding}, func(w *world) {
+		key := w.initiate()
+		a := w.one(key, w.asked("a", 8, 1, 2), agreement.Acceptable)
+		epr := agreement.NewNegotiationEPR("urn:here", key)
+		for state, refused := range map[agreement.OfferState]bool{agreement.OfferRejected: true, agreement.Acceptable: false} {
+			for _, to := range []*soap.EPR{nil, &epr} {
+				x := &agreement.NegotiationExtension{ResponderEPR: to, OfferContext: agreement.OfferContext{CounterOfferTo: a.OfferID, Creator: agreement.NegotiationInitiator, State: state}}
+				got, handled, err := w.n.Bind(w.ctx, x, &agreement.CreateRequest{Offer: a.Offer()})
+				switch {
+				case refused:
+					w.refused(err, agreement.WrongState, "says that its offer is Rejected")
+				case err != nil:
+					w.Errorf("%s: %v", state, err)
+				}
+				if handled != (!refused && to != nil) {
+					w.Errorf("%s: %q", state, got)
+				}
+			}
+		}
+	})
+}
+
 // TestReplaced: an agreement that is renegotiated ends when the new one is made, in one
 // transaction, and stays where that fails (N6).
 func TestReplaced(t *testing.T) {
