@@ -121,7 +121,8 @@ func (o *offer) takes(got *agreement.Offer) error {
 	if err != nil {
 		return fail.E("negotiator.Bind", fail.Internal, o.ID, err)
 	}
-	broken := c.CheckStrictly(got)
+	// Both sides as they are written here: a time has many zones and a number many forms.
+	broken := c.CheckStrictly(&agreement.Offer{Agreement: got.Agreement})
 	same := d.Context.ExpirationTime.Equal(got.Context.ExpirationTime) && d.Context.TemplateID == got.Context.TemplateID && d.Context.TemplateName == got.Context.TemplateName
 	if len(broken) == 0 && same {
 		return nil

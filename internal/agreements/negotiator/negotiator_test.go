@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/beevik/etree"
 	"go.uber.org/goleak"
 
 	"github.com/portolan-project/portolan/agreement"
@@ -483,6 +484,74 @@ func TestTakenAsRejected(t *testing.T) {
 				if handled != (!refused && to != nil) {
 					w.Errorf("%s: %q", state, got)
 				}
+			}
+		}
+	})
+}
+
+// TestTakenInOtherWords: an offer is the quoted one however its times, numbers and prefixes are
+// written, and none where anything of it says something else.
+func TestTakenInOtherWords(t *testing.T) {
+	bubble(t, negotiator.Options{}, func(w *world) {
+		o := w.asked("a", 8, 1, 2)
+		level := agreement.NewElement("CustomServiceLevel")
+		level.CreateAttr("xmlns:p", agreement.NSPortolan)
+		level.CreateElement("p:atLeast").SetText("0.9")
+		g := &agreement.Guarantee{Name: "there", Obligated: agreement.ServiceProvider, KPIName: "availability", Level: level, Scopes: []agreement.Scope{{ServiceName: "s"}}}
+		amount := agreement.NewElement("ValueExpression")
+		amount.SetText("3")
+		importance := int64(7)
+		g.Values = agreement.BusinessValues{Importance: &importance, Penalties: []agreement.Compensation{{Count: 1, Unit: "credit", Expression: amount}}, Preferences: []agreement.Preference{{Term: "c", Utility: 5}}}
+		o.Terms.Terms = append(o.Terms.Terms, g)
+		o.Context.ExpirationTime = w.in(48)
+		o.Context.Extensions = []*etree.Element{agreement.Why("an extension")}
+		o.Context.Attributes = []agreement.Attribute{{Name: xmldoc.Name{Space: "urn:x", Local: "a"}, Value: "v"}}
+		key := w.initiate()
+		q := w.one(key, o, agreement.Acceptable)
+		epr := agreement.NewNegotiationEPR("urn:here", key)
+		x := &agreement.NegotiationExtension{ResponderEPR: &epr, OfferContext: agreement.OfferContext{CounterOfferTo: q.OfferID, Creator: agreement.NegotiationInitiator, State: agreement.Acceptable}}
+		offer := q.Offer()
+		as := string(xmldoc.Marshal(offer.Encode()))
+		until := w.in(48).UTC().Format("2006-01-02T15:04:05") + "Z"
+		const other = "is not what the counter offer"
+		for _, c := range []struct{ old, new, refused string }{
+			{"", "", ""},
+			{until, w.in(48).In(time.FixedZone("", 3600)).Format(time.RFC3339), ""},
+			{until, strings.TrimSuffix(until, "Z") + ".000Z", ""},
+			{"<wsag:Utility>5<", "<wsag:Utility> 5.0 <", ""},
+			{">7<", ">+07<", ""},
+			{"<wsag:Count>1<", "<wsag:Count>01<", ""},
+			{"<wsag:All>", "<wsag:All><!-- as quoted -->\n", ""},
+			{"wsag:", "w:", ""},
+			{until, w.in(49).UTC().Format(time.RFC3339), other},
+			{"<wsag:Utility>5<", "<wsag:Utility>6<", other},
+			{">7<", ">8<", other},
+			{"<wsag:Count>1<", "<wsag:Count>2<", other},
+			{"an extension", "another", other},
+			{`="v"`, `="w"`, other},
+			{">0.9<", ">0.8<", other},
+			{"credit", "cent", other},
+			{">8</", ">7</", other},
+			{`wsag:Name="c"`, `wsag:Name="d"`, other},
+			{"AgreementResponder<", "AgreementInitiator<", other},
+		} {
+			s := strings.ReplaceAll(as, c.old, c.new)
+			if c.new == "w:" {
+				s = strings.ReplaceAll(s, "xmlns:wsag=", "xmlns:w=")
+			}
+			if c.old != "" && s == as {
+				w.Errorf("%s is nowhere in %s", c.old, as)
+			}
+			d, err := agreement.ParseOffer([]byte(s))
+			if err != nil {
+				w.Fatal(err)
+			}
+			_, _, err = w.n.Bind(w.ctx, x, &agreement.CreateRequest{Offer: *d})
+			switch {
+			case c.refused != "":
+				w.refused(err, agreement.NotCompliant, c.refused)
+			case err != nil:
+				w.Errorf("%s written %s: %v", c.old, c.new, err)
 			}
 		}
 	})
