@@ -285,6 +285,10 @@ type CreateRequest struct {
 	AcceptanceEPR *soap.EPR
 	// Noncritical are the children of the wsag:NoncriticalExtension elements.
 	Noncritical []*etree.Element
+	// Critical are the elements beside those, which must be understood. A server passes on
+	// those that the Service, as an Extender, says to understand, and refuses a request with
+	// another.
+	Critical []*etree.Element
 	// Received is the wsag:AgreementOffer as it came, for the record; nil in a client.
 	Received []byte
 }
@@ -313,6 +317,14 @@ type Lister interface {
 	// List gives the keys of the caller's agreements, the newest first, below the
 	// key before ("" from the newest), at most limit.
 	List(ctx context.Context, before string, limit int) ([]string, error)
+}
+
+// Extender is a Service that acts on extensions of the requests of Create, CreatePending and
+// Prepare which stand where they must be understood. One that is none understands no such
+// extension.
+type Extender interface {
+	// Understands reports whether the service acts on an element of that name.
+	Understands(extension xmldoc.Name) bool
 }
 
 // Acceptor is who is told how a pending agreement was decided (the

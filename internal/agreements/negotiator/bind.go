@@ -20,6 +20,9 @@ func (n *Negotiator) Bind(ctx context.Context, x *agreement.NegotiationExtension
 		return "", false, wrong("the NegotiationOfferContext of the request says that its offer is %s; send the one that you take as %s, or none", agreement.OfferRejected, agreement.Acceptable)
 	}
 	if x.ResponderEPR == nil {
+		if x.Critical {
+			return "", false, wrong("the extension is critical where it stands and has no ResponderNegotiationEPR, so that it relates to nothing; send the one of the negotiation, or put the extension into a NoncriticalExtension")
+		}
 		return "", false, nil // it relates to nothing
 	}
 	id, ok := agreement.NegotiationKeyOf(*x.ResponderEPR)

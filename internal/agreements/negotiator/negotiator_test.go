@@ -462,6 +462,10 @@ func TestHeld(t *testing.T) {
 				w.refused(err, agreement.WrongState, c.want)
 			}
 		}
+		_, handled, err = w.n.Bind(w.ctx, &agreement.NegotiationExtension{Critical: true}, &agreement.CreateRequest{Offer: a.Offer()})
+		if w.refused(err, agreement.WrongState, "relates to nothing"); handled {
+			w.Error("it was made of nothing")
+		}
 	})
 }
 

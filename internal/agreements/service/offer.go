@@ -269,6 +269,11 @@ func (s *Service) Prepare(ctx context.Context, req *agreement.CreateRequest, p a
 	if err != nil {
 		return "", err
 	}
+	for _, x := range req.Critical {
+		if agreement.IsNegotiationExtension(xmldoc.NameOf(x)) {
+			return "", agreement.Refuse(agreement.UnsupportedTerm, fmt.Sprintf("what was negotiated can't be prepared, to be confirmed later: leave Prepare out, or the %s", x.Tag))
+		}
+	}
 	// Asked again it is not judged again: what it holds itself would stand against it.
 	if r, err := s.e.Get(ctx, together.AgreementID(who.Name, p)); err == nil && r.Owner == who.Name && !r.Final() {
 		doc, err := s.e.Document(ctx, r.ID)
@@ -600,11 +605,20 @@ func (p *prepared) refusal(err error) error {
 	return r
 }
 
+// extVO is an extension that names the VO.
+const extVO = "VO"
+
+// Understands gives which extensions may be critical, beside p:Prepare.
+func (s *Service) Understands(n xmldoc.Name) bool {
+	return n == xmldoc.Name{Space: agreement.NSPortolan, Local: extVO} || s.bind != nil && agreement.IsNegotiationExtension(n)
+}
+
 // VO gives the VO that an offer is for; "" is none.
 func VO(req *agreement.CreateRequest) (string, error) { return voOf(req) }
 
 // voOf gives the VO that an offer is for: the one that its jobs name, or else, where it has none, the
-// one that a wsag:NoncriticalExtension names by a VO element of ours; "" is none.
+// one that an extension names by a VO element of ours; "" is none. Where the extension is critical, both
+// must be the same.
 func voOf(req *agreement.CreateRequest) (string, error) {
 	vo, job := "", false
 	say := func(name, term string) error {
@@ -637,11 +651,21 @@ func voOf(req *agreement.CreateRequest) (string, error) {
 		err = say(name, d.Name)
 		return err == nil
 	})
-	if err != nil || job {
+	if err != nil {
 		return vo, err
 	}
+	for _, x := range req.Critical {
+		if !xmldoc.Is(x, agreement.NSPortolan, extVO) {
+			continue
+		}
+		name := xmldoc.Collapse(xmldoc.Text(x))
+		if job && name != vo {
+			return "", fail.Errorf("service.offer", fail.Invalid, extVO, "the extension VO says %q, and another or the jobs of the offer %q; make them alike", name, vo)
+		}
+		vo, job = name, true
+	}
 	for _, x := range req.Noncritical {
-		if xmldoc.Is(x, agreement.NSPortolan, "VO") {
+		if !job && xmldoc.Is(x, agreement.NSPortolan, extVO) {
 			vo = xmldoc.Collapse(xmldoc.Text(x))
 		}
 	}
