@@ -145,10 +145,12 @@ func (t *ServiceProperties) TermName() string { return t.Name }
 
 // Variable is a wsag:Variable: a value of the agreement, with a name.
 type Variable struct {
-	Name     string // "" is none
-	Metric   string // the unit or type, a URI or QName; "" is none
-	Location string // an XPath into the agreement
-	Scope    map[string]string
+	Name   string // "" is none
+	Metric string // the unit or type, a URI or QName; "" is none
+	// MetricSpace is what the prefix of Metric was bound to; "" where it has none.
+	MetricSpace string
+	Location    string // an XPath into the agreement
+	Scope       map[string]string
 }
 
 // Obligation is who must keep a guarantee.

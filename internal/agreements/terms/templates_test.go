@@ -84,6 +84,13 @@ func TestTemplates(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", tpl.Name, err)
 			}
+			if p, ok := again.Term(termValues).(*agreement.ServiceProperties); ok {
+				for _, v := range p.Variables {
+					if v.MetricSpace != nsXS {
+						t.Fatalf("%s: the metric of %s is %s of %q", tpl.Name, v.Name, v.Metric, v.MetricSpace)
+					}
+				}
+			}
 			planned(t, again, m, book, s, nil)
 			if !strings.Contains(tpl.Name, "@") {
 				continue
