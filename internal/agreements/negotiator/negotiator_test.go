@@ -301,17 +301,18 @@ func TestFewer(t *testing.T) {
 		typ    agreement.ConstraintType
 		want   int64 // 0 is none
 	}{
-		"anything":            {nil, agreement.Required, 5},
-		"from 5":              {[]string{"minInclusive=5", "maxInclusive=8"}, agreement.Required, 5},
-		"from 6":              {[]string{"minInclusive=6"}, agreement.Required, 0},
-		"above 4":             {[]string{"minExclusive=4"}, agreement.Required, 5},
-		"below 5":             {[]string{"maxExclusive=5"}, agreement.Required, 4},
-		"up to 4.5":           {[]string{"maxInclusive=4.5"}, agreement.Required, 4},
-		"of some":             {[]string{"enumeration=2", "enumeration=4", "enumeration=8"}, agreement.Required, 4},
-		"of others":           {[]string{"enumeration=6", "enumeration=8"}, agreement.Required, 0},
-		"rather from 6":       {[]string{"minInclusive=6"}, agreement.Optional, 5},
-		"rather of others":    {[]string{"enumeration=6"}, agreement.Optional, 5},
-		"a pattern of digits": {[]string{"pattern=[24]"}, agreement.Required, 0}, // 1 is not let: nothing is found by halves
+		"anything":                      {nil, agreement.Required, 5},
+		"from 5":                        {[]string{"minInclusive=5", "maxInclusive=8"}, agreement.Required, 5},
+		"from 6":                        {[]string{"minInclusive=6"}, agreement.Required, 0},
+		"above 4":                       {[]string{"minExclusive=4"}, agreement.Required, 5},
+		"below 5":                       {[]string{"maxExclusive=5"}, agreement.Required, 4},
+		"up to 4.5":                     {[]string{"maxInclusive=4.5"}, agreement.Required, 4},
+		"of some":                       {[]string{"enumeration=2", "enumeration=4", "enumeration=8"}, agreement.Required, 4},
+		"of others as they are written": {[]string{"enumeration=2.0", "enumeration=4.0", "enumeration=8.0"}, agreement.Required, 4},
+		"of others":                     {[]string{"enumeration=6", "enumeration=8"}, agreement.Required, 0},
+		"rather from 6":                 {[]string{"minInclusive=6"}, agreement.Optional, 5},
+		"rather of others":              {[]string{"enumeration=6"}, agreement.Optional, 5},
+		"a pattern of digits":           {[]string{"pattern=[24]"}, agreement.Required, 0}, // 1 is not let: nothing is found by halves
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, negotiator.Options{}, func(w *world) {
