@@ -11,6 +11,7 @@ import (
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/engine"
 	"github.com/portolan-project/portolan/internal/agreements/terms"
+	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
@@ -142,4 +143,45 @@ func TestBranchesShareThePlans(t *testing.T) {
 			}
 		}
 	}, whole)
+}
+
+// An initiator takes one branch of a template's choice itself; the limits of the other are nothing to it.
+func TestABranchIsTaken(t *testing.T) {
+	const term = `<w:ServiceDescriptionTerm w:Name="%s" w:ServiceName="run">%s</w:ServiceDescriptionTerm>`
+	item := func(name string) string {
+		return fmt.Sprintf(`<w:Item w:Name="%[1]s"><w:Location>/w:AgreementOffer/w:Terms/w:All//w:ServiceDescriptionTerm[@w:Name='%[1]s']/*</w:Location><w:ItemConstraint><xs:maxInclusive value="2000-01-01T06:00:00Z"/></w:ItemConstraint></w:Item>`, name)
+	}
+	long := time.Date(2000, 1, 1, 5, 0, 0, 0, time.UTC) // where the time of the bubble begins
+	list, err := terms.Load(map[string][]byte{"nightly.xml": []byte(`<w:Template xmlns:w="` + agreement.NS + `" xmlns:xs="http://www.w3.org/2001/XMLSchema" w:TemplateId="1"><w:Name>nightly</w:Name>
+ <w:Context><w:ServiceProvider>AgreementResponder</w:ServiceProvider></w:Context>
+ <w:Terms><w:All>` + fmt.Sprintf(term, "job", job("sleep 60", time.Hour, 1)) + `<w:ExactlyOne>` + fmt.Sprintf(term, "end", finishBy(long)) + fmt.Sprintf(term, "begin", startBy(long)) + `</w:ExactlyOne></w:All></w:Terms>
+ <w:CreationConstraints>` + item("end") + item("begin") + `</w:CreationConstraints></w:Template>`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone(t, one(4), func(t *testing.T, g *gateway) {
+		now := time.Now()
+		of := func(names ...string) offering {
+			o := g.by("ada", "nightly")
+			var kept []agreement.Term
+			for _, n := range names {
+				kept = append(kept, o.Term(n))
+			}
+			o.Terms = &agreement.Compositor{Kind: agreement.All, Terms: kept}
+			o.Element = nil
+			return o
+		}
+		for names, kind := range map[[2]string]terms.Kind{{"job", "end"}: terms.FinishBy, {"job", "begin"}: terms.StartBy} {
+			key := g.must("ada", of(names[:]...))
+			if r := g.record(key); !strings.Contains(string(r.Plan.Detail), string(kind)) {
+				t.Errorf("%v: %s", names, r.Plan.Detail)
+			}
+		}
+		_, err := g.offer("ada", of("job", "begin").say("begin", startBy(now.Add(8*time.Hour))))
+		refusal(t, err, agreement.NotCompliant)
+		_, err = g.offer("ada", of("job"))
+		refusal(t, err, agreement.NotCompliant)
+		_, err = g.offer("ada", of("job", "begin").say("begin", finishBy(now.Add(8*time.Hour)))) // a limit is one of what stands there
+		refusal(t, err, agreement.NotCompliant)
+	}, whole, func(_ *broker.Config, o *Options) { o.Own = list })
 }
