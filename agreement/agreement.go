@@ -145,10 +145,12 @@ func (t *ServiceProperties) TermName() string { return t.Name }
 
 // Variable is a wsag:Variable: a value of the agreement, with a name.
 type Variable struct {
-	Name     string // "" is none
-	Metric   string // the unit or type, a URI or QName; "" is none
-	Location string // an XPath into the agreement
-	Scope    map[string]string
+	Name   string // "" is none
+	Metric string // the unit or type, a URI or QName; "" is none
+	// MetricSpace is what the prefix of Metric was bound to; "" where it has none.
+	MetricSpace string
+	Location    string // an XPath into the agreement
+	Scope       map[string]string
 }
 
 // Obligation is who must keep a guarantee.
@@ -285,6 +287,10 @@ type CreateRequest struct {
 	AcceptanceEPR *soap.EPR
 	// Noncritical are the children of the wsag:NoncriticalExtension elements.
 	Noncritical []*etree.Element
+	// Critical are the elements beside those, which must be understood. A server passes on
+	// those that the Service, as an Extender, says to understand, and refuses a request with
+	// another.
+	Critical []*etree.Element
 	// Received is the wsag:AgreementOffer as it came, for the record; nil in a client.
 	Received []byte
 }
@@ -313,6 +319,14 @@ type Lister interface {
 	// List gives the keys of the caller's agreements, the newest first, below the
 	// key before ("" from the newest), at most limit.
 	List(ctx context.Context, before string, limit int) ([]string, error)
+}
+
+// Extender is a Service that acts on extensions of the requests of Create, CreatePending and
+// Prepare which stand where they must be understood. One that is none understands no such
+// extension.
+type Extender interface {
+	// Understands reports whether the service acts on an element of that name.
+	Understands(extension xmldoc.Name) bool
 }
 
 // Acceptor is who is told how a pending agreement was decided (the

@@ -74,8 +74,9 @@ func (c *Checker) check(offer *etree.Element) ([]Broken, *coverage) {
 	tree := xpath.Build(offer)
 	opt := xpath.Options{RootNames: roots, Steps: checkSteps / max(8, len(c.items)+len(c.free))}
 	var broken []Broken
+	taken := c.branches.choice(offer)
 	for i := range c.items {
-		found, nodes := c.items[i].check(i, tree, opt)
+		found, nodes := c.items[i].check(i, tree, taken, opt)
 		covered.add(nodes)
 		broken = append(broken, found...)
 	}
@@ -94,7 +95,7 @@ func (c *Checker) check(offer *etree.Element) ([]Broken, *coverage) {
 }
 
 // check gives how an offer breaks the Item of that number, and what it locates.
-func (x *checkedItem) check(i int, tree *xpath.Tree, opt xpath.Options) (broken []Broken, nodes []xpath.Node) {
+func (x *checkedItem) check(i int, tree *xpath.Tree, taken *choice, opt xpath.Options) (broken []Broken, nodes []xpath.Node) {
 	b := Broken{Item: strings.Trim(itemName(x.Name, i), `"`), Location: x.Location, Allowed: x.typ.Allowed()}
 	about := "the item " + itemName(x.Name, i)
 	nodes, err := x.location.SelectIn(tree, opt)
@@ -102,8 +103,11 @@ func (x *checkedItem) check(i int, tree *xpath.Tree, opt xpath.Options) (broken 
 		b.Sentence = fmt.Sprintf("%s: %s", about, fail.Sentence(err))
 		return []Broken{b}, nil
 	}
-	if len(nodes) == 0 && (x.there || x.typ.Required()) {
+	if needed, stranger := x.needed(taken); len(nodes) == 0 && needed {
 		b.Sentence = fmt.Sprintf("%s: nothing is at %s, where there must be %s", about, xmldoc.Collapse(x.Location), b.Allowed)
+		if stranger != "" {
+			b.Sentence += fmt.Sprintf("; the term %s, which the template does not have so, can't stand for it", quoted(stranger))
+		}
 		broken = append(broken, b)
 	}
 	for _, n := range nodes {

@@ -31,6 +31,7 @@ var roots = []xmldoc.Name{
 type Checker struct {
 	template *etree.Element // without its creation constraints
 	tree     *xpath.Tree    // of template
+	branches *branches      // of template
 	items    []checkedItem
 	free     []assertion
 }
@@ -40,8 +41,9 @@ type checkedItem struct {
 	location *xpath.Expr
 	typ      *xsd.Type
 	// there is whether the template itself has something at the location, so that an
-	// offer must have it too.
-	there bool
+	// offer must have it too; optional what it has there in branches of its choices only.
+	there    bool
+	optional []optional
 }
 
 // assertion is a free constraint in our language: a boolean XPath expression over the
@@ -67,7 +69,7 @@ func (t *Template) Compile() (*Checker, error) {
 	if c := xmldoc.Child(e, NS, "CreationConstraints"); c != nil {
 		e.RemoveChild(c)
 	}
-	c := &Checker{template: e, tree: xpath.Build(e)}
+	c := &Checker{template: e, tree: xpath.Build(e), branches: branchesOf(e)}
 	if n := len(t.Constraints.Items); n > MaxItems {
 		return nil, fail.Errorf("agreement.Compile", fail.Unsupported, t.Name, "the template has %d Items: at most %d are taken", n, MaxItems)
 	}
@@ -127,7 +129,7 @@ func (c *Checker) item(i Item, opt xpath.Options) (checkedItem, error) {
 	if err != nil {
 		return x, err
 	}
-	x.there = len(nodes) > 0
+	x.there, x.optional = c.branches.optional(nodes)
 	return x, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/beevik/etree"
 
 	"github.com/portolan-project/portolan/internal/fail"
+	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
@@ -275,6 +276,7 @@ func (r *reader) allAttributes(e *etree.Element, typ string, others bool, names 
 		case err != nil:
 			r.refuse(e, "the attribute %s: %v", quoted(a.Key), err)
 		case n.Space == nsXSI && (n.Local == "schemaLocation" || n.Local == "noNamespaceSchemaLocation"):
+		case r.carried(e, n):
 		case n.Space == nsXSI && n.Local == "type":
 			want := xmldoc.Name{Space: NS, Local: typ}
 			if t, ok := strings.CutPrefix(typ, "xs:"); ok {
@@ -306,6 +308,18 @@ func (r *reader) allAttributes(e *etree.Element, typ string, others bool, names 
 		}
 	}
 	return found, list
+}
+
+// carried reports whether an attribute of e is one that the child of a Body may have
+// whatever it is: of the message, and judged when that came (SOAP 1.1 §4.1.1, 1.2 part 1
+// §5.1.1, WS-Security §4.2).
+func (r *reader) carried(e *etree.Element, n xmldoc.Name) bool {
+	p := e.Parent()
+	if p == nil || p.Tag != "Body" {
+		return false
+	}
+	s := r.doc.Name(p).Space
+	return (s == soap.NS11 || s == soap.NS12) && (n == xmldoc.Name{Space: s, Local: "encodingStyle"} || n == xmldoc.Name{Space: soap.NSWSU, Local: "Id"})
 }
 
 // spelled writes the name of an attribute as attributes has it with its prefix.

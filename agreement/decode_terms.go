@@ -182,13 +182,27 @@ func (r *reader) serviceProperties(e *etree.Element) *ServiceProperties {
 		}
 		attrs := r.attributes(v, "VariableType", "Name", "Metric")
 		inner := r.children(v)
-		x := Variable{Name: attrs["Name"], Metric: attrs["Metric"]}
+		x := Variable{Name: attrs["Name"], Metric: attrs["Metric"], MetricSpace: r.metricSpace(v, attrs["Metric"])}
 		x.Location, x.Scope = r.location(inner.need("Location"))
 		inner.end()
 		p.Variables = append(p.Variables, x)
 	}
 	c.end()
 	return p
+}
+
+// metricSpace gives what the prefix of a metric is bound to at e; "" where it is no QName
+// with a prefix that is declared.
+func (r *reader) metricSpace(e *etree.Element, metric string) string {
+	n, err := xmldoc.ResolveQName(e, metric)
+	if err != nil || !strings.Contains(metric, ":") || n.Space == xmldoc.NSXML || n.Space == xmldoc.NSXMLNS {
+		return ""
+	}
+	if r.inherited += len(n.Space); r.inherited > maxInherited {
+		r.refuse(e, "uses namespaces that are too long")
+		return ""
+	}
+	return strings.Clone(n.Space)
 }
 
 // location reads an XPath and the namespaces of the prefixes that stand in it.

@@ -81,7 +81,7 @@ func TestEverythingIsRead(t *testing.T) {
 	if *g.Values.Importance != 7 || g.Values.Penalties[0].Interval != "PT1H" || g.Values.Rewards[0].Count != 3 || g.Values.Preferences[1] != (agreement.Preference{Term: "c", Utility: 10}) {
 		t.Errorf("the values are %+v", g.Values)
 	}
-	if s := tpl.Services(); len(s) != 2 || s[0].Name != "s" || len(s[0].Descriptions) != 1 || len(s[0].References) != 1 || len(s[0].Properties) != 1 || len(s[0].Guarantees) != 2 || len(s[1].Guarantees) != 1 {
+	if s := tpl.Services(); len(s) != 2 || s[0].Name != "s" || len(s[0].Descriptions) != 1 || len(s[0].References) != 1 || len(s[0].Properties) != 1 || len(s[0].Guarantees) != 2 || len(s[1].Guarantees) != 2 {
 		t.Errorf("the services are %+v", s)
 	}
 	if !same(tpl.Element, read(t, full).Root()) {

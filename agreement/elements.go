@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/beevik/etree"
@@ -139,10 +140,7 @@ func (x *Compositor) encode(parent *etree.Element) {
 		case *ServiceProperties:
 			set := service(e, "ServiceProperties", t.Name, t.ServiceName).CreateElement("wsag:VariableSet")
 			for i := range t.Variables {
-				v := set.CreateElement("wsag:Variable")
-				attrIf(v, "wsag:Name", t.Variables[i].Name)
-				attrIf(v, "wsag:Metric", t.Variables[i].Metric)
-				encodeLocation(v, t.Variables[i].Location, t.Variables[i].Scope)
+				t.Variables[i].encode(set)
 			}
 		case *Guarantee:
 			t.encode(e)
@@ -157,15 +155,38 @@ func service(parent *etree.Element, local, name, service string) *etree.Element 
 	return e
 }
 
-// encodeLocation declares the prefixes of an XPath on its element; they may be
-// bound to anything, so the element takes one that is free.
-func encodeLocation(parent *etree.Element, location string, scope map[string]string) {
+// encode declares the prefix of the metric, which may be bound to anything; the element
+// takes another then.
+func (x *Variable) encode(parent *etree.Element) {
+	metric, _, _ := strings.Cut(strings.TrimSpace(x.Metric), ":")
 	prefix := "wsag"
+	if x.MetricSpace != "" && x.MetricSpace != NS && metric == prefix {
+		prefix = "w1"
+		for i := 2; strings.Contains(x.Location, prefix+":"); i++ {
+			prefix = "w" + strconv.Itoa(i)
+		}
+	}
+	v := parent.CreateElement(prefix + ":Variable")
+	if prefix != "wsag" {
+		v.CreateAttr("xmlns:"+prefix, NS)
+	}
+	if x.MetricSpace != "" && metric != "" && (metric != "wsag" || x.MetricSpace != NS) {
+		v.CreateAttr("xmlns:"+metric, x.MetricSpace)
+	}
+	attrIf(v, prefix+":Name", x.Name)
+	attrIf(v, prefix+":Metric", x.Metric)
+	encodeLocation(v, prefix, x.Location, x.Scope)
+}
+
+// encodeLocation declares the prefixes of an XPath on its element; they may be
+// bound to anything, so the element takes one that is free, if that of its parent is not.
+func encodeLocation(parent *etree.Element, inherited, location string, scope map[string]string) {
+	prefix := inherited
 	for i := 1; scope[prefix] != "" && scope[prefix] != NS; i++ {
 		prefix = "w" + strconv.Itoa(i)
 	}
 	e := parent.CreateElement(prefix + ":Location")
-	if prefix != "wsag" && scope[prefix] == "" {
+	if prefix != inherited && scope[prefix] == "" {
 		e.CreateAttr("xmlns:"+prefix, NS)
 	}
 	for _, p := range slices.Sorted(maps.Keys(scope)) {
@@ -235,7 +256,7 @@ func (c *Constraints) encode(e *etree.Element) {
 
 func (i *Item) encode(x *etree.Element) {
 	attrIf(x, "wsag:Name", i.Name)
-	encodeLocation(x, i.Location, i.Scope)
+	encodeLocation(x, "wsag", i.Location, i.Scope)
 	own(x, "ItemConstraint", i.Constraint, true)
 	foreign(x, i.Extensions...)
 }

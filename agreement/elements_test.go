@@ -246,3 +246,61 @@ func TestSamples(t *testing.T) {
 		t.Errorf("%v", count)
 	}
 }
+
+// TestMetricsKeepTheirPrefix: the QName of a metric means what it meant when it was read, whatever
+// its prefix is bound to, there and where the location is.
+func TestMetricsKeepTheirPrefix(t *testing.T) {
+	for name, c := range map[string]struct{ on, metric, location, space string }{
+		"none":                 {},
+		"a URI":                {metric: "http://metrics.example/length"},
+		"a URN":                {metric: "urn:metrics:length"},
+		"a word":               {metric: "seconds"},
+		"declared above":       {metric: "xs:dateTime", space: "http://www.w3.org/2001/XMLSchema"},
+		"declared there":       {on: `xmlns:m="urn:m"`, metric: "m:length", space: "urn:m"},
+		"declared otherwise":   {on: `xmlns:m="urn:m"`, metric: "m:length", location: `xmlns:m="urn:other"`, space: "urn:m"},
+		"of the location only": {metric: "m:length", location: `xmlns:m="urn:m"`},
+		"as ours":              {metric: "wsag:Name", space: agreement.NS},
+		"as ours, bound anew":  {on: `xmlns:o="` + agreement.NS + `" xmlns:wsag="urn:m"`, metric: "wsag:length", space: "urn:m"},
+		"the first other":      {on: `xmlns:o="` + agreement.NS + `" xmlns:wsag="urn:m" xmlns:w1="urn:w1"`, metric: "wsag:length", location: `xmlns:w2="urn:w2"`, space: "urn:m"},
+		"of XML":               {metric: "xml:lang"},
+		"of declarations":      {metric: "xmlns:x"},
+	} {
+		o := "wsag"
+		if strings.Contains(c.on, "xmlns:o=") {
+			o = "o"
+		}
+		v := fmt.Sprintf(`<%[1]s:Variable %[2]s %[1]s:Name="v" %[1]s:Metric="%[3]s"><%[1]s:Location %[4]s>//xs:a/m:b/wsag:c/w1:d/w2:e</%[1]s:Location></%[1]s:Variable>`, o, c.on, c.metric, c.location)
+		if c.metric == "" {
+			v = strings.Replace(v, o+`:Metric=""`, "", 1)
+		}
+		doc := `<wsag:AgreementOffer xmlns:wsag="` + agreement.NS + `" xmlns:xs="http://www.w3.org/2001/XMLSchema"><wsag:Context><wsag:ServiceProvider>AgreementResponder</wsag:ServiceProvider></wsag:Context><wsag:Terms><wsag:All>` + sdt(1) +
+			`<wsag:ServiceProperties wsag:Name="p" wsag:ServiceName="s"><wsag:VariableSet>` + v + `</wsag:VariableSet></wsag:ServiceProperties></wsag:All></wsag:Terms></wsag:AgreementOffer>`
+		offer, err := agreement.ParseOffer([]byte(doc))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		thereAndBack(t, offer, agreement.DecodeOffer)
+		// On the wire, not in our reading of it.
+		find := func(e *etree.Element) *etree.Element {
+			for _, x := range e.FindElements("//VariableSet/*") {
+				return x
+			}
+			return nil
+		}
+		before, after := find(read(t, doc).Root()), find(read(t, string(xmldoc.Marshal(offer.Encode()))).Root())
+		if !same(before, after) {
+			t.Errorf("%s: it has become %s", name, xmldoc.Marshal(after))
+		}
+		n, err := xmldoc.ResolveQName(after, c.metric)
+		if c.space != "" && (err != nil || n.Space != c.space) {
+			t.Errorf("%s: the metric is %v, %v in %s", name, n, err, xmldoc.Marshal(xmldoc.Detach(after)))
+		}
+		for _, prefix := range []string{"xs", "m", "wsag", "w1", "w2"} {
+			was, err := xmldoc.ResolveQName(before.ChildElements()[0], prefix+":x")
+			is, also := xmldoc.ResolveQName(after.ChildElements()[0], prefix+":x")
+			if err == nil && (also != nil || was != is) {
+				t.Errorf("%s: %s is %v at the location and was %v", name, prefix, is, was)
+			}
+		}
+	}
+}

@@ -149,14 +149,23 @@ type NegotiationExtension struct {
 	// OfferContext has the OfferId of the counter offer that is taken as CounterOfferTo.
 	OfferContext OfferContext
 	Extension    *etree.Element // nil is none
+	// Critical: it stood where it must be understood, so that the request is refused if the
+	// agreement is not made of what was negotiated.
+	Critical bool
+}
+
+// IsNegotiationExtension reports whether an element of that name relates a CreateRequest to
+// a negotiation.
+func IsNegotiationExtension(n xmldoc.Name) bool {
+	return n.Space == NSNegotiation && (n.Local == negotiationExtension || n.Local == renegotiationExtension)
 }
 
 // Negotiated gives the extension that relates the request to a negotiation; nil is none.
 // More than one, or one that is not as the schema has it, is a fail.Invalid.
 func (req *CreateRequest) Negotiated() (*NegotiationExtension, error) {
 	var found *NegotiationExtension
-	for _, e := range req.Noncritical {
-		if n := xmldoc.NameOf(e); n.Space != NSNegotiation || n.Local != negotiationExtension && n.Local != renegotiationExtension {
+	for i, e := range slices.Concat(req.Noncritical, req.Critical) {
+		if !IsNegotiationExtension(xmldoc.NameOf(e)) {
 			continue
 		}
 		if found != nil {
@@ -166,6 +175,7 @@ func (req *CreateRequest) Negotiated() (*NegotiationExtension, error) {
 		if err != nil {
 			return nil, err
 		}
+		x.Critical = i >= len(req.Noncritical)
 		found = x
 	}
 	return found, nil

@@ -63,11 +63,12 @@ func (n *Negotiable) Check(o *Offer) []Broken { return n.required.CheckStrictly(
 // Lost weighs the Optional constraints that an offer breaks: for each one more than its
 // Importance, and never less than one.
 func (n *Negotiable) Lost(o *Offer) int64 {
-	tree := xpath.Build(element(o))
+	e := element(o)
+	tree, taken := xpath.Build(e), n.optional.branches.choice(e)
 	opt := stepsFor(len(n.importance))
 	lost := int64(0)
 	for i := range n.optional.items {
-		if broken, _ := n.optional.items[i].check(i, tree, opt); len(broken) > 0 {
+		if broken, _ := n.optional.items[i].check(i, tree, taken, opt); len(broken) > 0 {
 			lost += 1 + min(max(n.importance[i], 0), 1<<40)
 		}
 	}

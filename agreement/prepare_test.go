@@ -10,6 +10,7 @@ import (
 	"github.com/portolan-project/portolan/agreement/agreementtest"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
 // pending makes the request of CreatePendingAgreement.
@@ -33,6 +34,64 @@ func TestPrepareIsCritical(t *testing.T) {
 	}
 	if err := c.Confirm(t.Context(), "00000001"); !fail.Is(err, fail.Invalid) || !strings.Contains(fail.Sentence(err), "no operation here answers") {
 		t.Errorf("confirmed: %v", err)
+	}
+}
+
+// extended understands the extensions of urn:x.
+type extended struct{ *agreementtest.Service }
+
+func (extended) Understands(n xmldoc.Name) bool { return n.Space == "urn:x" }
+
+// TestCriticalExtensions: those that the service understands reach it, in any order with
+// p:Prepare; with any other the request is refused, and nothing reaches it.
+func TestCriticalExtensions(t *testing.T) {
+	const known, other = `<x:e xmlns:x="urn:x">1</x:e>`, `<y:e xmlns:y="urn:y"/>`
+	const beside = `<wsag:NoncriticalExtension><x:e xmlns:x="urn:x">2</x:e></wsag:NoncriticalExtension>`
+	prepared := prepare("<p:Key>k</p:Key><p:Until>2100-01-01T00:00:00Z</p:Until>")
+	for name, c := range map[string]struct {
+		body, refused string
+		reach         int
+	}{
+		"one":                  {create(offer() + known), "", 1},
+		"two":                  {create(offer() + beside + known + known), "", 2},
+		"of one that waits":    {pending(offer() + known), "", 1},
+		"before it is held":    {pending(offer() + known + prepared), "", 1},
+		"after it is held":     {pending(offer() + prepared + known), "", 1},
+		"around":               {pending(offer() + known + prepared + known), "", 2},
+		"another":              {create(offer() + other), "is critical where it stands", 0},
+		"another behind":       {create(offer() + known + other), "is critical where it stands", 0},
+		"another after it":     {pending(offer() + prepared + known + other), "is critical where it stands", 0},
+		"held at once":         {create(offer() + known + prepared), "is critical where it stands", 0},
+		"before the others":    {create(offer() + known + beside), "wrong order", 0},
+		"too many":             {create(offer() + strings.Repeat(known, 101)), "more than the 100", 0},
+		"as many as there may": {create(offer() + strings.Repeat(known, 100)), "", 100},
+	} {
+		svc := &agreementtest.Service{}
+		h := agreement.NewServer(extended{svc}, agreement.ServerOptions{Verifier: soap.DevVerifier{}})
+		p := post(t, h, "", c.body)
+		s := string(p.Raw(p.Root()))
+		got := svc.Requests()
+		switch {
+		case c.refused != "":
+			if !strings.Contains(s, c.refused) || len(got) != 0 {
+				t.Errorf("%s: %d came; %s", name, len(got), s)
+			}
+		case len(got) != 1 || len(got[0].Critical) != c.reach || got[0].Critical[0].Text() != "1":
+			t.Errorf("%s: %+v; %s", name, got, s)
+		case strings.Contains(c.body, beside) && len(got[0].Noncritical) != 1:
+			t.Errorf("%s: beside them stand %v", name, got[0].Noncritical)
+		default: // and a client sends them again
+			c, w := onTheWire(extended{svc}, soap.V12)
+			if _, err := c.Create(t.Context(), &got[0]); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if v := verdicts(t, string(rawPayload(t, w.requests[0]))); v[0] != "" {
+				t.Errorf("%s: %s", name, v[0])
+			}
+			if again := svc.Requests(); len(again[len(again)-1].Critical) != len(got[0].Critical) {
+				t.Errorf("%s: %+v", name, again)
+			}
+		}
 	}
 }
 

@@ -47,6 +47,7 @@ func encodeCreate(op string, req *CreateRequest) *etree.Element {
 	epr("InitiatorAgreementEPR", req.InitiatorEPR)
 	e.AddChild(req.Offer.Encode())
 	noncritical(e, req.Noncritical)
+	foreign(e, req.Critical...)
 	return e
 }
 
@@ -61,8 +62,9 @@ func noncriticalAs(e *etree.Element, prefix string, list []*etree.Element) {
 }
 
 // create reads the request of CreateAgreement or CreatePendingAgreement. prepares says that
-// p:Prepare is known; nil is none.
-func (r *reader) create(e *etree.Element, op string, prepares bool) (*CreateRequest, *Preparation, error) {
+// p:Prepare is known, whose content is nil where there is none, and understands which other
+// critical extensions are.
+func (r *reader) create(e *etree.Element, op string, prepares bool, understands func(xmldoc.Name) bool) (*CreateRequest, *Preparation, error) {
 	req := new(CreateRequest)
 	r.attributes(e, op+"Type")
 	c := r.children(e)
@@ -80,8 +82,21 @@ func (r *reader) create(e *etree.Element, op string, prepares bool) (*CreateRequ
 	}
 	req.Noncritical = r.noncritical(c)
 	var p *Preparation
-	if prepares && op == opCreatePending {
-		p = r.prepare(c)
+	for len(c.left) > 0 && r.err == nil {
+		if prepares && op == opCreatePending && p == nil {
+			if p = r.prepare(c); p != nil {
+				continue
+			}
+		}
+		x := c.left[0]
+		if n := r.doc.Name(x); n.Space == NS || n.Space == "" || !understands(n) {
+			break
+		}
+		if len(req.Critical) == maxList {
+			r.refuse(x, "is more than the %d extensions that are taken", maxList)
+		}
+		req.Critical = append(req.Critical, r.keep(x))
+		c.left = c.left[1:]
 	}
 	if err := r.critical(c); err != nil {
 		return nil, nil, err
@@ -127,7 +142,7 @@ func (r *reader) noncritical(c *children) []*etree.Element {
 }
 
 // critical refuses what is left: an extension beside the noncritical ones is one
-// that must be understood, and none is known here.
+// that must be understood, and is not.
 func (r *reader) critical(c *children) error {
 	if r.err != nil {
 		return r.err

@@ -219,7 +219,7 @@ func (s *server) createPending(ctx context.Context, m *soap.Verified, out *etree
 }
 
 func (s *server) created(ctx context.Context, m *soap.Verified, op string, create func(context.Context, *CreateRequest) (string, error), out *etree.Element) error {
-	req, p, err := newReader(m.Document).create(m.Payload, op, s.preparer != nil)
+	req, p, err := newReader(m.Document).create(m.Payload, op, s.preparer != nil, s.understands)
 	if err != nil {
 		return err
 	}
@@ -233,6 +233,12 @@ func (s *server) created(ctx context.Context, m *soap.Verified, op string, creat
 	epr := NewEPR(s.address(m), key)
 	out.AddChild(epr.Element("wsag", xmldoc.Name{Space: NS, Local: "CreatedAgreementEPR"}))
 	return nil
+}
+
+// understands reports whether a critical extension is one that the service acts on.
+func (s *server) understands(n xmldoc.Name) bool {
+	x, ok := s.svc.(Extender)
+	return ok && x.Understands(n)
 }
 
 func (s *server) terminate(ctx context.Context, m *soap.Verified, _ *etree.Element) error {

@@ -39,9 +39,15 @@ func keyHeader(keys ...string) string {
 // post sends a header and a body of bytes and gives the answer's Body's child.
 func post(t testing.TB, h http.Handler, header, body string) *xmldoc.Document {
 	t.Helper()
-	msg := `<e:Envelope xmlns:e="` + soap.NS11 + `"><e:Header>` + header + `</e:Header><e:Body>` + body + `</e:Body></e:Envelope>`
+	return postIn(t, h, soap.NS11, header, body)
+}
+
+// postIn is post in the version of SOAP that has the namespace ns.
+func postIn(t testing.TB, h http.Handler, ns, header, body string) *xmldoc.Document {
+	t.Helper()
+	msg := `<e:Envelope xmlns:e="` + ns + `"><e:Header>` + header + `</e:Header><e:Body>` + body + `</e:Body></e:Envelope>`
 	r := httptest.NewRequest(http.MethodPost, address, strings.NewReader(msg))
-	r.Header.Set("Content-Type", "text/xml")
+	r.Header.Set("Content-Type", map[string]string{soap.NS11: "text/xml", soap.NS12: "application/soap+xml"}[ns])
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, r)
 	return payload(t, rec.Body.Bytes())
@@ -132,6 +138,48 @@ func TestRequestsAreRefused(t *testing.T) {
 	p, err := svc.Agreement(soap.WithPrincipal(t.Context(), soap.Principal{Name: "anonymous"}), "00000001")
 	if err != nil || p.State != agreement.Observed {
 		t.Errorf("the one agreement is %v, %v", p, err)
+	}
+}
+
+// TestAttributesOfTheMessage: what SOAP and WS-Security put on the child of the Body is none
+// of the request's own; below it, or of another name, it is as unknown as ever.
+func TestAttributesOfTheMessage(t *testing.T) {
+	h := agreement.NewServer(&agreementtest.Service{}, agreement.ServerOptions{Verifier: soap.DevVerifier{}})
+	const id = ` xmlns:u="` + soap.NSWSU + `" u:Id="r1"`
+	requests := map[string]string{
+		"CreateAgreementResponse":             create(offer()),
+		"CreatePendingAgreementResponse":      pending(offer()),
+		"TerminateResponse":                   `<wsag:TerminateInput ` + wsagNS + `/>`,
+		"GetResourcePropertyResponse":         `<rp:GetResourceProperty ` + rpNS + ` ` + wsagNS + `>wsag:AgreementState</rp:GetResourceProperty>`,
+		"GetResourcePropertyDocumentResponse": `<rp:GetResourcePropertyDocument ` + rpNS + `/>`,
+		"GetMultipleResourcePropertiesResponse": `<rp:GetMultipleResourceProperties ` + rpNS + ` ` + wsagNS + `>` +
+			`<rp:ResourceProperty>wsag:AgreementState</rp:ResourceProperty></rp:GetMultipleResourceProperties>`,
+	}
+	post(t, h, "", create(offer()))
+	for ns, style := range map[string]string{soap.NS11: "", soap.NS12: soap.NS12 + "/encoding/none"} {
+		with := ` xmlns:s="` + ns + `" s:encodingStyle="` + style + `"` + id
+		for answer, body := range requests {
+			header := ""
+			if strings.HasPrefix(answer, "Get") || answer == "TerminateResponse" {
+				header = keyHeader("00000001")
+			}
+			at := strings.IndexByte(body, ' ')
+			p := postIn(t, h, ns, header, body[:at]+with+body[at:])
+			if p.Root().Tag != answer {
+				t.Errorf("%s in %s: %s", answer, ns, p.Raw(p.Root()))
+			}
+		}
+		for name, body := range map[string]string{
+			"on the offer":       create(strings.Replace(offer(), "<wsag:AgreementOffer", "<wsag:AgreementOffer"+id, 1)),
+			"of another":         strings.Replace(create(offer()), " ", ` xmlns:o="urn:o" o:Id="r1" `, 1),
+			"of another version": strings.Replace(create(offer()), " ", ` xmlns:o="`+map[string]string{soap.NS11: soap.NS12, soap.NS12: soap.NS11}[ns]+`" o:encodingStyle="" `, 1),
+			"unqualified":        strings.Replace(create(offer()), " ", ` Id="r1" `, 1),
+		} {
+			p := postIn(t, h, ns, "", body)
+			if s := string(p.Raw(p.Root())); !strings.Contains(s, "does not belong here") {
+				t.Errorf("%s in %s: %s", name, ns, s)
+			}
+		}
 	}
 }
 

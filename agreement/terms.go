@@ -43,7 +43,7 @@ type ServiceTerms struct {
 	References   []*ServiceReference
 	Properties   []*ServiceProperties
 	// Guarantees are those whose scopes name the service, and those without any
-	// scope: they are about all.
+	// scope or with one that names no service: they are about all.
 	Guarantees []*Guarantee
 }
 
@@ -81,7 +81,7 @@ func (a *Agreement) Services() []ServiceTerms {
 			}
 		case *Guarantee:
 			for i := range list {
-				if len(t.Scopes) == 0 || slices.ContainsFunc(t.Scopes, func(s Scope) bool { return s.ServiceName == list[i].Name }) {
+				if len(t.Scopes) == 0 || slices.ContainsFunc(t.Scopes, func(s Scope) bool { return s.ServiceName == "" || s.ServiceName == list[i].Name }) {
 					list[i].Guarantees = append(list[i].Guarantees, t)
 				}
 			}

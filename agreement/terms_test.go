@@ -186,3 +186,27 @@ func TestWalk(t *testing.T) {
 	}
 	(&Agreement{}).Terms.Walk(func(Term) bool { t.Error("nothing"); return true })
 }
+
+// TestServicesHaveTheirGuarantees: a scope that names no service is about all of them.
+func TestServicesHaveTheirGuarantees(t *testing.T) {
+	of := func(names ...string) *Guarantee {
+		g := &Guarantee{Name: strings.Join(names, "+")}
+		for _, n := range names {
+			g.Scopes = append(g.Scopes, Scope{ServiceName: n})
+		}
+		return g
+	}
+	a := Agreement{Terms: &Compositor{All, []Term{
+		&ServiceDescription{Name: "x", ServiceName: "a"}, &ServiceDescription{Name: "y", ServiceName: "b"},
+		of(), of("a"), of("b", ""), of("c"),
+	}}}
+	var got []string
+	for _, s := range a.Services() {
+		for _, g := range s.Guarantees {
+			got = append(got, s.Name+":"+g.Name)
+		}
+	}
+	if want := []string{"a:", "a:a", "a:b+", "b:", "b:b+"}; !slices.Equal(got, want) {
+		t.Errorf("%q, not %q", got, want)
+	}
+}

@@ -5,7 +5,8 @@
 // Simple types are the built-in ones but for NOTATION and ENTITY, restrictions,
 // lists and unions of them, with all twelve facets. Facets that stand without a
 // type take one from their bounds: numbers, dates or durations; without bounds the
-// value is text, its white space collapsed. Patterns are translated to RE2, so that
+// value is text, its white space collapsed, and an enumeration of numbers or times lets
+// these however they are written. Patterns are translated to RE2, so that
 // matching takes time linear in the value; what RE2 cannot do is refused by name.
 //
 // Particles are xs:sequence, xs:choice and xs:all of xs:element and xs:any. No other

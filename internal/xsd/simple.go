@@ -20,6 +20,9 @@ type simple struct {
 	members []*simple // of a union
 	space   space
 	facets  []facets
+	// untyped: it is text because nobody said what it is. What an enumeration lets may be a
+	// number or a time then, which has many forms.
+	untyped bool
 }
 
 // facets are those of one restriction.
@@ -235,7 +238,7 @@ func inferred(children []*etree.Element) (*simple, error) {
 	}
 	if len(bounds) == 0 || name == "decimal" {
 		b := builtins[name]
-		return &simple{atom: b, space: b.space}, nil
+		return &simple{atom: b, space: b.space, untyped: name == "token"}, nil
 	}
 	for _, kind := range []string{"number", "dateTime", "date", "time", "duration", "gYear", "gYearMonth", "gMonth", "gMonthDay", "gDay"} {
 		b := builtins[kind]
@@ -383,7 +386,7 @@ func (s *simple) holds(f *facets, v any, literal string) bool {
 	if len(f.patterns) > 0 && !slices.ContainsFunc(f.patterns, func(re *regexp.Regexp) bool { return re.MatchString(literal) }) {
 		return false
 	}
-	if len(f.values) > 0 && !slices.ContainsFunc(f.values, func(o any) bool { return equal(o, v) }) {
+	if len(f.values) > 0 && !slices.ContainsFunc(f.values, func(o any) bool { return equal(o, v) || s.untyped && tantamount(o, v) }) {
 		return false
 	}
 	for _, b := range f.bounds {
@@ -417,6 +420,22 @@ func (s *simple) holds(f *facets, v any, literal string) bool {
 		}
 	}
 	return true
+}
+
+// tantamount reports whether two texts are the same number, or the same moment.
+func tantamount(a, b any) bool {
+	x, ok := a.(string)
+	y, also := b.(string)
+	if !ok || !also || len(x) > maxLiteral || len(y) > maxLiteral {
+		return false
+	}
+	for _, t := range [...]*builtin{number, builtins["dateTime"]} {
+		if v, ok := t.parse(x, nil); ok {
+			w, ok := t.parse(y, nil)
+			return ok && equal(v, w)
+		}
+	}
+	return false
 }
 
 // length counts as XML Schema part 2 §4.3.1 has it; QNames are not counted.

@@ -85,7 +85,11 @@ func Compile(g *agreement.Guarantee, vars Variables) (*Guarantee, error) {
 		return nil, refuse(g, fail.Invalid, "obliges %.100q, who is neither ServiceProvider nor ServiceConsumer", string(g.Obligated))
 	}
 	for _, s := range g.Scopes {
-		if s.ServiceName != "" && !slices.Contains(out.Services, s.ServiceName) {
+		if s.ServiceName == "" { // all of them, whatever others are named beside it
+			out.Services = nil
+			break
+		}
+		if !slices.Contains(out.Services, s.ServiceName) {
 			out.Services = append(out.Services, s.ServiceName)
 		}
 		if len(out.Services) > maxServices {

@@ -582,3 +582,21 @@ func TestTheLatestStart(t *testing.T) {
 		}
 	})
 }
+
+// TestAScopeOfAll: a scope that names no service is about all, whatever stands beside it.
+func TestAScopeOfAll(t *testing.T) {
+	t.Parallel()
+	for _, scopes := range [][]string{nil, {""}, {"render", ""}, {"", "render"}, {"render", "", "merge"}} {
+		g := term(t, "kpi queueWait\nlevel <p:atMost>PT10M</p:atMost>")
+		for _, s := range scopes {
+			g.Scopes = append(g.Scopes, agreement.Scope{ServiceName: s})
+		}
+		c, err := Compile(g, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Services != nil {
+			t.Errorf("%q: it is about %q", scopes, c.Services)
+		}
+	}
+}

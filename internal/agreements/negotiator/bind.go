@@ -16,7 +16,13 @@ import (
 // agreement.
 func (n *Negotiator) Bind(ctx context.Context, x *agreement.NegotiationExtension, req *agreement.CreateRequest) (key string, handled bool, err error) {
 	const op = "negotiator.Bind"
+	if x.OfferContext.State == agreement.OfferRejected {
+		return "", false, wrong("the NegotiationOfferContext of the request says that its offer is %s; send the one that you take as %s, or none", agreement.OfferRejected, agreement.Acceptable)
+	}
 	if x.ResponderEPR == nil {
+		if x.Critical {
+			return "", false, wrong("the extension is critical where it stands and has no ResponderNegotiationEPR, so that it relates to nothing; send the one of the negotiation, or put the extension into a NoncriticalExtension")
+		}
 		return "", false, nil // it relates to nothing
 	}
 	id, ok := agreement.NegotiationKeyOf(*x.ResponderEPR)
@@ -118,7 +124,8 @@ func (o *offer) takes(got *agreement.Offer) error {
 	if err != nil {
 		return fail.E("negotiator.Bind", fail.Internal, o.ID, err)
 	}
-	broken := c.CheckStrictly(got)
+	// Both sides as they are written here: a time has many zones and a number many forms.
+	broken := c.CheckStrictly(&agreement.Offer{Agreement: got.Agreement})
 	same := d.Context.ExpirationTime.Equal(got.Context.ExpirationTime) && d.Context.TemplateID == got.Context.TemplateID && d.Context.TemplateName == got.Context.TemplateName
 	if len(broken) == 0 && same {
 		return nil

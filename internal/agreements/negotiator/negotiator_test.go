@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/beevik/etree"
 	"go.uber.org/goleak"
 
 	"github.com/portolan-project/portolan/agreement"
@@ -300,17 +301,18 @@ func TestFewer(t *testing.T) {
 		typ    agreement.ConstraintType
 		want   int64 // 0 is none
 	}{
-		"anything":            {nil, agreement.Required, 5},
-		"from 5":              {[]string{"minInclusive=5", "maxInclusive=8"}, agreement.Required, 5},
-		"from 6":              {[]string{"minInclusive=6"}, agreement.Required, 0},
-		"above 4":             {[]string{"minExclusive=4"}, agreement.Required, 5},
-		"below 5":             {[]string{"maxExclusive=5"}, agreement.Required, 4},
-		"up to 4.5":           {[]string{"maxInclusive=4.5"}, agreement.Required, 4},
-		"of some":             {[]string{"enumeration=2", "enumeration=4", "enumeration=8"}, agreement.Required, 4},
-		"of others":           {[]string{"enumeration=6", "enumeration=8"}, agreement.Required, 0},
-		"rather from 6":       {[]string{"minInclusive=6"}, agreement.Optional, 5},
-		"rather of others":    {[]string{"enumeration=6"}, agreement.Optional, 5},
-		"a pattern of digits": {[]string{"pattern=[24]"}, agreement.Required, 0}, // 1 is not let: nothing is found by halves
+		"anything":                      {nil, agreement.Required, 5},
+		"from 5":                        {[]string{"minInclusive=5", "maxInclusive=8"}, agreement.Required, 5},
+		"from 6":                        {[]string{"minInclusive=6"}, agreement.Required, 0},
+		"above 4":                       {[]string{"minExclusive=4"}, agreement.Required, 5},
+		"below 5":                       {[]string{"maxExclusive=5"}, agreement.Required, 4},
+		"up to 4.5":                     {[]string{"maxInclusive=4.5"}, agreement.Required, 4},
+		"of some":                       {[]string{"enumeration=2", "enumeration=4", "enumeration=8"}, agreement.Required, 4},
+		"of others as they are written": {[]string{"enumeration=2.0", "enumeration=4.0", "enumeration=8.0"}, agreement.Required, 4},
+		"of others":                     {[]string{"enumeration=6", "enumeration=8"}, agreement.Required, 0},
+		"rather from 6":                 {[]string{"minInclusive=6"}, agreement.Optional, 5},
+		"rather of others":              {[]string{"enumeration=6"}, agreement.Optional, 5},
+		"a pattern of digits":           {[]string{"pattern=[24]"}, agreement.Required, 0}, // 1 is not let: nothing is found by halves
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, negotiator.Options{}, func(w *world) {
@@ -459,6 +461,102 @@ func TestHeld(t *testing.T) {
 			}
 			if err != nil {
 				w.refused(err, agreement.WrongState, c.want)
+			}
+		}
+		_, handled, err = w.n.Bind(w.ctx, &agreement.NegotiationExtension{Critical: true}, &agreement.CreateRequest{Offer: a.Offer()})
+		if w.refused(err, agreement.WrongState, "relates to nothing"); handled {
+			w.Error("it was made of nothing")
+		}
+	})
+}
+
+// TestTakenAsRejected: an extension that says of its offer that it is rejected makes no agreement of it.
+func TestTakenAsRejected(t *testing.T) {
+	bubble(t, negotiator.Options{Hold: holding}, func(w *world) {
+		key := w.initiate()
+		a := w.one(key, w.asked("a", 8, 1, 2), agreement.Acceptable)
+		epr := agreement.NewNegotiationEPR("urn:here", key)
+		for state, refused := range map[agreement.OfferState]bool{agreement.OfferRejected: true, agreement.Acceptable: false} {
+			for _, to := range []*soap.EPR{nil, &epr} {
+				x := &agreement.NegotiationExtension{ResponderEPR: to, OfferContext: agreement.OfferContext{CounterOfferTo: a.OfferID, Creator: agreement.NegotiationInitiator, State: state}}
+				got, handled, err := w.n.Bind(w.ctx, x, &agreement.CreateRequest{Offer: a.Offer()})
+				switch {
+				case refused:
+					w.refused(err, agreement.WrongState, "says that its offer is Rejected")
+				case err != nil:
+					w.Errorf("%s: %v", state, err)
+				}
+				if handled != (!refused && to != nil) {
+					w.Errorf("%s: %q", state, got)
+				}
+			}
+		}
+	})
+}
+
+// TestTakenInOtherWords: an offer is the quoted one however its times, numbers and prefixes are
+// written, and none where anything of it says something else.
+func TestTakenInOtherWords(t *testing.T) {
+	bubble(t, negotiator.Options{}, func(w *world) {
+		o := w.asked("a", 8, 1, 2)
+		level := agreement.NewElement("CustomServiceLevel")
+		level.CreateAttr("xmlns:p", agreement.NSPortolan)
+		level.CreateElement("p:atLeast").SetText("0.9")
+		g := &agreement.Guarantee{Name: "there", Obligated: agreement.ServiceProvider, KPIName: "availability", Level: level, Scopes: []agreement.Scope{{ServiceName: "s"}}}
+		amount := agreement.NewElement("ValueExpression")
+		amount.SetText("3")
+		importance := int64(7)
+		g.Values = agreement.BusinessValues{Importance: &importance, Penalties: []agreement.Compensation{{Count: 1, Unit: "credit", Expression: amount}}, Preferences: []agreement.Preference{{Term: "c", Utility: 5}}}
+		o.Terms.Terms = append(o.Terms.Terms, g)
+		o.Context.ExpirationTime = w.in(48)
+		o.Context.Extensions = []*etree.Element{agreement.Why("an extension")}
+		o.Context.Attributes = []agreement.Attribute{{Name: xmldoc.Name{Space: "urn:x", Local: "a"}, Value: "v"}}
+		key := w.initiate()
+		q := w.one(key, o, agreement.Acceptable)
+		epr := agreement.NewNegotiationEPR("urn:here", key)
+		x := &agreement.NegotiationExtension{ResponderEPR: &epr, OfferContext: agreement.OfferContext{CounterOfferTo: q.OfferID, Creator: agreement.NegotiationInitiator, State: agreement.Acceptable}}
+		offer := q.Offer()
+		as := string(xmldoc.Marshal(offer.Encode()))
+		until := w.in(48).UTC().Format("2006-01-02T15:04:05") + "Z"
+		const other = "is not what the counter offer"
+		for _, c := range []struct{ old, new, refused string }{
+			{"", "", ""},
+			{until, w.in(48).In(time.FixedZone("", 3600)).Format(time.RFC3339), ""},
+			{until, strings.TrimSuffix(until, "Z") + ".000Z", ""},
+			{"<wsag:Utility>5<", "<wsag:Utility> 5.0 <", ""},
+			{">7<", ">+07<", ""},
+			{"<wsag:Count>1<", "<wsag:Count>01<", ""},
+			{"<wsag:All>", "<wsag:All><!-- as quoted -->\n", ""},
+			{"wsag:", "w:", ""},
+			{until, w.in(49).UTC().Format(time.RFC3339), other},
+			{"<wsag:Utility>5<", "<wsag:Utility>6<", other},
+			{">7<", ">8<", other},
+			{"<wsag:Count>1<", "<wsag:Count>2<", other},
+			{"an extension", "another", other},
+			{`="v"`, `="w"`, other},
+			{">0.9<", ">0.8<", other},
+			{"credit", "cent", other},
+			{">8</", ">7</", other},
+			{`wsag:Name="c"`, `wsag:Name="d"`, other},
+			{"AgreementResponder<", "AgreementInitiator<", other},
+		} {
+			s := strings.ReplaceAll(as, c.old, c.new)
+			if c.new == "w:" {
+				s = strings.ReplaceAll(s, "xmlns:wsag=", "xmlns:w=")
+			}
+			if c.old != "" && s == as {
+				w.Errorf("%s is nowhere in %s", c.old, as)
+			}
+			d, err := agreement.ParseOffer([]byte(s))
+			if err != nil {
+				w.Fatal(err)
+			}
+			_, _, err = w.n.Bind(w.ctx, x, &agreement.CreateRequest{Offer: *d})
+			switch {
+			case c.refused != "":
+				w.refused(err, agreement.NotCompliant, c.refused)
+			case err != nil:
+				w.Errorf("%s written %s: %v", c.old, c.new, err)
 			}
 		}
 	})

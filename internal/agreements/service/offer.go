@@ -270,6 +270,11 @@ func (s *Service) Prepare(ctx context.Context, req *agreement.CreateRequest, p a
 	if err != nil {
 		return "", err
 	}
+	for _, x := range req.Critical {
+		if agreement.IsNegotiationExtension(xmldoc.NameOf(x)) {
+			return "", agreement.Refuse(agreement.UnsupportedTerm, fmt.Sprintf("what was negotiated can't be prepared, to be confirmed later: leave Prepare out, or the %s", x.Tag))
+		}
+	}
 	// Asked again it is not judged again: what it holds itself would stand against it.
 	if r, err := s.e.Get(ctx, together.AgreementID(who.Name, p)); err == nil && r.Owner == who.Name && !r.Final() {
 		doc, err := s.e.Document(ctx, r.ID)
@@ -351,6 +356,7 @@ type prepared struct {
 	offer    *agreement.Offer
 	proposal engine.Proposal
 	plans    []candidate // of the proposal's alternatives
+	cut      bool        // the offer leaves more choices than were looked at
 }
 
 // candidate is a plan for an alternative of an offer.
@@ -358,6 +364,16 @@ type candidate struct {
 	request *terms.Request
 	plan    terms.Plan
 	reserve bool // a manager is to be asked
+}
+
+// choice is one definite set of terms of an offer.
+type choice struct {
+	request *terms.Request
+	detail  json.RawMessage
+	open    []terms.Plan  // that were not looked at yet, the best first
+	plans   []candidate   // that may do, the best first,
+	tried   []engine.Plan // the same as the engine tries them
+	refused error         // why others do not; nil: there are none
 }
 
 func (p *prepared) reserves() bool {
@@ -428,17 +444,25 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 		ID: id.String(), Owner: who.Name, VO: vo, Name: o.Name, TemplateID: t.TemplateID, TemplateName: t.Name, Document: document(req),
 		ExpirationTime: o.Context.ExpirationTime, Reason: fmt.Sprintf("offered by %s, by the template %s", who.Name, t.Name),
 	}
-	alternatives, _ := agreement.Choose(o.Terms, o.Preferences(), maxChoices)
-	var refused error
+	alternatives, cut := agreement.Choose(o.Terms, o.Preferences(), maxChoices)
+	p.cut = cut
+	var choices []*choice
 	for _, alt := range alternatives {
 		x := o.Agreement
 		x.Terms = alt.Terms
-		err := s.alternative(ctx, p, pattern, &x, m, subject, who, req)
-		if err != nil && refused == nil {
-			refused = err
+		c, err := s.alternative(ctx, p, pattern, &x, m, subject, who, req)
+		if err != nil {
+			c = &choice{refused: err}
 		}
-		if len(p.plans) >= engine.MaxAlternatives {
-			break
+		choices = append(choices, c)
+	}
+	s.share(ctx, p, choices, vo)
+	var refused error
+	for _, c := range choices {
+		p.plans = append(p.plans, c.plans...)
+		p.proposal.Alternatives = append(p.proposal.Alternatives, c.tried...)
+		if refused == nil {
+			refused = c.refused
 		}
 	}
 	switch {
@@ -449,28 +473,63 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 	case refused == nil:
 		refused = agreement.Refuse(agreement.NotCompliant, "the offer has no terms; describe a service in a ServiceDescriptionTerm")
 	}
-	return nil, refused
+	return nil, p.abridged(refused)
 }
 
-// alternative adds the plans for one definite set of terms.
-func (s *Service) alternative(ctx context.Context, p *prepared, pattern *terms.Pattern, a *agreement.Agreement, m *resourcemodel.Snapshot, subject resourcemodel.Subject, who soap.Principal, req *agreement.CreateRequest) error {
-	q, err := pattern.Read(a, p.now, s.o.Settings)
-	if err != nil {
+// share looks at the plans of each choice, so far as they may be tried. Of those each choice has a fair
+// part; what one leaves of its part is for the others, the most useful first.
+func (s *Service) share(ctx context.Context, p *prepared, choices []*choice, vo string) {
+	left := engine.MaxAlternatives
+	waiting := func() []*choice {
+		return slices.DeleteFunc(slices.Clone(choices), func(c *choice) bool { return len(c.open) == 0 })
+	}
+	all := waiting()
+	for i, c := range all {
+		left -= s.weigh(ctx, p, c, (left+len(all)-i-1)/(len(all)-i), vo)
+	}
+	for _, c := range waiting() {
+		left -= s.weigh(ctx, p, c, left, vo)
+	}
+}
+
+// abridged says of a refusal that there were choices that were not looked at.
+func (p *prepared) abridged(err error) error {
+	const more = "the offer leaves more choices of terms than the %d that are looked at, the most useful first; leave fewer of them"
+	if !p.cut {
 		return err
 	}
-	if err := s.admit(who, subject.VO, q); err != nil {
+	if r, ok := errors.AsType[*agreement.Refusal](err); ok {
+		c := *r
+		c.Sentences = append(slices.Clone(r.Sentences), fmt.Sprintf(more, maxChoices))
+		return &c
+	}
+	switch kind := fail.KindOf(err); kind {
+	case fail.Invalid, fail.Unsupported, fail.Exhausted, fail.Denied, fail.NotFound:
+		return fail.Errorf("service.offer", kind, "", "%s; "+more, fail.Sentence(err), maxChoices).Because(err)
+	default:
 		return err
+	}
+}
+
+// alternative gives the plans for one definite set of terms.
+func (s *Service) alternative(ctx context.Context, p *prepared, pattern *terms.Pattern, a *agreement.Agreement, m *resourcemodel.Snapshot, subject resourcemodel.Subject, who soap.Principal, req *agreement.CreateRequest) (*choice, error) {
+	q, err := pattern.Read(a, p.now, s.o.Settings)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.admit(who, subject.VO, q); err != nil {
+		return nil, err
 	}
 	for i := range q.Services {
 		if v := &q.Services[i]; v.Job != nil {
 			if err := s.b.Admissible(ctx, v.Document, nil); err != nil {
-				return fail.Errorf("service.offer", fail.KindOf(err), v.Term, "the job of the term %q: %s", v.Term, fail.Sentence(err)).Because(err)
+				return nil, fail.Errorf("service.offer", fail.KindOf(err), v.Term, "the job of the term %q: %s", v.Term, fail.Sentence(err)).Because(err)
 			}
 		}
 	}
 	plans, err := terms.Plans(q, m, subject, p.now, s.o.Settings)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	d := detail{Kind: q.Kind, Method: who.Method, Domain: who.Domain, Account: who.Account}
 	a.Terms.Walk(func(t agreement.Term) bool {
@@ -482,28 +541,30 @@ func (s *Service) alternative(ctx context.Context, p *prepared, pattern *terms.P
 	d.Acceptance = acceptanceOf(req)
 	said, err := json.Marshal(d)
 	if err != nil {
-		return fail.E("service.offer", fail.Internal, "", err)
+		return nil, fail.E("service.offer", fail.Internal, "", err)
 	}
-	var refused error
-	for i := range plans {
-		if len(p.plans) >= engine.MaxAlternatives {
-			break
-		}
-		c := candidate{request: q, plan: plans[i]}
-		c.reserve = s.wantsReservation(q.Kind, plans[i].Placed)
-		if err := s.possible(ctx, &c, subject.VO, p.now); err != nil {
-			refused = sooner(refused, err)
+	return &choice{request: q, detail: said, open: plans}, nil
+}
+
+// weigh looks at the plans of a choice until there are so many more that may do, and gives how many there are.
+func (s *Service) weigh(ctx context.Context, p *prepared, x *choice, most int, vo string) (n int) {
+	for ; n < most && len(x.open) > 0; x.open = x.open[1:] {
+		c := candidate{request: x.request, plan: x.open[0]}
+		c.reserve = s.wantsReservation(x.request.Kind, c.plan.Placed)
+		if err := s.possible(ctx, &c, vo, p.now); err != nil {
+			x.refused = sooner(x.refused, err)
 			continue
 		}
 		e, err := c.plan.Engine()
 		if err != nil {
-			return err
+			x.refused = sooner(x.refused, err)
+			continue
 		}
-		e.Detail = said
-		p.plans = append(p.plans, c)
-		p.proposal.Alternatives = append(p.proposal.Alternatives, e)
+		e.Detail = x.detail
+		x.plans, x.tried = append(x.plans, c), append(x.tried, e)
+		n++
 	}
-	return refused
+	return n
 }
 
 // sooner gives the refusal that tells of the earlier time, or else the first.
@@ -589,6 +650,10 @@ func earliest(r *agreement.Refusal, q *terms.Request, begin time.Time) *agreemen
 
 // refusal turns an error of the engine into what the other side is told.
 func (p *prepared) refusal(err error) error {
+	return p.abridged(p.roomless(err))
+}
+
+func (p *prepared) roomless(err error) error {
 	full, ok := errors.AsType[*engine.NoRoom](err)
 	if !ok {
 		return err
@@ -606,11 +671,20 @@ func (p *prepared) refusal(err error) error {
 	return r
 }
 
+// extVO is an extension that names the VO.
+const extVO = "VO"
+
+// Understands gives which extensions may be critical, beside p:Prepare.
+func (s *Service) Understands(n xmldoc.Name) bool {
+	return n == xmldoc.Name{Space: agreement.NSPortolan, Local: extVO} || s.bind != nil && agreement.IsNegotiationExtension(n)
+}
+
 // VO gives the VO that an offer is for; "" is none.
 func VO(req *agreement.CreateRequest) (string, error) { return voOf(req) }
 
 // voOf gives the VO that an offer is for: the one that its jobs name, or else, where it has none, the
-// one that a wsag:NoncriticalExtension names by a VO element of ours; "" is none.
+// one that an extension names by a VO element of ours; "" is none. Where the extension is critical, both
+// must be the same.
 func voOf(req *agreement.CreateRequest) (string, error) {
 	vo, job := "", false
 	say := func(name, term string) error {
@@ -643,11 +717,21 @@ func voOf(req *agreement.CreateRequest) (string, error) {
 		err = say(name, d.Name)
 		return err == nil
 	})
-	if err != nil || job {
+	if err != nil {
 		return vo, err
 	}
+	for _, x := range req.Critical {
+		if !xmldoc.Is(x, agreement.NSPortolan, extVO) {
+			continue
+		}
+		name := xmldoc.Collapse(xmldoc.Text(x))
+		if job && name != vo {
+			return "", fail.Errorf("service.offer", fail.Invalid, extVO, "the extension VO says %q, and another or the jobs of the offer %q; make them alike", name, vo)
+		}
+		vo, job = name, true
+	}
 	for _, x := range req.Noncritical {
-		if xmldoc.Is(x, agreement.NSPortolan, "VO") {
+		if !job && xmldoc.Is(x, agreement.NSPortolan, extVO) {
 			vo = xmldoc.Collapse(xmldoc.Text(x))
 		}
 	}

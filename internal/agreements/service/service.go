@@ -143,6 +143,7 @@ var (
 	_ agreement.Service  = (*Service)(nil)
 	_ agreement.Lister   = (*Service)(nil)
 	_ agreement.Preparer = (*Service)(nil)
+	_ agreement.Extender = (*Service)(nil)
 )
 
 // New makes a Service. Templates of administrators that can't be checked by are refused.

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/xmldoc"
+	"github.com/portolan-project/portolan/jsdl"
 )
 
 // What was settled is told to whom it belongs, page by page; and all of it to who oversees.
@@ -139,6 +142,16 @@ func TestPendingOfANegotiation(t *testing.T) {
 		if key, err := g.CreatePending(as1("ada"), req); key != made || err != nil {
 			t.Fatalf("%q, %v", key, err)
 		}
+		// Where it is critical too, and then not in one that is to be confirmed by another.
+		critical := &agreement.CreateRequest{Offer: *o.Offer, Critical: req.Noncritical}
+		if key, err := g.Create(as1("ada"), critical); key != made || err != nil {
+			t.Fatalf("%q, %v", key, err)
+		}
+		bound--
+		_, err := g.Prepare(as1("ada"), critical, agreement.Preparation{Key: "k", Until: time.Now().Add(time.Minute)})
+		if r := refusal(t, err, agreement.UnsupportedTerm); !strings.Contains(r.Sentences[0], "leave Prepare out") {
+			t.Errorf("%q", r.Sentences)
+		}
 		req.AcceptanceEPR = new(agreement.NewEPR("http://initiator.example/", "mine"))
 		for range 2 {
 			if key, err := g.CreatePending(as1("ada"), req); key != made || err != nil {
@@ -164,4 +177,64 @@ func TestPendingOfANegotiation(t *testing.T) {
 			t.Errorf("%s", g.story(made))
 		}
 	}, calls, whole)
+}
+
+// Which VO an offer is for: its jobs say, or extensions; a critical one must agree with them.
+func TestTheVOOfAnOffer(t *testing.T) {
+	ext := func(names ...string) (list []*etree.Element) {
+		for _, n := range names {
+			e := etree.NewElement("p:VO")
+			e.CreateAttr("xmlns:p", agreement.NSPortolan)
+			e.SetText(n)
+			list = append(list, e)
+		}
+		return list
+	}
+	capacity := agreement.NewElement("none") // describes no job
+	job := func(vo string) *etree.Element {
+		doc, err := xmldoc.ReadBytes([]byte(`<j:JobDescription xmlns:j="`+jsdl.NS+`"><j:Resources><p:Placement xmlns:p="`+jsdl.NSPortolan+`">`+vo+`</p:Placement></j:Resources></j:JobDescription>`), xmldoc.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return doc.Root()
+	}
+	for name, c := range map[string]struct {
+		of                    *etree.Element
+		noncritical, critical []string
+		want, refused         string
+	}{
+		"nobody says":            {of: capacity},
+		"an extension":           {of: capacity, noncritical: []string{"bio"}, want: "bio"},
+		"a critical one":         {of: capacity, critical: []string{" bio "}, want: "bio"},
+		"both":                   {of: capacity, noncritical: []string{"bio"}, critical: []string{"chem"}, want: "chem"},
+		"two that are critical":  {of: capacity, critical: []string{"bio", "chem"}, refused: `"chem"`},
+		"one twice":              {of: capacity, critical: []string{"bio", "bio"}, want: "bio"},
+		"the job":                {of: job("<p:VO>bio</p:VO>"), noncritical: []string{"chem"}, want: "bio"},
+		"the job and a critical": {of: job("<p:VO>bio</p:VO>"), critical: []string{"bio"}, want: "bio"},
+		"a critical other":       {of: job("<p:VO>bio</p:VO>"), critical: []string{"chem"}, refused: "make them alike"},
+		"a job of nobody":        {of: job(""), critical: []string{"chem"}, refused: "make them alike"},
+		"a long name":            {of: capacity, critical: []string{strings.Repeat("v", 10_000)}, refused: "it may have"},
+	} {
+		req := &agreement.CreateRequest{Noncritical: ext(c.noncritical...), Critical: ext(c.critical...)}
+		req.Offer.Terms = &agreement.Compositor{Kind: agreement.All, Terms: []agreement.Term{&agreement.ServiceDescription{Name: "t", ServiceName: "s", Description: c.of}}}
+		vo, err := VO(req)
+		if vo != c.want || (err != nil) != (c.refused != "") || err != nil && (!fail.Is(err, fail.Invalid) || !strings.Contains(fail.Sentence(err), c.refused)) {
+			t.Errorf("%s: %q, %v", name, vo, err)
+		}
+	}
+	for n, want := range map[xmldoc.Name]bool{
+		{Space: agreement.NSPortolan, Local: "VO"}: true, {Space: agreement.NSPortolan, Local: "Prepare"}: false, {Space: "urn:x", Local: "VO"}: false,
+		{Space: agreement.NSNegotiation, Local: "NegotiationExtension"}: false, {Space: agreement.NSNegotiation, Local: "NegotiationOffer"}: false,
+	} {
+		s := &Service{}
+		if s.Understands(n) != want {
+			t.Errorf("without a negotiator: %s", n)
+		}
+		s.Bind(func(context.Context, *agreement.NegotiationExtension, *agreement.CreateRequest) (string, bool, error) {
+			return "", false, nil
+		})
+		if got := s.Understands(n); got != (want || n.Local == "NegotiationExtension") {
+			t.Errorf("with a negotiator: %s", n)
+		}
+	}
 }

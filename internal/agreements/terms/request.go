@@ -3,7 +3,6 @@ package terms
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -54,6 +53,8 @@ type Request struct {
 	// are such times.
 	Guarantees []*guarantee.Guarantee
 	Promises   []*agreement.Guarantee
+	// Properties are the offer's own words for those: nothing is evaluated at their Locations.
+	Properties []*agreement.ServiceProperties
 	// Expiration is the agreement's wsag:ExpirationTime; zero is none.
 	Expiration time.Time
 }
@@ -113,7 +114,6 @@ func read(a *agreement.Agreement) (*Request, error) {
 		return nil, unsupported("Context", "the offer says that its ServiceProvider is the %s; this gateway provides the service, so that it must be %s", quoted(string(p)), agreement.Responder)
 	}
 	q := &Request{Expiration: a.Context.ExpirationTime}
-	var variables []*agreement.ServiceProperties
 	var err error
 	a.Terms.Walk(func(t agreement.Term) bool {
 		switch t := t.(type) {
@@ -126,7 +126,7 @@ func read(a *agreement.Agreement) (*Request, error) {
 				err = unsupported(t.Name, "the term %s is a ServiceReference; services that exist already are not taken: describe a job in a ServiceDescriptionTerm", quoted(t.Name))
 			}
 		case *agreement.ServiceProperties:
-			variables = append(variables, t)
+			q.Properties = append(q.Properties, t)
 		case *agreement.Guarantee:
 			q.Promises = append(q.Promises, t)
 		}
@@ -156,8 +156,10 @@ func read(a *agreement.Agreement) (*Request, error) {
 		q.Services = append(q.Services, *v)
 	}
 	q.summarize()
-	if err := q.known(variables); err != nil {
-		return nil, err
+	for _, p := range q.Properties {
+		if !q.has(p.ServiceName) {
+			return nil, invalid(p.Name, "the properties %s are of the service %s, which the offer does not describe", quoted(p.Name), quoted(p.ServiceName))
+		}
 	}
 	return q, q.guarantees()
 }
@@ -198,23 +200,6 @@ func (q *Request) constants(scopes []agreement.Scope) map[string]time.Time {
 		}
 	}
 	return all
-}
-
-// known refuses variables of which nothing is known.
-func (q *Request) known(list []*agreement.ServiceProperties) error {
-	for _, p := range list {
-		if !q.has(p.ServiceName) {
-			return invalid(p.Name, "the properties %s are of the service %s, which the offer does not describe", quoted(p.Name), quoted(p.ServiceName))
-		}
-		names := slices.Sorted(maps.Keys(guarantee.KPIs()))
-		names = append(names, slices.Sorted(maps.Keys(q.constants([]agreement.Scope{{ServiceName: p.ServiceName}})))...)
-		for i := range p.Variables {
-			if n := p.Variables[i].Name; !slices.Contains(names, n) {
-				return unsupported(p.Name, "the properties %s have the variable %s, of which nothing is known here; there are %s", quoted(p.Name), quoted(n), listed(names))
-			}
-		}
-	}
-	return nil
 }
 
 func (q *Request) has(service string) bool {
@@ -525,11 +510,12 @@ type Pattern struct {
 	template string
 	kinds    map[Kind]bool
 	promises map[string]*etree.Element // by name
+	said     map[string]*agreement.ServiceProperties
 }
 
 // PatternOf reads a template, once for all offers by it.
 func PatternOf(t *agreement.Template) (*Pattern, error) {
-	p := &Pattern{template: t.Name, kinds: map[Kind]bool{}, promises: map[string]*etree.Element{}}
+	p := &Pattern{template: t.Name, kinds: map[Kind]bool{}, promises: map[string]*etree.Element{}, said: map[string]*agreement.ServiceProperties{}}
 	alternatives, _ := agreement.Choose(t.Terms, nil, maxAlternatives)
 	for _, alt := range alternatives {
 		x := t.Agreement
@@ -541,8 +527,13 @@ func PatternOf(t *agreement.Template) (*Pattern, error) {
 		p.kinds[q.Kind] = true
 	}
 	t.Terms.Walk(func(term agreement.Term) bool {
-		if g, ok := term.(*agreement.Guarantee); ok && t.Term(g.Name) == term {
-			p.promises[g.Name] = bare(g)
+		switch x := term.(type) {
+		case *agreement.Guarantee:
+			if t.Term(x.Name) == term {
+				p.promises[x.Name] = bare(x)
+			}
+		case *agreement.ServiceProperties:
+			p.said[x.Name] = x
 		}
 		return true
 	})
@@ -584,7 +575,50 @@ func (p *Pattern) adheres(asked *Request) error {
 			return breaks("the guarantee %s is another than that of the template %s; take it as it is, or leave it out", quoted(g.Name), quoted(p.template))
 		}
 	}
+	for _, x := range asked.Properties {
+		if err := p.says(x); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// says checks what an offer says of variables. They have the values that the gateway knows, whatever
+// is at their Locations: so those are the template's.
+func (p *Pattern) says(x *agreement.ServiceProperties) error {
+	same, ok := p.said[x.Name]
+	switch {
+	case !ok:
+		for i := range x.Variables {
+			if n := x.Variables[i].Name; given(n) {
+				return breaks("the properties %s are not in the template %s and have the variable %s, whose value does not come from its Location; leave it out", quoted(x.Name), quoted(p.template), quoted(n))
+			}
+		}
+	case x.ServiceName != same.ServiceName || !slices.EqualFunc(x.Variables, same.Variables, alikeVariables):
+		return breaks("the properties %s are others than those of the template %s; take them as they are, or leave them out", quoted(x.Name), quoted(p.template))
+	}
+	return nil
+}
+
+// given reports whether the gateway gives a variable of that name its value.
+func given(name string) bool {
+	_, measured := guarantee.KPIs()[name]
+	return measured || slices.Contains(ownTimes, name)
+}
+
+// ownTimes are the variables that are times of an offer.
+var ownTimes = []string{"startBy", "finishBy", "windowStart", "windowEnd"}
+
+// alikeVariables compares what two variables say. A prefix that a client's toolkit has lost the
+// declaration of says nothing else.
+func alikeVariables(a, b agreement.Variable) bool {
+	for prefix, space := range a.Scope {
+		if other := b.Scope[prefix]; other != "" && other != space {
+			return false
+		}
+	}
+	return a.Name == b.Name && xmldoc.Collapse(a.Metric) == xmldoc.Collapse(b.Metric) && xmldoc.Collapse(a.Location) == xmldoc.Collapse(b.Location) &&
+		(a.MetricSpace == b.MetricSpace || a.MetricSpace == "" || b.MetricSpace == "")
 }
 
 // maxAlternatives of a template are looked at.

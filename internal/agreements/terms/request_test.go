@@ -226,7 +226,7 @@ func TestReadRefuses(t *testing.T) {
 		"no such service":         {[]string{one, guaranteeTerm("g", "queueWait", "<p:atMost>PT1H</p:atMost>", "walk")}, fail.Invalid, []string{`"walk"`}},
 		"a part of a service":     {[]string{one, strings.Replace(guaranteeTerm("g", "queueWait", "<p:atMost>PT1H</p:atMost>", "run"), `wsag:ServiceName="run"/>`, `wsag:ServiceName="run"><x:half xmlns:x="urn:x"/></wsag:ServiceScope>`, 1)}, fail.Unsupported, []string{"half"}},
 		"the consumer's promise":  {[]string{one, strings.Replace(guaranteeTerm("g", "queueWait", "<p:atMost>PT1H</p:atMost>"), "ServiceProvider", "ServiceConsumer", 1)}, fail.Unsupported, []string{"consumer"}},
-		"a strange variable":      {[]string{one, `<wsag:ServiceProperties wsag:Name="v" wsag:ServiceName="run"><wsag:VariableSet><wsag:Variable wsag:Name="load"><wsag:Location>/x</wsag:Location></wsag:Variable></wsag:VariableSet></wsag:ServiceProperties>`}, fail.Unsupported, []string{`"load"`}},
+		"a strange variable":      {[]string{one, guaranteeTerm("g", "queueWait", `<p:Less><p:Variable name="load"/><p:Value>1</p:Value></p:Less>`), `<wsag:ServiceProperties wsag:Name="v" wsag:ServiceName="run"><wsag:VariableSet><wsag:Variable wsag:Name="load"><wsag:Location>/x</wsag:Location></wsag:Variable></wsag:VariableSet></wsag:ServiceProperties>`}, fail.Invalid, []string{`load`, `"g"`}},
 		"properties of nothing":   {[]string{one, `<wsag:ServiceProperties wsag:Name="v" wsag:ServiceName="walk"><wsag:VariableSet><wsag:Variable wsag:Name="queueWait"><wsag:Location>/x</wsag:Location></wsag:Variable></wsag:VariableSet></wsag:ServiceProperties>`}, fail.Invalid, []string{`"walk"`}},
 		"services":                {many(MaxServices + 1), fail.Exhausted, []string{"16"}},
 		"guarantees":              {promises(MaxGuarantees + 1), fail.Exhausted, []string{"64"}},
@@ -239,7 +239,8 @@ func TestReadRefuses(t *testing.T) {
 	for name, terms := range map[string][]string{
 		"services": many(MaxServices), "guarantees": promises(MaxGuarantees), "longest window": until(DefaultMaxWindow), "exact window": until(hours),
 		"farthest": {one, sdt("w", window(DefaultHorizon-hours, DefaultHorizon))}, "begun": {one, sdt("w", window(-DefaultGrace, hours))},
-		"longest name": {one, sdt("s", "<p:Place><p:Site>"+strings.Repeat("s", maxWord)+"</p:Site></p:Place>")},
+		"an idle variable": {one, `<wsag:ServiceProperties wsag:Name="v" wsag:ServiceName="run"><wsag:VariableSet><wsag:Variable wsag:Name="load"><wsag:Location>/x</wsag:Location></wsag:Variable></wsag:VariableSet></wsag:ServiceProperties>`},
+		"longest name":     {one, sdt("s", "<p:Place><p:Site>"+strings.Repeat("s", maxWord)+"</p:Site></p:Place>")},
 	} {
 		if _, err := Read(offer(t, document(terms...)), noon, Settings{}); err != nil {
 			t.Errorf("%s: %v", name, err)

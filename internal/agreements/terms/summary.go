@@ -246,9 +246,11 @@ func (t *teller) guarantee(g *agreement.Guarantee, q *Request) string {
 	}
 	var services []string
 	for _, x := range g.Scopes {
-		if x.ServiceName != "" {
-			services = append(services, "‘"+short(x.ServiceName)+"’")
+		if x.ServiceName == "" { // all of them
+			services = nil
+			break
 		}
+		services = append(services, "‘"+short(x.ServiceName)+"’")
 	}
 	if q != nil && len(q.Services) > 1 && len(services) > 0 {
 		s += ", of " + listed(services)

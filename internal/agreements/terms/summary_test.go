@@ -27,6 +27,7 @@ func TestSummary(t *testing.T) {
 		{"over midnight", []string{sdt("job", job("x", 60, "")), sdt("w", window(9*hours, 12*hours)), late}},
 		{"capacity", []string{sdt("c", "<p:Capacity><p:Site>slurm</p:Site><p:Nodes>3</p:Nodes><p:StartTime>"+at(hours)+"</p:StartTime><p:EndTime>"+at(2*hours)+"</p:EndTime></p:Capacity>"), guaranteeTerm("there", "availability", "<p:atLeast>0.99</p:atLeast>")}},
 		{"two services", []string{sdtOf("a", "ja", job("x", 60, "")), sdtOf("b", "jb", job("y", 60, "")), guaranteeTerm("soon", "queueWait", "<p:atMost>PT1H</p:atMost>", "b")}},
+		{"two services and a scope of all", []string{sdtOf("a", "ja", job("x", 60, "")), sdtOf("b", "jb", job("y", 60, "")), strings.Replace(guaranteeTerm("soon", "queueWait", "<p:atMost>PT1H</p:atMost>", "b"), "<wsag:ServiceScope ", "<wsag:ServiceScope/><wsag:ServiceScope ", 1)}},
 		{"a choice", []string{sdt("job", job("x", 60, "")), "<wsag:ExactlyOne>" + sdt("s", "<p:StartBy>"+at(hours)+"</p:StartBy>") + sdt("f", "<p:FinishBy>"+at(hours)+"</p:FinishBy>") + "</wsag:ExactlyOne>"}},
 		{"a stranger", []string{sdt("odd", `<x:Thing xmlns:x="urn:x"/>`), guaranteeTerm("g", "luck", "<p:atMost>1</p:atMost>")}},
 	} {

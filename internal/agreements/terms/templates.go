@@ -416,8 +416,8 @@ func (b *builder) values(list ...variable) {
 	p := &agreement.ServiceProperties{Name: termValues, ServiceName: service}
 	for _, v := range list {
 		p.Variables = append(p.Variables, agreement.Variable{
-			Name: v.name, Metric: "xs:dateTime", Location: v.location,
-			Scope: map[string]string{"wsag": agreement.NS, "p": agreement.NSPortolan, "xs": nsXS},
+			Name: v.name, Metric: "xs:dateTime", MetricSpace: nsXS, Location: v.location,
+			Scope: map[string]string{"wsag": agreement.NS, "p": agreement.NSPortolan},
 		})
 	}
 	b.Terms.Terms = append(b.Terms.Terms, p)

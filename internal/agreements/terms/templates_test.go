@@ -84,6 +84,13 @@ func TestTemplates(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", tpl.Name, err)
 			}
+			if p, ok := again.Term(termValues).(*agreement.ServiceProperties); ok {
+				for _, v := range p.Variables {
+					if v.MetricSpace != nsXS {
+						t.Fatalf("%s: the metric of %s is %s of %q", tpl.Name, v.Name, v.Metric, v.MetricSpace)
+					}
+				}
+			}
 			planned(t, again, m, book, s, nil)
 			if !strings.Contains(tpl.Name, "@") {
 				continue
@@ -381,6 +388,10 @@ func TestCurrent(t *testing.T) {
 	}
 }
 
+func properties(name, variable string) string {
+	return `<wsag:ServiceProperties wsag:Name="` + name + `" wsag:ServiceName="run"><wsag:VariableSet><wsag:Variable wsag:Name="` + variable + `"><wsag:Location>/x</wsag:Location></wsag:Variable></wsag:VariableSet></wsag:ServiceProperties>`
+}
+
 // TestAdheres: an offer can't promise itself more than its template.
 func TestAdheres(t *testing.T) {
 	list := Templates(model(t, slurm()), bio, noon, Settings{Penalty: 5000})
@@ -415,6 +426,29 @@ func TestAdheres(t *testing.T) {
 		"as a name":       {by, replace(`wsag:Name="start"`, `wsag:Name="job2"`), "not in the template"},
 		"other prefixes":  {by, strings.NewReplacer("<p:", "<q:", "</p:", "</q:", "<wsag:CustomServiceLevel ", "<wsag:CustomServiceLevel xmlns:q='"+agreement.NSPortolan+"' ", "<wsag:ServiceDescriptionTerm ", "<wsag:ServiceDescriptionTerm xmlns:q='"+agreement.NSPortolan+"' ").Replace, ""},
 		"more importance": {by, replace("<wsag:BusinessValueList>", "<wsag:BusinessValueList><wsag:Importance>7</wsag:Importance>"), ""},
+		"another place":   {by, replace(`[@wsag:Name='startBy']/p:StartBy</wsag:Location>`, `[@wsag:Name='job']/p:StartBy</wsag:Location>`), "others than those of the template"},
+		"another metric":  {by, replace(`"xs:dateTime"`, `"xs:date"`), "others than those of the template"},
+		"another schema":  {by, replace(`xmlns:xs="http://www.w3.org/2001/XMLSchema" wsag:Name="startBy"`, `xmlns:xs="urn:x" wsag:Name="startBy"`), "others than those of the template"},
+		"a place of others": {by, func(s string) string {
+			i := strings.Index(s, "<wsag:Variable ")
+			return s[:i] + strings.Replace(s[i:], `<wsag:Location xmlns:p="`+agreement.NSPortolan+`"`, `<wsag:Location xmlns:p="urn:x"`, 1)
+		}, "others than those of the template"},
+		"a variable more":      {by, replace("</wsag:Variable>", `</wsag:Variable><wsag:Variable wsag:Name="load"><wsag:Location/></wsag:Variable>`), "others than those of the template"},
+		"a variable renamed":   {by, replace(`<wsag:Variable xmlns:xs="http://www.w3.org/2001/XMLSchema" wsag:Name="startBy"`, `<wsag:Variable xmlns:xs="http://www.w3.org/2001/XMLSchema" wsag:Name="begin"`), "others than those of the template"},
+		"a time of one's own":  {by, replace("</wsag:All>", properties("mine", "startBy")+"</wsag:All>"), "does not come from its Location"},
+		"a KPI of one's own":   {by, replace("</wsag:All>", properties("mine", "queueWait")+"</wsag:All>"), "does not come from its Location"},
+		"what nobody uses":     {by, replace("</wsag:All>", properties("mine", "load")+"</wsag:All>"), ""},
+		"a place in two lines": {by, replace(`/wsag:ServiceDescriptionTerm[@wsag:Name='startBy']/p:StartBy</wsag:Location>`, "/wsag:ServiceDescriptionTerm[@wsag:Name='startBy']/p:StartBy\n  </wsag:Location>"), ""},
+		"by a toolkit": {by, func(s string) string {
+			i := strings.Index(s, "<wsag:Variable ")
+			j := strings.Index(s, "</wsag:Variable>")
+			v := strings.NewReplacer(` xmlns:xs="http://www.w3.org/2001/XMLSchema"`, "", ` xmlns:p="`+agreement.NSPortolan+`"`, "").Replace(s[i:j])
+			return s[:i] + v + s[j:]
+		}, ""},
+		"no properties": {by, func(s string) string {
+			a, b := strings.Index(s, "<wsag:ServiceProperties"), strings.Index(s, "</wsag:ServiceProperties>")
+			return s[:a] + s[b+len("</wsag:ServiceProperties>"):]
+		}, ""},
 		"none": {by, func(s string) string {
 			a, b := strings.Index(s, "<wsag:GuaranteeTerm"), strings.Index(s, "</wsag:GuaranteeTerm>")
 			return s[:a] + s[b+len("</wsag:GuaranteeTerm>"):]
