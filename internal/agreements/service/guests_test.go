@@ -1,8 +1,10 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -119,4 +121,70 @@ func TestGuests(t *testing.T) {
 			t.Errorf("a gateway without guests: %v", err)
 		}
 	}, whole)
+}
+
+// TestGuestsAreBounded: what one peer makes and ends, again and again, fills no store.
+func TestGuestsAreBounded(t *testing.T) {
+	h := &host{site: "here"}
+	of := func(name, domain string) context.Context {
+		return soap.WithPrincipal(context.Background(), soap.Principal{Name: name, Method: "tls", Domain: domain, Account: "guest"})
+	}
+	const hourly = 12
+	alone(t, []site{{name: "here", world: fake.NewWorld(64)}}, func(t *testing.T, g *gateway) {
+		request := func(pad int) *agreement.CreateRequest {
+			o := g.by("ada", "finish-by@here/fake").say("job", job("sleep 36000", 12*time.Hour, 1)).say("finishBy", finishBy(time.Now().Add(40*time.Hour)))
+			doc := append(xmldoc.Marshal(o.Encode()), bytes.Repeat([]byte{' '}, pad)...)
+			parsed, err := agreement.ParseOffer(doc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return &agreement.CreateRequest{Offer: *parsed, Received: doc}
+		}
+		cost := 1 + (len(request(0).Received)-1)/guestBytes
+		ways := []func(context.Context, *agreement.CreateRequest) (string, error){
+			g.Create, g.CreatePending,
+			func(ctx context.Context, req *agreement.CreateRequest) (string, error) {
+				return g.Prepare(ctx, req, agreement.Preparation{Key: fmt.Sprint(time.Now().UnixNano()), Until: time.Now().Add(time.Minute)})
+			},
+		}
+		made := 0
+		var err error
+		for made = range 100 {
+			var key string
+			who := of(fmt.Sprintf("ada%d@fiu", made), "fiu") // a peer has as many users as it likes
+			if key, err = ways[made%len(ways)](who, request(0)); err != nil {
+				break
+			}
+			if err := g.Terminate(who, key, nil); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if made != hourly/cost || !fail.Is(err, fail.Exhausted) || !strings.Contains(fail.Sentence(err), "the domain fiu has made 12 offers within the hour") {
+			t.Errorf("after %d: %v", made, err)
+		}
+		if _, err := g.Create(as1("ada"), request(0)); err != nil {
+			t.Errorf("our own users are not counted: %v", err)
+		}
+		time.Sleep(time.Hour)
+		if _, err := g.Create(of("ada@fiu", "fiu"), request(guestBytes*(hourly-cost+1))); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		if _, err := g.Create(of("ada@fiu", "fiu"), request(0)); !fail.Is(err, fail.Exhausted) {
+			t.Errorf("a long one counts as several: %v", err)
+		}
+		for range 5 {
+			time.Sleep(time.Hour)
+			_, err = g.Create(of("ada@fiu", "fiu"), request(0))
+		}
+		if !fail.Is(err, fail.Exhausted) || !strings.Contains(fail.Sentence(err), "4 agreements with the domain fiu have not ended, and 4 may be") {
+			t.Errorf("%v", err)
+		}
+		bad := g.o
+		bad.MaxHourly = -1
+		if err := bad.Validate(); !fail.Is(err, fail.Invalid) {
+			t.Errorf("%v", err)
+		}
+	}, whole, func(_ *broker.Config, o *Options) { o.Guests, o.MaxHourly, o.MaxGuests = h, hourly, 4 })
 }

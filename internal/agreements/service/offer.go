@@ -148,6 +148,9 @@ func (s *Service) Create(ctx context.Context, req *agreement.CreateRequest) (str
 		return key, err
 	}
 	p, err := s.prepare(ctx, "service.Create", req)
+	if err == nil {
+		err = s.welcome(p.proposal.Domain, len(p.proposal.Document))
+	}
 	if err != nil {
 		return "", err
 	}
@@ -185,6 +188,9 @@ func (s *Service) Create(ctx context.Context, req *agreement.CreateRequest) (str
 func (s *Service) negotiated(ctx context.Context, req *agreement.CreateRequest) (key string, handled bool, err error) {
 	x, err := req.Negotiated()
 	if err != nil || x == nil || s.bind == nil {
+		return "", false, err
+	}
+	if err := s.welcome(soap.PrincipalFrom(ctx).Domain, len(document(req))); err != nil {
 		return "", false, err
 	}
 	return s.bind(ctx, x, req)
@@ -249,6 +255,9 @@ func (s *Service) CreatePending(ctx context.Context, req *agreement.CreateReques
 		return key, err
 	}
 	p, err := s.prepare(ctx, "service.CreatePending", req)
+	if err == nil {
+		err = s.welcome(p.proposal.Domain, len(p.proposal.Document))
+	}
 	if err != nil {
 		return "", err
 	}
@@ -421,7 +430,7 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 		return nil, fail.E(op, fail.Internal, "", err)
 	}
 	p.proposal = engine.Proposal{
-		ID: id.String(), Owner: who.Name, VO: vo, Name: o.Name, TemplateID: t.TemplateID, TemplateName: t.Name, Document: document(req),
+		ID: id.String(), Owner: who.Name, VO: vo, Domain: who.Domain, Name: o.Name, TemplateID: t.TemplateID, TemplateName: t.Name, Document: document(req),
 		ExpirationTime: o.Context.ExpirationTime, Reason: fmt.Sprintf("offered by %s, by the template %s", who.Name, t.Name),
 	}
 	alternatives, _ := agreement.Choose(o.Terms, o.Preferences(), maxChoices)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/engine"
@@ -41,6 +42,9 @@ type Options struct {
 	Callbacks []string
 	// Guests says what those of other domains may have; nil lets none of them in.
 	Guests Guests
+	// MaxGuests bounds the agreements with one peer's domain that have not ended, MaxHourly those that it
+	// makes within an hour, however they end; 0 is 2,000 and 1,000.
+	MaxGuests, MaxHourly int
 	// Transport carries them; nil is one that connects to what Callbacks allow only.
 	Transport http.RoundTripper
 	// Join gives the session by which replicas know that this one lives; nil: there is no other.
@@ -91,6 +95,12 @@ func (o *Options) EnsureDefaults() {
 	if o.Patience == 0 {
 		o.Patience = 2 * time.Minute
 	}
+	if o.MaxGuests == 0 {
+		o.MaxGuests = 2000
+	}
+	if o.MaxHourly == 0 {
+		o.MaxHourly = 1000
+	}
 	if o.Workers == 0 {
 		o.Workers = 16
 	}
@@ -102,6 +112,8 @@ func (o *Options) Validate() error {
 	switch {
 	case o.Engine == nil || o.Broker == nil || o.Model == nil:
 		return fail.Errorf(op, fail.Invalid, "", "agreements need an engine, a broker and a resource model")
+	case o.MaxGuests < 0 || o.MaxHourly < 0:
+		return fail.Errorf(op, fail.Invalid, "", "how many agreements a peer may make can't be negative")
 	case o.Lag < 0 || o.Patience < 0 || o.Workers < 0:
 		return fail.Errorf(op, fail.Invalid, "", "the lag, the patience and the number of workers can't be negative")
 	}
@@ -119,6 +131,7 @@ type Service struct {
 	b       Broker
 	callers *callers
 	held    *together.Participant
+	guests  guests
 	work    *queue
 	rooms   rooms
 
@@ -151,7 +164,8 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{
 		o: o, e: o.Engine, b: o.Broker, work: newQueue(o.Now),
-		sets: map[string]*templateSet{}, own: map[string]*agreement.Checker{}, readings: map[string]*reading{},
+		guests: guests{of: map[string]*rate.Limiter{}},
+		sets:   map[string]*templateSet{}, own: map[string]*agreement.Checker{}, readings: map[string]*reading{},
 		rooms: rooms{of: map[string]room{}, capacity: map[string]bool{}}, changed: map[string]engine.Record{}, failures: map[string]int{},
 		roomNews: make(chan struct{}, 1), poolNews: make(chan struct{}, 1), ready: make(chan struct{}),
 	}
@@ -172,6 +186,9 @@ func New(o Options) (*Service, error) {
 		Engine: s.e, Now: o.Now,
 		Propose: func(ctx context.Context, req *agreement.CreateRequest) (engine.Proposal, error) {
 			p, err := s.prepare(ctx, "service.Prepare", req)
+			if err == nil {
+				err = s.welcome(p.proposal.Domain, len(p.proposal.Document))
+			}
 			if err != nil {
 				return engine.Proposal{}, err
 			}
