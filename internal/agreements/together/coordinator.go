@@ -48,8 +48,10 @@ type Options struct {
 	Retention time.Duration
 	// MaxLive bounds the coordinations that have not ended; 0 is 1,000.
 	MaxLive int
-	// MaxCalls bounds the requests to providers at a time; 0 is 64.
-	MaxCalls int
+	// MaxCalls bounds the parts that providers are asked to hold at a time, and MaxReads those that
+	// they are asked about; 0 is 64 and 16. Of each kind, and of those that are confirmed or ended, one
+	// provider is asked 8 at a time.
+	MaxCalls, MaxReads int
 }
 
 // EnsureDefaults fills in what is not set.
@@ -84,6 +86,9 @@ func (o *Options) EnsureDefaults() {
 	if o.MaxCalls == 0 {
 		o.MaxCalls = 64
 	}
+	if o.MaxReads == 0 {
+		o.MaxReads = 16
+	}
 }
 
 // Validate reports what can't be worked with.
@@ -96,8 +101,8 @@ func (o *Options) Validate() error {
 		return fail.Errorf(op, fail.Invalid, "", "the times of a coordinator can't be negative")
 	case o.Patience > o.MaxPatience:
 		return fail.Errorf(op, fail.Invalid, "", "the patience of %s is more than the longest, %s", o.Patience, o.MaxPatience)
-	case o.MaxLive < 1 || o.MaxCalls < 1:
-		return fail.Errorf(op, fail.Invalid, "", "there must be room for a coordination and a request: MaxLive is %d and MaxCalls %d", o.MaxLive, o.MaxCalls)
+	case min(o.MaxLive, o.MaxCalls, o.MaxReads) < 1:
+		return fail.Errorf(op, fail.Invalid, "", "there must be room for a coordination and a request: MaxLive is %d, MaxCalls %d and MaxReads %d", o.MaxLive, o.MaxCalls, o.MaxReads)
 	}
 	return nil
 }
@@ -107,7 +112,7 @@ func (o *Options) Validate() error {
 type Coordinator struct {
 	st    store.Records
 	opts  Options
-	calls chan struct{} // holds a token for each request under way
+	lanes *lanes // of the requests that are under way
 
 	mu      sync.Mutex
 	entries map[string]*entry // coordinations that have not ended
@@ -129,7 +134,7 @@ func New(st store.Records, o Options) (*Coordinator, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	return &Coordinator{st: st, opts: o, calls: make(chan struct{}, o.MaxCalls), entries: map[string]*entry{}}, nil
+	return &Coordinator{st: st, opts: o, lanes: newLanes(o.MaxCalls, o.MaxReads), entries: map[string]*entry{}}, nil
 }
 
 func (c *Coordinator) now() time.Time { return c.opts.Now().UTC().Round(0) }

@@ -217,19 +217,15 @@ func (f *Front) Together(ctx context.Context, id string) (*agreement.Together, e
 
 // ofPart asks a provider how its part is.
 func (c *Coordinator) ofPart(ctx context.Context, r *Record, p *PartOutcome) (*agreement.Properties, error) {
-	select {
-	case c.calls <- struct{}{}:
-		defer func() { <-c.calls }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
-	defer cancel()
-	provider, err := c.dial(ctx, r, p)
-	if err != nil {
-		return nil, err
-	}
-	return provider.Agreement(ctx, p.Agreement)
+	var a *agreement.Properties
+	err := c.ask(ctx, reading, p.Provider, func(ctx context.Context) error {
+		provider, err := c.dial(ctx, r, p)
+		if err == nil {
+			a, err = provider.Agreement(ctx, p.Agreement)
+		}
+		return err
+	})
+	return a, err
 }
 
 // ListTogether implements agreement.Coordinator.
@@ -288,9 +284,11 @@ func (f *Front) TemplatesOf(ctx context.Context, domain, vo string) ([]agreement
 	if !ok {
 		return nil, fail.Errorf(op, fail.Unsupported, domain, "%s tells no templates", domain)
 	}
-	ctx, cancel := context.WithTimeout(ctx, f.o.Coordinator.opts.Timeout)
-	defer cancel()
-	list, err := p.Templates(ctx)
+	var list []agreement.Template
+	err = f.o.Coordinator.ask(ctx, reading, domain, func(ctx context.Context) (err error) {
+		list, err = p.Templates(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, fail.Errorf(op, fail.KindOf(err), domain, "%s: %s", domain, fail.Sentence(err)).Because(err)
 	}
