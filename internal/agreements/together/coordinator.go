@@ -154,7 +154,10 @@ func (c *Coordinator) Coordinate(ctx context.Context, p Plan) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	if old == nil {
+	if old == nil { // who asks again may do so when the time has passed
+		if err := c.until(r, p.Deadline); err != nil {
+			return Outcome{}, err
+		}
 		if old, err = c.begin(ctx, r, offers); err != nil {
 			return Outcome{}, err
 		}

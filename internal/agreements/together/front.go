@@ -148,7 +148,7 @@ func refusal(o *Outcome) error {
 	}
 	sentences[len(sentences)-1] += "; nothing is agreed on, and nothing is held anywhere"
 	if first.Code == "" {
-		return fail.Errorf(op, kindNamed(first.Kind), o.ID, "%s", strings.Join(sentences, "\n"))
+		return fail.Errorf(op, kindHere(kindNamed(first.Kind)), o.ID, "%s", strings.Join(sentences, "\n"))
 	}
 	r := agreement.Refuse(first.Code, sentences...)
 	if known {
@@ -157,8 +157,25 @@ func refusal(o *Outcome) error {
 	return r
 }
 
+// kindHere gives the kind that a provider's refusal is for who asks us: that the provider does not know
+// who we are says nothing of how our caller showed who it is.
+func kindHere(k fail.Kind) fail.Kind {
+	if k == fail.Unauthenticated {
+		return fail.Denied
+	}
+	return k
+}
+
+// stranger says that a provider does not know us.
+func stranger(provider, why string) string {
+	return fmt.Sprintf("%s does not take this gateway for who it is, or its word for whom it asks: %s; that is for the administrators of both to mend", provider, why)
+}
+
 // refusedBy says who refused a part, and why.
 func refusedBy(x *PartOutcome) string {
+	if kindNamed(x.Kind) == fail.Unauthenticated {
+		return stranger(x.Provider, x.Reason)
+	}
 	if x.Name == x.Provider {
 		return fmt.Sprintf("%s refuses: %s", x.Provider, x.Reason)
 	}
@@ -289,7 +306,10 @@ func (f *Front) TemplatesOf(ctx context.Context, domain, vo string) ([]agreement
 		list, err = p.Templates(ctx)
 		return err
 	})
-	if err != nil {
+	switch {
+	case fail.Is(err, fail.Unauthenticated):
+		return nil, fail.Errorf(op, fail.Denied, domain, "%s", stranger(domain, fail.Sentence(err))).Because(err)
+	case err != nil:
 		return nil, fail.Errorf(op, fail.KindOf(err), domain, "%s: %s", domain, fail.Sentence(err)).Because(err)
 	}
 	return list, nil

@@ -55,6 +55,13 @@ func (a asUser) Agreement(ctx context.Context, key string) (*agreement.Propertie
 	return a.Service.Agreement(a.ctx(ctx), key)
 }
 
+func (a asUser) Templates(ctx context.Context) ([]agreement.Template, error) {
+	if a.fail != nil {
+		return nil, a.fail
+	}
+	return a.Service.Templates(a.ctx(ctx))
+}
+
 func (a asUser) Terminate(ctx context.Context, key string, reason *etree.Element) error {
 	if a.fail != nil {
 		return a.fail
@@ -269,6 +276,38 @@ func TestFrontIsAskedAgain(t *testing.T) {
 			t.Errorf("%+v %v", list, err)
 		}
 		if _, err := f.TemplatesOf(t.Context(), "nowhere.example", ""); !fail.Is(err, fail.NotFound) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestFrontIsAskedAgainLate: who asks again after the time by which it was to be decided learns what was decided.
+func TestFrontIsAskedAgainLate(t *testing.T) {
+	front(t, func(t *testing.T, f *fronted) {
+		q := offers("", "@away.example")
+		q.ID, q.Deadline = "mine", time.Now().Add(time.Minute)
+		for range 2 {
+			if g, err := f.CreateTogether(t.Context(), q); err != nil || g.ID != "mine" || g.State != string(together.Committed) {
+				t.Fatalf("%+v %v", g, err)
+			}
+			time.Sleep(time.Hour)
+		}
+		q.ID = "another"
+		if _, err := f.CreateTogether(t.Context(), q); !fail.Is(err, fail.Invalid) || !strings.Contains(fail.Sentence(err), "which has passed") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestFrontIsNotKnown: that a peer does not know the gateway is not told to users as if it was about them.
+func TestFrontIsNotKnown(t *testing.T) {
+	front(t, func(t *testing.T, f *fronted) {
+		f.breaks("away.example", fail.Errorf("test", fail.Unauthenticated, "", "the message is not signed"))
+		const words = "away.example does not take this gateway for who it is, or its word for whom it asks: the message is not signed"
+		if _, err := f.CreateTogether(t.Context(), offers("", "@away.example")); !fail.Is(err, fail.Denied) || !strings.Contains(fail.Sentence(err), words) {
+			t.Errorf("%v", err)
+		}
+		if _, err := f.TemplatesOf(t.Context(), "away.example", ""); !fail.Is(err, fail.Denied) || !strings.Contains(fail.Sentence(err), words) {
 			t.Errorf("%v", err)
 		}
 	})

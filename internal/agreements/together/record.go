@@ -195,7 +195,26 @@ func decode(v store.Record) (*Record, error) {
 	return r, nil
 }
 
-// record checks a plan, and makes its record and the documents of its offers.
+// until sets by when a coordination that begins is to be decided.
+func (c *Coordinator) until(r *Record, deadline time.Time) error {
+	const op = "together.Coordinate"
+	now := r.Created
+	if deadline.IsZero() {
+		deadline = now.Add(c.opts.Patience)
+	}
+	switch {
+	case !deadline.After(now):
+		return fail.Errorf(op, fail.Invalid, r.ID, "it was to be decided by %s, which has passed; set a later deadline", deadline.UTC().Format(time.RFC3339))
+	case deadline.After(now.Add(c.opts.MaxPatience)):
+		return fail.Errorf(op, fail.Invalid, r.ID, "it is to be decided by %s; providers are not asked to hold anything for longer than %s: set an earlier deadline", deadline.UTC().Format(time.RFC3339), c.opts.MaxPatience)
+	}
+	r.Deadline = deadline.UTC().Truncate(time.Millisecond)
+	r.Until = r.Deadline.Add(2 * c.opts.Margin)
+	return nil
+}
+
+// record checks a plan, and makes its record, all but by when it is to be decided, and the documents
+// of its offers.
 func (c *Coordinator) record(p *Plan, now time.Time) (*Record, [][]byte, error) {
 	const op = "together.Coordinate"
 	refuse := func(kind fail.Kind, format string, args ...any) (*Record, [][]byte, error) {
@@ -211,21 +230,7 @@ func (c *Coordinator) record(p *Plan, now time.Time) (*Record, [][]byte, error) 
 	case len(p.Parts) > MaxParts:
 		return refuse(fail.Exhausted, "the plan has %d parts; it may have %d", len(p.Parts), MaxParts)
 	}
-	deadline := p.Deadline
-	if deadline.IsZero() {
-		deadline = now.Add(c.opts.Patience)
-	}
-	switch {
-	case !deadline.After(now):
-		return refuse(fail.Invalid, "it was to be decided by %s, which has passed; set a later deadline", deadline.UTC().Format(time.RFC3339))
-	case deadline.After(now.Add(c.opts.MaxPatience)):
-		return refuse(fail.Invalid, "it is to be decided by %s; providers are not asked to hold anything for longer than %s: set an earlier deadline", deadline.UTC().Format(time.RFC3339), c.opts.MaxPatience)
-	}
-	deadline = deadline.UTC().Truncate(time.Millisecond)
-	r := &Record{
-		ID: p.ID, Owner: p.Owner, By: c.opts.Replica, State: Preparing, Created: now, Changed: now,
-		Deadline: deadline, Until: deadline.Add(2 * c.opts.Margin),
-	}
+	r := &Record{ID: p.ID, Owner: p.Owner, By: c.opts.Replica, State: Preparing, Created: now, Changed: now}
 	h := sha256.New()
 	sum := func(b []byte) {
 		var n [8]byte

@@ -465,7 +465,7 @@ func TestBounds(t *testing.T) {
 		"negative":         {Margin: -1},
 		"more than the":    {Patience: time.Hour},
 		"MaxLive is -1":    {MaxLive: -1},
-		"MaxCalls -1":  {MaxCalls: -1},
+		"MaxCalls -1":      {MaxCalls: -1},
 		"times of a coord": {Retention: -1},
 	} {
 		if words != "set Dial" {
