@@ -278,8 +278,14 @@ func (s *Service) Prepare(ctx context.Context, req *agreement.CreateRequest, p a
 	if err != nil {
 		return "", err
 	}
+	id := together.AgreementID(who.Name, p)
+	over, err := s.asking.take(ctx, id) // asked again while a manager is asked, it waits for what that says
+	if err != nil {
+		return "", fail.Errorf(op, fail.Unavailable, p.Key, "it is not known yet whether what the Key %q is for can be held: ask again by the same Key", p.Key).Because(err)
+	}
+	defer over()
 	// Asked again it is not judged again: what it holds itself would stand against it.
-	if r, err := s.e.Get(ctx, together.AgreementID(who.Name, p)); err == nil && r.Owner == who.Name && !r.Final() {
+	if r, err := s.e.Get(ctx, id); err == nil && r.Owner == who.Name && !r.Final() {
 		doc, err := s.e.Document(ctx, r.ID)
 		switch {
 		case err != nil:
@@ -289,12 +295,12 @@ func (s *Service) Prepare(ctx context.Context, req *agreement.CreateRequest, p a
 		case !r.Awaiting():
 			return r.ID, nil
 		}
-		if _, err := s.secure(ctx, r, []engine.Plan{*r.Plan}); err != nil {
+		if err := s.held.Hold(ctx, r); err != nil {
 			return "", err
 		}
 		return r.ID, nil
 	}
-	id, err := s.held.Prepare(ctx, req, p)
+	id, err = s.held.Prepare(ctx, req, p)
 	return id, roomless(err)
 }
 

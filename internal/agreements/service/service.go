@@ -132,6 +132,7 @@ type Service struct {
 	callers *callers
 	held    *together.Participant
 	guests  guests
+	asking  turns // those who prepare the same
 	work    *queue
 	rooms   rooms
 
@@ -164,8 +165,8 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{
 		o: o, e: o.Engine, b: o.Broker, work: newQueue(o.Now),
-		guests: guests{of: map[string]*rate.Limiter{}},
-		sets:   map[string]*templateSet{}, own: map[string]*agreement.Checker{}, readings: map[string]*reading{},
+		guests: guests{of: map[string]*rate.Limiter{}}, asking: turns{of: map[string]*turn{}},
+		sets: map[string]*templateSet{}, own: map[string]*agreement.Checker{}, readings: map[string]*reading{},
 		rooms: rooms{of: map[string]room{}, capacity: map[string]bool{}}, changed: map[string]engine.Record{}, failures: map[string]int{},
 		roomNews: make(chan struct{}, 1), poolNews: make(chan struct{}, 1), ready: make(chan struct{}),
 	}
@@ -199,6 +200,9 @@ func New(o Options) (*Service, error) {
 			return who.Name, err
 		},
 		Held: func(ctx context.Context, r engine.Record) error {
+			// Whoever asked may have gone by now, and asks again by the same Key.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.Patience)
+			defer cancel()
 			_, err := s.secure(ctx, r, []engine.Plan{*r.Plan})
 			return err
 		},

@@ -39,7 +39,8 @@ type Options struct {
 	// Patience is how long parts are prepared where the plan has no deadline, and MaxPatience
 	// the longest that a plan may have; 0 is 30 seconds and 5 minutes.
 	Patience, MaxPatience time.Duration
-	// Timeout bounds one request to a provider; 0 is 10 seconds.
+	// Timeout bounds one request to a provider; 0 is 10 seconds. One that is to hold something may
+	// take half of the time that is left, if that is more.
 	Timeout time.Duration
 	// GiveUp is how long after its time a provider that is out of reach is asked what it keeps;
 	// 0 is a day.

@@ -97,7 +97,13 @@ func (c *Coordinator) each(ctx context.Context, kind errand, parts []PartOutcome
 				continue
 			}
 			wg.Go(func() {
-				errs[i] = c.ask(ctx, kind, parts[i].Provider, func(ctx context.Context) error { return do(ctx, i, &parts[i]) })
+				timeout := c.opts.Timeout
+				if kind == preparing { // managers of sites may take their time; what was lost is sent again, once at least
+					if last, ok := ctx.Deadline(); ok {
+						timeout = max(timeout, time.Until(last)/2)
+					}
+				}
+				errs[i] = c.ask(ctx, kind, parts[i].Provider, timeout, func(ctx context.Context) error { return do(ctx, i, &parts[i]) })
 			})
 			break
 		}
@@ -107,13 +113,13 @@ func (c *Coordinator) each(ctx context.Context, kind errand, parts []PartOutcome
 }
 
 // ask asks a provider for something, when it is its turn.
-func (c *Coordinator) ask(ctx context.Context, kind errand, provider string, do func(context.Context) error) error {
+func (c *Coordinator) ask(ctx context.Context, kind errand, provider string, timeout time.Duration, do func(context.Context) error) error {
 	leave, err := c.lanes.enter(ctx, kind, provider)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return do(ctx)
 }

@@ -235,7 +235,7 @@ func (f *Front) Together(ctx context.Context, id string) (*agreement.Together, e
 // ofPart asks a provider how its part is.
 func (c *Coordinator) ofPart(ctx context.Context, r *Record, p *PartOutcome) (*agreement.Properties, error) {
 	var a *agreement.Properties
-	err := c.ask(ctx, reading, p.Provider, func(ctx context.Context) error {
+	err := c.ask(ctx, reading, p.Provider, c.opts.Timeout, func(ctx context.Context) error {
 		provider, err := c.dial(ctx, r, p)
 		if err == nil {
 			a, err = provider.Agreement(ctx, p.Agreement)
@@ -302,7 +302,7 @@ func (f *Front) TemplatesOf(ctx context.Context, domain, vo string) ([]agreement
 		return nil, fail.Errorf(op, fail.Unsupported, domain, "%s tells no templates", domain)
 	}
 	var list []agreement.Template
-	err = f.o.Coordinator.ask(ctx, reading, domain, func(ctx context.Context) (err error) {
+	err = f.o.Coordinator.ask(ctx, reading, domain, f.o.Coordinator.opts.Timeout, func(ctx context.Context) (err error) {
 		list, err = p.Templates(ctx)
 		return err
 	})

@@ -165,3 +165,42 @@ func TestSilentProvider(t *testing.T) {
 		}
 	})
 }
+
+// patient is a provider that takes its time to hold something, and does not where who asked is gone.
+type patient struct {
+	fake
+	takes time.Duration
+}
+
+func (p *patient) Prepare(ctx context.Context, req *agreement.CreateRequest, prep agreement.Preparation) (string, error) {
+	select {
+	case <-time.After(p.takes):
+		return p.fake.Prepare(ctx, req, prep)
+	case <-ctx.Done():
+		return "", fail.E("test", fail.Unavailable, "", ctx.Err())
+	}
+}
+
+// TestPatientProvider: who has to ask a manager gets half of the time that there is, so that the other half is left
+// to ask again.
+func TestPatientProvider(t *testing.T) {
+	for takes, want := range map[time.Duration]together.State{
+		14 * time.Second: together.Committed, // of 30
+		16 * time.Second: together.Aborted,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &patient{takes: takes}
+			c, err := together.New(memory(t), together.Options{Dial: func(context.Context, string, string, string) (together.Provider, error) { return p, nil }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var run sync.WaitGroup
+			run.Go(func() { _ = c.Run(ctx) })
+			defer func() { cancel(); run.Wait() }()
+			if out, err := c.Coordinate(ctx, planOf(t, "1", "a")); err != nil || out.State != want {
+				t.Errorf("who takes %s: %+v %v", takes, out, err)
+			}
+		})
+	}
+}
