@@ -472,6 +472,7 @@ func TestAdmit(t *testing.T) {
 	}{
 		"capacity":            {who: domain, cpus: 64},
 		"capacity for a VO":   {who: domain, vo: "bio", cpus: 64, edit: func(m *members.Member) { m.VOs = []string{"bio"} }},
+		"no VO is named":      {who: domain, vo: "bio", kind: fail.Denied, words: "does not act for"},
 		"capacity for others": {who: domain, vo: "bio", edit: func(m *members.Member) { m.VOs = []string{"physics"} }, kind: fail.Denied, words: "does not act for"},
 		"a job of nobody":     {who: domain, job: true, kind: fail.Denied, words: "a job runs for a user"},
 		"a job":               {who: ada, vo: "bio", job: true, cpus: 1},
