@@ -11,10 +11,13 @@ import (
 
 	"github.com/portolan-project/portolan/adapters/fake"
 	"github.com/portolan-project/portolan/agreement"
+	"github.com/portolan-project/portolan/internal/agreements/calendar"
+	"github.com/portolan-project/portolan/internal/agreements/terms"
 	"github.com/portolan-project/portolan/internal/broker"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
 	"github.com/portolan-project/portolan/internal/xmldoc"
+	"github.com/portolan-project/portolan/jsdl"
 	"github.com/portolan-project/portolan/resourcemodel"
 )
 
@@ -24,6 +27,7 @@ type host struct {
 	site   string
 	closed string
 	asked  []string
+	most   int64 // CPUs; 0 is any
 }
 
 func (h *host) View(who soap.Principal, m *resourcemodel.Snapshot) (*resourcemodel.Snapshot, error) {
@@ -43,6 +47,9 @@ func (h *host) Admit(who soap.Principal, vo string, job bool, cpus int64, wall t
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.asked = append(h.asked, fmt.Sprintf("%s %q %t %d %s", who.Name, vo, job, cpus, wall))
+	if h.most > 0 && cpus > h.most {
+		return fail.Errorf("test", fail.Unsupported, "", "%d CPUs are too many", cpus)
+	}
 	if h.closed != "" {
 		return fail.Errorf("test", fail.NotAccepting, "", "%s", h.closed)
 	}
@@ -187,4 +194,54 @@ func TestGuestsAreBounded(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}, whole, func(_ *broker.Config, o *Options) { o.Guests, o.MaxHourly, o.MaxGuests = h, hourly, 4 })
+}
+
+// TestGuestsHaveNoMore: what a guest may have bounds what is held, however it is asked for.
+func TestGuestsHaveNoMore(t *testing.T) {
+	h := &host{site: "here", most: 2}
+	ada := soap.WithPrincipal(context.Background(), soap.Principal{Name: "ada@fiu", Method: "tls", Domain: "fiu", Account: "guest"})
+	alone(t, []site{{name: "here", world: fake.NewWorld(64)}}, func(t *testing.T, g *gateway) {
+		from := time.Now().Add(time.Hour)
+		capacity := func(amount string) offering {
+			return g.by("ada", "capacity@here/fake").say("capacity", "<p:Capacity"+pns+"><p:Site>here</p:Site><p:Share>fake</p:Share>"+amount+"<p:StartTime>"+at(from)+"</p:StartTime><p:EndTime>"+at(from.Add(time.Hour))+"</p:EndTime></p:Capacity>")
+		}
+		memory := func(gibibytes int) offering {
+			doc := strings.Replace(job("sleep 60", time.Hour, 1), "</jsdl:TotalCPUCount>", fmt.Sprintf("</jsdl:TotalCPUCount><jsdl:TotalPhysicalMemory><jsdl:LowerBoundedRange>%d</jsdl:LowerBoundedRange></jsdl:TotalPhysicalMemory>", gibibytes<<30), 1)
+			return g.by("ada", "finish-by@here/fake").say("job", doc).say("finishBy", finishBy(from.Add(2*time.Hour)))
+		}
+		for what, c := range map[string]struct {
+			offer offering
+			words string
+		}{
+			"CPUs":     {capacity("<p:CPUs>3</p:CPUs>"), "3 CPUs are too many"},
+			"few CPUs": {capacity("<p:CPUs>2</p:CPUs>"), ""},
+			"memory":   {memory(4), "4 CPUs are too many"}, // that of so many CPUs is held
+			"little":   {memory(2), ""},
+		} {
+			doc := xmldoc.Marshal(c.offer.Encode())
+			parsed, err := agreement.ParseOffer(doc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch key, err := g.Create(ada, &agreement.CreateRequest{Offer: *parsed, Received: doc}); {
+			case c.words == "" && err != nil:
+				t.Errorf("%s: %v", what, err)
+			case c.words != "" && (!fail.Is(err, fail.Unsupported) || !strings.Contains(fail.Sentence(err), c.words)):
+				t.Errorf("%s: %s, %v", what, key, err)
+			}
+		}
+		who := soap.PrincipalFrom(ada)
+		booked := &terms.Request{Services: []terms.Service{{Term: "capacity", Capacity: &terms.Booking{Amount: calendar.Amount{Slots: 3}}}}}
+		if err := g.admit(who, "", booked, nil); !fail.Is(err, fail.Unsupported) {
+			t.Errorf("slots: %v", err)
+		}
+		// A plan may take more than was asked for: whole nodes.
+		q := &terms.Request{Services: []terms.Service{{Term: "job", Job: &jsdl.JobDefinition{}}}}
+		if err := g.admit(who, "", q, []terms.Placed{{CPUs: 2, Nodes: 1}}); err != nil {
+			t.Error(err)
+		}
+		if err := g.admit(who, "", q, []terms.Placed{{CPUs: 4, Nodes: 1}}); !fail.Is(err, fail.Unsupported) || fail.Sentence(err) != `the term "job": 4 CPUs are too many` {
+			t.Errorf("%v", err)
+		}
+	}, whole, func(_ *broker.Config, o *Options) { o.Guests = h })
 }

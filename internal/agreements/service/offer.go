@@ -467,7 +467,7 @@ func (s *Service) alternative(ctx context.Context, p *prepared, pattern *terms.P
 	if err != nil {
 		return err
 	}
-	if err := s.admit(who, subject.VO, q); err != nil {
+	if err := s.admit(who, subject.VO, q, nil); err != nil {
 		return err
 	}
 	for i := range q.Services {
@@ -497,6 +497,10 @@ func (s *Service) alternative(ctx context.Context, p *prepared, pattern *terms.P
 	for i := range plans {
 		if len(p.plans) >= engine.MaxAlternatives {
 			break
+		}
+		if err := s.admit(who, subject.VO, q, plans[i].Placed); err != nil {
+			refused = sooner(refused, err)
+			continue
 		}
 		c := candidate{request: q, plan: plans[i]}
 		c.reserve = s.wantsReservation(q.Kind, plans[i].Placed)

@@ -416,8 +416,9 @@ func (s *Service) view(who soap.Principal) (*resourcemodel.Snapshot, error) {
 	return s.o.Guests.View(who, m)
 }
 
-// admit says why who asks may not have what one alternative of an offer is about.
-func (s *Service) admit(who soap.Principal, vo string, q *terms.Request) error {
+// admit says why who asks may not have what one alternative of an offer is about, where a plan puts it; nil:
+// there is none yet.
+func (s *Service) admit(who soap.Principal, vo string, q *terms.Request, placed []terms.Placed) error {
 	if who.Domain == "" {
 		return nil
 	}
@@ -425,7 +426,10 @@ func (s *Service) admit(who soap.Principal, vo string, q *terms.Request) error {
 		v := &q.Services[i]
 		job, cpus, wall := v.Job != nil, int64(v.Need.CPUs), v.Duration
 		if v.Capacity != nil {
-			cpus = v.Capacity.Amount.CPUs
+			cpus = max(v.Capacity.Amount.CPUs, v.Capacity.Amount.Slots)
+		}
+		if i < len(placed) { // of whole nodes it has all
+			cpus = max(cpus, placed[i].CPUs)
 		}
 		if err := s.o.Guests.Admit(who, vo, job, cpus, wall); err != nil {
 			return fail.Errorf("service.admit", fail.KindOf(err), v.Term, "the term %q: %s", v.Term, fail.Sentence(err)).Because(err)
