@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -244,4 +246,60 @@ func TestGuestsHaveNoMore(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}, whole, func(_ *broker.Config, o *Options) { o.Guests = h })
+}
+
+// TestGuestsAreToldElsewhere: no peer has the gateway call what listens at its own machine, and who prepares an offer
+// is told of no decision, which is its own.
+func TestGuestsAreToldElsewhere(t *testing.T) {
+	h := &host{site: "here"}
+	ada := soap.WithPrincipal(context.Background(), soap.Principal{Name: "ada@fiu", Method: "tls", Domain: "fiu", Account: "guest"})
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := newCallers([]string{"loopback", "localhost.example"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if conn, err := c.of("").own.DialContext(t.Context(), "tcp", l.Addr().String()); err != nil {
+		t.Errorf("our own users: %v", err)
+	} else {
+		_ = conn.Close()
+	}
+	if conn, err := c.of("fiu").own.DialContext(t.Context(), "tcp", l.Addr().String()); !fail.Is(err, fail.Denied) {
+		t.Errorf("guests: %v %v", conn, err)
+	}
+	c.close()
+	alone(t, []site{{name: "here", world: fake.NewWorld(8)}}, func(t *testing.T, g *gateway) {
+		doc := xmldoc.Marshal(g.by("ada", "finish-by@here/fake").say("job", job("sleep 600", time.Hour, 1)).say("finishBy", finishBy(time.Now().Add(3*time.Hour))).Encode())
+		parsed, err := agreement.ParseOffer(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := func(address string) *agreement.CreateRequest {
+			return &agreement.CreateRequest{Offer: *parsed, Received: doc, AcceptanceEPR: new(agreement.NewEPR(address, "mine"))}
+		}
+		for address, kind := range map[string]fail.Kind{
+			"http://127.0.0.1:8080/x": fail.Denied, "http://[::1]:8080/x": fail.Denied, "http://localhost:8080/x": fail.Denied, "http://[::ffff:127.0.0.1]/": fail.Denied,
+			"http://initiator.example/x": 0, "http://10.1.2.3/x": 0,
+		} {
+			if _, err := g.CreatePending(ada, to(address)); kind == 0 && err != nil || kind != 0 && !fail.Is(err, kind) {
+				t.Errorf("%s: %v", address, err)
+			}
+		}
+		if _, err := g.CreatePending(as1("ada"), to("http://127.0.0.1:8080/x")); err != nil {
+			t.Errorf("our own users: %v", err)
+		}
+		key, err := g.Prepare(as1("ada"), to("http://evil.example/x"), agreement.Preparation{Key: "k", Until: time.Now().Add(time.Minute)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, err := detailOf(new(g.record(key))); err != nil || d.Acceptance != "" {
+			t.Errorf("%+v %v", d, err)
+		}
+	}, whole, func(_ *broker.Config, o *Options) {
+		o.Guests, o.Callbacks = h, []string{"loopback", "initiator.example", "10.0.0.0/8"}
+		o.Transport = inside{http.NotFoundHandler()}
+	})
 }

@@ -244,7 +244,7 @@ func (s *Service) Plan(ctx context.Context, o *agreement.Offer) (engine.Proposal
 // sites are asked meanwhile.
 func (s *Service) CreatePending(ctx context.Context, req *agreement.CreateRequest) (string, error) {
 	if req.AcceptanceEPR != nil {
-		if err := s.callers.allows(req.AcceptanceEPR.Address); err != nil {
+		if err := s.callers.of(soap.PrincipalFrom(ctx).Domain).allows(req.AcceptanceEPR.Address); err != nil {
 			return "", err
 		}
 	}

@@ -186,7 +186,9 @@ func New(o Options) (*Service, error) {
 	s.held, err = together.NewParticipant(together.ParticipantOptions{
 		Engine: s.e, Now: o.Now,
 		Propose: func(ctx context.Context, req *agreement.CreateRequest) (engine.Proposal, error) {
-			p, err := s.prepare(ctx, "service.Prepare", req)
+			quiet := *req
+			quiet.AcceptanceEPR = nil // who confirms it decides
+			p, err := s.prepare(ctx, "service.Prepare", &quiet)
 			if err == nil {
 				err = s.welcome(p.proposal.Domain, len(p.proposal.Document))
 			}
