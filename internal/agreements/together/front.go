@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/beevik/etree"
@@ -217,12 +218,16 @@ func (f *Front) Together(ctx context.Context, id string) (*agreement.Together, e
 	}
 	t := show(&r)
 	var wg sync.WaitGroup
+	var size atomic.Int64
 	for i := range r.Parts {
 		if r.Parts[i].Agreement == "" {
 			continue
 		}
 		wg.Go(func() {
 			a, err := c.ofPart(ctx, &r, &r.Parts[i])
+			if err == nil && size.Add(int64(xmldoc.Size(a.Encode()))) > maxShown {
+				a, err = nil, fail.Errorf("together.Together", fail.Exhausted, r.ID, "the agreements are too long to be told of together; ask %s", r.Parts[i].Provider)
+			}
 			if t.Parts[i].Agreement = a; err != nil && t.Parts[i].Reason == "" {
 				t.Parts[i].Reason = "how it is now is not known: " + fail.Sentence(err)
 			}
@@ -231,6 +236,9 @@ func (f *Front) Together(ctx context.Context, id string) (*agreement.Together, e
 	wg.Wait()
 	return t, nil
 }
+
+// maxShown bounds the agreements that are told of together, in bytes.
+const maxShown = 4 << 20
 
 // ofPart asks a provider how its part is.
 func (c *Coordinator) ofPart(ctx context.Context, r *Record, p *PartOutcome) (*agreement.Properties, error) {

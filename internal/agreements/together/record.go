@@ -24,8 +24,9 @@ const (
 	MaxParts  = 32
 	MaxOffers = 512 << 10 // bytes of all its offers
 
-	maxProvider = 2048
-	maxKey      = 8 << 10 // bytes of the key that a provider gives its agreement
+	// With all that may have to be escaped, what is known of all parts is one record of the store.
+	maxProvider = 512
+	maxKey      = 1 << 10 // bytes of the key that a provider gives its agreement
 	maxReason   = 2048
 )
 

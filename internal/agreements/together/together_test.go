@@ -1,7 +1,9 @@
 package together_test
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -27,6 +29,7 @@ type fake struct {
 	end      func(n int) error
 	state    agreement.State
 	calls    []string
+	key      string // of its agreement; "" is k
 	prepared []agreement.Preparation
 }
 
@@ -56,7 +59,7 @@ func (f *fake) Prepare(_ context.Context, _ *agreement.CreateRequest, p agreemen
 	if f.state == "" {
 		f.state = agreement.Pending
 	}
-	return "k", nil
+	return cmp.Or(f.key, "k"), nil
 }
 
 func (f *fake) Confirm(context.Context, string) error {
@@ -475,6 +478,32 @@ func TestBounds(t *testing.T) {
 			t.Errorf("want %q: %v", words, err)
 		}
 	}
+}
+
+// TestLargest: however long and odd what providers say is, what is known of all parts can be written, and a
+// coordination ends. A key that is too long is taken for no answer.
+func TestLargest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		odd := func(n int, tail string) string { return strings.Repeat("<", n-len(tail)) + tail }
+		for keys, want := range map[int]together.State{1024: together.Unsettled, 1025: together.Aborted} {
+			providers := map[string]*fake{}
+			p := together.Plan{ID: odd(together.MaxID, fmt.Sprint(keys)), Owner: owner}
+			for i := range together.MaxParts {
+				name := odd(512, fmt.Sprint(i))
+				awful := fail.Errorf("test", fail.Unavailable, "", "%s", strings.Repeat("<", 10_000))
+				providers[name] = &fake{key: strings.Repeat("<", keys), end: always(awful)}
+				if i == 0 {
+					providers[name].confirm = always(agreement.Refuse(agreement.WrongState, strings.Repeat("\x01", 10_000)))
+				}
+				p.Parts = append(p.Parts, together.Part{Name: odd(together.MaxName, fmt.Sprint(i)), Provider: name, VO: odd(together.MaxName, ""), Offer: offered(t, 1)})
+			}
+			c, stop := open(t, memory(t), together.Options{GiveUp: 5 * time.Minute}, providers)
+			if out, err := c.Coordinate(t.Context(), p); err != nil || out.State != want {
+				t.Errorf("with keys of %d bytes it is %s, %v", keys, out.State, err)
+			}
+			stop()
+		}
+	})
 }
 
 // TestIdle: a coordinator that has nothing to do writes nothing.
