@@ -303,3 +303,28 @@ func TestGuestsAreToldElsewhere(t *testing.T) {
 		o.Transport = inside{http.NotFoundHandler()}
 	})
 }
+
+// TestGuestsSeeTheirOwn: what one peer is shown of the sites says nothing of what another is.
+func TestGuestsSeeTheirOwn(t *testing.T) {
+	shown := func(vo string) *resourcemodel.Snapshot {
+		m, err := resourcemodel.Empty().Apply(resourcemodel.Delta{Revision: 1, At: time.Now(), Changes: []resourcemodel.Change{{Key: resourcemodel.Key{Site: vo}, Static: &resourcemodel.Static{
+			Stamp: resourcemodel.Stamp{Version: 1, Changed: time.Now(), Source: "a test"}, Type: "slurm",
+			Shares:       []resourcemodel.Share{{ID: "batch", Default: true, Environments: []string{"n"}, Slots: 8, Policy: resourcemodel.Policy{Allow: []string{"vo:" + vo}}}},
+			Environments: []resourcemodel.Environment{{ID: "n", CPUs: 8, Memory: 32 << 30}},
+		}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	alone(t, one(1), func(t *testing.T, g *gateway) {
+		bio, physics := shown("bio"), shown("physics")
+		for range 2 {
+			for vo, m := range map[string]*resourcemodel.Snapshot{"bio": bio, "physics": physics} {
+				if as := g.subjects(as1("ada"), m, "ada"); len(as) != 2 || as[1].VO != vo {
+					t.Errorf("who is shown what is for %s asks as %+v", vo, as)
+				}
+			}
+		}
+	}, whole)
+}

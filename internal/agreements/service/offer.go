@@ -43,8 +43,8 @@ func templateKey(t *agreement.Template) string { return t.Name + "\x00" + t.Temp
 // open to and the caller belongs to.
 func (s *Service) subjects(ctx context.Context, m *resourcemodel.Snapshot, who string) []resourcemodel.Subject {
 	s.mu.Lock()
-	if s.vos == nil || s.vosOf != m.Revision() {
-		s.vos, s.vosOf = append([]string{}, terms.VOs(m)...), m.Revision()
+	if s.vosOf != m { // which of its states says less: what a peer is shown of it is its own
+		s.vos, s.vosOf = terms.VOs(m), m
 	}
 	vos := s.vos
 	s.mu.Unlock()

@@ -141,7 +141,7 @@ type Service struct {
 	mu       sync.Mutex
 	sets     map[string]*templateSet       // by who asks, with their VOs
 	vos      []string                      // that sites are open to by name,
-	vosOf    int64                         // at this state of the model
+	vosOf    *resourcemodel.Snapshot       // as this shows them
 	own      map[string]*agreement.Checker // of administrators' templates, by name and id
 	readings map[string]*reading           // agreements as they were read, by id
 	changed  map[string]engine.Record      // told by the engine, and not looked at yet
