@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/beevik/etree"
+
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
@@ -101,10 +103,50 @@ type Record struct {
 	Ended    time.Time     `json:"ended,omitzero"`
 	Asked    time.Time     `json:"asked,omitzero"` // when its end was
 	Deadline time.Time     `json:"deadline"`
-	Until    time.Time     `json:"until"` // when providers let go what is not confirmed
+	Until    time.Time     `json:"until"`         // when providers let go what is not confirmed
+	Last     time.Time     `json:"last,omitzero"` // the last time that its offers name
 	Parts    []PartOutcome `json:"parts"`
 
 	Revision int64 `json:"-"`
+}
+
+// farthest bounds Record.Last, from its beginning: what is promised begins within a year, and takes one.
+const farthest = 2 * 366 * 24 * time.Hour
+
+// names takes in the times that an offer names, whatever for: what it asks for is hardly over before.
+func (r *Record) names(e *etree.Element) {
+	say := func(s string) {
+		if len(s) > 40 {
+			return
+		}
+		for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
+			if t, err := time.Parse(layout, s); err == nil && t.After(r.Last) {
+				r.Last = t.UTC()
+				break
+			}
+		}
+		if most := r.Created.Add(farthest); r.Last.After(most) {
+			r.Last = most
+		}
+	}
+	for i := range e.Attr {
+		say(e.Attr[i].Value)
+	}
+	kids := e.ChildElements()
+	if len(kids) == 0 {
+		say(xmldoc.Collapse(xmldoc.Text(e)))
+	}
+	for _, k := range kids {
+		r.names(k)
+	}
+}
+
+// kept gives the time from which on it is kept, of one that has ended.
+func (r *Record) kept() time.Time {
+	if r.State == Committed && r.Last.After(r.Ended) {
+		return r.Last
+	}
+	return r.Ended
 }
 
 func (r *Record) clone() *Record {
@@ -256,7 +298,9 @@ func (c *Coordinator) record(p *Plan, now time.Time) (*Record, [][]byte, error) 
 			return refuse(fail.Invalid, "the part %q needs a provider whose name has 1 to %d bytes", part.Name, maxProvider)
 		}
 		seen[part.Name] = true
-		doc := xmldoc.Marshal(part.Offer.Encode())
+		offer := part.Offer.Encode()
+		r.names(offer)
+		doc := xmldoc.Marshal(offer)
 		if size += len(doc); size > MaxOffers {
 			return refuse(fail.Exhausted, "the offers of the plan have more than %d bytes together; make them shorter, or fewer", MaxOffers)
 		}
