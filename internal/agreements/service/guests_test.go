@@ -234,15 +234,15 @@ func TestGuestsHaveNoMore(t *testing.T) {
 		}
 		who := soap.PrincipalFrom(ada)
 		booked := &terms.Request{Services: []terms.Service{{Term: "capacity", Capacity: &terms.Booking{Amount: calendar.Amount{Slots: 3}}}}}
-		if err := g.admit(who, "", booked, nil); !fail.Is(err, fail.Unsupported) {
+		if err := g.admit(who, "", booked); !fail.Is(err, fail.Unsupported) {
 			t.Errorf("slots: %v", err)
 		}
 		// A plan may take more than was asked for: whole nodes.
 		q := &terms.Request{Services: []terms.Service{{Term: "job", Job: &jsdl.JobDefinition{}}}}
-		if err := g.admit(who, "", q, []terms.Placed{{CPUs: 2, Nodes: 1}}); err != nil {
+		if err := g.admit(who, "", q, terms.Placed{CPUs: 2, Nodes: 1}); err != nil {
 			t.Error(err)
 		}
-		if err := g.admit(who, "", q, []terms.Placed{{CPUs: 4, Nodes: 1}}); !fail.Is(err, fail.Unsupported) || fail.Sentence(err) != `the term "job": 4 CPUs are too many` {
+		if err := g.admit(who, "", q, terms.Placed{CPUs: 4, Nodes: 1}); !fail.Is(err, fail.Unsupported) || fail.Sentence(err) != `the term "job": 4 CPUs are too many` {
 			t.Errorf("%v", err)
 		}
 	}, whole, func(_ *broker.Config, o *Options) { o.Guests = h })

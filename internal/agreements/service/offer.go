@@ -274,18 +274,13 @@ func (s *Service) CreatePending(ctx context.Context, req *agreement.CreateReques
 // of the sites too, until it is confirmed.
 func (s *Service) Prepare(ctx context.Context, req *agreement.CreateRequest, p agreement.Preparation) (string, error) {
 	const op = "service.Prepare"
-	who, err := s.b.Permit(ctx, op, broker.Submit)
+	who, over, err := s.oneAtATime(ctx, op, p)
+	defer over()
 	if err != nil {
 		return "", err
 	}
-	id := together.AgreementID(who.Name, p)
-	over, err := s.asking.take(ctx, id) // asked again while a manager is asked, it waits for what that says
-	if err != nil {
-		return "", fail.Errorf(op, fail.Unavailable, p.Key, "it is not known yet whether what the Key %q is for can be held: ask again by the same Key", p.Key).Because(err)
-	}
-	defer over()
 	// Asked again it is not judged again: what it holds itself would stand against it.
-	if r, err := s.e.Get(ctx, id); err == nil && r.Owner == who.Name && !r.Final() {
+	if r, err := s.e.Get(ctx, together.AgreementID(who.Name, p)); err == nil && r.Owner == who.Name && !r.Final() {
 		doc, err := s.e.Document(ctx, r.ID)
 		switch {
 		case err != nil:
@@ -300,7 +295,7 @@ func (s *Service) Prepare(ctx context.Context, req *agreement.CreateRequest, p a
 		}
 		return r.ID, nil
 	}
-	id, err = s.held.Prepare(ctx, req, p)
+	id, err := s.held.Prepare(ctx, req, p)
 	return id, roomless(err)
 }
 
@@ -467,7 +462,7 @@ func (s *Service) alternative(ctx context.Context, p *prepared, pattern *terms.P
 	if err != nil {
 		return err
 	}
-	if err := s.admit(who, subject.VO, q, nil); err != nil {
+	if err := s.admit(who, subject.VO, q); err != nil {
 		return err
 	}
 	for i := range q.Services {
@@ -477,7 +472,7 @@ func (s *Service) alternative(ctx context.Context, p *prepared, pattern *terms.P
 			}
 		}
 	}
-	plans, err := terms.Plans(q, m, subject, p.now, s.o.Settings)
+	plans, err := s.plans(q, m, subject, who, p.now)
 	if err != nil {
 		return err
 	}
@@ -497,10 +492,6 @@ func (s *Service) alternative(ctx context.Context, p *prepared, pattern *terms.P
 	for i := range plans {
 		if len(p.plans) >= engine.MaxAlternatives {
 			break
-		}
-		if err := s.admit(who, subject.VO, q, plans[i].Placed); err != nil {
-			refused = sooner(refused, err)
-			continue
 		}
 		c := candidate{request: q, plan: plans[i]}
 		c.reserve = s.wantsReservation(q.Kind, plans[i].Placed)

@@ -418,9 +418,29 @@ func (s *Service) view(who soap.Principal) (*resourcemodel.Snapshot, error) {
 	return s.o.Guests.View(who, m)
 }
 
-// admit says why who asks may not have what one alternative of an offer is about, where a plan puts it; nil:
-// there is none yet.
-func (s *Service) admit(who soap.Principal, vo string, q *terms.Request, placed []terms.Placed) error {
+// plans gives the ways to keep a request, the best first, of which who asks may have each.
+func (s *Service) plans(q *terms.Request, m *resourcemodel.Snapshot, as resourcemodel.Subject, who soap.Principal, now time.Time) ([]terms.Plan, error) {
+	all, err := terms.Plans(q, m, as, now, s.o.Settings)
+	if err != nil {
+		return nil, err
+	}
+	var refused error
+	plans := slices.DeleteFunc(all, func(p terms.Plan) bool {
+		err := s.admit(who, as.VO, q, p.Placed...)
+		if refused == nil {
+			refused = err
+		}
+		return err != nil
+	})
+	if len(plans) == 0 {
+		return nil, refused
+	}
+	return plans, nil
+}
+
+// admit says why who asks may not have what one alternative of an offer is about, as a plan places it if there is one
+// already.
+func (s *Service) admit(who soap.Principal, vo string, q *terms.Request, placed ...terms.Placed) error {
 	if who.Domain == "" {
 		return nil
 	}
