@@ -25,6 +25,9 @@ type Client struct {
 	// At gives the client for an agreement whose EPR has another address than the
 	// service; nil sends everything to the service's.
 	At func(address string) (*soap.Client, error)
+	// Catalogue bounds answers that have templates in place of the soap client's Limits; nil leaves
+	// them to that.
+	Catalogue *xmldoc.Limits
 }
 
 var (
@@ -128,12 +131,21 @@ func (c *Client) created(ctx context.Context, op string, body *etree.Element) (s
 	return c.Key(epr), nil
 }
 
+// catalogue gives the options of a call whose answer has templates.
+func (c *Client) catalogue() []soap.CallOption {
+	opts := []soap.CallOption{soap.Idempotent}
+	if c.Catalogue != nil {
+		opts = append(opts, soap.Within(*c.Catalogue))
+	}
+	return opts
+}
+
 // Templates gives those that the caller may offer by.
 func (c *Client) Templates(ctx context.Context) ([]Template, error) {
 	body := propertiesElement(opProperty)
 	body.CreateAttr("xmlns:wsag", NS)
 	body.SetText("wsag:Template")
-	r, err := c.call(ctx, opProperty, propertyAction(opProperty)+"Request", nil, body, soap.Idempotent)
+	r, err := c.call(ctx, opProperty, propertyAction(opProperty)+"Request", nil, body, c.catalogue()...)
 	if err != nil {
 		return nil, err
 	}

@@ -83,7 +83,7 @@ func (c *Client) Negotiation(ctx context.Context, key string) (*NegotiationPrope
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.call(ctx, opDocument, propertyAction(opDocument)+"Request", &epr, propertiesElement(opDocument), soap.Idempotent)
+	r, err := c.call(ctx, opDocument, propertyAction(opDocument)+"Request", &epr, propertiesElement(opDocument), c.catalogue()...)
 	if err != nil {
 		return nil, err
 	}

@@ -109,8 +109,20 @@ func (t *Together) encode(parent *etree.Element) {
 	if !t.Created.IsZero() {
 		e.CreateElement("p:Created").SetText(t.Created.UTC().Format(time.RFC3339Nano))
 	}
+	size := 0 // of the agreements: of those that are too many, the rest is told
 	for i := range t.Parts {
-		x := &t.Parts[i]
+		x := t.Parts[i]
+		var a *etree.Element
+		if x.Agreement != nil {
+			if a = x.Agreement.Encode(); size+xmldoc.Size(a) > maxAnswer {
+				a = nil
+				if x.Reason == "" {
+					x.Reason = "how it is now is left out, as the answer would be too long; ask its domain"
+				}
+			} else {
+				size += xmldoc.Size(a)
+			}
+		}
 		p := e.CreateElement("p:Part")
 		p.CreateElement("p:Name").SetText(x.Name)
 		p.CreateElement("p:Domain").SetText(x.Domain)
@@ -120,8 +132,8 @@ func (t *Together) encode(parent *etree.Element) {
 		if !x.Earliest.IsZero() {
 			p.CreateElement("p:Earliest").SetText(x.Earliest.UTC().Format(time.RFC3339Nano))
 		}
-		if x.Agreement != nil {
-			p.AddChild(x.Agreement.Encode())
+		if a != nil {
+			p.AddChild(a)
 		}
 	}
 }

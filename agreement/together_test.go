@@ -172,6 +172,29 @@ func xmlOf(x *agreement.Together) []string {
 	return out
 }
 
+// TestTogetherIsBounded: of more agreements than one answer takes the rest is told without.
+func TestTogetherIsBounded(t *testing.T) {
+	g := &gathered{kept: []*agreement.Together{{ID: "a", State: "committed"}}}
+	long := etree.NewElement("x:pad")
+	long.CreateAttr("xmlns:x", "urn:example")
+	long.SetText(strings.Repeat("x", 3<<20))
+	for i := range 8 {
+		p := &agreement.Properties{Agreement: agreementtest.Template().Agreement, State: agreement.Observed}
+		p.Context.Extensions = []*etree.Element{long.Copy()}
+		g.kept[0].Parts = append(g.kept[0].Parts, agreement.TogetherPart{Name: fmt.Sprint(i), Domain: "d", State: "confirmed", Key: "k", Agreement: p})
+	}
+	w := &wire{h: agreement.NewServer(&agreementtest.Service{}, agreement.ServerOptions{Verifier: soap.DevVerifier{}, Coordinator: g})}
+	x, err := agreement.NewClient(&soap.Client{URL: address, Transport: w, Retries: -1, Limits: xmldoc.Limits{Bytes: 64 << 20}}).Together(t.Context(), "a")
+	if err != nil || len(x.Parts) != 8 {
+		t.Fatal(x, err)
+	}
+	for i, p := range x.Parts {
+		if there := i < 5; (p.Agreement != nil) != there || strings.Contains(p.Reason, "too long") == there || p.Key != "k" {
+			t.Errorf("the part %d: %t, %q", i, p.Agreement != nil, p.Reason)
+		}
+	}
+}
+
 // TestTogetherIsChecked: what is not as the schema has it is refused, and where.
 func TestTogetherIsChecked(t *testing.T) {
 	g := &gathered{}

@@ -63,6 +63,7 @@ type call struct {
 	idempotent bool
 	to         *EPR
 	headers    []*etree.Element
+	limits     *xmldoc.Limits
 }
 
 // Idempotent marks a call that may be sent again where its answer was lost or
@@ -73,6 +74,9 @@ func Idempotent(c *call) { c.idempotent = true }
 func WithHeaders(blocks ...*etree.Element) CallOption {
 	return func(c *call) { c.headers = append(c.headers, blocks...) }
 }
+
+// Within bounds the answer of one call in place of the client's Limits.
+func Within(l xmldoc.Limits) CallOption { return func(c *call) { c.limits = &l } }
 
 // To addresses the message to a reference: its address becomes wsa:To and its
 // reference parameters headers (WS-Addressing 1.0 SOAP binding §2.2). The
@@ -185,7 +189,11 @@ func (c *Client) Call(ctx context.Context, action string, body *etree.Element, o
 		return nil, c.unanswered(err, o.idempotent || !sent.Load())
 	}
 	defer resp.Body.Close()
-	return c.answer(ctx, resp, m.id, o.idempotent)
+	limits := c.Limits
+	if o.limits != nil {
+		limits = *o.limits
+	}
+	return c.answer(ctx, resp, m.id, o.idempotent, limits.EnsureDefaults())
 }
 
 func (c *Client) request(ctx context.Context, m *message, action string, idempotent bool) (*retryablehttp.Request, *atomic.Bool, error) {
@@ -261,8 +269,7 @@ func (c *Client) uncertain(cause error, format string, args ...any) error {
 
 // answer reads what came back. Only the body tells whether it is a fault: some
 // servers send faults with HTTP 200.
-func (c *Client) answer(ctx context.Context, resp *http.Response, id string, idempotent bool) (*Reply, error) {
-	limits := c.Limits.EnsureDefaults()
+func (c *Client) answer(ctx context.Context, resp *http.Response, id string, idempotent bool, limits xmldoc.Limits) (*Reply, error) {
 	var buf bytes.Buffer
 	if _, err := buf.ReadFrom(io.LimitReader(resp.Body, limits.Bytes+1)); err != nil {
 		return nil, c.unanswered(err, idempotent)

@@ -13,6 +13,7 @@ import (
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/xmldoc"
 )
 
 // User is one of our own users, for whom a peer is asked.
@@ -45,7 +46,7 @@ func (d *Door) Dial(_ context.Context, domain string, u *User) (*agreement.Clien
 		return nil, err
 	}
 	c := &soap.Client{
-		URL: at, Addressing: true, Transport: way, Timeout: callTime, UserAgent: d.o.UserAgent,
+		URL: at, Addressing: true, Limits: answers, Transport: way, Timeout: callTime, UserAgent: d.o.UserAgent,
 		Signer: func() func(context.Context, *etree.Element) error { return d.o.Trust.Signer(domain) },
 		Check: func(ctx context.Context, m *soap.Parsed, resp *http.Response) error {
 			return d.o.Trust.Answer(ctx, domain, m, resp.TLS)
@@ -58,8 +59,16 @@ func (d *Door) Dial(_ context.Context, domain string, u *User) (*agreement.Clien
 		}
 		c.Headers = []*etree.Element{onBehalfOf(token, u.VO)}
 	}
-	return agreement.NewClient(c), nil
+	client := agreement.NewClient(c)
+	client.Catalogue = &catalogue
+	return client, nil
 }
+
+// What a peer answers: an agreement has half a mebibyte at most, and some states; templates are many.
+var (
+	answers   = xmldoc.Limits{Bytes: 1 << 20, Elements: 20_000, Attributes: 40_000}
+	catalogue = xmldoc.Limits{Bytes: 4 << 20, Elements: 100_000, Attributes: 200_000}
+)
 
 // callTime bounds one request.
 const callTime = 3 * time.Minute

@@ -211,8 +211,8 @@ func (d *Door) Admit(who soap.Principal, vo string, job bool, cpus int64, wall t
 		return fail.Errorf(op, fail.Denied, who.Domain, "a job runs for a user: %s has to say for whom, by an assertion; without one it may have capacity", who.Domain)
 	case user && vo != who.VO:
 		return fail.Errorf(op, fail.Denied, who.Name, "%s comes here for the VO %q, and the offer is for the VO %q: they have to be the same", who.Name, who.VO, vo)
-	case !user && vo != "" && len(peer.VOs) > 0 && !slices.Contains(peer.VOs, vo):
-		return fail.Errorf(op, fail.Denied, who.Domain, "the domain %s does not act for the VO %q here", who.Domain, vo)
+	case !user && vo != "" && !slices.Contains(peer.VOs, vo): // whose budget it would spend, though no user of it asks
+		return fail.Errorf(op, fail.Denied, who.Domain, "the domain %s does not act for the VO %q here: its administrator has to name the VO (vos of the peer), or the offer to be for none", who.Domain, vo)
 	}
 	return routing.Admit(routing.Asking{Peer: who.Domain, Origin: who.Domain, VO: vo, CPUs: int(max(1, cpus)), WallTime: wall}, peer.Admission)
 }

@@ -42,6 +42,23 @@ type side struct {
 	mu      sync.Mutex
 	members map[string]members.Member
 	asked   []soap.Principal
+	pad     *etree.Element // what is said beside; nil is nothing
+}
+
+func (s *side) pads(e *etree.Element) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pad = e
+}
+
+// more gives what is said beside what was asked for.
+func (s *side) more() []*etree.Element {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pad == nil {
+		return nil
+	}
+	return []*etree.Element{s.pad.Copy()}
 }
 
 func (s *side) set(m members.Member) {
@@ -74,6 +91,22 @@ func (y spy) Create(ctx context.Context, req *agreement.CreateRequest) (string, 
 	y.s.asked = append(y.s.asked, soap.PrincipalFrom(ctx))
 	y.s.mu.Unlock()
 	return y.Service.Create(ctx, req)
+}
+
+func (y spy) Agreement(ctx context.Context, key string) (*agreement.Properties, error) {
+	p, err := y.Service.Agreement(ctx, key)
+	if err == nil {
+		p.Agreement.Context.Extensions = append(p.Agreement.Context.Extensions, y.s.more()...)
+	}
+	return p, err
+}
+
+func (y spy) Templates(ctx context.Context) ([]agreement.Template, error) {
+	list, err := y.Service.Templates(ctx)
+	for i := range list {
+		list[i].Context.Extensions = append(list[i].Context.Extensions, y.s.more()...)
+	}
+	return list, err
 }
 
 func (s *side) last() soap.Principal {
@@ -201,6 +234,46 @@ func TestDomainComesIn(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestAnswersAreBounded: no peer has the gateway read more than an agreement is, or templates are.
+func TestAnswersAreBounded(t *testing.T) {
+	h, a := two(t, identity.Off)
+	key, err := h.create(away, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := h.door.Dial(t.Context(), away, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, x := range map[string]struct {
+		bytes, elements      int
+		agreement, templates bool
+	}{
+		"an agreement":  {bytes: 900 << 10, agreement: true, templates: true},
+		"templates":     {bytes: 1100 << 10, templates: true},
+		"too much":      {bytes: 4200 << 10},
+		"elements":      {elements: 19_000, agreement: true, templates: true},
+		"many elements": {elements: 21_000, templates: true},
+		"too many":      {elements: 101_000},
+	} {
+		pad := etree.NewElement("x:pad")
+		pad.CreateAttr("xmlns:x", "urn:example")
+		for part := 64 << 10; x.bytes > 0; x.bytes -= part {
+			pad.CreateElement("x:y").SetText(strings.Repeat("y", part))
+		}
+		for range x.elements {
+			pad.CreateElement("x:y")
+		}
+		a.pads(pad)
+		if p, err := c.Agreement(t.Context(), key); (err == nil) != x.agreement || err != nil && !fail.Is(err, fail.Unavailable) {
+			t.Errorf("%s: the agreement is %v, %v", what, p != nil, err)
+		}
+		if list, err := c.Templates(t.Context()); (err == nil) != x.templates || err != nil && !fail.Is(err, fail.Unavailable) {
+			t.Errorf("%s: there are %d templates, %v", what, len(list), err)
+		}
 	}
 }
 
@@ -472,6 +545,7 @@ func TestAdmit(t *testing.T) {
 	}{
 		"capacity":            {who: domain, cpus: 64},
 		"capacity for a VO":   {who: domain, vo: "bio", cpus: 64, edit: func(m *members.Member) { m.VOs = []string{"bio"} }},
+		"no VO is named":      {who: domain, vo: "bio", kind: fail.Denied, words: "does not act for"},
 		"capacity for others": {who: domain, vo: "bio", edit: func(m *members.Member) { m.VOs = []string{"physics"} }, kind: fail.Denied, words: "does not act for"},
 		"a job of nobody":     {who: domain, job: true, kind: fail.Denied, words: "a job runs for a user"},
 		"a job":               {who: ada, vo: "bio", job: true, cpus: 1},

@@ -29,8 +29,12 @@ type Options struct {
 	Amount func(int64) string
 	// Horizon is how far ahead anything is promised; 0 is 90 days.
 	Horizon time.Duration
-	// Retention is how long an agreement that has ended is kept; 0 is 30 days.
+	// Retention is how long an agreement that has ended is kept; 0 is 30 days. One that was prepared and
+	// let go without ever having been confirmed is kept for an hour only.
 	Retention time.Duration
+	// Unfinished says of one that was let go so that something is still to be done about it, for which it
+	// is kept as others are; nil: nothing is.
+	Unfinished func(*Record) bool
 	// MaxHolds bounds the holds of one pool that are not over; 0 is 10,000.
 	MaxHolds int
 	// MaxLive bounds the agreements that are not final; 0 is 100,000.
@@ -105,6 +109,7 @@ type Engine struct {
 	mu       sync.Mutex
 	live     map[string]*Record
 	awaiting map[string]int // by owner: those of live that wait to be confirmed
+	guests   map[string]int // by domain of a peer: those of live that were made with it
 	pools    map[string]*pool
 	book     calendar.Book // the profiles of pools
 	accounts map[string]account
@@ -153,7 +158,7 @@ func New(ctx context.Context, st store.Records, o Options) (*Engine, error) {
 	e := &Engine{
 		st: st, opts: o, nonce: hex.EncodeToString(nonce[:]),
 		busy: make(chan struct{}, 1), woken: make(chan struct{}, 1), news: make(chan struct{}),
-		live: map[string]*Record{}, awaiting: map[string]int{}, pools: map[string]*pool{}, book: calendar.Book{}, accounts: map[string]account{},
+		live: map[string]*Record{}, awaiting: map[string]int{}, guests: map[string]int{}, pools: map[string]*pool{}, book: calendar.Book{}, accounts: map[string]account{},
 		replicas: map[string]int64{}, watchers: map[int]func([]Record){},
 	}
 	if err := e.reload(ctx); err != nil {
@@ -227,10 +232,18 @@ func (e *Engine) install(id string, old, r *Record) {
 	if r != nil && r.Awaiting() {
 		e.awaiting[r.Owner]++
 	}
+	if old != nil && old.Domain != "" {
+		if e.guests[old.Domain]--; e.guests[old.Domain] == 0 {
+			delete(e.guests, old.Domain)
+		}
+	}
 	if r == nil || r.Final() {
 		delete(e.live, id)
 	} else {
 		e.live[id] = r
+		if r.Domain != "" {
+			e.guests[r.Domain]++
+		}
 		e.schedule(old, r)
 	}
 	if old != nil {
@@ -421,6 +434,13 @@ func (e *Engine) Awaiting(owner string) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.awaiting[owner]
+}
+
+// OfDomain counts the agreements with a peer's domain that have not ended.
+func (e *Engine) OfDomain(domain string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.guests[domain]
 }
 
 // Free gives what is free of a pool throughout a time.

@@ -740,6 +740,72 @@ func TestRetention(t *testing.T) {
 	})
 }
 
+// TestFruitless: what was prepared and let go is kept for an hour, as others may fill the store with it; what was
+// binding once, was offered otherwise, or is not done with, is kept as ever.
+func TestFruitless(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memory(t)
+		a := start(t, st, engine.Options{Unfinished: func(r *engine.Record) bool { return len(r.Notes) > 0 }})
+		feed(t, a, 10)
+		long := []byte(strings.Repeat("x", 100_000))
+		for _, id := range []string{"let go", "not confirmed", "confirmed", "unfinished", "waiting"} {
+			p := offer(id, hour(1, 1))
+			p.Prepared, p.Document, p.Domain = time.Now().Add(2*time.Minute), long, "fiu"
+			if id == "waiting" {
+				p.Prepared = time.Now().Add(24 * time.Hour)
+			}
+			must(t, "Propose")(a.Propose(t.Context(), p))
+		}
+		if n := a.OfDomain("fiu"); n != 5 || a.OfDomain("") != 0 {
+			t.Errorf("%d are made with the peer", n)
+		}
+		must(t, "Abort")(a.Abort(t.Context(), "let go", "no"))
+		must(t, "Confirm")(a.Confirm(t.Context(), "confirmed"))
+		must(t, "Complete")(a.Complete(t.Context(), "confirmed", engine.Ending{}))
+		must(t, "Update")(a.Update(t.Context(), "unfinished", func(r *engine.Record) error {
+			r.Notes = map[string]json.RawMessage{"x": json.RawMessage("1")}
+			return nil
+		}))
+		must(t, "Abort")(a.Abort(t.Context(), "unfinished", "no"))
+		must(t, "Propose")(a.Propose(t.Context(), func() engine.Proposal {
+			p := offer("refused", hour(1, 1))
+			p.Pending = true
+			return p
+		}()))
+		must(t, "Decide")(a.Decide(t.Context(), "refused", engine.Decision{Reason: "no"}))
+		time.Sleep(50 * time.Minute)
+		synctest.Wait()
+		wantState(t, a, "let go", agreement.Rejected)
+		wantState(t, a, "not confirmed", agreement.Rejected)
+		if n := a.OfDomain("fiu"); n != 1 {
+			t.Errorf("%d are left with the peer", n)
+		}
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		for id, want := range map[string]agreement.State{"let go": "", "not confirmed": "", "confirmed": agreement.Complete, "unfinished": agreement.Rejected, "refused": agreement.Rejected, "waiting": agreement.Pending} {
+			if want != "" {
+				wantState(t, a, id, want)
+				continue
+			}
+			if r, err := a.Get(t.Context(), id); !fail.Is(err, fail.NotFound) {
+				t.Errorf("%s is kept: %+v %v", id, r, err)
+			}
+			if _, err := a.Document(t.Context(), id); !fail.Is(err, fail.NotFound) {
+				t.Errorf("the offer of %s is kept: %v", id, err)
+			}
+		}
+		must(t, "Abort")(a.Abort(t.Context(), "waiting", "no"))
+		time.Sleep(3 * time.Hour) // it might be asked for until the time that it was to be confirmed by
+		synctest.Wait()
+		wantState(t, a, "waiting", agreement.Rejected)
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		if _, err := a.Get(t.Context(), "waiting"); !fail.Is(err, fail.NotFound) {
+			t.Errorf("it is kept: %v", err)
+		}
+	})
+}
+
 func TestBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := start(t, memory(t), engine.Options{MaxHolds: 5, MaxLive: 7, Horizon: 48 * time.Hour})

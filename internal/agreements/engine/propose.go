@@ -91,7 +91,7 @@ func (b *batch) propose(op string, p *Proposal, digest string) (*draft, error) {
 		}
 	}
 	r := &Record{
-		ID: p.ID, Owner: p.Owner, VO: p.VO, Name: p.Name, TemplateID: p.TemplateID, TemplateName: p.TemplateName,
+		ID: p.ID, Owner: p.Owner, VO: p.VO, Domain: p.Domain, Name: p.Name, TemplateID: p.TemplateID, TemplateName: p.TemplateName,
 		Digest: digest, State: agreement.Observed, Reason: p.Reason, Created: b.now, ExpirationTime: p.ExpirationTime.UTC(), Prepared: p.Prepared.UTC(), Replaces: p.Replaces,
 	}
 	event := string(Accepted)

@@ -83,6 +83,7 @@ type Record struct {
 	ID           string          `json:"id"`
 	Owner        string          `json:"owner"`
 	VO           string          `json:"vo,omitempty"`
+	Domain       string          `json:"domain,omitempty"` // of the peer that it was made with; "" is our own
 	Name         string          `json:"name,omitempty"`
 	TemplateID   string          `json:"templateId,omitempty"`
 	TemplateName string          `json:"templateName,omitempty"`
@@ -126,6 +127,31 @@ func (r *Record) Final() bool { return Final(r.State) }
 
 // Awaiting says that it waits to be confirmed.
 func (r *Record) Awaiting() bool { return !r.Prepared.IsZero() && r.State == agreement.Pending }
+
+// fruitless says that it was prepared, and let go without ever having been confirmed.
+func (r *Record) fruitless() bool {
+	return r.State == agreement.Rejected && !r.Prepared.IsZero() && r.Confirmed.IsZero()
+}
+
+// kept gives until when it is kept, of one that has ended.
+func (r *Record) kept(o *Options) time.Time {
+	until := r.Ended.Add(o.Retention)
+	if !r.fruitless() || o.Unfinished != nil && o.Unfinished(r) {
+		return until
+	}
+	// Whoever prepared it may ask for it until then, and not much longer.
+	last := r.Ended
+	if r.Prepared.After(last) {
+		last = r.Prepared
+	}
+	if soon := last.Add(fruitlessTime); soon.Before(until) {
+		return soon
+	}
+	return until
+}
+
+// fruitlessTime is how long what was prepared and let go is kept.
+const fruitlessTime = time.Hour
 
 // holds gives what is held for it.
 func (r *Record) holds() []calendar.Hold {
@@ -184,6 +210,7 @@ type Proposal struct {
 	ID             string // chosen by the caller, ordered by time
 	Owner          string
 	VO             string
+	Domain         string // of the peer that asks; "" is our own
 	Name           string
 	TemplateID     string
 	TemplateName   string
@@ -220,8 +247,8 @@ func (p *Proposal) check() error {
 		return fail.Errorf(op, fail.Invalid, "", "an agreement needs an id of 1 to %d bytes; this one has %d", MaxID, len(p.ID))
 	case p.Owner == "" || len(p.Owner) > MaxOwner:
 		return fail.Errorf(op, fail.Invalid, p.ID, "an agreement needs an owner whose name has 1 to %d bytes; this one has %d", MaxOwner, len(p.Owner))
-	case max(len(p.VO), len(p.Name), len(p.TemplateID), len(p.TemplateName)) > MaxName || len(p.Replaces) > MaxID:
-		return fail.Errorf(op, fail.Invalid, p.ID, "the names of a VO, an agreement and a template may have %d bytes each", MaxName)
+	case max(len(p.VO), len(p.Domain), len(p.Name), len(p.TemplateID), len(p.TemplateName)) > MaxName || len(p.Replaces) > MaxID:
+		return fail.Errorf(op, fail.Invalid, p.ID, "the names of a VO, a domain, an agreement and a template may have %d bytes each", MaxName)
 	case len(p.Document) > MaxDocument:
 		return fail.Errorf(op, fail.Exhausted, p.ID, "the offer has %d bytes; an agreement may have %d", len(p.Document), MaxDocument)
 	}

@@ -394,11 +394,11 @@ func (e *Engine) prune(ctx context.Context) (more bool, err error) {
 		if err != nil || !r.Final() {
 			return
 		}
-		grace := e.opts.Retention
+		until := r.kept(&e.opts)
 		if !e.Responsible(r.ID) {
-			grace += e.opts.Retention/24 + 2*time.Hour
+			until = until.Add(e.opts.Retention/24 + 2*time.Hour)
 		}
-		if now.Sub(r.Ended) >= grace && len(old) < maxOld {
+		if !now.Before(until) && len(old) < maxOld {
 			old = append(old, r)
 		}
 	})

@@ -88,10 +88,15 @@ func (a *allowed) reached(ip netip.Addr) bool {
 
 // callers tell decisions to those who offered.
 type callers struct {
+	users, guests caller
+	work          *queue
+}
+
+// caller tells decisions to some of them.
+type caller struct {
 	allowed   *allowed
 	transport http.RoundTripper
 	own       *http.Transport // nil where the transport was given
-	work      *queue
 }
 
 func newCallers(list []string, given http.RoundTripper) (*callers, error) {
@@ -99,10 +104,30 @@ func newCallers(list []string, given http.RoundTripper) (*callers, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &callers{allowed: a, transport: given}
+	// What listens at the gateway's own machine is no peer's business.
+	g := *a
+	g.loopback = false
 	if given != nil {
-		return c, nil
+		return &callers{users: caller{allowed: a, transport: given}, guests: caller{allowed: &g, transport: given}}, nil
 	}
+	return &callers{users: newCaller(a), guests: newCaller(&g)}, nil
+}
+
+// of gives what tells those of a domain, "" is our own.
+func (c *callers) of(domain string) *caller {
+	if domain != "" {
+		return &c.guests
+	}
+	return &c.users
+}
+
+func (c *callers) close() {
+	c.users.close()
+	c.guests.close()
+}
+
+func newCaller(a *allowed) caller {
+	c := caller{allowed: a}
 	// A name that may be called may have any address; any other host is held against the address
 	// that it really has, when it is connected to, so that no name leads elsewhere.
 	free := &net.Dialer{Timeout: callTime}
@@ -124,17 +149,17 @@ func newCallers(list []string, given http.RoundTripper) (*callers, error) {
 		},
 	}
 	c.transport = c.own
-	return c, nil
+	return c
 }
 
-func (c *callers) close() {
+func (c *caller) close() {
 	if c.own != nil {
 		c.own.CloseIdleConnections()
 	}
 }
 
 // allows says why decisions can't be told to an address; nil if they can.
-func (c *callers) allows(address string) error {
+func (c *caller) allows(address string) error {
 	const op = "service.AgreementAcceptanceEPR"
 	u, err := url.Parse(address)
 	switch {
@@ -209,7 +234,7 @@ func (s *Service) tellDecision(ctx context.Context, id string) time.Time {
 		return n.Again
 	}
 	accepted, _ := decided(&r)
-	failed := s.call(ctx, &r, d.Acceptance, accepted)
+	failed := s.call(ctx, &r, s.callers.of(d.Domain), d.Acceptance, accepted)
 	if ctx.Err() != nil {
 		return time.Time{}
 	}
@@ -241,7 +266,7 @@ func (s *Service) tellDecision(ctx context.Context, id string) time.Time {
 }
 
 // call tells a decision once.
-func (s *Service) call(ctx context.Context, r *engine.Record, to string, accepted bool) error {
+func (s *Service) call(ctx context.Context, r *engine.Record, by *caller, to string, accepted bool) error {
 	doc, err := xmldoc.ReadBytes([]byte(to), xmldoc.Limits{})
 	if err != nil {
 		return fail.E("service.call", fail.Invalid, r.ID, err)
@@ -250,12 +275,12 @@ func (s *Service) call(ctx context.Context, r *engine.Record, to string, accepte
 	if err != nil {
 		return fail.E("service.call", fail.Invalid, r.ID, err)
 	}
-	if err := s.callers.allows(epr.Address); err != nil {
+	if err := by.allows(epr.Address); err != nil {
 		return err // what is allowed may have changed
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	c := agreement.NewAcceptance(&soap.Client{URL: epr.Address, Addressing: true, Transport: refuseRedirects{s.callers.transport}, Timeout: callTime, Retries: -1}, epr)
+	c := agreement.NewAcceptance(&soap.Client{URL: epr.Address, Addressing: true, Transport: refuseRedirects{by.transport}, Timeout: callTime, Retries: -1}, epr)
 	if accepted {
 		err = c.Accept(ctx)
 	} else {

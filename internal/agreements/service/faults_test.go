@@ -161,7 +161,7 @@ func TestPendingIsTold(t *testing.T) {
 			t.Errorf("%s", g.story(key))
 		}
 		for _, to := range []string{"http://10.1.2.3/", "http://a.friends.example/x"} {
-			if err := g.callers.allows(to); err != nil {
+			if err := g.callers.users.allows(to); err != nil {
 				t.Errorf("%s: %v", to, err)
 			}
 		}

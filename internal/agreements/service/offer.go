@@ -44,8 +44,8 @@ func templateKey(t *agreement.Template) string { return t.Name + "\x00" + t.Temp
 // open to and the caller belongs to.
 func (s *Service) subjects(ctx context.Context, m *resourcemodel.Snapshot, who string) []resourcemodel.Subject {
 	s.mu.Lock()
-	if s.vos == nil || s.vosOf != m.Revision() {
-		s.vos, s.vosOf = append([]string{}, terms.VOs(m)...), m.Revision()
+	if s.vosOf != m { // which of its states says less: what a peer is shown of it is its own
+		s.vos, s.vosOf = terms.VOs(m), m
 	}
 	vos := s.vos
 	s.mu.Unlock()
@@ -149,6 +149,9 @@ func (s *Service) Create(ctx context.Context, req *agreement.CreateRequest) (str
 		return key, err
 	}
 	p, err := s.prepare(ctx, "service.Create", req)
+	if err == nil {
+		err = s.welcome(p.proposal.Domain, len(p.proposal.Document))
+	}
 	if err != nil {
 		return "", err
 	}
@@ -186,6 +189,9 @@ func (s *Service) Create(ctx context.Context, req *agreement.CreateRequest) (str
 func (s *Service) negotiated(ctx context.Context, req *agreement.CreateRequest) (key string, handled bool, err error) {
 	x, err := req.Negotiated()
 	if err != nil || x == nil || s.bind == nil {
+		return "", false, err
+	}
+	if err := s.welcome(soap.PrincipalFrom(ctx).Domain, len(document(req))); err != nil {
 		return "", false, err
 	}
 	return s.bind(ctx, x, req)
@@ -239,7 +245,7 @@ func (s *Service) Plan(ctx context.Context, o *agreement.Offer) (engine.Proposal
 // sites are asked meanwhile.
 func (s *Service) CreatePending(ctx context.Context, req *agreement.CreateRequest) (string, error) {
 	if req.AcceptanceEPR != nil {
-		if err := s.callers.allows(req.AcceptanceEPR.Address); err != nil {
+		if err := s.callers.of(soap.PrincipalFrom(ctx).Domain).allows(req.AcceptanceEPR.Address); err != nil {
 			return "", err
 		}
 	}
@@ -250,6 +256,9 @@ func (s *Service) CreatePending(ctx context.Context, req *agreement.CreateReques
 		return key, err
 	}
 	p, err := s.prepare(ctx, "service.CreatePending", req)
+	if err == nil {
+		err = s.welcome(p.proposal.Domain, len(p.proposal.Document))
+	}
 	if err != nil {
 		return "", err
 	}
@@ -266,7 +275,8 @@ func (s *Service) CreatePending(ctx context.Context, req *agreement.CreateReques
 // of the sites too, until it is confirmed.
 func (s *Service) Prepare(ctx context.Context, req *agreement.CreateRequest, p agreement.Preparation) (string, error) {
 	const op = "service.Prepare"
-	who, err := s.b.Permit(ctx, op, broker.Submit)
+	who, over, err := s.oneAtATime(ctx, op, p)
+	defer over()
 	if err != nil {
 		return "", err
 	}
@@ -289,7 +299,7 @@ func (s *Service) Prepare(ctx context.Context, req *agreement.CreateRequest, p a
 		if d, err := detailOf(&r); s.o.Decides && (err != nil || d.Kind != terms.Capacity) {
 			return "", cmp.Or(err, s.b.Admissible(ctx, nil, nil)) // who has the sites goes on with it
 		}
-		if _, err := s.secure(ctx, r, []engine.Plan{*r.Plan}); err != nil {
+		if err := s.held.Hold(ctx, r); err != nil {
 			return "", err
 		}
 		return r.ID, nil
@@ -441,7 +451,7 @@ func (s *Service) prepare(ctx context.Context, op string, req *agreement.CreateR
 		return nil, fail.E(op, fail.Internal, "", err)
 	}
 	p.proposal = engine.Proposal{
-		ID: id.String(), Owner: who.Name, VO: vo, Name: o.Name, TemplateID: t.TemplateID, TemplateName: t.Name, Document: document(req),
+		ID: id.String(), Owner: who.Name, VO: vo, Domain: who.Domain, Name: o.Name, TemplateID: t.TemplateID, TemplateName: t.Name, Document: document(req),
 		ExpirationTime: o.Context.ExpirationTime, Reason: fmt.Sprintf("offered by %s, by the template %s", who.Name, t.Name),
 	}
 	alternatives, cut := agreement.Choose(o.Terms, o.Preferences(), maxChoices)
@@ -527,7 +537,7 @@ func (s *Service) alternative(ctx context.Context, p *prepared, pattern *terms.P
 			}
 		}
 	}
-	plans, err := terms.Plans(q, m, subject, p.now, s.o.Settings)
+	plans, err := s.plans(q, m, subject, who, p.now)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/agreements/engine"
@@ -41,6 +42,9 @@ type Options struct {
 	Callbacks []string
 	// Guests says what those of other domains may have; nil lets none of them in.
 	Guests Guests
+	// MaxGuests bounds the agreements with one peer's domain that have not ended, MaxHourly those that it
+	// makes within an hour, however they end; 0 is 2,000 and 1,000.
+	MaxGuests, MaxHourly int
 	// Transport carries them; nil is one that connects to what Callbacks allow only.
 	Transport http.RoundTripper
 	// Join gives the session by which replicas know that this one lives; nil: there is no other.
@@ -91,6 +95,12 @@ func (o *Options) EnsureDefaults() {
 	if o.Patience == 0 {
 		o.Patience = 2 * time.Minute
 	}
+	if o.MaxGuests == 0 {
+		o.MaxGuests = 2000
+	}
+	if o.MaxHourly == 0 {
+		o.MaxHourly = 1000
+	}
 	if o.Workers == 0 {
 		o.Workers = 16
 	}
@@ -102,6 +112,8 @@ func (o *Options) Validate() error {
 	switch {
 	case o.Engine == nil || o.Broker == nil || o.Model == nil:
 		return fail.Errorf(op, fail.Invalid, "", "agreements need an engine, a broker and a resource model")
+	case o.MaxGuests < 0 || o.MaxHourly < 0:
+		return fail.Errorf(op, fail.Invalid, "", "how many agreements a peer may make can't be negative")
 	case o.Lag < 0 || o.Patience < 0 || o.Workers < 0:
 		return fail.Errorf(op, fail.Invalid, "", "the lag, the patience and the number of workers can't be negative")
 	}
@@ -119,6 +131,8 @@ type Service struct {
 	b       Broker
 	callers *callers
 	held    *together.Participant
+	guests  guests
+	asking  turns // those who prepare the same
 	work    *queue
 	rooms   rooms
 
@@ -127,7 +141,7 @@ type Service struct {
 	mu       sync.Mutex
 	sets     map[string]*templateSet       // by who asks, with their VOs
 	vos      []string                      // that sites are open to by name,
-	vosOf    int64                         // at this state of the model
+	vosOf    *resourcemodel.Snapshot       // as this shows them
 	own      map[string]*agreement.Checker // of administrators' templates, by name and id
 	readings map[string]*reading           // agreements as they were read, by id
 	changed  map[string]engine.Record      // told by the engine, and not looked at yet
@@ -154,6 +168,7 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{
 		o: o, e: o.Engine, b: o.Broker, work: newQueue(o.Now),
+		guests: guests{of: map[string]*rate.Limiter{}}, asking: turns{of: map[string]*turn{}},
 		sets: map[string]*templateSet{}, own: map[string]*agreement.Checker{}, readings: map[string]*reading{},
 		rooms: rooms{of: map[string]room{}, capacity: map[string]bool{}}, changed: map[string]engine.Record{}, failures: map[string]int{},
 		roomNews: make(chan struct{}, 1), poolNews: make(chan struct{}, 1), ready: make(chan struct{}),
@@ -174,7 +189,12 @@ func New(o Options) (*Service, error) {
 	s.held, err = together.NewParticipant(together.ParticipantOptions{
 		Engine: s.e, Now: o.Now,
 		Propose: func(ctx context.Context, req *agreement.CreateRequest) (engine.Proposal, error) {
-			p, err := s.prepare(ctx, "service.Prepare", req)
+			quiet := *req
+			quiet.AcceptanceEPR = nil // who confirms it decides
+			p, err := s.prepare(ctx, "service.Prepare", &quiet)
+			if err == nil {
+				err = s.welcome(p.proposal.Domain, len(p.proposal.Document))
+			}
 			if err != nil {
 				return engine.Proposal{}, err
 			}
@@ -185,6 +205,9 @@ func New(o Options) (*Service, error) {
 			return who.Name, err
 		},
 		Held: func(ctx context.Context, r engine.Record) error {
+			// Whoever asked may have gone by now, and asks again by the same Key.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.Patience)
+			defer cancel()
 			_, err := s.secure(ctx, r, []engine.Plan{*r.Plan})
 			return err
 		},
@@ -399,8 +422,29 @@ func (s *Service) view(who soap.Principal) (*resourcemodel.Snapshot, error) {
 	return s.o.Guests.View(who, m)
 }
 
-// admit says why who asks may not have what one alternative of an offer is about.
-func (s *Service) admit(who soap.Principal, vo string, q *terms.Request) error {
+// plans gives the ways to keep a request, the best first, of which who asks may have each.
+func (s *Service) plans(q *terms.Request, m *resourcemodel.Snapshot, as resourcemodel.Subject, who soap.Principal, now time.Time) ([]terms.Plan, error) {
+	all, err := terms.Plans(q, m, as, now, s.o.Settings)
+	if err != nil {
+		return nil, err
+	}
+	var refused error
+	plans := slices.DeleteFunc(all, func(p terms.Plan) bool {
+		err := s.admit(who, as.VO, q, p.Placed...)
+		if refused == nil {
+			refused = err
+		}
+		return err != nil
+	})
+	if len(plans) == 0 {
+		return nil, refused
+	}
+	return plans, nil
+}
+
+// admit says why who asks may not have what one alternative of an offer is about, as a plan places it if there is one
+// already.
+func (s *Service) admit(who soap.Principal, vo string, q *terms.Request, placed ...terms.Placed) error {
 	if who.Domain == "" {
 		return nil
 	}
@@ -408,7 +452,10 @@ func (s *Service) admit(who soap.Principal, vo string, q *terms.Request) error {
 		v := &q.Services[i]
 		job, cpus, wall := v.Job != nil, int64(v.Need.CPUs), v.Duration
 		if v.Capacity != nil {
-			cpus = v.Capacity.Amount.CPUs
+			cpus = max(v.Capacity.Amount.CPUs, v.Capacity.Amount.Slots)
+		}
+		if i < len(placed) { // of whole nodes it has all
+			cpus = max(cpus, placed[i].CPUs)
 		}
 		if err := s.o.Guests.Admit(who, vo, job, cpus, wall); err != nil {
 			return fail.Errorf("service.admit", fail.KindOf(err), v.Term, "the term %q: %s", v.Term, fail.Sentence(err)).Because(err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/beevik/etree"
+	"golang.org/x/time/rate"
 
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/fail"
@@ -39,17 +40,24 @@ type Options struct {
 	// Patience is how long parts are prepared where the plan has no deadline, and MaxPatience
 	// the longest that a plan may have; 0 is 30 seconds and 5 minutes.
 	Patience, MaxPatience time.Duration
-	// Timeout bounds one request to a provider; 0 is 10 seconds.
+	// Timeout bounds one request to a provider; 0 is 10 seconds. One that is to hold something may
+	// take half of the time that is left, if that is more.
 	Timeout time.Duration
 	// GiveUp is how long after its time a provider that is out of reach is asked what it keeps;
 	// 0 is a day.
 	GiveUp time.Duration
-	// Retention is how long a coordination that has ended is kept; 0 is 30 days.
+	// Retention is how long a coordination that has ended is kept, and one that is committed after the
+	// last time that its offers name; 0 is 30 days.
 	Retention time.Duration
+	// MaxKept bounds those of one owner that have ended and are kept, the newest, and ten times as many
+	// that are committed; 0 is 1,000. MaxHourly bounds those that one owner begins within an hour; 0 is 1,000.
+	MaxKept, MaxHourly int
 	// MaxLive bounds the coordinations that have not ended; 0 is 1,000.
 	MaxLive int
-	// MaxCalls bounds the requests to providers at a time; 0 is 64.
-	MaxCalls int
+	// MaxCalls bounds the parts that providers are asked to hold at a time, and MaxReads those that
+	// they are asked about; 0 is 64 and 16. Of each kind, and of those that are confirmed or ended, one
+	// provider is asked 8 at a time.
+	MaxCalls, MaxReads int
 }
 
 // EnsureDefaults fills in what is not set.
@@ -84,6 +92,15 @@ func (o *Options) EnsureDefaults() {
 	if o.MaxCalls == 0 {
 		o.MaxCalls = 64
 	}
+	if o.MaxKept == 0 {
+		o.MaxKept = 1000
+	}
+	if o.MaxHourly == 0 {
+		o.MaxHourly = 1000
+	}
+	if o.MaxReads == 0 {
+		o.MaxReads = 16
+	}
 }
 
 // Validate reports what can't be worked with.
@@ -96,8 +113,10 @@ func (o *Options) Validate() error {
 		return fail.Errorf(op, fail.Invalid, "", "the times of a coordinator can't be negative")
 	case o.Patience > o.MaxPatience:
 		return fail.Errorf(op, fail.Invalid, "", "the patience of %s is more than the longest, %s", o.Patience, o.MaxPatience)
-	case o.MaxLive < 1 || o.MaxCalls < 1:
-		return fail.Errorf(op, fail.Invalid, "", "there must be room for a coordination and a request: MaxLive is %d and MaxCalls %d", o.MaxLive, o.MaxCalls)
+	case min(o.MaxKept, o.MaxHourly) < 1:
+		return fail.Errorf(op, fail.Invalid, "", "an owner must have room for a coordination: MaxKept is %d and MaxHourly %d", o.MaxKept, o.MaxHourly)
+	case min(o.MaxLive, o.MaxCalls, o.MaxReads) < 1:
+		return fail.Errorf(op, fail.Invalid, "", "there must be room for a coordination and a request: MaxLive is %d, MaxCalls %d and MaxReads %d", o.MaxLive, o.MaxCalls, o.MaxReads)
 	}
 	return nil
 }
@@ -107,10 +126,11 @@ func (o *Options) Validate() error {
 type Coordinator struct {
 	st    store.Records
 	opts  Options
-	calls chan struct{} // holds a token for each request under way
+	lanes *lanes // of the requests that are under way
 
 	mu      sync.Mutex
-	entries map[string]*entry // coordinations that have not ended
+	entries map[string]*entry        // coordinations that have not ended
+	begun   map[string]*rate.Limiter // by owner
 }
 
 // entry is a coordination that has not ended, as this process knows it.
@@ -129,7 +149,7 @@ func New(st store.Records, o Options) (*Coordinator, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	return &Coordinator{st: st, opts: o, calls: make(chan struct{}, o.MaxCalls), entries: map[string]*entry{}}, nil
+	return &Coordinator{st: st, opts: o, lanes: newLanes(o.MaxCalls, o.MaxReads), entries: map[string]*entry{}, begun: map[string]*rate.Limiter{}}, nil
 }
 
 func (c *Coordinator) now() time.Time { return c.opts.Now().UTC().Round(0) }
@@ -149,7 +169,10 @@ func (c *Coordinator) Coordinate(ctx context.Context, p Plan) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	if old == nil {
+	if old == nil { // who asks again may do so when the time has passed
+		if err := c.until(r, p.Deadline); err != nil {
+			return Outcome{}, err
+		}
 		if old, err = c.begin(ctx, r, offers); err != nil {
 			return Outcome{}, err
 		}
@@ -170,6 +193,15 @@ func (c *Coordinator) begin(ctx context.Context, r *Record, offers [][]byte) (*R
 		if len(c.entries) >= c.opts.MaxLive {
 			c.mu.Unlock()
 			return nil, fail.Errorf(op, fail.Exhausted, r.ID, "%d coordinations are under way, as many as may be; try again when some have ended", c.opts.MaxLive)
+		}
+		l := c.begun[r.Owner]
+		if l == nil {
+			l = rate.NewLimiter(rate.Limit(float64(c.opts.MaxHourly)/3600), c.opts.MaxHourly)
+			c.begun[r.Owner] = l
+		}
+		if !l.AllowN(r.Created, 1) {
+			c.mu.Unlock()
+			return nil, fail.Errorf(op, fail.Exhausted, r.ID, "%s has begun %d coordinations within the hour, as many as may be; try again in some minutes", r.Owner, c.opts.MaxHourly)
 		}
 		e = c.entry(r.ID)
 		e.fresh = true
@@ -258,39 +290,69 @@ func (c *Coordinator) Get(ctx context.Context, owner, id string) (Record, error)
 	return *r, nil
 }
 
+// MaxList bounds an answer of List.
+const MaxList = 1000
+
+// newer is the order of List.
+func newer(a, b Record) int {
+	if n := b.Created.Compare(a.Created); n != 0 {
+		return n
+	}
+	return strings.Compare(b.ID, a.ID)
+}
+
 // List gives the coordinations of an owner, the newest first, after the id before ("" from the
-// newest), at most limit.
+// newest), at most limit, and MaxList.
 func (c *Coordinator) List(ctx context.Context, owner, before string, limit int) ([]Record, error) {
-	var all []Record
-	for after := ""; ; {
-		list, _, err := c.st.ListRecords(ctx, statePrefix, store.RecordOptions{After: after, Limit: page})
+	limit = min(max(limit, 0), MaxList)
+	var from Record
+	if before != "" {
+		r, err := c.read(ctx, before)
 		if err != nil {
 			return nil, err
 		}
+		if r == nil || r.Owner != owner {
+			return nil, fail.Errorf("together.List", fail.NotFound, before, "there is no coordination %q", before)
+		}
+		from = *r
+	}
+	var all []Record
+	cut := func() {
+		slices.SortFunc(all, newer)
+		clear(all[min(limit, len(all)):])
+		all = all[:min(limit, len(all))]
+	}
+	err := c.scan(ctx, func(v store.Record, r *Record) error {
+		if r.Owner == owner && (before == "" || newer(from, *r) < 0) {
+			if all = append(all, *r); len(all) > 2*limit {
+				cut()
+			}
+		}
+		return nil
+	})
+	cut()
+	return all, err
+}
+
+// scan gives all that is kept, but for what is damaged, until each fails.
+func (c *Coordinator) scan(ctx context.Context, each func(store.Record, *Record) error) error {
+	for after := ""; ; {
+		list, _, err := c.st.ListRecords(ctx, statePrefix, store.RecordOptions{After: after, Limit: page})
+		if err != nil {
+			return err
+		}
 		for _, v := range list {
-			if r, err := decode(v); err == nil && r.Owner == owner {
-				all = append(all, *r)
+			if r, err := decode(v); err == nil {
+				if err := each(v, r); err != nil {
+					return err
+				}
 			}
 		}
 		if len(list) < page {
-			break
+			return nil
 		}
 		after = list[len(list)-1].Key
 	}
-	slices.SortFunc(all, func(a, b Record) int {
-		if n := b.Created.Compare(a.Created); n != 0 {
-			return n
-		}
-		return strings.Compare(b.ID, a.ID)
-	})
-	if before != "" {
-		at := slices.IndexFunc(all, func(r Record) bool { return r.ID == before })
-		if at < 0 {
-			return nil, fail.Errorf("together.List", fail.NotFound, before, "there is no coordination %q", before)
-		}
-		all = all[at+1:]
-	}
-	return all[:min(max(limit, 0), len(all))], nil
 }
 
 // Dissolve ends all parts of a coordination that is committed: it is decided when Dissolve gives nil, and
@@ -543,25 +605,57 @@ func (c *Coordinator) prune(ctx context.Context) {
 }
 
 func (c *Coordinator) pruneOnce(ctx context.Context) error {
-	for after := ""; ; {
-		list, _, err := c.st.ListRecords(ctx, statePrefix, store.RecordOptions{After: after, Limit: page})
-		if err != nil {
-			return err
+	type ended struct {
+		key      string
+		revision int64
+		at       time.Time
+	}
+	type kind struct {
+		owner     string
+		committed bool
+	}
+	kept := map[kind][]ended{}
+	remove := func(key string, revision int64) error {
+		_, err := c.st.PutRecords(ctx, nil, store.RecordChange{Key: key, If: revision})
+		if fail.Is(err, fail.Conflict) {
+			return nil
 		}
-		for _, v := range list {
-			r, err := decode(v)
-			if err != nil || !r.State.Final() || c.now().Sub(r.Ended) < c.opts.Retention {
-				continue
-			}
-			if _, err := c.st.PutRecords(ctx, nil, store.RecordChange{Key: v.Key, If: v.Revision}); err != nil && !fail.Is(err, fail.Conflict) {
+		return err
+	}
+	err := c.scan(ctx, func(v store.Record, r *Record) error {
+		switch {
+		case !r.State.Final():
+			return nil
+		case !c.now().Before(r.kept().Add(c.opts.Retention)):
+			return remove(v.Key, v.Revision)
+		}
+		k := kind{r.Owner, r.State == Committed}
+		kept[k] = append(kept[k], ended{v.Key, v.Revision, r.Ended})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for k, list := range kept {
+		most := c.opts.MaxKept
+		if k.committed {
+			most *= 10
+		}
+		slices.SortFunc(list, func(a, b ended) int { return b.at.Compare(a.at) })
+		for _, x := range list[min(most, len(list)):] {
+			if err := remove(x.key, x.revision); err != nil {
 				return err
 			}
 		}
-		if len(list) < page {
-			return nil
-		}
-		after = list[len(list)-1].Key
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for owner, l := range c.begun {
+		if l.TokensAt(c.now()) >= float64(c.opts.MaxHourly) {
+			delete(c.begun, owner)
+		}
+	}
+	return nil
 }
 
 func pause(ctx context.Context, d time.Duration) {

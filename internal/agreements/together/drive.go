@@ -82,9 +82,9 @@ func (c *Coordinator) turn(ctx context.Context, r *Record, how func(*Record, tim
 	return nil
 }
 
-// each calls do for all parts in one of the states, at once, and gives what became of them. A
+// each calls do for all parts in one of the states, at once as far as lanes let it, and gives what became of them. A
 // part whose error is not nil stays as it is.
-func (c *Coordinator) each(ctx context.Context, parts []PartOutcome, do func(ctx context.Context, i int, p *PartOutcome) error, states ...PartState) (errs []error) {
+func (c *Coordinator) each(ctx context.Context, kind errand, parts []PartOutcome, do func(ctx context.Context, i int, p *PartOutcome) error, states ...PartState) (errs []error) {
 	errs = make([]error, len(parts))
 	r := Record{Parts: parts}
 	if !r.any(states...) {
@@ -97,22 +97,31 @@ func (c *Coordinator) each(ctx context.Context, parts []PartOutcome, do func(ctx
 				continue
 			}
 			wg.Go(func() {
-				select {
-				case c.calls <- struct{}{}:
-					defer func() { <-c.calls }()
-				case <-ctx.Done():
-					errs[i] = context.Cause(ctx)
-					return
+				timeout := c.opts.Timeout
+				if kind == preparing { // managers of sites may take their time; what was lost is sent again, once at least
+					if last, ok := ctx.Deadline(); ok {
+						timeout = max(timeout, time.Until(last)/2)
+					}
 				}
-				ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
-				defer cancel()
-				errs[i] = do(ctx, i, &parts[i])
+				errs[i] = c.ask(ctx, kind, parts[i].Provider, timeout, func(ctx context.Context) error { return do(ctx, i, &parts[i]) })
 			})
 			break
 		}
 	}
 	wg.Wait()
 	return errs
+}
+
+// ask asks a provider for something, when it is its turn.
+func (c *Coordinator) ask(ctx context.Context, kind errand, provider string, timeout time.Duration, do func(context.Context) error) error {
+	leave, err := c.lanes.enter(ctx, kind, provider)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return do(ctx)
 }
 
 // definite says that an error of a provider tells that what was asked for did not happen, and
@@ -135,8 +144,8 @@ func (c *Coordinator) dial(ctx context.Context, r *Record, p *PartOutcome) (Prov
 	return provider, nil
 }
 
-// ask asks a provider to hold a part.
-func (c *Coordinator) ask(ctx context.Context, provider Provider, r *Record, offers []agreement.Offer, i int, p *PartOutcome) error {
+// hold asks a provider to hold a part.
+func (c *Coordinator) hold(ctx context.Context, provider Provider, r *Record, offers []agreement.Offer, i int, p *PartOutcome) error {
 	key, err := provider.Prepare(ctx, &agreement.CreateRequest{Offer: offers[i]}, r.preparation(i))
 	switch {
 	case err == nil && (key == "" || len(key) > maxKey):
@@ -167,7 +176,7 @@ func (c *Coordinator) prepare(ctx context.Context, r *Record) *Record {
 	in, cancel := context.WithTimeout(ctx, r.Deadline.Sub(c.now()))
 	defer cancel()
 	for wait := soon; in.Err() == nil; wait = min(2*wait, slow) {
-		errs := c.each(in, parts, func(ctx context.Context, i int, p *PartOutcome) error {
+		errs := c.each(in, preparing, parts, func(ctx context.Context, i int, p *PartOutcome) error {
 			provider, err := c.opts.Dial(ctx, r.Owner, p.Provider, p.VO)
 			if err != nil {
 				if definite(err) {
@@ -176,7 +185,7 @@ func (c *Coordinator) prepare(ctx context.Context, r *Record) *Record {
 				}
 				return err
 			}
-			return c.ask(ctx, provider, r, offers, i, p)
+			return c.hold(ctx, provider, r, offers, i, p)
 		}, PartAsked)
 		note(parts, errs)
 		state := Record{Parts: parts}
@@ -247,7 +256,7 @@ func known(parts, were []PartOutcome) bool {
 func (c *Coordinator) confirm(ctx context.Context, r *Record) *Record {
 	return c.again(ctx, r, func(parts []PartOutcome) (Event, func(*Record) string) {
 		forsaken := make([]bool, len(parts)) // it is not known what they are, and asking won't help
-		errs := c.each(ctx, parts, func(ctx context.Context, i int, p *PartOutcome) error {
+		errs := c.each(ctx, confirming, parts, func(ctx context.Context, i int, p *PartOutcome) error {
 			provider, err := c.dial(ctx, r, p)
 			if err == nil {
 				err = provider.Confirm(ctx, p.Agreement)
@@ -298,7 +307,7 @@ func (c *Coordinator) undo(ctx context.Context, r *Record) *Record {
 	return c.again(ctx, r, func(parts []PartOutcome) (Event, func(*Record) string) {
 		over := c.now().After(r.Until.Add(c.opts.Margin))
 		late := c.now().After(giveUp)
-		errs := c.each(ctx, parts, func(ctx context.Context, i int, p *PartOutcome) error {
+		errs := c.each(ctx, ending, parts, func(ctx context.Context, i int, p *PartOutcome) error {
 			if over && !binding {
 				p.State = PartGone
 				return nil
@@ -309,7 +318,7 @@ func (c *Coordinator) undo(ctx context.Context, r *Record) *Record {
 				if len(offers) != len(parts) {
 					return fail.Errorf("together", fail.Unavailable, r.ID, "what was offered can't be read")
 				}
-				if err = c.ask(ctx, provider, r, offers, i, p); err == nil && p.State == PartRefused {
+				if err = c.hold(ctx, provider, r, offers, i, p); err == nil && p.State == PartRefused {
 					return nil
 				}
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/beevik/etree"
@@ -148,7 +149,7 @@ func refusal(o *Outcome) error {
 	}
 	sentences[len(sentences)-1] += "; nothing is agreed on, and nothing is held anywhere"
 	if first.Code == "" {
-		return fail.Errorf(op, kindNamed(first.Kind), o.ID, "%s", strings.Join(sentences, "\n"))
+		return fail.Errorf(op, kindHere(kindNamed(first.Kind)), o.ID, "%s", strings.Join(sentences, "\n"))
 	}
 	r := agreement.Refuse(first.Code, sentences...)
 	if known {
@@ -157,8 +158,25 @@ func refusal(o *Outcome) error {
 	return r
 }
 
+// kindHere gives the kind that a provider's refusal is for who asks us: that the provider does not know
+// who we are says nothing of how our caller showed who it is.
+func kindHere(k fail.Kind) fail.Kind {
+	if k == fail.Unauthenticated {
+		return fail.Denied
+	}
+	return k
+}
+
+// stranger says that a provider does not know us.
+func stranger(provider, why string) string {
+	return fmt.Sprintf("%s does not take this gateway for who it is, or its word for whom it asks: %s; that is for the administrators of both to mend", provider, why)
+}
+
 // refusedBy says who refused a part, and why.
 func refusedBy(x *PartOutcome) string {
+	if kindNamed(x.Kind) == fail.Unauthenticated {
+		return stranger(x.Provider, x.Reason)
+	}
 	if x.Name == x.Provider {
 		return fmt.Sprintf("%s refuses: %s", x.Provider, x.Reason)
 	}
@@ -200,12 +218,16 @@ func (f *Front) Together(ctx context.Context, id string) (*agreement.Together, e
 	}
 	t := show(&r)
 	var wg sync.WaitGroup
+	var size atomic.Int64
 	for i := range r.Parts {
 		if r.Parts[i].Agreement == "" {
 			continue
 		}
 		wg.Go(func() {
 			a, err := c.ofPart(ctx, &r, &r.Parts[i])
+			if err == nil && size.Add(int64(xmldoc.Size(a.Encode()))) > maxShown {
+				a, err = nil, fail.Errorf("together.Together", fail.Exhausted, r.ID, "the agreements are too long to be told of together; ask %s", r.Parts[i].Provider)
+			}
 			if t.Parts[i].Agreement = a; err != nil && t.Parts[i].Reason == "" {
 				t.Parts[i].Reason = "how it is now is not known: " + fail.Sentence(err)
 			}
@@ -215,21 +237,20 @@ func (f *Front) Together(ctx context.Context, id string) (*agreement.Together, e
 	return t, nil
 }
 
+// maxShown bounds the agreements that are told of together, in bytes.
+const maxShown = 4 << 20
+
 // ofPart asks a provider how its part is.
 func (c *Coordinator) ofPart(ctx context.Context, r *Record, p *PartOutcome) (*agreement.Properties, error) {
-	select {
-	case c.calls <- struct{}{}:
-		defer func() { <-c.calls }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
-	defer cancel()
-	provider, err := c.dial(ctx, r, p)
-	if err != nil {
-		return nil, err
-	}
-	return provider.Agreement(ctx, p.Agreement)
+	var a *agreement.Properties
+	err := c.ask(ctx, reading, p.Provider, c.opts.Timeout, func(ctx context.Context) error {
+		provider, err := c.dial(ctx, r, p)
+		if err == nil {
+			a, err = provider.Agreement(ctx, p.Agreement)
+		}
+		return err
+	})
+	return a, err
 }
 
 // ListTogether implements agreement.Coordinator.
@@ -288,10 +309,15 @@ func (f *Front) TemplatesOf(ctx context.Context, domain, vo string) ([]agreement
 	if !ok {
 		return nil, fail.Errorf(op, fail.Unsupported, domain, "%s tells no templates", domain)
 	}
-	ctx, cancel := context.WithTimeout(ctx, f.o.Coordinator.opts.Timeout)
-	defer cancel()
-	list, err := p.Templates(ctx)
-	if err != nil {
+	var list []agreement.Template
+	err = f.o.Coordinator.ask(ctx, reading, domain, f.o.Coordinator.opts.Timeout, func(ctx context.Context) (err error) {
+		list, err = p.Templates(ctx)
+		return err
+	})
+	switch {
+	case fail.Is(err, fail.Unauthenticated):
+		return nil, fail.Errorf(op, fail.Denied, domain, "%s", stranger(domain, fail.Sentence(err))).Because(err)
+	case err != nil:
 		return nil, fail.Errorf(op, fail.KindOf(err), domain, "%s: %s", domain, fail.Sentence(err)).Because(err)
 	}
 	return list, nil

@@ -27,6 +27,7 @@ type asUser struct {
 	*agreementtest.Service
 	who  string
 	fail error // of all that is asked
+	pad  int   // bytes that its agreements have beside
 }
 
 func (a asUser) ctx(ctx context.Context) context.Context {
@@ -52,7 +53,21 @@ func (a asUser) Agreement(ctx context.Context, key string) (*agreement.Propertie
 	if a.fail != nil {
 		return nil, a.fail
 	}
-	return a.Service.Agreement(a.ctx(ctx), key)
+	p, err := a.Service.Agreement(a.ctx(ctx), key)
+	if err == nil && a.pad > 0 {
+		long := etree.NewElement("x:pad")
+		long.CreateAttr("xmlns:x", "urn:example")
+		long.SetText(strings.Repeat("x", a.pad))
+		p.Agreement.Context.Extensions = append(p.Agreement.Context.Extensions, long)
+	}
+	return p, err
+}
+
+func (a asUser) Templates(ctx context.Context) ([]agreement.Template, error) {
+	if a.fail != nil {
+		return nil, a.fail
+	}
+	return a.Service.Templates(a.ctx(ctx))
 }
 
 func (a asUser) Terminate(ctx context.Context, key string, reason *etree.Element) error {
@@ -70,6 +85,7 @@ type fronted struct {
 
 	mu     sync.Mutex
 	broken map[string]error // by domain
+	pad    int
 	dialed []string
 }
 
@@ -107,7 +123,7 @@ func front(t *testing.T, test func(t *testing.T, f *fronted)) {
 			if svc == nil {
 				return nil, fail.Errorf("test", fail.NotFound, provider, "the domain %s is no peer of home.example", provider)
 			}
-			return asUser{svc, owner, f.broken[provider]}, nil
+			return asUser{svc, owner, f.broken[provider], f.pad}, nil
 		}})
 		if err != nil {
 			t.Fatal(err)
@@ -206,9 +222,9 @@ func TestFrontMakesAllOrNone(t *testing.T) {
 		f.breaks("away.example", nil)
 		time.Sleep(20 * time.Minute)
 		observed := 0
-		keys, _ := asUser{f.home, owner, nil}.List(soap.WithPrincipal(t.Context(), soap.Principal{Name: owner}), "", 100)
+		keys, _ := asUser{f.home, owner, nil, 0}.List(soap.WithPrincipal(t.Context(), soap.Principal{Name: owner}), "", 100)
 		for _, k := range keys {
-			if p, err := (asUser{f.home, owner, nil}).Agreement(t.Context(), k); err == nil && !p.State.Final() {
+			if p, err := (asUser{f.home, owner, nil, 0}).Agreement(t.Context(), k); err == nil && !p.State.Final() {
 				observed++
 			}
 		}
@@ -269,6 +285,66 @@ func TestFrontIsAskedAgain(t *testing.T) {
 			t.Errorf("%+v %v", list, err)
 		}
 		if _, err := f.TemplatesOf(t.Context(), "nowhere.example", ""); !fail.Is(err, fail.NotFound) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestFrontIsAskedAgainLate: who asks again after the time by which it was to be decided learns what was decided.
+func TestFrontIsAskedAgainLate(t *testing.T) {
+	front(t, func(t *testing.T, f *fronted) {
+		q := offers("", "@away.example")
+		q.ID, q.Deadline = "mine", time.Now().Add(time.Minute)
+		for range 2 {
+			if g, err := f.CreateTogether(t.Context(), q); err != nil || g.ID != "mine" || g.State != string(together.Committed) {
+				t.Fatalf("%+v %v", g, err)
+			}
+			time.Sleep(time.Hour)
+		}
+		q.ID = "another"
+		if _, err := f.CreateTogether(t.Context(), q); !fail.Is(err, fail.Invalid) || !strings.Contains(fail.Sentence(err), "which has passed") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestFrontShowsWhatItCan: agreements that are too long to be told of together are left out.
+func TestFrontShowsWhatItCan(t *testing.T) {
+	front(t, func(t *testing.T, f *fronted) {
+		g, err := f.CreateTogether(t.Context(), offers("a@", "b@", "c@", "d@", "e@"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.mu.Lock()
+		f.pad = 1 << 20
+		f.mu.Unlock()
+		g, err = f.Together(t.Context(), g.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown := 0
+		for _, p := range g.Parts {
+			if p.Agreement != nil {
+				shown++
+			} else if p.State != string(together.PartConfirmed) || !strings.Contains(p.Reason, "too long to be told of together; ask home.example") {
+				t.Errorf("%+v", p)
+			}
+		}
+		if shown != 3 {
+			t.Errorf("%d of 5 are shown", shown)
+		}
+	})
+}
+
+// TestFrontIsNotKnown: that a peer does not know the gateway is not told to users as if it was about them.
+func TestFrontIsNotKnown(t *testing.T) {
+	front(t, func(t *testing.T, f *fronted) {
+		f.breaks("away.example", fail.Errorf("test", fail.Unauthenticated, "", "the message is not signed"))
+		const words = "away.example does not take this gateway for who it is, or its word for whom it asks: the message is not signed"
+		if _, err := f.CreateTogether(t.Context(), offers("", "@away.example")); !fail.Is(err, fail.Denied) || !strings.Contains(fail.Sentence(err), words) {
+			t.Errorf("%v", err)
+		}
+		if _, err := f.TemplatesOf(t.Context(), "away.example", ""); !fail.Is(err, fail.Denied) || !strings.Contains(fail.Sentence(err), words) {
 			t.Errorf("%v", err)
 		}
 	})

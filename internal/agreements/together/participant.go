@@ -21,8 +21,9 @@ type ParticipantOptions struct {
 	// Owner gives whose agreements the caller's are, as proposals have it.
 	Owner func(context.Context) (string, error)
 	// Held is told of what is held before the answer is given, to hold it at the site too; nil:
-	// nothing else is to be held. It may be told again of the same. An error lets it go, and
-	// refuses the offer.
+	// nothing else is to be held. It may be told again of the same. An error that is definite lets
+	// it go, and refuses the offer; after another the same may be prepared again, until its time
+	// has come.
 	Held func(context.Context, engine.Record) error
 	// Now is as the engine has it; nil is time.Now.
 	Now func() time.Time
@@ -138,15 +139,34 @@ func (p *Participant) Prepare(ctx context.Context, req *agreement.CreateRequest,
 	if r.Final() {
 		return "", letGo(r)
 	}
-	if r.Awaiting() && p.opts.Held != nil {
-		if err := p.opts.Held(ctx, r); err != nil {
-			if _, err2 := p.opts.Engine.Abort(context.WithoutCancel(ctx), id, fail.Sentence(err)); err2 != nil {
-				return "", fail.Errorf(op, fail.Uncertain, id, "%s", fail.Sentence(err)).Because(err2)
-			}
-			return "", err
-		}
+	if err := p.Hold(ctx, r); err != nil {
+		return "", err
 	}
 	return id, nil
+}
+
+// Hold has what was prepared held elsewhere, too; again, it goes on with what was begun.
+func (p *Participant) Hold(ctx context.Context, r engine.Record) error {
+	const op = "together.Hold"
+	if !r.Awaiting() || p.opts.Held == nil {
+		return nil
+	}
+	err := p.opts.Held(ctx, r)
+	ctx = context.WithoutCancel(ctx)
+	switch {
+	case err != nil && !definite(err):
+		return err
+	case err != nil:
+		if _, err2 := p.opts.Engine.Abort(ctx, r.ID, fail.Sentence(err)); err2 != nil {
+			return fail.Errorf(op, fail.Uncertain, r.ID, "%s", fail.Sentence(err)).Because(err2)
+		}
+		return err
+	}
+	// It may have taken long.
+	if r, err = p.opts.Engine.Get(ctx, r.ID); err == nil && r.Final() {
+		err = letGo(r)
+	}
+	return err
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

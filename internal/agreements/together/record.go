@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/beevik/etree"
+
 	"github.com/portolan-project/portolan/agreement"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/store"
@@ -24,8 +26,9 @@ const (
 	MaxParts  = 32
 	MaxOffers = 512 << 10 // bytes of all its offers
 
-	maxProvider = 2048
-	maxKey      = 8 << 10 // bytes of the key that a provider gives its agreement
+	// With all that may have to be escaped, what is known of all parts is one record of the store.
+	maxProvider = 512
+	maxKey      = 1 << 10 // bytes of the key that a provider gives its agreement
 	maxReason   = 2048
 )
 
@@ -100,10 +103,50 @@ type Record struct {
 	Ended    time.Time     `json:"ended,omitzero"`
 	Asked    time.Time     `json:"asked,omitzero"` // when its end was
 	Deadline time.Time     `json:"deadline"`
-	Until    time.Time     `json:"until"` // when providers let go what is not confirmed
+	Until    time.Time     `json:"until"`         // when providers let go what is not confirmed
+	Last     time.Time     `json:"last,omitzero"` // the last time that its offers name
 	Parts    []PartOutcome `json:"parts"`
 
 	Revision int64 `json:"-"`
+}
+
+// farthest bounds Record.Last, from its beginning: what is promised begins within a year, and takes one.
+const farthest = 2 * 366 * 24 * time.Hour
+
+// names takes in the times that an offer names, whatever for: what it asks for is hardly over before.
+func (r *Record) names(e *etree.Element) {
+	say := func(s string) {
+		if len(s) > 40 {
+			return
+		}
+		for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
+			if t, err := time.Parse(layout, s); err == nil && t.After(r.Last) {
+				r.Last = t.UTC()
+				break
+			}
+		}
+		if most := r.Created.Add(farthest); r.Last.After(most) {
+			r.Last = most
+		}
+	}
+	for i := range e.Attr {
+		say(e.Attr[i].Value)
+	}
+	kids := e.ChildElements()
+	if len(kids) == 0 {
+		say(xmldoc.Collapse(xmldoc.Text(e)))
+	}
+	for _, k := range kids {
+		r.names(k)
+	}
+}
+
+// kept gives the time from which on it is kept, of one that has ended.
+func (r *Record) kept() time.Time {
+	if r.State == Committed && r.Last.After(r.Ended) {
+		return r.Last
+	}
+	return r.Ended
 }
 
 func (r *Record) clone() *Record {
@@ -195,7 +238,26 @@ func decode(v store.Record) (*Record, error) {
 	return r, nil
 }
 
-// record checks a plan, and makes its record and the documents of its offers.
+// until sets by when a coordination that begins is to be decided.
+func (c *Coordinator) until(r *Record, deadline time.Time) error {
+	const op = "together.Coordinate"
+	now := r.Created
+	if deadline.IsZero() {
+		deadline = now.Add(c.opts.Patience)
+	}
+	switch {
+	case !deadline.After(now):
+		return fail.Errorf(op, fail.Invalid, r.ID, "it was to be decided by %s, which has passed; set a later deadline", deadline.UTC().Format(time.RFC3339))
+	case deadline.After(now.Add(c.opts.MaxPatience)):
+		return fail.Errorf(op, fail.Invalid, r.ID, "it is to be decided by %s; providers are not asked to hold anything for longer than %s: set an earlier deadline", deadline.UTC().Format(time.RFC3339), c.opts.MaxPatience)
+	}
+	r.Deadline = deadline.UTC().Truncate(time.Millisecond)
+	r.Until = r.Deadline.Add(2 * c.opts.Margin)
+	return nil
+}
+
+// record checks a plan, and makes its record, all but by when it is to be decided, and the documents
+// of its offers.
 func (c *Coordinator) record(p *Plan, now time.Time) (*Record, [][]byte, error) {
 	const op = "together.Coordinate"
 	refuse := func(kind fail.Kind, format string, args ...any) (*Record, [][]byte, error) {
@@ -211,21 +273,7 @@ func (c *Coordinator) record(p *Plan, now time.Time) (*Record, [][]byte, error) 
 	case len(p.Parts) > MaxParts:
 		return refuse(fail.Exhausted, "the plan has %d parts; it may have %d", len(p.Parts), MaxParts)
 	}
-	deadline := p.Deadline
-	if deadline.IsZero() {
-		deadline = now.Add(c.opts.Patience)
-	}
-	switch {
-	case !deadline.After(now):
-		return refuse(fail.Invalid, "it was to be decided by %s, which has passed; set a later deadline", deadline.UTC().Format(time.RFC3339))
-	case deadline.After(now.Add(c.opts.MaxPatience)):
-		return refuse(fail.Invalid, "it is to be decided by %s; providers are not asked to hold anything for longer than %s: set an earlier deadline", deadline.UTC().Format(time.RFC3339), c.opts.MaxPatience)
-	}
-	deadline = deadline.UTC().Truncate(time.Millisecond)
-	r := &Record{
-		ID: p.ID, Owner: p.Owner, By: c.opts.Replica, State: Preparing, Created: now, Changed: now,
-		Deadline: deadline, Until: deadline.Add(2 * c.opts.Margin),
-	}
+	r := &Record{ID: p.ID, Owner: p.Owner, By: c.opts.Replica, State: Preparing, Created: now, Changed: now}
 	h := sha256.New()
 	sum := func(b []byte) {
 		var n [8]byte
@@ -250,7 +298,9 @@ func (c *Coordinator) record(p *Plan, now time.Time) (*Record, [][]byte, error) 
 			return refuse(fail.Invalid, "the part %q needs a provider whose name has 1 to %d bytes", part.Name, maxProvider)
 		}
 		seen[part.Name] = true
-		doc := xmldoc.Marshal(part.Offer.Encode())
+		offer := part.Offer.Encode()
+		r.names(offer)
+		doc := xmldoc.Marshal(offer)
 		if size += len(doc); size > MaxOffers {
 			return refuse(fail.Exhausted, "the offers of the plan have more than %d bytes together; make them shorter, or fewer", MaxOffers)
 		}

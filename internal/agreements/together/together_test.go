@@ -1,7 +1,9 @@
 package together_test
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -27,6 +29,7 @@ type fake struct {
 	end      func(n int) error
 	state    agreement.State
 	calls    []string
+	key      string // of its agreement; "" is k
 	prepared []agreement.Preparation
 }
 
@@ -56,7 +59,7 @@ func (f *fake) Prepare(_ context.Context, _ *agreement.CreateRequest, p agreemen
 	if f.state == "" {
 		f.state = agreement.Pending
 	}
-	return "k", nil
+	return cmp.Or(f.key, "k"), nil
 }
 
 func (f *fake) Confirm(context.Context, string) error {
@@ -465,7 +468,7 @@ func TestBounds(t *testing.T) {
 		"negative":         {Margin: -1},
 		"more than the":    {Patience: time.Hour},
 		"MaxLive is -1":    {MaxLive: -1},
-		"and MaxCalls -1":  {MaxCalls: -1},
+		"MaxCalls -1":      {MaxCalls: -1},
 		"times of a coord": {Retention: -1},
 	} {
 		if words != "set Dial" {
@@ -475,6 +478,124 @@ func TestBounds(t *testing.T) {
 			t.Errorf("want %q: %v", words, err)
 		}
 	}
+}
+
+// TestKept: of one owner so many are begun and kept, and the newest; what is committed is kept while what was agreed on
+// may last.
+func TestKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memory(t)
+		providers := map[string]*fake{"a": {}, "no": {prepare: always(errBrute)}}
+		c, _ := open(t, st, together.Options{MaxKept: 3, MaxHourly: 40, Retention: 30 * 24 * time.Hour}, providers)
+		ids := func(before string, limit int) string {
+			t.Helper()
+			list, err := c.List(t.Context(), owner, before, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out []string
+			for _, r := range list {
+				out = append(out, r.ID)
+			}
+			return strings.Join(out, " ")
+		}
+		for i := range 5 {
+			time.Sleep(time.Second)
+			if o, err := c.Coordinate(t.Context(), planOf(t, fmt.Sprint("no", i), "no")); err != nil || o.State != together.Aborted {
+				t.Fatal(o, err)
+			}
+		}
+		for i := range 35 {
+			time.Sleep(time.Second)
+			p := planOf(t, fmt.Sprint("a", i), "a")
+			if i == 34 {
+				p.Parts[0].Offer.Context.ExpirationTime = time.Now().Add(100 * 24 * time.Hour)
+			}
+			if o, err := c.Coordinate(t.Context(), p); err != nil || !o.Committed() {
+				t.Fatal(o, err)
+			}
+		}
+		if _, err := c.Coordinate(t.Context(), planOf(t, "more", "a")); !fail.Is(err, fail.Exhausted) || !strings.Contains(fail.Sentence(err), "has begun 40 coordinations within the hour") {
+			t.Errorf("one more: %v", err)
+		}
+		if o, err := c.Coordinate(t.Context(), planOf(t, "a0", "a")); err != nil || !o.Committed() {
+			t.Errorf("asked again: %+v %v", o, err)
+		}
+		if got := ids("", 2); got != "a34 a33" {
+			t.Errorf("the newest are %s", got)
+		}
+		if got := ids("a33", 2); got != "a32 a31" {
+			t.Errorf("then there are %s", got)
+		}
+		if got := ids("no1", 5); got != "no0" {
+			t.Errorf("at last there are %s", got)
+		}
+		if got := ids("", 0); got != "" {
+			t.Errorf("of none there are %s", got)
+		}
+		if _, err := c.List(t.Context(), "eve", "a33", 2); !fail.Is(err, fail.NotFound) {
+			t.Errorf("%v", err)
+		}
+		time.Sleep(2 * time.Hour) // 3 that were refused, and 30 that are committed
+		if got := ids("", 100); !strings.HasPrefix(got, "a34 ") || !strings.HasSuffix(got, " a6 a5 no4 no3 no2") {
+			t.Errorf("kept are %s", got)
+		}
+		if o, err := c.Coordinate(t.Context(), planOf(t, "more", "a")); err != nil || !o.Committed() {
+			t.Errorf("after an hour: %+v %v", o, err)
+		}
+		time.Sleep(32 * 24 * time.Hour)
+		if got := ids("", 100); got != "a34" {
+			t.Errorf("after a month are kept %s", got)
+		}
+		if err := c.Dissolve(t.Context(), owner, "a34", "enough"); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(31 * 24 * time.Hour)
+		if got := ids("", 100); got != "" {
+			t.Errorf("what was ended is kept: %s", got)
+		}
+		far := planOf(t, "far", "a")
+		far.Parts[0].Offer.Context.ExpirationTime = time.Now().Add(90_000 * time.Hour)
+		if o, err := c.Coordinate(t.Context(), far); err != nil || !o.Committed() {
+			t.Fatal(o, err)
+		}
+		time.Sleep(2*366*24*time.Hour + 32*24*time.Hour)
+		if got := ids("", 100); got != "" {
+			t.Errorf("kept for ever: %s", got)
+		}
+	})
+	for words, o := range map[string]together.Options{"MaxKept is -1": {MaxKept: -1}, "MaxHourly -1": {MaxHourly: -1}} {
+		o.Dial = func(context.Context, string, string, string) (together.Provider, error) { return nil, nil }
+		if _, err := together.New(nil, o); !fail.Is(err, fail.Invalid) || !strings.Contains(fail.Sentence(err), words) {
+			t.Errorf("want %q: %v", words, err)
+		}
+	}
+}
+
+// TestLargest: however long and odd what providers say is, what is known of all parts can be written, and a
+// coordination ends. A key that is too long is taken for no answer.
+func TestLargest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		odd := func(n int, tail string) string { return strings.Repeat("<", n-len(tail)) + tail }
+		for keys, want := range map[int]together.State{1024: together.Unsettled, 1025: together.Aborted} {
+			providers := map[string]*fake{}
+			p := together.Plan{ID: odd(together.MaxID, fmt.Sprint(keys)), Owner: owner}
+			for i := range together.MaxParts {
+				name := odd(512, fmt.Sprint(i))
+				awful := fail.Errorf("test", fail.Unavailable, "", "%s", strings.Repeat("<", 10_000))
+				providers[name] = &fake{key: strings.Repeat("<", keys), end: always(awful)}
+				if i == 0 {
+					providers[name].confirm = always(agreement.Refuse(agreement.WrongState, strings.Repeat("\x01", 10_000)))
+				}
+				p.Parts = append(p.Parts, together.Part{Name: odd(together.MaxName, fmt.Sprint(i)), Provider: name, VO: odd(together.MaxName, ""), Offer: offered(t, 1)})
+			}
+			c, stop := open(t, memory(t), together.Options{GiveUp: 5 * time.Minute}, providers)
+			if out, err := c.Coordinate(t.Context(), p); err != nil || out.State != want {
+				t.Errorf("with keys of %d bytes it is %s, %v", keys, out.State, err)
+			}
+			stop()
+		}
+	})
 }
 
 // TestIdle: a coordinator that has nothing to do writes nothing.
