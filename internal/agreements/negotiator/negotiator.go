@@ -52,7 +52,8 @@ type Options struct {
 	Hold func(context.Context) bool
 	Unit string // of prices; "" is not told
 
-	// Bounds: open negotiations of one principal (0 is 20); offers of both sides in a
+	// Bounds: open negotiations of one principal (0 is 20), ten times as many of all principals of a
+	// peer's domain, and five times as many of each that are open or known as yet; offers of both sides in a
 	// negotiation (200), each answering the one before (16 deep), in so many calls (50); quotes
 	// of one negotiation for which capacity is held (4).
 	MaxOpen, MaxOffers, MaxDepth, MaxRounds, MaxHeld int
@@ -175,7 +176,7 @@ func (n *Negotiator) Initiate(ctx context.Context, req *agreement.InitiateReques
 	if !x.ExpirationTime.After(now) {
 		x.ExpirationTime = x.ExpirationTime.Add(time.Second)
 	}
-	i := &instance{ID: n.opts.NewID(), Owner: owner(ctx), Created: now, Expires: x.ExpirationTime}
+	i := &instance{ID: n.opts.NewID(), Owner: owner(ctx), Domain: soap.PrincipalFrom(ctx).Domain, Created: now, Expires: x.ExpirationTime}
 	if x.Renegotiation != nil {
 		key, ok := agreement.KeyOf(x.Renegotiation.ResponderEPR)
 		if !ok {

@@ -775,6 +775,56 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestManyFillNoStore: neither who has each expire at once nor a peer with many users has more of them kept.
+func TestManyFillNoStore(t *testing.T) {
+	bubble(t, negotiator.Options{MaxOpen: 3}, func(w *world) {
+		short := func(ctx context.Context) error {
+			q := request(nil)
+			q.Context.ExpirationTime = time.Now().Add(time.Second)
+			_, err := w.n.Initiate(ctx, q)
+			return err
+		}
+		for range 15 {
+			if err := short(w.ctx); err != nil {
+				w.Fatal(err)
+			}
+			time.Sleep(2 * time.Second)
+		}
+		err := short(w.ctx)
+		w.refused(err, agreement.NoCapacity, "you have as many negotiations that have expired and are still known as one may have")
+		if r, ok := errors.AsType[*agreement.Refusal](err); !ok || r.Earliest.Before(time.Now().Add(50*time.Minute)) || r.Earliest.After(time.Now().Add(time.Hour)) {
+			w.Errorf("it is told to come again: %v", err)
+		}
+		time.Sleep(time.Hour)
+		if err := short(w.ctx); err != nil {
+			w.Error(err)
+		}
+
+		user := func(i int) context.Context {
+			return soap.WithPrincipal(w.ctx, soap.Principal{Name: fmt.Sprintf("u%d@fiu", i), Method: "tls", Domain: "fiu"})
+		}
+		keys := map[int]string{}
+		for i := range 30 {
+			key, err := w.n.Initiate(user(i), request(nil))
+			if err != nil {
+				w.Fatal(err)
+			}
+			keys[i] = key
+		}
+		_, err = w.n.Initiate(user(30), request(nil))
+		w.refused(err, agreement.NoCapacity, "all of fiu have as many negotiations open")
+		if _, err := w.n.Initiate(soap.WithPrincipal(w.ctx, soap.Principal{Name: "u30@uam", Domain: "uam"}), request(nil)); err != nil {
+			w.Errorf("another domain: %v", err)
+		}
+		if err := w.n.TerminateNegotiation(user(7), keys[7], nil); err != nil {
+			w.Fatal(err)
+		}
+		if _, err := w.n.Initiate(user(30), request(nil)); err != nil {
+			w.Error(err)
+		}
+	})
+}
+
 // TestTries: what is tried for one offer is bounded.
 func TestTries(t *testing.T) {
 	bubble(t, negotiator.Options{MaxTries: 3}, func(w *world) {

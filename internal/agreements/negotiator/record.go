@@ -20,6 +20,7 @@ const Prefix = "negotiations/"
 const (
 	instancePrefix = Prefix + "instance/" // <id>: a negotiation
 	ownerPrefix    = Prefix + "owner/"    // <owner>: which negotiations are the owner's, until when
+	domainPrefix   = Prefix + "domain/"   // <domain>: and of all owners of a peer's domain
 
 	maxOwned   = 1000      // negotiations of one owner, whatever the options say
 	maxContext = 64 << 10  // bytes of a context
@@ -31,6 +32,7 @@ const (
 type instance struct {
 	ID        string    `json:"id"`
 	Owner     string    `json:"owner"`
+	Domain    string    `json:"domain,omitempty"` // of the peer that the owner is of; "" is our own
 	Created   time.Time `json:"created"`
 	Expires   time.Time `json:"expires"`
 	Agreement string    `json:"agreement,omitempty"` // to be replaced; "" is none
@@ -75,6 +77,27 @@ func (o *offer) decode() (*agreement.NegotiationOffer, error) {
 	return agreement.ParseNegotiationOffer(o.Document)
 }
 
+// group is negotiations that are counted together. Of those that are over and known as yet there may
+// be some more than of those that are open.
+type group struct {
+	key, whose string
+	open, kept int
+}
+
+const (
+	keptMore   = 5  // times as many as may be open
+	domainMore = 10 // times as many as one of its users may have
+)
+
+func (n *Negotiator) groups(i *instance) []group {
+	all := []group{{ownerKey(i.Owner), "you have", n.opts.MaxOpen, keptMore * n.opts.MaxOpen}}
+	if i.Domain != "" {
+		most := domainMore * n.opts.MaxOpen
+		all = append(all, group{domainKey(i.Domain), "all of " + i.Domain + " have", most, keptMore * most})
+	}
+	return all
+}
+
 // owned is one negotiation of an owner.
 type owned struct {
 	ID      string    `json:"id"`
@@ -84,6 +107,8 @@ type owned struct {
 func instanceKey(id string) string { return instancePrefix + store.Segment(id) }
 
 func ownerKey(owner string) string { return ownerPrefix + store.Path(3*maxID, "of", owner) }
+
+func domainKey(domain string) string { return domainPrefix + store.Path(3*maxID, "of", domain) }
 
 // record reads one record; nil: it is not there.
 func (n *Negotiator) record(ctx context.Context, key string) ([]byte, int64, error) {
@@ -111,14 +136,15 @@ func (n *Negotiator) load(ctx context.Context, id string) (*instance, error) {
 	return i, nil
 }
 
-func (n *Negotiator) owned(ctx context.Context, owner string) ([]owned, int64, error) {
-	value, revision, err := n.record(ctx, ownerKey(owner))
+// owned gives those of a group that are known as yet.
+func (n *Negotiator) owned(ctx context.Context, g *group) ([]owned, int64, error) {
+	value, revision, err := n.record(ctx, g.key)
 	if err != nil || value == nil {
 		return nil, revision, err
 	}
 	var list []owned
 	if err := json.Unmarshal(value, &list); err != nil {
-		return nil, 0, fail.E("negotiator.load", fail.Internal, owner, err)
+		return nil, 0, fail.E("negotiator.load", fail.Internal, g.key, err)
 	}
 	return list, revision, nil
 }
@@ -153,24 +179,37 @@ func (n *Negotiator) put(ctx context.Context, changes ...store.RecordChange) err
 
 // create writes a negotiation that is new, if its owner may have one more.
 func (n *Negotiator) create(ctx context.Context, i *instance) error {
-	list, revision, err := n.owned(ctx, i.Owner)
-	if err != nil {
-		return err
-	}
 	now := n.now()
-	list = slices.DeleteFunc(list, func(o owned) bool { return !o.Expires.After(now) })
-	if slices.ContainsFunc(list, func(o owned) bool { return o.ID == i.ID }) {
-		return nil // it was written, and the answer lost
+	sooner := func(a, b owned) int { return a.Expires.Compare(b.Expires) }
+	changes := []store.RecordChange{{Key: instanceKey(i.ID), Value: encode(i)}}
+	for _, g := range n.groups(i) {
+		list, revision, err := n.owned(ctx, &g)
+		if err != nil {
+			return err
+		}
+		list = slices.DeleteFunc(list, func(o owned) bool { return n.over(&o, now) })
+		if slices.ContainsFunc(list, func(o owned) bool { return o.ID == i.ID }) {
+			return nil // it was written, and the answer lost
+		}
+		open := slices.DeleteFunc(slices.Clone(list), func(o owned) bool { return !o.Expires.After(now) })
+		switch {
+		case len(open) >= g.open:
+			r := agreement.Refuse(agreement.NoCapacity, g.whose+" as many negotiations open as one may have at once; end one, or wait until one expires")
+			r.Earliest = slices.MinFunc(open, sooner).Expires
+			return r
+		case len(list) >= g.kept:
+			r := agreement.Refuse(agreement.NoCapacity, g.whose+" as many negotiations that have expired and are still known as one may have; end some, or wait until they are forgotten")
+			r.Earliest = slices.MinFunc(list, sooner).Expires.Add(n.opts.Kept)
+			return r
+		}
+		changes = append(changes, store.RecordChange{Key: g.key, Value: encode(append(list, owned{i.ID, i.Expires})), If: revision})
 	}
-	if len(list) >= n.opts.MaxOpen {
-		r := agreement.Refuse(agreement.NoCapacity, "you have as many negotiations open as one may have at once; end one, or wait until one expires")
-		r.Earliest = slices.MinFunc(list, func(a, b owned) int { return a.Expires.Compare(b.Expires) }).Expires
-		return r
-	}
-	list = append(list, owned{i.ID, i.Expires})
-	return n.put(ctx,
-		store.RecordChange{Key: instanceKey(i.ID), Value: encode(i)},
-		store.RecordChange{Key: ownerKey(i.Owner), Value: encode(list), If: revision})
+	return n.put(ctx, changes...)
+}
+
+// over says that a negotiation is not known any more.
+func (n *Negotiator) over(o *owned, now time.Time) bool {
+	return !now.Before(o.Expires.Add(n.opts.Kept))
 }
 
 // save writes a negotiation that was changed.
@@ -184,19 +223,21 @@ func (n *Negotiator) save(ctx context.Context, i *instance) error {
 
 // remove forgets a negotiation.
 func (n *Negotiator) remove(ctx context.Context, i *instance) error {
-	list, revision, err := n.owned(ctx, i.Owner)
-	if err != nil {
-		return err
-	}
 	now := n.now()
-	left := slices.DeleteFunc(slices.Clone(list), func(o owned) bool { return o.ID == i.ID || !o.Expires.After(now) })
 	changes := []store.RecordChange{{Key: instanceKey(i.ID), If: i.revision}}
-	switch {
-	case len(left) == len(list):
-	case len(left) == 0:
-		changes = append(changes, store.RecordChange{Key: ownerKey(i.Owner), If: revision})
-	default:
-		changes = append(changes, store.RecordChange{Key: ownerKey(i.Owner), Value: encode(left), If: revision})
+	for _, g := range n.groups(i) {
+		list, revision, err := n.owned(ctx, &g)
+		if err != nil {
+			return err
+		}
+		left := slices.DeleteFunc(slices.Clone(list), func(o owned) bool { return o.ID == i.ID || n.over(&o, now) })
+		switch {
+		case len(left) == len(list):
+		case len(left) == 0:
+			changes = append(changes, store.RecordChange{Key: g.key, If: revision})
+		default:
+			changes = append(changes, store.RecordChange{Key: g.key, Value: encode(left), If: revision})
+		}
 	}
 	return n.put(ctx, changes...)
 }

@@ -72,7 +72,11 @@ func TestPrepareAtASlowManager(t *testing.T) {
 				time.Sleep(time.Duration(i) * 10 * time.Second)
 				ctx, cancel := context.WithTimeout(as1("ada"), 9*time.Second)
 				defer cancel()
+				began := time.Now()
 				id, err := prepare(ctx, "slow", until)
+				if took := time.Since(began); took > 9*time.Second {
+					t.Errorf("%d: it took %s", i, took)
+				}
 				mu.Lock()
 				defer mu.Unlock()
 				switch {
@@ -129,6 +133,17 @@ func TestPrepareAtASlowManager(t *testing.T) {
 		left("refused", 0)
 		_, err = prepare(as1("ada"), "refused", until)
 		refusal(t, err, agreement.WrongState)
+
+		// Nobody hears of it, and nothing stays.
+		faults(25*time.Second, fail.Errorf("test", fail.Exhausted, "", "the nodes burn"))
+		until = time.Now().Add(5 * time.Minute)
+		ctx, cancel := context.WithTimeout(as1("ada"), 9*time.Second)
+		if _, err := prepare(ctx, "unheard", until); !fail.Is(err, fail.Unavailable) {
+			t.Errorf("%v", err)
+		}
+		cancel()
+		time.Sleep(20 * time.Second)
+		left("unheard", 0)
 
 		// One that answers too late has held nothing.
 		faults(50 * time.Second)

@@ -151,6 +151,7 @@ type Service struct {
 
 	roomNews, poolNews chan struct{}
 	ready              chan struct{} // is closed when offers can be decided
+	ended              chan struct{} // is closed when Run has ended
 }
 
 var (
@@ -171,7 +172,7 @@ func New(o Options) (*Service, error) {
 		guests: guests{of: map[string]*rate.Limiter{}}, asking: turns{of: map[string]*turn{}},
 		sets: map[string]*templateSet{}, own: map[string]*agreement.Checker{}, readings: map[string]*reading{},
 		rooms: rooms{of: map[string]room{}, capacity: map[string]bool{}}, changed: map[string]engine.Record{}, failures: map[string]int{},
-		roomNews: make(chan struct{}, 1), poolNews: make(chan struct{}, 1), ready: make(chan struct{}),
+		roomNews: make(chan struct{}, 1), poolNews: make(chan struct{}, 1), ready: make(chan struct{}), ended: make(chan struct{}),
 	}
 	for i := range o.Own {
 		c, err := o.Own[i].Compile()
@@ -204,13 +205,7 @@ func New(o Options) (*Service, error) {
 			who, err := s.b.Permit(ctx, "service.Prepare", broker.Submit)
 			return who.Name, err
 		},
-		Held: func(ctx context.Context, r engine.Record) error {
-			// Whoever asked may have gone by now, and asks again by the same Key.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.Patience)
-			defer cancel()
-			_, err := s.secure(ctx, r, []engine.Plan{*r.Plan})
-			return err
-		},
+		Held: s.holdElsewhere,
 	})
 	if err != nil {
 		return nil, err
@@ -251,6 +246,7 @@ func (s *Service) Ready() <-chan struct{} { return s.ready }
 // Run keeps agreements until ctx ends, when it gives nil.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.callers.close()
+	defer close(s.ended)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		if err := s.e.Run(ctx); ctx.Err() == nil {

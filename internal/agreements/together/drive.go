@@ -124,9 +124,12 @@ func (c *Coordinator) ask(ctx context.Context, kind errand, provider string, tim
 	return do(ctx)
 }
 
-// definite says that an error of a provider tells that what was asked for did not happen, and
+// Definite says that an error of a provider tells that what was asked for did not happen, and
 // that asking again won't help.
-func definite(err error) bool {
+func Definite(err error) bool {
+	if err == nil {
+		return false
+	}
 	switch fail.KindOf(err) {
 	case fail.Invalid, fail.Unsupported, fail.Unauthenticated, fail.Denied, fail.NotFound, fail.Conflict, fail.NotAccepting, fail.Exhausted:
 		return true
@@ -152,7 +155,7 @@ func (c *Coordinator) hold(ctx context.Context, provider Provider, r *Record, of
 		return fail.Errorf("together", fail.Unavailable, r.ID, "the provider calls its agreement by a key of %d bytes; 1 to %d are taken", len(key), maxKey)
 	case err == nil:
 		p.State, p.Agreement, p.Reason = PartPrepared, key, ""
-	case definite(err):
+	case Definite(err):
 		p.State, p.Reason, p.Kind = PartRefused, cut(fail.Sentence(err)), fail.KindOf(err).String()
 		if refusal, ok := errors.AsType[*agreement.Refusal](err); ok {
 			p.Earliest, p.Code = refusal.Earliest, refusal.Code
@@ -179,7 +182,7 @@ func (c *Coordinator) prepare(ctx context.Context, r *Record) *Record {
 		errs := c.each(in, preparing, parts, func(ctx context.Context, i int, p *PartOutcome) error {
 			provider, err := c.opts.Dial(ctx, r.Owner, p.Provider, p.VO)
 			if err != nil {
-				if definite(err) {
+				if Definite(err) {
 					p.State, p.Reason, p.Kind = PartRefused, cut(fail.Sentence(err)), fail.KindOf(err).String()
 					return nil
 				}
@@ -269,7 +272,7 @@ func (c *Coordinator) confirm(ctx context.Context, r *Record) *Record {
 			case fail.Is(err, fail.Conflict), isUnknown(err):
 				p.State, p.Reason = PartLost, cut(fail.Sentence(err))
 				return nil
-			case definite(err) && now.After(r.Until.Add(c.opts.Margin)), now.After(r.Until.Add(c.opts.GiveUp)):
+			case Definite(err) && now.After(r.Until.Add(c.opts.Margin)), now.After(r.Until.Add(c.opts.GiveUp)):
 				forsaken[i] = true
 			}
 			return err

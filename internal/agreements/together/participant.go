@@ -154,7 +154,7 @@ func (p *Participant) Hold(ctx context.Context, r engine.Record) error {
 	err := p.opts.Held(ctx, r)
 	ctx = context.WithoutCancel(ctx)
 	switch {
-	case err != nil && !definite(err):
+	case err != nil && !Definite(err):
 		return err
 	case err != nil:
 		if _, err2 := p.opts.Engine.Abort(ctx, r.ID, fail.Sentence(err)); err2 != nil {
