@@ -155,6 +155,8 @@ func TestSilentProvider(t *testing.T) {
 		}
 		bad.mutes()
 		time.Sleep(10 * time.Minute)
+		bad.mu.Lock()
+		defer bad.mu.Unlock()
 		for what, most := range bad.most {
 			if what == "prepare" {
 				most -= 8 // to learn what there is to end
