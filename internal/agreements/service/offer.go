@@ -513,12 +513,10 @@ func (p *prepared) abridged(err error) error {
 		c.Sentences = append(slices.Clone(r.Sentences), fmt.Sprintf(more, maxChoices))
 		return &c
 	}
-	switch kind := fail.KindOf(err); kind {
-	case fail.Invalid, fail.Unsupported, fail.Exhausted, fail.Denied, fail.NotFound:
+	if kind := fail.KindOf(err); slices.Contains([]fail.Kind{fail.Invalid, fail.Unsupported, fail.Exhausted, fail.Denied, fail.NotFound}, kind) {
 		return fail.Errorf("service.offer", kind, "", "%s; "+more, fail.Sentence(err), maxChoices).Because(err)
-	default:
-		return err
 	}
+	return err
 }
 
 // alternative gives the plans for one definite set of terms.
