@@ -63,7 +63,7 @@ type Broker struct {
 	promises dues                // when it is looked at whether that holds
 	restless bool                // all of them are looked at, as a site came or went
 	rescues  map[string]bool     // those that are to be run elsewhere, too
-	owning   map[string]bool     // owners who hold some for themselves, without a VO
+	owning   map[string]int      // the holds of owners for themselves, without a VO
 	roomOf   map[string][]string // these, by the agreement that says so
 	roomTold bool                // KeepRoom was called
 	kinds    map[kindKey]*kind

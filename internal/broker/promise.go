@@ -217,33 +217,40 @@ func (b *Broker) KeepRoom(holds []schedule.Hold) {
 // setOwn notes who holds room for themselves, by the agreement. Their jobs that wait enter the scheduler anew,
 // as they may have it by now, or no more: of others nobody needs to be told apart. The caller holds the lock.
 func (b *Broker) setOwn(holds []schedule.Hold) {
-	b.roomOf = map[string][]string{}
+	was := b.owning
+	b.roomOf, b.owning = map[string][]string{}, map[string]int{}
 	for i := range holds {
-		if h := &holds[i]; isOwn(h) {
-			b.roomOf[h.Agreement] = append(b.roomOf[h.Agreement], h.Owner)
+		b.countOwn(&holds[i])
+	}
+	owners := map[string]bool{}
+	for _, of := range []map[string]int{was, b.owning} {
+		for o := range of {
+			if (was[o] > 0) != (b.owning[o] > 0) {
+				owners[o] = true
+			}
 		}
 	}
-	b.countOwn()
+	b.reenter(owners)
+}
+
+// countOwn counts a hold that is its owner's own. The caller holds the lock.
+func (b *Broker) countOwn(h *schedule.Hold) {
+	if isOwn(h) {
+		b.roomOf[h.Agreement] = append(b.roomOf[h.Agreement], h.Owner)
+		b.owning[h.Owner]++
+	}
 }
 
 // isOwn reports whether room is for its owner's jobs without a VO.
 func isOwn(h *schedule.Hold) bool { return h.ForVO && h.VO == "" && h.Owner != "" }
 
-// countOwn follows roomOf. The caller holds the lock.
-func (b *Broker) countOwn() {
-	own := map[string]bool{}
-	for _, list := range b.roomOf {
-		for _, o := range list {
-			own[o] = true
-		}
-	}
-	was := b.owning
-	b.owning = own
-	if maps.Equal(was, own) {
+// reenter has jobs of owners that wait enter the scheduler anew. The caller holds the lock.
+func (b *Broker) reenter(owners map[string]bool) {
+	if len(owners) == 0 {
 		return
 	}
 	for _, j := range b.jobs {
-		if o := j.rec.Owner; j.queued == waiting && was[o] != own[o] {
+		if j.queued == waiting && owners[j.rec.Owner] {
 			b.sched.Remove(j.rec.ID)
 			b.sched.Add(b.entry(j))
 		}
@@ -252,7 +259,7 @@ func (b *Broker) countOwn() {
 
 // ownRoom gives what an owner holds for jobs that are for no VO; "" is nothing. The caller holds the lock.
 func (b *Broker) ownRoom(owner, vo string) string {
-	if vo != "" || !b.owning[owner] {
+	if vo != "" || b.owning[owner] == 0 {
 		return ""
 	}
 	return schedule.OwnRoom(owner)
@@ -264,16 +271,30 @@ func (b *Broker) ChangeRoom(agreement string, holds []schedule.Hold) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sched.ChangeHolds(agreement, holds)
-	was := b.roomOf[agreement]
+	// Only what this agreement changes is counted: there may be many others.
+	before := b.roomOf[agreement]
 	delete(b.roomOf, agreement)
-	for i := range holds {
-		if h := &holds[i]; isOwn(h) {
-			b.roomOf[agreement] = append(b.roomOf[agreement], h.Owner)
+	had := map[string]bool{}
+	for _, o := range before {
+		had[o] = true
+		if b.owning[o]--; b.owning[o] == 0 {
+			delete(b.owning, o)
 		}
 	}
-	if !slices.Equal(was, b.roomOf[agreement]) {
-		b.countOwn()
+	owners := map[string]bool{} // who has some now and had none, or has none any more
+	for i := range holds {
+		h := &holds[i]
+		if isOwn(h) && b.owning[h.Owner] == 0 && !had[h.Owner] {
+			owners[h.Owner] = true
+		}
+		b.countOwn(h)
 	}
+	for o := range had {
+		if b.owning[o] == 0 {
+			owners[o] = true
+		}
+	}
+	b.reenter(owners)
 	nudge(b.wakeDispatch)
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -725,6 +727,50 @@ func TestPromiseOfAReservation(t *testing.T) {
 		}
 		if p := g.record(late.ID).Status.Promise; p.Reservation != nil {
 			t.Errorf("%+v", p)
+		}
+	})
+}
+
+// Who holds room without a VO is counted with each change as it would be anew of all that is held.
+func TestOwnersAreCounted(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := onOne(t, fake.NewWorld(2))
+		g.KeepRoom(nil)
+		rng := rand.New(rand.NewPCG(7, 1))
+		kept := map[string][]schedule.Hold{}
+		now := time.Now()
+		for range 2000 {
+			id := strconv.Itoa(rng.IntN(6))
+			var holds []schedule.Hold
+			for range rng.IntN(3) {
+				h := schedule.Hold{ID: id + "/0", Agreement: id, Key: resourcemodel.Key{Site: "here"}, Share: "fake", Slots: 1, From: now, Until: now.Add(time.Hour), Owner: []string{"ada", "bob", ""}[rng.IntN(3)], ForVO: rng.IntN(4) > 0}
+				if rng.IntN(4) == 0 {
+					h.VO = "bio"
+				}
+				holds = append(holds, h)
+			}
+			kept[id] = holds
+			want := map[string]int{}
+			var all []schedule.Hold
+			for _, list := range kept {
+				all = append(all, list...)
+				for i := range list {
+					if isOwn(&list[i]) {
+						want[list[i].Owner]++
+					}
+				}
+			}
+			if rng.IntN(10) == 0 {
+				g.KeepRoom(all)
+			} else {
+				g.ChangeRoom(id, holds)
+			}
+			g.mu.Lock()
+			got := maps.Clone(g.owning)
+			g.mu.Unlock()
+			if !maps.Equal(got, want) {
+				t.Fatalf("%v, and there are %v", got, want)
+			}
 		}
 	})
 }
