@@ -57,19 +57,15 @@ type follow struct {
 // mostEnded bounds the jobs that ended of which one who follows remembers that they were told.
 const mostEnded = 4096
 
-// Follow calls emit with what happens to promised jobs, line by line, in order for each job, until ctx
-// ends, when it gives nil, or emit gives an error, which it gives. It begins with all that the store
-// has of the live ones and of those that after names: of these, behind the line named. Whoever keeps for each
-// job the last Sequence that it made use of, and the ids of jobs whose end it has not heard of,
-// misses nothing whatever dies when; a line may be told again. A slow emit costs no memory beyond a
-// name for each job.
-func (b *Broker) Follow(ctx context.Context, after map[string]int, emit func([]Evidence) error) error {
-	cursors := maps.Clone(after)
-	if cursors == nil {
-		cursors = map[string]int{}
-	}
+// Follow begins to follow what happens to promised jobs, until ctx ends; what happens from now on is told once tell
+// runs. That calls emit with it, line by line, in order for each job, until ctx ends, when it gives nil, or emit gives
+// an error, which it gives. It begins with all that the store has of the live ones and of those that after names: of
+// these, behind the line named. Whoever keeps for each job the last Sequence that it made use of, and the ids of jobs
+// whose end it has not heard of, and asks SubmitPromised again for those whose ids it has not kept yet, misses nothing
+// whatever dies when; a line may be told again. A slow emit costs no memory beyond a name for each job.
+func (b *Broker) Follow(ctx context.Context, after map[string]int) (tell func(emit func([]Evidence) error) error) {
 	f := &follow{wake: make(chan struct{}, 1), pending: map[string]bool{}}
-	for id := range cursors {
+	for id := range after {
 		f.pending[id] = true
 	}
 	b.mu.Lock()
@@ -78,12 +74,25 @@ func (b *Broker) Follow(ctx context.Context, after map[string]int, emit func([]E
 		f.pending[id] = true
 	}
 	b.mu.Unlock()
-	defer func() {
-		b.mu.Lock()
-		delete(b.follows, f)
-		b.mu.Unlock()
-	}()
 	nudge(f.wake)
+	cursors := map[string]int{}
+	maps.Copy(cursors, after)
+	gone := context.AfterFunc(ctx, func() { b.unfollow(f) })
+	return func(emit func([]Evidence) error) error {
+		defer gone()
+		defer b.unfollow(f)
+		return b.tell(ctx, f, cursors, emit)
+	}
+}
+
+func (b *Broker) unfollow(f *follow) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.follows, f)
+}
+
+// tell tells one who follows what there is, and what comes.
+func (b *Broker) tell(ctx context.Context, f *follow, cursors map[string]int, emit func([]Evidence) error) error {
 	var ended []string
 	for failures := 0; ; {
 		select {

@@ -44,7 +44,7 @@ type Promised struct {
 // SubmitPromised makes a job of an agreement durable, for the principal in ctx, as CreateActivity
 // does. It is for callers in this process that are trusted with what they promise. The request's
 // SubmissionID names the job within its agreement: asking again with it gives the same
-// job. fail.Invalid is a promise that can't be meant, or no SubmissionID; fail.Unsupported that the
+// job, and tells who follows all of it. fail.Invalid is a promise that can't be meant, or no SubmissionID; fail.Unsupported that the
 // promise's site can never run it; else the errors are those of CreateActivity.
 func (b *Broker) SubmitPromised(ctx context.Context, req *bes.CreateActivityRequest, p Promise) (*Promised, error) {
 	const op = "broker.SubmitPromised"
@@ -70,6 +70,11 @@ func (b *Broker) SubmitPromised(ctx context.Context, req *bes.CreateActivityRequ
 	rec, created, err := b.createActivity(ctx, op, &named, &p)
 	if err != nil {
 		return nil, err
+	}
+	if !created { // it may have ended before who follows did, who had no id of it then
+		b.mu.Lock()
+		b.followed(rec.ID)
+		b.mu.Unlock()
 	}
 	return &Promised{ID: rec.ID, Activity: b.reference(rec.ID), Created: created}, nil
 }

@@ -529,7 +529,7 @@ func TestFollow(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan error)
 			go func() {
-				done <- g.Follow(ctx, after, func(es []Evidence) error {
+				done <- g.Follow(ctx, after)(func(es []Evidence) error {
 					mu.Lock()
 					defer mu.Unlock()
 					for _, e := range es {
@@ -601,8 +601,21 @@ func TestFollow(t *testing.T) {
 		if len(heard) != 3 {
 			t.Errorf("%d jobs", len(heard))
 		}
+		// Who made it before this one went may not have kept its id: asking for it again tells of it.
+		stop = listen(g, nil)
+		synctest.Wait()
+		delete(cursors, b.ID)
+		delete(heard, b.ID)
+		if again := g.promise("b", timed("sleep 60; exit 3", time.Hour, ""), Promise{}); again.Created || again.ID != b.ID {
+			t.Errorf("%+v", again)
+		}
+		synctest.Wait()
+		stop()
+		if got := strings.Join(heard[b.ID], " "); got != "submitted other other started ended" {
+			t.Errorf("asked for again: heard %s", got)
+		}
 		full := errors.New("full")
-		if err := g.Follow(context.Background(), map[string]int{a.ID: 0}, func([]Evidence) error { return full }); !errors.Is(err, full) {
+		if err := g.Follow(context.Background(), map[string]int{a.ID: 0})(func([]Evidence) error { return full }); !errors.Is(err, full) {
 			t.Errorf("%v", err)
 		}
 		g.stop()

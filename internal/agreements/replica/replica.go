@@ -352,6 +352,6 @@ func (r *Replica) TerminateActivities(context.Context, []soap.EPR) ([]bes.Result
 }
 
 // Follow is the holder's.
-func (r *Replica) Follow(context.Context, map[string]int, func([]broker.Evidence) error) error {
-	return elsewhere("Follow")
+func (r *Replica) Follow(context.Context, map[string]int) (tell func(emit func([]broker.Evidence) error) error) {
+	return func(func([]broker.Evidence) error) error { return elsewhere("Follow") }
 }

@@ -198,18 +198,6 @@ func untold(r *engine.Record) bool {
 	return err == nil && derr == nil && d.Acceptance != "" && !n.Told
 }
 
-// leftLoop looks once for what is left to do of agreements that have ended: decisions that nobody was told of
-// when the gateway before this one went, and what is due of those that expired while none was there.
-func (s *Service) leftLoop(ctx context.Context) error {
-	return s.insist(ctx, "what is left of agreements that have ended", func() error {
-		return s.e.Ended(ctx, func(r *engine.Record) {
-			if untold(r) || unbilled(r) {
-				s.work.add(r.ID, time.Time{})
-			}
-		})
-	})
-}
-
 // tellDecision tells who offered an agreement how it was decided, and gives when to try again.
 func (s *Service) tellDecision(ctx context.Context, id string) time.Time {
 	r, err := s.e.Get(ctx, id)

@@ -33,7 +33,7 @@ type Broker interface {
 	SubmitPromised(ctx context.Context, req *bes.CreateActivityRequest, p broker.Promise) (*broker.Promised, error)
 	GetActivityStatuses(ctx context.Context, req *bes.StatusRequest) ([]bes.StatusResult, error)
 	TerminateActivities(ctx context.Context, activities []soap.EPR) ([]bes.Result, error)
-	Follow(ctx context.Context, after map[string]int, emit func([]broker.Evidence) error) error
+	Follow(ctx context.Context, after map[string]int) (tell func(emit func([]broker.Evidence) error) error)
 }
 
 var _ Broker = (*broker.Broker)(nil)

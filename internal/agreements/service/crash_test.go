@@ -92,21 +92,24 @@ func (m *mortal) Close() error { return nil }
 // A gateway dies at any of its writes, before or after it is done, and another goes on: what was
 // answered holds, each agreement has one job, and nothing is left behind, at the site either.
 func TestCrashes(t *testing.T) {
+	byThen := func(g *gateway, now time.Time) offering {
+		return g.by("ada", "finish-by@here/fake").say("job", job("sleep 60", 10*time.Minute, 1)).say("finishBy", finishBy(now.Add(time.Hour)))
+	}
 	kinds := map[string]func(g *gateway, now time.Time) offering{
-		"finish-by": func(g *gateway, now time.Time) offering {
-			return g.by("ada", "finish-by@here/fake").say("job", job("sleep 60", 10*time.Minute, 1)).say("finishBy", finishBy(now.Add(time.Hour)))
-		},
+		"finish-by":       byThen,
+		"ended meanwhile": byThen,
 		"advance-reservation": func(g *gateway, now time.Time) offering {
 			return g.by("ada", "advance-reservation@here/fake").say("job", job("sleep 60", 5*time.Minute, 1)).say("window", window(now.Add(5*time.Minute), now.Add(15*time.Minute)))
 		},
 	}
+	away := map[string]time.Duration{"ended meanwhile": 5 * time.Minute} // between the two; no job takes longer
 	for kind, offer := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			deaths := 0
 			for cut := range 40 {
 				for _, after := range []bool{false, true} {
 					synctest.Test(t, func(t *testing.T) {
-						if crash(t, cut, after, offer) {
+						if crash(t, cut, after, away[kind], offer) {
 							deaths++
 						}
 					})
@@ -123,7 +126,7 @@ func TestCrashes(t *testing.T) {
 }
 
 // crash is one life of a gateway that dies, and the next one's.
-func crash(t *testing.T, cut int, after bool, offer func(*gateway, time.Time) offering) bool {
+func crash(t *testing.T, cut int, after bool, away time.Duration, offer func(*gateway, time.Time) offering) bool {
 	st := mem.New()
 	defer st.Close()
 	w := fake.NewWorld(2)
@@ -160,6 +163,7 @@ func crash(t *testing.T, cut int, after bool, offer func(*gateway, time.Time) of
 	if err != nil && !died {
 		t.Fatalf("it is refused: %v", err)
 	}
+	time.Sleep(away)
 	next := start(t, st, sites, whole, func(c *broker.Config, _ *Options) {})
 	defer next.stop()
 	list, err := next.List(as1("ada"), "", 100)
@@ -251,7 +255,7 @@ func expires(t *testing.T, length int, used float64) {
 			t.Fatalf("in the ledger are %+v, %v\n%s", list, err, next.story(key))
 		}
 		if n, err := strconv.ParseFloat(list[0].Amount.String(), 64); length > 0 && (err != nil || list[0].Kind != "usage" || math.Abs(n-used) > 60) {
-			t.Errorf("it used %f CPU seconds, %v; want %f", n, err, used)
+			t.Errorf("it used %f CPU seconds, %v; want %f\n%s", n, err, used, next.story(key))
 		}
 		if i > 0 && r.Revision != after {
 			t.Error("it was settled again")

@@ -276,10 +276,19 @@ func (s *Service) Run(ctx context.Context) error {
 			return err
 		}
 		s.began = s.now()
+		heard, err := s.resume(ctx)
+		if err != nil {
+			return err
+		}
+		tell := s.b.Follow(ctx, heard) // before a job is made, as it may end before the next line
 		g.Go(func() error { return s.poolLoop(ctx) })
-		g.Go(func() error { return s.followLoop(ctx) })
+		g.Go(func() error {
+			if err := tell(func(list []broker.Evidence) error { return s.take(ctx, list) }); ctx.Err() == nil {
+				return err
+			}
+			return nil
+		})
 		g.Go(func() error { return s.sweepLoop(ctx) })
-		g.Go(func() error { return s.leftLoop(ctx) })
 		g.Go(func() error { return s.callers.work.run(ctx, callersAtOnce, s.tellDecision) })
 		return s.work.run(ctx, s.o.Workers, s.look)
 	})

@@ -485,30 +485,34 @@ func (j *judging) owed() int64 {
 	return max(-engine.MaxPrice, min(n, whole))
 }
 
-// followLoop hears what becomes of jobs of agreements.
-func (s *Service) followLoop(ctx context.Context) error {
-	for {
-		after := map[string]int{}
-		for _, r := range s.e.Live() {
-			n, err := noteOf(&r)
-			if err != nil {
-				continue
-			}
-			for i := range n.Services {
-				if v := &n.Services[i]; v.Job != "" && !v.over() {
-					after[v.Job] = v.Sequence
-				}
-			}
+// resume has done what is left of the agreements that there are, and gives of the jobs whose end was not heard of how
+// much was: those of the live ones, and of those that ended while nobody was here.
+func (s *Service) resume(ctx context.Context) (heard map[string]int, err error) {
+	heard = map[string]int{}
+	jobs := func(r *engine.Record) {
+		n, err := noteOf(r)
+		if err != nil {
+			return
 		}
-		err := s.b.Follow(ctx, after, func(list []broker.Evidence) error { return s.take(ctx, list) })
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // what fails while stopping is no failure
-		}
-		s.o.Log.Warn("what becomes of the jobs of agreements is heard anew", "cause", err)
-		if !pause(ctx, time.Second) {
-			return nil
+		for i := range n.Services {
+			if v := &n.Services[i]; v.Job != "" && !v.over() {
+				heard[v.Job] = v.Sequence
+			}
 		}
 	}
+	for _, r := range s.e.Live() { // before those that have ended, as some of them end meanwhile
+		jobs(&r)
+	}
+	return heard, s.insist(ctx, "what is left of agreements that have ended", func() error {
+		return s.e.Ended(ctx, func(r *engine.Record) {
+			if unbilled(r) {
+				jobs(r)
+			} else if !untold(r) { // by the gateway before this one
+				return
+			}
+			s.work.add(r.ID, time.Time{})
+		})
+	})
 }
 
 // take writes down what is heard of jobs. What can't be written now is tried until it can.
