@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/portolan-project/portolan/internal/broker/modelstore"
@@ -408,27 +409,33 @@ func TestAskedWithoutEnd(t *testing.T) {
 // TestAskedAtOnce: what a peer asks for as soon as its session begins is answered, though the loop of the
 // term has not begun yet: it asks once.
 func TestAskedAtOnce(t *testing.T) {
-	w := newWorld(t, 4, To{})
-	h := w.sides[0]
-	h.feed(t, "n", 4, 1)
-	s, err := New(Options{Domain: "north", Model: h.model, Link: &everywhere{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.SetPeers(map[string]To{"south": {}})
-	s.Begin(h.sess)
-	s.Opened("south", session.Agreement{Features: wire.Features()})
-	if err := s.Deliver(t.Context(), "south", []wire.Message{&wire.Pull{}}, nil); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := s.Run(ctx); err != nil { // it ends after it did once what is due
-		t.Fatal(err)
-	}
-	if all := s.o.Link.(*everywhere); all.whole != 1 {
-		t.Errorf("all was told %d times", all.whole)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, To{})
+		h := w.sides[0]
+		h.feed(t, "n", 4, 1)
+		link := &everywhere{}
+		s, err := New(Options{Domain: "north", Model: h.model, Link: link})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetPeers(map[string]To{"south": {}})
+		s.Begin(h.sess)
+		s.Opened("south", session.Agreement{Features: wire.Features()})
+		if err := s.Deliver(t.Context(), "south", []wire.Message{&wire.Pull{}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		synctest.Wait()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		if link.whole != 1 {
+			t.Errorf("all was told %d times", link.whole)
+		}
+	})
 }
 
 // nowhere is a link without room.
