@@ -366,8 +366,8 @@ func TestPreparedAgain(t *testing.T) {
 	prepare := func(what string, o *agreement.Offer) (string, error) {
 		return second.client.Prepare(t.Context(), &agreement.CreateRequest{Offer: *o}, agreement.Preparation{Key: what, Until: until})
 	}
-	note := func(key string) string {
-		r, err := second.engine.Get(t.Context(), key)
+	note := func(key string) string { // as who has the sites knows it, which writes it
+		r, err := main.engine.Get(t.Context(), key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -385,7 +385,7 @@ func TestPreparedAgain(t *testing.T) {
 		t.Errorf("it is not held at the site: %s", note(key))
 	}
 	// As if the gateway had died before it asked the manager.
-	if _, err := second.engine.Update(t.Context(), keys["reserved"], func(r *engine.Record) error { r.Notes = nil; return nil }); err != nil {
+	if _, err := main.engine.Update(t.Context(), keys["reserved"], func(r *engine.Record) error { r.Notes = nil; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	again, err := prepare("reserved", reserved)
