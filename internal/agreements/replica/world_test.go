@@ -155,6 +155,10 @@ func startHolder(t *testing.T, st store.Store, world *fake.World) *process {
 	run(h.Run)
 	<-b.Ready()
 	eventually(t, "the capacity is known", func() bool { return len(p.engine.Pools()) > 0 })
+	eventually(t, "who has the sites says so", func() bool { // else a replica believes that nobody has them
+		list, _, err := st.ListRecords(t.Context(), holderKey, store.RecordOptions{Limit: 1})
+		return err == nil && len(list) > 0
+	})
 	return p
 }
 

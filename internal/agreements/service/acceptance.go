@@ -207,8 +207,11 @@ func (s *Service) tellDecision(ctx context.Context, id string) time.Time {
 		}
 		return time.Time{}
 	}
-	if !untold(&r) || !s.e.Responsible(id) {
+	if !untold(&r) {
 		return time.Time{}
+	}
+	if !s.e.Responsible(id) {
+		return s.now().Add(aside) // whoever is may go before it is told
 	}
 	n, err := noteOf(&r)
 	if err != nil {

@@ -267,6 +267,146 @@ func TestDecisionIsToldByTheNext(t *testing.T) {
 	}
 }
 
+// A gateway that is not responsible for a moment, in which it is to tell of a decision, tells of it later.
+func TestDecisionIsToldAfterAGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		who := &initiator{fail: 1 << 20}
+		door := agreement.NewAcceptanceServer(who, agreement.ServerOptions{Verifier: soap.DevVerifier{}})
+		st := mem.New()
+		defer st.Close()
+		sites := one(2)
+		defer sites[0].world.Close()
+		sessions := make(chan store.Session, 1)
+		open := func(name string) *gateway {
+			return start(t, st, sites, whole, func(c *broker.Config, o *Options) {
+				c.Replica = name
+				o.Callbacks, o.Transport = []string{"initiator.example"}, inside{door}
+				o.Join = func(ctx context.Context) (store.Session, error) {
+					s, err := st.Join(ctx, name+"-agreements")
+					if err == nil && name == "a" {
+						sessions <- s
+					}
+					return s, err
+				}
+			})
+		}
+		a := open("a")
+		defer a.stop()
+		b := open("b")
+		defer b.stop()
+		synctest.Wait()
+		session := <-sessions
+		from := time.Now().Add(time.Hour)
+		fill(t, a, from)
+		key := ""
+		for key == "" {
+			k, err := a.pending("ada", a.by("ada", "advance-reservation@here/fake").say("job", job("sleep 60", 0, 1)).say("window", window(from, from.Add(time.Hour))), "http://initiator.example/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a.ends(k); a.engine.Responsible(k) {
+				key = k
+			}
+		}
+		synctest.Wait()
+		n, err := noteOf(new(a.record(key)))
+		if err != nil || n.Again.IsZero() {
+			t.Fatalf("it was not tried: %+v, %v", n, err)
+		}
+		// Its record runs out just before it would try again, and it is there again just after.
+		time.Sleep(time.Until(n.Again) - 500*time.Millisecond)
+		who.mu.Lock()
+		who.fail = 0
+		who.mu.Unlock()
+		if _, err := st.PutRecords(t.Context(), nil, store.RecordChange{Key: engine.Prefix + "replica/a", If: -1}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if a.engine.Responsible(key) {
+			t.Fatal("it is responsible all the time")
+		}
+		if err := a.engine.Attend(t.Context(), session); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if n, err := noteOf(new(a.record(key))); err != nil || !n.Told {
+			t.Errorf("it is not told: %+v, %v\n%s", n, err, a.story(key))
+		}
+	})
+}
+
+// A reservation that could not be released yet when its gateway went is released by another one.
+func TestReservationIsReleasedByTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := mem.New()
+		defer st.Close()
+		sites := one(4)
+		defer sites[0].world.Close()
+		open := func(name string) *gateway {
+			return start(t, st, sites, whole, func(c *broker.Config, o *Options) {
+				c.Replica = name
+				o.Join = func(ctx context.Context) (store.Session, error) { return st.Join(ctx, name+"-agreements") }
+			})
+		}
+		a := open("a")
+		defer a.stop()
+		b := open("b")
+		defer b.stop()
+		time.Sleep(time.Minute)
+		from := time.Now().Add(10 * 24 * time.Hour)
+		key := ""
+		for key == "" {
+			k := a.must("ada", a.by("ada", "advance-reservation@here/fake").say("job", job("sleep 60", 0, 1)).say("window", window(from, from.Add(time.Hour))))
+			if a.engine.Responsible(k) {
+				key = k
+				break
+			}
+			if err := a.Terminate(as1("ada"), k, nil); err != nil {
+				t.Fatal(err)
+			}
+			a.ends(k)
+			time.Sleep(time.Minute)
+		}
+		time.Sleep(time.Minute)
+		if n := reservations(t, b); n != 1 {
+			t.Fatalf("there are %d reservations", n)
+		}
+		sites[0].world.Inject(func(op string, _ adapters.Tag) fake.Fault {
+			if op == "unreserve" {
+				return fake.Fault{Err: fail.Errorf("test", fail.Unavailable, "", "not now")}
+			}
+			return fake.Fault{}
+		})
+		if err := a.Terminate(as1("ada"), key, nil); err != nil {
+			t.Fatal(err)
+		}
+		a.ends(key)
+		time.Sleep(time.Minute)
+		a.stop()
+		sites[0].world.Inject(nil)
+		time.Sleep(time.Hour)
+		if n := reservations(t, b); n != 0 {
+			t.Errorf("an hour later there are %d reservations\n%s", n, b.story(key))
+		}
+	})
+}
+
+// An agreement tells once that there is less than was promised, though that lasts longer than the news of it.
+func TestDangerIsTold(t *testing.T) {
+	sites := one(4, fake.Options{NoReserve: true})
+	alone(t, sites, func(t *testing.T, g *gateway) {
+		from := time.Now().Add(10 * time.Hour)
+		key := g.must("ada", g.by("ada", "advance-reservation@here/fake").say("job", job("sleep 60", 0, 2)).say("window", window(from, from.Add(time.Hour))))
+		time.Sleep(time.Minute)
+		sites[0].world.Down("a test")
+		time.Sleep(time.Hour)
+		if n := strings.Count(g.story(key), "danger [Observed] of "); n != 1 {
+			t.Errorf("it is told %d times; in danger are %+v\n%s", n, g.engine.Endangered(), g.story(key))
+		}
+		sites[0].world.Up()
+	}, whole)
+}
+
 // Who asks to be told after the agreement was made, at another process of the domain, is told before it ends.
 func TestDecisionIsToldOnceAsked(t *testing.T) {
 	who := &initiator{}

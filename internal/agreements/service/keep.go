@@ -38,7 +38,7 @@ func (s *Service) keep(ctx context.Context, id string) (time.Time, error) {
 		return time.Time{}, err
 	}
 	if !s.e.Responsible(id) {
-		if r.Final() && !untold(&r) && !unbilled(&r) {
+		if r.Final() && !untold(&r) && !unbilled(&r) && !Unfinished(&r) {
 			s.forget(id)
 			return time.Time{}, nil
 		}

@@ -88,6 +88,7 @@ func TestPrepareAtASlowManager(t *testing.T) {
 			})
 		}
 		all.Wait()
+		synctest.Wait() // who asked the manager ends a little after it said so
 		if asked != 1 || len(keys) != 1 || len(g.asking.of) != 0 {
 			t.Errorf("the manager was asked %d times for %v", asked, keys)
 		}

@@ -137,8 +137,9 @@ func (s *Service) poolLoop(ctx context.Context) error {
 	stop := s.o.Model.Updates(func(resourcemodel.Delta) { nudge(s.poolNews) })
 	defer stop()
 	nudge(s.poolNews)
-	late := time.NewTimer(mostStart)
+	late, look := time.NewTimer(mostStart), time.NewTicker(lookTime)
 	defer late.Stop()
+	defer look.Stop()
 	ready, waited := false, false
 	var told []calendar.Pool
 	for {
@@ -148,6 +149,9 @@ func (s *Service) poolLoop(ctx context.Context) error {
 		case <-s.poolNews:
 		case <-late.C:
 			waited = true
+		case <-look.C: // less is written only once it was told of for long, by any replica
+			s.warn(ctx, s.e.Endangered())
+			continue
 		}
 		known := waited || ready || s.knowsSites() // before the snapshot that is told
 		pools := terms.Pools(s.o.Model.Snapshot(), s.o.Settings)
@@ -170,9 +174,7 @@ func (s *Service) poolLoop(ctx context.Context) error {
 			s.o.Log.Error("the calendar does not take what the sites have", "cause", err)
 			continue
 		}
-		for _, d := range dangers {
-			s.warn(ctx, d)
-		}
+		s.warn(ctx, dangers)
 		s.rooms.mu.Lock()
 		var ids []string
 		for id := range s.rooms.capacity {
@@ -188,6 +190,9 @@ func (s *Service) poolLoop(ctx context.Context) error {
 // mostStart bounds how long Ready waits until the model has the sites that answer.
 const mostStart = 10 * time.Second
 
+// lookTime is how often it is looked whether agreements are in danger, though nothing was heard of sites.
+const lookTime = time.Minute
+
 // knowsSites reports whether the model has all of our sites that answered.
 func (s *Service) knowsSites() bool {
 	m := s.o.Model.Snapshot()
@@ -202,26 +207,36 @@ func (s *Service) knowsSites() bool {
 	return true
 }
 
-// warn says once in an agreement's history that there is not enough any more of what it holds.
-func (s *Service) warn(ctx context.Context, d engine.Danger) {
-	if !s.e.Responsible(d.ID) {
-		return
-	}
-	_, err := s.e.Update(ctx, d.ID, func(r *engine.Record) error {
-		n, err := noteOf(r)
-		if err != nil {
-			return err
+// warn says once in the history of each agreement that there is not enough any more of what it holds.
+func (s *Service) warn(ctx context.Context, dangers []engine.Danger) {
+	for _, d := range dangers {
+		if !s.e.Responsible(d.ID) {
+			continue
 		}
-		if n.Endangered {
-			return errSame
+		if r, err := s.e.Get(ctx, d.ID); err != nil || warned(&r) {
+			continue
 		}
-		n.Endangered = true
-		r.Tell(s.now(), "danger", "of "+d.Pool+" is less there than was promised, from "+d.From.UTC().Format(time.RFC3339)+" until "+d.Until.UTC().Format(time.RFC3339)+", and others were accepted before")
-		return n.encode(r)
-	})
-	if err != nil && unlessOver(err) != nil {
-		s.o.Log.Warn("the danger to an agreement is not in its history", "agreement", d.ID, "cause", err)
+		_, err := s.e.Update(ctx, d.ID, func(r *engine.Record) error {
+			n, err := noteOf(r)
+			if err != nil {
+				return err
+			}
+			if n.Endangered {
+				return errSame
+			}
+			n.Endangered = true
+			r.Tell(s.now(), "danger", "of "+d.Pool+" is less there than was promised, from "+d.From.UTC().Format(time.RFC3339)+" until "+d.Until.UTC().Format(time.RFC3339)+", and others were accepted before")
+			return n.encode(r)
+		})
+		if err != nil && unlessOver(err) != nil {
+			s.o.Log.Warn("the danger to an agreement is not in its history", "agreement", d.ID, "cause", err)
+		}
 	}
+}
+
+func warned(r *engine.Record) bool {
+	n, err := noteOf(r)
+	return err != nil || n.Endangered
 }
 
 // usable gives how much of a capacity there is at present.
