@@ -15,9 +15,11 @@ type input struct {
 	tag   string // when set: of the placement that it speaks of; of another it is void
 	asOf  int    // when set: void unless the job's newest line is still this one
 	facts func(*job, store.Status) []fact
-	reply chan error // when set: gets one answer once the change is durable
-	tries int
-	late  bool // it found the job final
+	// When set: why it can't be, as the job stands by now, which is answered; it holds Broker.mu.
+	possible func(id string, st *store.Status) error
+	reply    chan error // when set: gets one answer once the change is durable
+	tries    int
+	late     bool // it found the job final
 }
 
 func (in input) answer(err error) {
@@ -30,6 +32,9 @@ func (in input) answer(err error) {
 func one(f fact) func(*job, store.Status) []fact {
 	return func(*job, store.Status) []fact { return []fact{f} }
 }
+
+// impossible answers a request for what can't be.
+type impossible struct{ error }
 
 // errEnded answers a request that found its job final: the store has it.
 var errEnded = fail.Errorf("broker", fail.Conflict, "", "the activity has ended")
@@ -190,6 +195,12 @@ func (b *Broker) apply(bt *batch, p *plan, in input, now time.Time) {
 	if in.late = p.after.Final; void || in.late {
 		p.ins = append(p.ins, in)
 		return
+	}
+	if in.possible != nil {
+		if err := in.possible(in.id, &p.after); err != nil {
+			in.answer(impossible{err})
+			return
+		}
 	}
 	for _, f := range in.facts(p.j, p.after) {
 		if f.at.IsZero() {

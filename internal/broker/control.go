@@ -38,12 +38,9 @@ func (b *Broker) SuspendActivities(ctx context.Context, activities []soap.EPR) (
 
 // canSuspend says why the site that has a job can't keep it from running, or nil.
 // One that waits at a site which can suspend but not hold is suspended when it
-// starts.
-func (b *Broker) canSuspend(rec *store.Job) error {
-	p := Phase(rec.Status.Phase)
-	b.mu.Lock()
-	s := b.siteOf(&rec.Status)
-	b.mu.Unlock()
+// starts. The caller holds the lock.
+func (b *Broker) canSuspend(id string, st *store.Status) error {
+	p, s := Phase(st.Phase), b.siteOf(st)
 	if s == nil || !p.atSite() {
 		return nil
 	}
@@ -52,9 +49,9 @@ func (b *Broker) canSuspend(rec *store.Job) error {
 		return nil
 	}
 	if c.holder != nil {
-		return fail.Errorf("broker.SuspendActivities", fail.Unsupported, rec.ID, "the site %s, which has the activity, can hold what waits but can't suspend what runs", s.name)
+		return fail.Errorf("broker.SuspendActivities", fail.Unsupported, id, "the site %s, which has the activity, can hold what waits but can't suspend what runs", s.name)
 	}
-	return fail.Errorf("broker.SuspendActivities", fail.Unsupported, rec.ID, "the site %s, which has the activity, can't suspend", s.name)
+	return fail.Errorf("broker.SuspendActivities", fail.Unsupported, id, "the site %s, which has the activity, can't suspend", s.name)
 }
 
 // unheard says what a request must wait for, as the site that has the job can't
@@ -82,9 +79,10 @@ type request struct {
 	op        string
 	event     Event
 	reason    string
-	done      string                 // a participle for the refusal
-	fulfilled func(Phase) bool       // whether a final phase is what was asked for
-	possible  func(*store.Job) error // whether it can be asked
+	done      string           // a participle for the refusal
+	fulfilled func(Phase) bool // whether a final phase is what was asked for
+	// possible says why it can't be asked of a job as it stands when the request is applied; it holds Broker.mu.
+	possible func(id string, st *store.Status) error
 }
 
 // ask puts a request to activities, all in one write, and gives each one's answer
@@ -112,14 +110,9 @@ func (b *Broker) ask(ctx context.Context, activities []soap.EPR, r request) ([]b
 				continue
 			}
 		}
-		if r.possible != nil {
-			if out[i].Err = r.possible(&recs[i]); out[i].Err != nil {
-				continue
-			}
-		}
 		replies[i] = make(chan error, 1)
 		ins = append(ins, input{
-			id: recs[i].ID, reply: replies[i],
+			id: recs[i].ID, reply: replies[i], possible: r.possible,
 			facts: func(_ *job, st store.Status) []fact {
 				f := fact{event: r.event, reason: r.reason}
 				if r.event != Abandon {
@@ -139,7 +132,10 @@ func (b *Broker) ask(ctx context.Context, activities []soap.EPR, r request) ([]b
 		case <-ctx.Done():
 			return nil, fail.E(r.op, fail.Unavailable, "", context.Cause(ctx))
 		}
+		var no impossible
 		switch {
+		case errors.As(err, &no):
+			out[i].Err = no.error
 		case err == nil:
 			if r.event == Abandon {
 				b.abandon(recs[i].ID, r.reason)

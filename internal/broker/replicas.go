@@ -317,11 +317,10 @@ func (b *Broker) abandon(id, why string) {
 	var ins []input
 	b.mu.Lock()
 	for _, r := range b.copies[id] {
-		s := b.siteOf(&r.rec.Status)
-		if s == nil || s.troubleLocked() == "" {
-			continue
-		}
-		ins = append(ins, input{id: r.rec.ID, facts: func(_ *job, st store.Status) []fact {
+		ins = append(ins, input{id: r.rec.ID, facts: func(_ *job, st store.Status) []fact { // Broker.mu is held again
+			if s := b.siteOf(&st); s == nil || s.troubleLocked() == "" {
+				return nil
+			}
 			if _, ok := transitions[Phase(st.Phase)][Abandon]; !ok {
 				return nil
 			}

@@ -144,14 +144,12 @@ func (b *Broker) AbandonActivities(ctx context.Context, activities []soap.EPR) (
 	return b.ask(ctx, activities, request{
 		op: op, event: Abandon, done: "abandoned",
 		reason: "given up by " + who.Name + ", as its site can't be asked: what became of it there is not known, and it is not run again",
-		possible: func(rec *store.Job) error {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			s := b.siteOf(&rec.Status)
-			if s == nil || !Phase(rec.Status.Phase).atSite() || s.troubleLocked() != "" {
+		possible: func(id string, st *store.Status) error {
+			s := b.siteOf(st)
+			if s == nil || !Phase(st.Phase).atSite() || s.troubleLocked() != "" {
 				return nil // the table has the word
 			}
-			return fail.Errorf(op, fail.Conflict, rec.ID, "the site %s, which has the activity, answers: terminate the activity", s.name)
+			return fail.Errorf(op, fail.Conflict, id, "the site %s, which has the activity, answers: terminate the activity", s.name)
 		},
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/portolan-project/portolan/bes"
 	"github.com/portolan-project/portolan/internal/fail"
 	"github.com/portolan-project/portolan/internal/soap"
+	"github.com/portolan-project/portolan/internal/store"
 )
 
 // two gives a gateway with the sites here and there.
@@ -566,5 +567,43 @@ func TestTooManySites(t *testing.T) {
 		if len(all) != maxSites || slices.ContainsFunc(all, func(s SiteStatus) bool { return s.State != SiteUp }) {
 			t.Errorf("%d sites", len(all))
 		}
+	})
+}
+
+// slowly is a store that takes its time for each change.
+type slowly struct{ store.Store }
+
+func (s slowly) Update(ctx context.Context, sess store.Session, cs ...store.Change) []store.Changed {
+	time.Sleep(time.Second)
+	return s.Store.Update(ctx, sess, cs...)
+}
+
+// A job that is being placed when it is asked of is judged as it stands once it is: it is not given up at a site that
+// answers, and nobody waits for a suspension that its site can't do.
+func TestAskedWhilePlaced(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := fake.NewWorld(4)
+		t.Cleanup(w.Close)
+		g := start(t, Config{Store: slowly{newStore(t)}, Sites: []Site{{Name: "here", Adapter: w.Open(fake.Options{NoSuspend: true, NoHold: true})}}})
+		<-g.Ready()
+		for what, c := range map[string]struct {
+			ask  func(context.Context, []soap.EPR) ([]bes.Result, error)
+			kind fail.Kind
+			say  string
+		}{
+			"abandon": {g.AbandonActivities, fail.Conflict, "which has the activity, answers: terminate the activity"},
+			"suspend": {g.SuspendActivities, fail.Unsupported, "can't suspend"},
+		} {
+			e := g.submit("sleep 60; exit 0")
+			synctest.Wait() // its placement is on its way to the store
+			if s := g.status(e); s.State != bes.Pending {
+				t.Fatalf("%s: it is %v", what, s.State)
+			}
+			if err := one1(c.ask(as("ada"), []soap.EPR{e})); !fail.Is(err, c.kind) || !strings.Contains(fail.Sentence(err), c.say) {
+				t.Errorf("%s: %v", what, err)
+			}
+			g.until(e, bes.Finished, "")
+		}
+		g.stop()
 	})
 }
