@@ -62,7 +62,7 @@ func (c *Client) init() {
 		}
 		base = t
 	}
-	rt := &encoder{base: base, in: &c.count.in.bytes, out: &c.count.out.bytes}
+	rt := &encoder{base: base, takes: &c.count.zips, in: &c.count.in.bytes, out: &c.count.out.bytes}
 	c.soap = &soap.Client{
 		URL: c.URL, Version: c.Version, Addressing: true, Limits: messageLimits, Transport: rt, Timeout: longestCall, UserAgent: c.UserAgent,
 		Retries: -1, // what has no answer is repeated by the rules of sessions, as a new frame

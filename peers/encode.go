@@ -108,7 +108,7 @@ func isGzip(h http.Header, name string) bool {
 // encoder compresses requests for those that take it, and counts what goes over the wire.
 type encoder struct {
 	base  http.RoundTripper
-	takes atomic.Bool // the other side said that it takes gzip
+	takes *atomic.Bool // the other side said that it takes gzip; it is the Client's
 	// bytes of the bodies; they are the Client's
 	in, out *atomic.Uint64
 }

@@ -72,6 +72,9 @@ func (p *proxy) accept() {
 		p.mu.Lock()
 		p.conns[c], p.conns[out] = true, true
 		most := p.most
+		if p.cut { // meanwhile
+			_, _ = c.Close(), out.Close()
+		}
 		p.mu.Unlock()
 		p.wg.Go(func() { p.copy(out, c, 0) })
 		p.wg.Go(func() { p.copy(c, out, most) })

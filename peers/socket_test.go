@@ -71,7 +71,7 @@ func until(t *testing.T, r *peertest.Recorder, what string, ok func() bool) {
 		select {
 		case <-changed:
 		case <-late:
-			t.Fatalf("after 30 s it is not so that %s; %v", what, r.Events())
+			t.Fatalf("after 2 min it is not so that %s; %v", what, r.Events())
 		}
 	}
 }
@@ -151,7 +151,7 @@ func TestSockets(t *testing.T) {
 		t.Errorf("100 kB that repeat took %d bytes", d)
 	}
 	b.seen.Release()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	must(t, a.table.Close(ctx))
 }

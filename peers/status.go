@@ -15,7 +15,10 @@ type Traffic struct {
 }
 
 // counts are the traffic with a peer as it grows.
-type counts struct{ in, out count }
+type counts struct {
+	in, out count
+	zips    atomic.Bool // the peer said that it takes gzip, wherever it was called
+}
 
 type count struct{ messages, bytes, items atomic.Uint64 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -489,6 +490,71 @@ func TestBackPressure(t *testing.T) {
 				t.Fatal(p.Err)
 			}
 			a.until(p.Handle, adapters.Exited)
+		}
+	}, "a", "b")
+}
+
+// lateWatch listens to the broker only once a job was started again, and has ended.
+type lateWatch struct {
+	*brokerTwin
+	once            sync.Once
+	started, listed chan struct{}
+}
+
+func (l *lateWatch) Start(ctx context.Context, gs ...Given) []Started {
+	out := l.brokerTwin.Start(ctx, gs...)
+	l.once.Do(func() { close(l.started); <-l.listed })
+	return out
+}
+
+func (l *lateWatch) Watch(ctx context.Context, emit func([]State)) error {
+	<-l.started
+	l.mu.Lock()
+	var all []*twinJob
+	for _, j := range l.jobs {
+		all = append(all, j)
+	}
+	l.mu.Unlock()
+	for _, j := range all {
+		l.finish(j) // it ends before anybody listens
+	}
+	once := sync.OnceFunc(func() { close(l.listed) })
+	return l.brokerTwin.Watch(ctx, func(s []State) {
+		emit(s)
+		if len(s) == 0 {
+			once()
+		}
+	})
+}
+
+// TestEndedBeforeItIsWatched: the end of a peer's job is told though it comes between the answer to its start in a new
+// term, which says that it runs, and the moment from which the broker tells of changes.
+func TestEndedBeforeItIsWatched(t *testing.T) {
+	pair(t, func(t *testing.T, w *world) {
+		a, b := w.gates["a"], w.gates["b"]
+		p := a.give("b", "j1-1", "hang")
+		a.until(p.Handle, adapters.Running)
+		b.stop()
+		time.Sleep(time.Minute)
+		serving := make(chan struct{})
+		e, err := New(Options{
+			Domain: "b", Store: b.store, Link: sender{w, "b"}, Jobs: &lateWatch{brokerTwin: b.jobs, started: make(chan struct{}), listed: make(chan struct{})}, Gate: b, Book: b.book,
+			Serve: func(ctx context.Context, _ store.Session) error { close(serving); <-ctx.Done(); return nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		w.mu.Lock()
+		b.Engine, b.cancel, b.done = e, cancel, done
+		w.mu.Unlock()
+		go func() { done <- e.Run(ctx) }()
+		<-serving
+		w.open("a", "b")
+		time.Sleep(5 * time.Minute)
+		if x := a.look(p.Handle); x.Phase != adapters.Exited {
+			t.Errorf("five minutes after its end it is %v %s", x.Phase, x.Reason)
 		}
 	}, "a", "b")
 }

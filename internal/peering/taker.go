@@ -525,12 +525,13 @@ func (e *Engine) hear(t *term, turn int, states []State) {
 	}
 }
 
-// missing asks about the jobs of which the broker did not tell though it told of all.
+// missing asks about the jobs of which the broker did not tell though it told of all; also about those that it is told to
+// take in just now, as it may have had them before, and they may have ended before anybody listened.
 func (e *Engine) missing(t *term, turn int) {
 	var ask []string
 	e.mu.Lock()
 	for id, x := range e.acts {
-		if x.taken() && x.worker.started && !x.Closed && x.worker.turn != turn {
+		if x.taken() && !x.Closed && x.worker.turn != turn {
 			ask = append(ask, id)
 		}
 	}

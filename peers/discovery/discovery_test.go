@@ -55,7 +55,7 @@ func nameServer(t *testing.T, file string) *net.Resolver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tcp, err := net.Listen("tcp", udp.LocalAddr().String())
+	tcp, err := net.Listen("tcp", "127.0.0.1:0") // the same port may be in use
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,9 +69,9 @@ func nameServer(t *testing.T, file string) *net.Resolver {
 			<-done
 		})
 	}
-	at := udp.LocalAddr().String()
+	at := map[string]string{"udp": udp.LocalAddr().String(), "tcp": tcp.Addr().String()}
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network[:3], at)
+		return new(net.Dialer).DialContext(ctx, network[:3], at[network[:3]])
 	}}
 }
 
