@@ -239,7 +239,7 @@ func TestWatchOfGarbage(t *testing.T) {
 		}
 		return nil // and ends, as it must not
 	}})
-	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	var seen atomic.Int32
 	err := a.(adapters.Watcher).Watch(ctx, func(all []adapters.Evidence) {

@@ -77,7 +77,7 @@ func mustOpen(t *testing.T, text string, j *journal) adapters.Adapter {
 // eventually asks again until it holds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(2 * time.Minute)
 	defer deadline.Stop()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
@@ -313,7 +313,7 @@ func TestCrashInSubmit(t *testing.T) {
 
 // A plug-in that does not answer is ended; Find waits until it is.
 func TestHangInSubmit(t *testing.T) {
-	a := mustOpen(t, command(t, "fake")+"callTimeout: 1s", nil)
+	a := mustOpen(t, command(t, "fake")+"callTimeout: 5s", nil)
 	pid := pidOf(t, a)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -335,7 +335,7 @@ func TestHangInSubmit(t *testing.T) {
 	if !gone(pid) {
 		t.Error("the plug-in that hung is still there")
 	}
-	if r := strings.Join(a.Health().Remarks, "\n"); !strings.Contains(r, "did not answer Submit within 1s") {
+	if r := strings.Join(a.Health().Remarks, "\n"); !strings.Contains(r, "did not answer Submit within 5s") {
 		t.Errorf("remarks: %q", r)
 	}
 }

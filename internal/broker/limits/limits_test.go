@@ -471,7 +471,7 @@ func race(t *testing.T, replicas []*replica, rounds int, seed uint64) {
 // settled waits until nothing counts any more.
 func settled(t *testing.T, st store.Store) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	left := map[string]bool{}
 	records, at, err := st.ListRecords(ctx, "limits/used/", store.RecordOptions{})

@@ -99,7 +99,7 @@ func TestDomains(t *testing.T) {
 	if err := south.sess.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); north.Feeder(away) != "" && time.Now().Before(end); {
+	for end := time.Now().Add(2 * time.Minute); north.Feeder(away) != "" && time.Now().Before(end); {
 		time.Sleep(2 * time.Millisecond)
 	}
 	first, ok := north.Age(away)

@@ -106,7 +106,7 @@ func (r *replica) feed(t testing.TB, k resourcemodel.Key, s *resourcemodel.Stati
 
 func (r *replica) await(t testing.TB, revision int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := r.Reached(ctx, revision); err != nil {
 		t.Fatalf("revision %d does not come: %v", revision, err)

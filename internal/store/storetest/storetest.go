@@ -170,7 +170,7 @@ func wantKind(t testing.TB, err error, kind fail.Kind) {
 // await waits for a channel for a while that only a broken store exceeds.
 func await[T any](t testing.TB, c <-chan T, what string) T {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	select {
 	case v := <-c:

@@ -210,13 +210,9 @@ func TestKeysAreOfOne(t *testing.T) {
 			if keys[0] != edf.Key(due) || keys[1] != edf.Key(bad) {
 				t.Errorf("keys %v, want %v and %v", keys, edf.Key(due), edf.Key(bad))
 			}
-			between := o.(policy.Revised).Revision()
-			if between == before {
-				t.Error("the revision did not change")
-			}
 			eventually(t, "the plug-in to be trusted again", func() bool { return o.Key(due) == policy.Key{0, -7, 0} })
-			if after := o.(policy.Revised).Revision(); after == between {
-				t.Error("the revision did not change again")
+			if after := o.(policy.Revised).Revision(); after < before+2 {
+				t.Errorf("the revision was %d and is %d: it did not change twice", before, after)
 			}
 		})
 	}
