@@ -395,14 +395,14 @@ func (s *server) Watch(_ *proto.WatchRequest, stream grpc.ServerStreamingServer[
 	if !ok {
 		return statusOf(fail.Errorf("plugin.Watch", fail.Unsupported, "", "the adapter does not claim the ability Push"))
 	}
-	if err := stream.Send(&proto.EvidenceReply{}); err != nil {
+	if err := stream.Send(&proto.EvidenceReply{}); err != nil { // for a Watcher that never says that it listens
 		return err
 	}
 	ctx, stop := context.WithCancelCause(stream.Context())
 	defer stop(nil)
 	err = w.Watch(ctx, func(batch []adapters.Evidence) {
-		for len(batch) > 0 {
-			n := min(len(batch), 500) // so that none is beyond what a message holds
+		for more := true; more; more = len(batch) > 0 {
+			n := min(len(batch), 500) // so that none is beyond what a message holds; no evidence says that it listens
 			if err := stream.Send(evidences(batch[:n])); err != nil {
 				stop(err)
 				return

@@ -181,13 +181,17 @@ func (h *host) watch(ctx context.Context, s *session, again bool, limiter *rate.
 	if err != nil {
 		return err
 	}
-	for first := true; ; first = false {
+	for {
 		r, err := stream.Recv()
 		if err != nil {
 			return err
 		}
-		if first && again {
-			h.catchUp(ctx, emit)
+		if len(r.Evidence) == 0 { // it listens from now on
+			emit(nil)
+			if again {
+				h.catchUp(ctx, emit)
+			}
+			continue
 		}
 		batch := make([]adapters.Evidence, 0, len(r.Evidence))
 		for _, p := range r.Evidence {

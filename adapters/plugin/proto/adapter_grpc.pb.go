@@ -151,8 +151,8 @@ type AdapterClient interface {
 	// answer several times in a row is ended and started again.
 	Health(ctx context.Context, in *HealthRequest, opts ...grpc.CallOption) (*HealthReply, error)
 	// Watch sends evidence of changes as they come, until the call is cancelled. Only
-	// with Properties.push. The first message, with no evidence in it, says that what
-	// happens from now on will be sent. Evidence may repeat.
+	// with Properties.push. The first message has no evidence in it. Each that has none
+	// says that what happens from now on will be sent. Evidence may repeat.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EvidenceReply], error)
 	// Close lets go of the manager; jobs go on. Nothing is called after it.
 	Close(ctx context.Context, in *CloseRequest, opts ...grpc.CallOption) (*CloseReply, error)
@@ -409,8 +409,8 @@ type AdapterServer interface {
 	// answer several times in a row is ended and started again.
 	Health(context.Context, *HealthRequest) (*HealthReply, error)
 	// Watch sends evidence of changes as they come, until the call is cancelled. Only
-	// with Properties.push. The first message, with no evidence in it, says that what
-	// happens from now on will be sent. Evidence may repeat.
+	// with Properties.push. The first message has no evidence in it. Each that has none
+	// says that what happens from now on will be sent. Evidence may repeat.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[EvidenceReply]) error
 	// Close lets go of the manager; jobs go on. Nothing is called after it.
 	Close(context.Context, *CloseRequest) (*CloseReply, error)
