@@ -142,7 +142,7 @@ func newSide(t *testing.T, domain string, signatures identity.Signatures) *side 
 	t.Cleanup(s.door.Close)
 	server := &http.Server{
 		Handler: s.door.Handler(spy{&agreementtest.Service{Capacity: 1000}, s}, nil, door.ServeOptions{}), TLSConfig: s.gateway.ServerTLS(),
-		ReadHeaderTimeout: time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo),
+		ReadHeaderTimeout: 30 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo),
 	}
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
