@@ -269,6 +269,7 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("no match in time; last:\n%s%s", ts.ReadFile("stdout"), ts.ReadFile("stderr"))
 		}
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 

@@ -135,6 +135,16 @@ func follow(t *testing.T, cli *clientv3.Client) *ledger {
 	return l
 }
 
+// upTo waits until all is noted that was written up to a revision: each has an event.
+func (l *ledger) upTo(t *testing.T, revision int64) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); len(l.since(revision-1)) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("etcd is at revision %d, of which nothing was heard", revision)
+		}
+	}
+}
+
 // since gives what was written after a revision.
 func (l *ledger) since(revision int64) []*clientv3.Event {
 	l.mu.Lock()
@@ -349,6 +359,7 @@ func twoDeliver(t *testing.T, cli *clientv3.Client, written *ledger, north, sout
 	}
 	stop()
 	wg.Wait()
+	written.upTo(t, revisionOf(t, cli))
 	// What the slots of each site were from each revision on, by etcd itself.
 	type turn struct {
 		revision int64
@@ -523,11 +534,12 @@ func twoIdle(t *testing.T, cli *clientv3.Client, written *ledger, north, south *
 	defer stop()
 	for len(heard["north"]) < times || len(heard["south"]) < times {
 		for name, g := range map[string]*gateway{"north": north, "south": south} {
+			asked := time.Now()
 			m := g.model(t)
 			for _, s := range m.Sites {
 				if s.Domain == "" && s.Confirmed != nil {
 					heard[name][s.Confirmed.Round(100*time.Millisecond).UnixMilli()] = true
-				} else if s.Domain != "" && (s.Confirmed == nil || time.Since(*s.Confirmed) > time.Second) {
+				} else if s.Domain != "" && (s.Confirmed == nil || asked.Sub(*s.Confirmed) > time.Second) {
 					t.Errorf("%s takes the living %s/%s for old: %v", name, s.Domain, s.Site, s.Confirmed)
 				}
 			}
@@ -539,6 +551,7 @@ func twoIdle(t *testing.T, cli *clientv3.Client, written *ledger, north, south *
 		}
 	}
 	after := revisionOf(t, cli)
+	written.upTo(t, after)
 	real := written.realChanges(t, before)
 	for at := range real {
 		if at > after {

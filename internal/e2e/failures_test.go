@@ -28,7 +28,7 @@ func TestPolicyPlugin(t *testing.T) {
   - {name: first, type: shell, settings: {slots: 2}}
   - {name: paid, type: shell, settings: {slots: 2}, model: {labels: [prepaid]}}
 policies:
-  payday: {command: [%s], settings: {label: prepaid}, selection: first-fit}
+  payday: {command: [%s], timeout: 10s, settings: {label: prepaid}, selection: first-fit}
 `, program)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -118,7 +118,7 @@ func TestWhatCannotStart(t *testing.T) {
 // pids reads the numbers that a job wrote to a file, once there are as many.
 func pids(t *testing.T, g *gateway, e soap.EPR, file string, n int) []int {
 	t.Helper()
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	running := func(s bes.Status) bool { return s.State == bes.Running }
 	if _, err := waitFor(ctx, g.client(), e, running); err != nil {
@@ -150,7 +150,7 @@ func pids(t *testing.T, g *gateway, e soap.EPR, file string, n int) []int {
 // gone waits until a process is no more, or only a zombie.
 func gone(t *testing.T, pid int) {
 	t.Helper()
-	ctx, stop := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -360,7 +360,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -387,7 +387,7 @@ func TestFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		c = g.client()
-		ctx, stop = context.WithTimeout(t.Context(), 20*time.Second) //nolint:fatcontext // one more try
+		ctx, stop = context.WithTimeout(t.Context(), 2*time.Minute) //nolint:fatcontext // one more try
 		defer stop()
 	}
 	if got, err := readStream(t.Context(), c, first, bes.Stdout); err != nil || string(got) != "kept\n" {

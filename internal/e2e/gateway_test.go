@@ -131,7 +131,7 @@ func launch(ctx context.Context, data string, log *logFile, args ...string) (*ga
 			ready <- fmt.Errorf("the gateway ended before it was ready (%s)\n%s", g.cmd.ProcessState, log.tail())
 		}
 	}()
-	t := time.NewTimer(30 * time.Second)
+	t := time.NewTimer(2 * time.Minute)
 	defer t.Stop()
 	select {
 	case err := <-ready:
@@ -140,7 +140,7 @@ func launch(ctx context.Context, data string, log *logFile, args ...string) (*ga
 		}
 	case <-t.C:
 		g.kill()
-		return nil, fmt.Errorf("the gateway was not ready within 30 s\n%s", log.tail())
+		return nil, fmt.Errorf("the gateway was not ready within 2 min\n%s", log.tail())
 	case <-ctx.Done():
 		g.kill()
 		return nil, ctx.Err()
@@ -164,12 +164,12 @@ func (g *gateway) kill() {
 func (g *gateway) stop(t testing.TB) {
 	t.Helper()
 	_ = g.cmd.Process.Signal(syscall.SIGTERM)
-	timer := time.NewTimer(20 * time.Second)
+	timer := time.NewTimer(2 * time.Minute)
 	defer timer.Stop()
 	select {
 	case <-g.exited:
 	case <-timer.C:
-		t.Errorf("the gateway did not stop within 20 s of SIGTERM\n%s", g.log.tail())
+		t.Errorf("the gateway did not stop within 2 min of SIGTERM\n%s", g.log.tail())
 		g.kill()
 	}
 }
@@ -211,7 +211,7 @@ func (g *gateway) client() *bes.Client {
 // nothing of a test outlives it.
 func endAll(t testing.TB, g *gateway) {
 	t.Helper()
-	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer stop()
 	c := g.client()
 	a, err := c.GetFactoryAttributesDocument(ctx)

@@ -61,7 +61,7 @@ func endpoint(t *testing.T, g *identity.Gateway, withTLS bool) (string, chan pee
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: e, ReadHeaderTimeout: time.Second, ErrorLog: quiet, TLSConfig: g.ServerTLS()}
+	server := &http.Server{Handler: e, ReadHeaderTimeout: 30 * time.Second, ErrorLog: quiet, TLSConfig: g.ServerTLS()}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

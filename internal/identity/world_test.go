@@ -151,7 +151,7 @@ func serve(t testing.TB, i *identity.Identity, tr *identity.Trust) *served {
 	}
 	s := &served{url: "https://" + l.Addr().String() + "/peer", seen: make(chan []string, 16)}
 	server := &http.Server{
-		TLSConfig: i.ServerTLS(tr), ReadHeaderTimeout: time.Second, ErrorLog: nil,
+		TLSConfig: i.ServerTLS(tr), ReadHeaderTimeout: 30 * time.Second, ErrorLog: nil,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			domains, err := i.From(tr, r.TLS)
 			if err != nil {

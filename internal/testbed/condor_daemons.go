@@ -71,7 +71,7 @@ func (c *Condor) kill(name string) error {
 	if named(name) == CondorMaster {
 		_ = reap(c.Dir) // who was born meanwhile
 	}
-	return eventually(10*time.Second, func() error {
+	return eventually(2*time.Minute, func() error {
 		if now, ok := c.pid(name); ok && now == pid {
 			return errors.New("it does not end")
 		}

@@ -54,7 +54,7 @@ func TestCondor(t *testing.T) {
 			}
 		}
 		c.MustRun(t, c.submit("sleep 600")[0], c.submit("sleep 600")[1:]...)
-		if err := eventually(30*time.Second, func() error {
+		if err := eventually(2*time.Minute, func() error {
 			if out, err := c.Run("condor_q", "-run", "-af", "ClusterId"); err != nil || strings.TrimSpace(out) == "" {
 				return fmt.Errorf("no job runs: %w", err)
 			}
@@ -82,7 +82,7 @@ func (c *Condor) ends(t *testing.T, code int) {
 	command := c.submit(fmt.Sprintf("exit %d", code))
 	id, _, _ := strings.Cut(c.MustRun(t, command[0], command[1:]...), " ")
 	begin := time.Now()
-	if err := eventually(30*time.Second, func() error {
+	if err := eventually(2*time.Minute, func() error {
 		out, err := c.Run("condor_history", id, "-af", "JobStatus", "ExitCode")
 		if err == nil && strings.TrimSpace(out) != fmt.Sprint("4 ", code) {
 			err = fmt.Errorf("the history says %q", out)
@@ -102,7 +102,7 @@ func TestCondorDiesWithItsProcess(t *testing.T) {
 		// One that turns its back on all that is known of it.
 		command := c.submit("cd /; (setsid sh -c \"sleep 601 & touch " + c.Work + "/runs; wait\" &) ; sleep 602")
 		c.MustRun(t, command[0], command[1:]...)
-		if err := eventually(30*time.Second, func() error { _, err := os.Stat(filepath.Join(c.Work, "runs")); return err }); err != nil {
+		if err := eventually(2*time.Minute, func() error { _, err := os.Stat(filepath.Join(c.Work, "runs")); return err }); err != nil {
 			t.Fatalf("%v\n%s", err, c.Logs(10))
 		}
 		fmt.Println("victim", c.Dir)

@@ -46,7 +46,7 @@ func (s *Slurm) Up() error {
 }
 
 func (s *Slurm) waitNodes() error {
-	return eventually(30*time.Second, func() error {
+	return eventually(2*time.Minute, func() error {
 		out, err := s.Run("sinfo", "-h", "-N", "-t", "idle,alloc,mix", "-o", "%N")
 		if err != nil {
 			return err
@@ -249,7 +249,7 @@ func (s *Slurm) start(name string) error {
 	if ready == nil {
 		return nil
 	}
-	return eventually(30*time.Second, func() error {
+	return eventually(2*time.Minute, func() error {
 		select {
 		case <-d.gone:
 			return fmt.Errorf("it ended at once: %v", cmd.ProcessState)

@@ -14,7 +14,7 @@ func TestSlurm(t *testing.T) {
 	id := strings.TrimSpace(s.MustRun(t, "sbatch", "--parsable", "--chdir="+s.Dir, "--output=out", "--wrap=exit 7"))
 	end := func() {
 		t.Helper()
-		if err := eventually(20*time.Second, func() error {
+		if err := eventually(2*time.Minute, func() error {
 			out, err := s.Run("scontrol", "show", "job", id)
 			if err == nil && !strings.Contains(out, "ExitCode=7:0") {
 				return os.ErrNotExist
