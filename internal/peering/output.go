@@ -253,8 +253,18 @@ func (e *Engine) read(t *term, from string, m *wire.Read) {
 				return
 			}
 		}
-		e.copyOut(ctx, from, m, activity)
+		e.copyOut(ctx, from, m, x, activity)
 	})
+}
+
+// awaited reports whether the broker may not have the job of an entry yet.
+func (e *Engine) awaited(x *entry) bool {
+	if x == nil {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return x.taken() && !x.worker.started && !x.Closed
 }
 
 // knows reports whether the copy of a peer is the one of the entry.
@@ -305,8 +315,8 @@ func (e *Engine) deal(to string, m *wire.Output) error {
 	return nil
 }
 
-// copyOut sends output to a peer.
-func (e *Engine) copyOut(ctx context.Context, to string, m *wire.Read, activity string) {
+// copyOut sends output to a peer; x is the job's entry, if there is one.
+func (e *Engine) copyOut(ctx context.Context, to string, m *wire.Read, x *entry, activity string) {
 	out := &wire.Output{About: m.About, Request: m.Request, Offset: m.Offset}
 	if activity == "" {
 		out.Last = true // it has no place yet
@@ -314,7 +324,11 @@ func (e *Engine) copyOut(ctx context.Context, to string, m *wire.Read, activity 
 		return
 	}
 	for left := m.Most; ; {
+		awaited := e.awaited(x) // before it is asked: it may have the job just after
 		data, more, err := e.o.Jobs.Output(ctx, activity, string(m.Stream), int64(out.Offset), min(left, pieceSize))
+		if awaited && fail.Is(err, fail.NotFound) {
+			data, more, err = nil, true, nil
+		}
 		if err != nil {
 			if t := (&wire.Output{About: m.About, Request: m.Request, Offset: out.Offset}); m.Follow && ctx.Err() != nil {
 				t.Last = true

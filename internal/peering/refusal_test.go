@@ -266,3 +266,34 @@ func (h *house) states() (out []string) {
 	}
 	return out
 }
+
+// TestOutputBeforeItIsTakenIn: who reads the output of a job that the peer took, and has not handed to its own broker
+// yet, reads nothing, and no refusal.
+func TestOutputBeforeItIsTakenIn(t *testing.T) {
+	pair(t, func(t *testing.T, w *world) {
+		a, b := w.gates["a"], w.gates["b"]
+		b.jobs.mu.Lock()
+		b.jobs.trouble = func(string) error { return fail.Errorf("test", fail.NotAccepting, "", "not now") }
+		b.jobs.mu.Unlock()
+		p := a.give("b", "j1-1", "sleep 60; exit 0")
+		if p.Err != nil {
+			t.Fatal(p.Err)
+		}
+		time.Sleep(time.Second)
+		if got := a.read(t, p.Handle, 0); got != "" {
+			t.Errorf("%q", got)
+		}
+		b.jobs.mu.Lock()
+		b.jobs.trouble = nil
+		b.jobs.mu.Unlock()
+		a.until(p.Handle, adapters.Exited)
+		b.jobs.mu.Lock()
+		for _, j := range b.jobs.jobs {
+			b.jobs.outputs[j.st.Activity+" stdout"] = "hello"
+		}
+		b.jobs.mu.Unlock()
+		if got := a.read(t, p.Handle, 0); got != "hello" {
+			t.Errorf("%q", got)
+		}
+	}, "a", "b")
+}

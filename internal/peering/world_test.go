@@ -534,6 +534,13 @@ func (b *brokerTwin) Extend(_ context.Context, activity string, at time.Time) er
 func (b *brokerTwin) Output(_ context.Context, activity, stream string, offset int64, most int) ([]byte, bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	known := false
+	for _, j := range b.jobs {
+		known = known || j.st.Activity == activity
+	}
+	if !known {
+		return nil, false, fail.Errorf("twin.Output", fail.NotFound, activity, "there is no job %s of a peer here", activity)
+	}
 	s := b.outputs[activity+" "+stream]
 	s = s[min(int(offset), len(s)):]
 	more := false
