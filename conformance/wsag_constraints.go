@@ -76,7 +76,8 @@ func has(i *agreement.Item, locals ...string) bool {
 	})
 }
 
-// moved gives a value of the order of v, by some steps more or less, written as v is.
+// moved gives values of the order of v, by some steps more or less, written as v is. The steps of times are hours and days, as
+// the bounds of templates move with the clock.
 func moved(v string, by int64) []string {
 	v = xmldoc.Collapse(v)
 	if r, ok := new(big.Rat).SetString(v); ok && !strings.Contains(v, "/") {
@@ -88,10 +89,8 @@ func moved(v string, by int64) []string {
 		r.Add(r, big.NewRat(by, 1))
 		return []string{r.FloatString(places)}
 	}
-	for _, form := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02"} {
-		if t, err := time.Parse(form, v); err == nil {
-			return []string{t.Add(time.Duration(by) * time.Second).Format(form), t.AddDate(0, 0, int(by)).Format(form)}
-		}
+	if t, form, ok := timeOf(v); ok {
+		return []string{t.Add(time.Duration(by) * time.Hour).Format(form), t.AddDate(0, 0, int(by)).Format(form)}
 	}
 	if strings.HasPrefix(v, "P") || strings.HasPrefix(v, "-P") {
 		if by < 0 {
@@ -100,6 +99,16 @@ func moved(v string, by int64) []string {
 		return []string{"P999Y", "P9999Y"}
 	}
 	return nil
+}
+
+// timeOf reads a time, and says how it is written.
+func timeOf(v string) (t time.Time, form string, ok bool) {
+	for _, form := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02"} {
+		if t, err := time.Parse(form, v); err == nil {
+			return t, form, true
+		}
+	}
+	return time.Time{}, "", false
 }
 
 // outside gives values that a facet of the kind does not let, or might not.
@@ -138,6 +147,14 @@ func inside(i *agreement.Item) []string {
 	var list []string
 	for _, f := range facets(i, "") {
 		v := f.SelectAttrValue("value", "")
+		if _, _, ok := timeOf(v); ok { // what a template lets may move with the clock: not the bound itself
+			switch f.Tag {
+			case "minInclusive":
+				list = append(list, moved(v, 1)...)
+			case "maxInclusive":
+				list = append(list, moved(v, -1)...)
+			}
+		}
 		switch f.Tag {
 		case "minInclusive", "maxInclusive", "enumeration":
 			list = append(list, v)
