@@ -269,9 +269,10 @@ func openAgreements(ctx context.Context, c *agreementsConfig, name string, st st
 	s := c.settings()
 	e, err := engine.New(ctx, st, engine.Options{
 		Replica: name, Log: log.With("part", "agreements"),
-		Horizon:    s.Horizon + s.MaxWindow, // what may be put off begins within the horizon
-		Unfinished: service.Unfinished,
-		Amount:     func(n int64) string { return service.Amount(n, s.Unit) },
+		Horizon:     s.Horizon + s.MaxWindow, // what may be put off begins within the horizon
+		Unfinished:  service.Unfinished,
+		Replaceable: service.Replaceable,
+		Amount:      func(n int64) string { return service.Amount(n, s.Unit) },
 	})
 	if err != nil {
 		return nil, err

@@ -35,6 +35,8 @@ type Options struct {
 	// Unfinished says of one that was let go so that something is still to be done about it, for which it
 	// is kept as others are; nil: nothing is.
 	Unfinished func(*Record) bool
+	// Replaceable says why an agreement that is Observed can't be replaced; nil: each can.
+	Replaceable func(*Record) error
 	// MaxHolds bounds the holds of one pool that are not over; 0 is 10,000.
 	MaxHolds int
 	// MaxLive bounds the agreements that are not final; 0 is 100,000.

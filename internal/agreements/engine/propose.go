@@ -138,11 +138,22 @@ func (b *batch) replace(op string, p *Proposal) error {
 	if s := old.rec.State; s != agreement.Observed {
 		return fail.Errorf(op, fail.Conflict, p.Replaces, "the agreement %s is %s; only one that is %s can be replaced", p.Replaces, s, agreement.Observed)
 	}
+	if err := b.e.Replaceable(old.rec); err != nil {
+		return err
+	}
 	reason := "replaced by " + p.ID
 	if err := b.step(op, old, Asked, Ending{Reason: reason}); err != nil {
 		return err
 	}
 	return b.step(op, old, Terminated, Ending{Reason: reason})
+}
+
+// Replaceable says why an agreement that is Observed can't be replaced; nil is that it can.
+func (e *Engine) Replaceable(r *Record) error {
+	if e.opts.Replaceable == nil {
+		return nil
+	}
+	return e.opts.Replaceable(r)
 }
 
 // accept writes the agreement with the first of the plans for which there is room and money;

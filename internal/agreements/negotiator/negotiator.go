@@ -209,7 +209,7 @@ func (n *Negotiator) replaceable(ctx context.Context, owner, id string) error {
 	case r.State != agreement.Observed:
 		return agreement.Refuse(agreement.WrongState, fmt.Sprintf("the agreement %s is %s; only one that is %s can be renegotiated", id, r.State, agreement.Observed))
 	}
-	return nil
+	return n.engine.Replaceable(&r)
 }
 
 func owner(ctx context.Context) string { return soap.PrincipalFrom(ctx).Name }

@@ -391,6 +391,30 @@ func TestReservationIsReleasedByTheNext(t *testing.T) {
 	})
 }
 
+// An agreement with a job can't be replaced, as both jobs would run; one of capacity can.
+func TestOnlyCapacityIsReplaced(t *testing.T) {
+	alone(t, one(4), func(t *testing.T, g *gateway) {
+		from := time.Now().Add(time.Hour)
+		capacity := g.by("ada", "capacity@here/fake").say("capacity", "<p:Capacity"+pns+"><p:Site>here</p:Site><p:Share>fake</p:Share><p:CPUs>1</p:CPUs><p:StartTime>"+at(from)+"</p:StartTime><p:EndTime>"+at(from.Add(time.Hour))+"</p:EndTime></p:Capacity>")
+		working := g.by("ada", "finish-by@here/fake").say("job", job("sleep 600", 20*time.Minute, 1)).say("finishBy", finishBy(from.Add(2*time.Hour)))
+		replace := func(key string, by offering) error {
+			p, err := g.Plan(as1("ada"), by.Offer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.ID, p.Replaces = "replaces-"+key, key
+			_, err = g.engine.Propose(t.Context(), p)
+			return err
+		}
+		if key := g.must("ada", working); replace(key, working) == nil || g.record(key).State != agreement.Observed {
+			t.Errorf("an agreement with a job is replaced\n%s", g.story(key))
+		}
+		if key := g.must("ada", capacity); replace(key, capacity) != nil || g.record(key).State != agreement.Terminated {
+			t.Errorf("one of capacity is not\n%s", g.story(key))
+		}
+	}, whole)
+}
+
 // An agreement tells once that there is less than was promised, though that lasts longer than the news of it.
 func TestDangerIsTold(t *testing.T) {
 	sites := one(4, fake.Options{NoReserve: true})

@@ -329,6 +329,18 @@ func wasAccepted(r *engine.Record) bool {
 	})
 }
 
+// Replaceable is engine.Options.Replaceable: the job of an agreement would go on beside that of the one which replaces it.
+func Replaceable(r *engine.Record) error {
+	d, err := detailOf(r)
+	if err != nil {
+		return err
+	}
+	if d.Kind == terms.Capacity && len(r.Jobs) == 0 {
+		return nil
+	}
+	return agreement.Refuse(agreement.WrongState, fmt.Sprintf("the agreement %s has a job, and the one that replaces it would run another: only agreements of capacity alone can be renegotiated; end it and make another, or leave it as it is", r.ID))
+}
+
 // Terminate asks for the end of one of the caller's agreements: its jobs are ended, and then it is
 // Terminated.
 func (s *Service) Terminate(ctx context.Context, key string, reason *etree.Element) error {

@@ -64,7 +64,7 @@ func start(t testing.TB, st store.Store, sites []site, change ...func(*broker.Co
 	for _, f := range change {
 		f(&cfg, &o)
 	}
-	if o.Engine, err = engine.New(ctx, st, engine.Options{Replica: cfg.Replica}); err != nil {
+	if o.Engine, err = engine.New(ctx, st, engine.Options{Replica: cfg.Replica, Unfinished: Unfinished, Replaceable: Replaceable}); err != nil {
 		t.Fatal(err)
 	}
 	b, err := broker.New(cfg)
