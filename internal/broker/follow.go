@@ -114,7 +114,7 @@ func (b *Broker) tell(ctx context.Context, f *follow, cursors map[string]int, em
 			batch := ids[:min(len(ids), mostFollowed)]
 			news, err := b.evidence(ctx, batch, cursors)
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // what fails while stopping is no failure
 			}
 			if err != nil {
 				b.cfg.Log.Debug("the history of promised jobs can't be read now; it is tried again", "cause", err)

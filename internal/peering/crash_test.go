@@ -131,17 +131,8 @@ func (g *gate) life(to, id, script string, o *outcome) {
 		}
 		p := s.Submit(context.Background(), []adapters.Job{{Tag: tag, Definition: definition(script), Owner: "ada"}})[0]
 		h := p.Handle
-		for adapters.ClassOf(p.Err) == adapters.Doubtful && h == nil {
-			if !g.pause(time.Second) {
-				return
-			}
-			found, err := site().Find(context.Background(), []adapters.Tag{tag})
-			if err != nil {
-				continue
-			}
-			if h = found[tag]; h == nil {
-				break
-			}
+		if adapters.ClassOf(p.Err) == adapters.Doubtful && h == nil {
+			h = g.find(to, tag)
 		}
 		if h == nil {
 			if !g.pause(5 * time.Second) {
@@ -170,6 +161,20 @@ func (g *gate) life(to, id, script string, o *outcome) {
 			}
 		}
 	}
+}
+
+// find asks for what became of a submission in doubt until that is known, as a broker does before it tries again.
+func (g *gate) find(to string, tag adapters.Tag) adapters.Handle {
+	for g.pause(time.Second) {
+		e := g.engine()
+		if e == nil {
+			continue
+		}
+		if found, err := e.Site(to).Find(context.Background(), []adapters.Tag{tag}); err == nil {
+			return found[tag]
+		}
+	}
+	return nil
 }
 
 func (g *gate) pause(d time.Duration) bool {

@@ -259,6 +259,7 @@ func (g *gate) onward(to, script string) {
 // follow places a job at a peer and hears what becomes of it.
 func (g *gate) follow(to, activity, script string) {
 	var h adapters.Handle
+	n := 0
 	for last := adapters.Unknown; !last.Final(); {
 		select {
 		case <-g.w.quit:
@@ -270,12 +271,16 @@ func (g *gate) follow(to, activity, script string) {
 			continue
 		}
 		if h == nil {
-			p := g.give(to, activity+"-1", script)
+			n++
+			tag := fmt.Sprintf("%s-%d", activity, n)
+			p := g.give(to, tag, script)
 			if permanentErr(p.Err) {
 				g.jobs.became(activity, adapters.Evidence{Phase: adapters.Lost})
 				return
 			}
-			h = p.Handle
+			if h = p.Handle; h == nil && adapters.ClassOf(p.Err) == adapters.Doubtful {
+				h = g.find(to, adapters.Tag(tag))
+			}
 			continue
 		}
 		if es, err := e.status([]adapters.Handle{h}); err == nil && es[0].Phase != last {
