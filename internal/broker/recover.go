@@ -72,6 +72,7 @@ func (b *Broker) recover(ctx context.Context, sess store.Session) (int64, error)
 	b.refollow()
 	nudge(b.wakeDispatch)
 	nudge(b.wakeFeed)
+	nudge(b.wakeReap) // of a site whose last job ended with the term before
 	return revision, nil
 }
 

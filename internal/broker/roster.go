@@ -175,7 +175,7 @@ func (b *Broker) reapLoop(ctx context.Context) error {
 			return nil
 		case <-b.wakeReap:
 		}
-		for {
+		for ctx.Err() == nil { // what is left then is let go of in the next term
 			s := b.drained()
 			if s == nil {
 				break

@@ -607,3 +607,56 @@ func TestAskedWhilePlaced(t *testing.T) {
 		g.stop()
 	})
 }
+
+// A term that ends while a drained site waits to be let go of, as another is being exchanged, ends all the
+// same; the site is let go of in the next one.
+func TestTermEndsBeforeDrainedSiteIsGone(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		t.Run(fmt.Sprintf("session lost %v", lost), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				a, b := fake.NewWorld(1), fake.NewWorld(1)
+				defer a.Close()
+				defer b.Close()
+				g := start(t, Config{Store: newStore(t), Sites: []Site{{Name: "here", Adapter: a.Open(fake.Options{})}, {Name: "there", Adapter: b.Open(fake.Options{})}}})
+				<-g.Ready()
+				e := g.submit("sleep 60", "there")
+				g.until(e, bes.Running, "Executing")
+				if err := g.DrainSite("there"); err != nil {
+					t.Fatal(err)
+				}
+				opening, open, changed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+				go func() {
+					changed <- g.SetSite(Change{Name: "here", Open: func() (adapters.Adapter, error) {
+						close(opening)
+						<-open
+						return a.Open(fake.Options{}), nil
+					}})
+				}()
+				<-opening
+				g.until(e, bes.Finished, "")
+				synctest.Wait() // it is drained, and waits to be let go of
+				if !lost {
+					g.cancel()
+				} else {
+					other, err := g.cfg.Store.Join(context.Background(), g.cfg.Replica)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer other.Close()
+				}
+				synctest.Wait()
+				close(open)
+				if err := <-changed; err != nil {
+					t.Error(err)
+				}
+				if lost {
+					time.Sleep(time.Minute)
+					if s := g.site("there"); s != nil {
+						t.Errorf("it is still there: %+v", s)
+					}
+				}
+				g.stop()
+			})
+		})
+	}
+}
