@@ -145,9 +145,16 @@ func anothersCursors(ctx context.Context, p *probe) (string, error) {
 		return "", err
 	}
 	defer end()
-	for v.heard <= w.heard+10 { // so that its cursors can't be those of the other
-		if _, err := v.heartbeat(ctx); err != nil {
-			return "", err
+	// Its cursors must be beyond the other's on both sides, as they stand by now: an older frame is no resumption, and what
+	// it says is not judged.
+	for n := 0; n == 0 || v.heard <= w.heard+10 || v.number <= w.number+10; n++ {
+		if _, err := w.heartbeat(ctx); err != nil {
+			return "", fmt.Errorf("the second domain: %w", err)
+		}
+		for range 12 {
+			if _, err := v.heartbeat(ctx); err != nil {
+				return "", err
+			}
 		}
 	}
 	f := v.frame()
